@@ -1,0 +1,13 @@
+"""Errors a user can repair: each carries one sentence with the value, the limit and the remedy."""
+
+
+class InputError(ValueError):
+    """The input cannot be used: unreadable, empty, of mixed sizes, without an object."""
+
+
+class ModelError(ValueError):
+    """A model folder cannot be used: a file is missing, damaged, or asks for something unsupported."""
+
+
+class ValueSpecError(ValueError):
+    """A stage's value does not have the declared arrays; the sentence names the array and what was expected."""

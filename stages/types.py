@@ -1,0 +1,160 @@
+"""The values stages hand to each other; each declares its arrays once, for checks, for the store and for readers.
+
+Axes: t frame, n voxel or Gaussian, l image token, c channel, r grid cell along one axis, s pixel along one side.
+World space: the object fills [-0.5, 0.5]^3, z up. Sparse coordinates are (b, t, x, y, z), sorted in that order.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.errors import ValueSpecError
+
+Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
+
+
+def silent(done: int, total: int) -> None:
+    """A `Progress` that tells nobody."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What one array of a value must be.
+
+    `axes` names each axis: a letter whose size agrees across the value's arrays, a letter with "+1" for one more than
+    that size, or a number for a fixed size. `meaning` says content and unit in words.
+    """
+
+    axes: tuple[str, ...]
+    dtype: torch.dtype
+    meaning: str
+
+
+def array(axes: str, dtype: torch.dtype, meaning: str) -> Any:
+    """A dataclass field that holds a tensor with the axes named in `axes`, separated by spaces."""
+    return field(metadata={"spec": ArraySpec(tuple(axes.split()), dtype, meaning)})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Value:
+    """Base of what a stage gives: checks on construction that every declared array has its axes and dtype.
+
+    Raises:
+        ValueSpecError: naming the array, what was expected and what was given.
+    """
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for name, spec in self.specs().items():
+            _check(f"{type(self).__name__}.{name}", getattr(self, name), spec, sizes)
+
+    @classmethod
+    def specs(cls) -> Mapping[str, ArraySpec]:
+        """The declared arrays by field name, in order."""
+        return {f.name: f.metadata["spec"] for f in fields(cls) if "spec" in f.metadata}
+
+
+def _check(name: str, value: object, spec: ArraySpec, sizes: dict[str, int]) -> None:
+    expected = f"{name} must be a tensor ({', '.join(spec.axes)}) of {spec.dtype}: {spec.meaning}"
+    if not isinstance(value, Tensor):
+        raise ValueSpecError(f"{expected}; got {type(value).__name__}")
+    given = f"got {tuple(value.shape)} of {value.dtype}"
+    if value.dtype != spec.dtype or value.ndim != len(spec.axes):
+        raise ValueSpecError(f"{expected}; {given}")
+    for axis, size in zip(spec.axes, value.shape, strict=True):
+        letter, _, extra = axis.partition("+")
+        wanted = int(axis) if axis.isdigit() else sizes.setdefault(letter, size - int(extra or 0)) + int(extra or 0)
+        if size != wanted:
+            raise ValueSpecError(f"{expected}; {given}, where {axis} should be {wanted}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Video(Value):
+    """Frames as read from the input."""
+
+    frames: Tensor = array("t h w c", torch.uint8, "straight RGB or RGBA, 0 to 255")
+    fps: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Clip(Value):
+    """The object cut out of its background, cropped once for the whole clip (specification, section 2)."""
+
+    rgb: Tensor = array("t s s 3", torch.uint8, "RGB multiplied by alpha, over black, 0 to 255")
+    alpha: Tensor = array("t s s", torch.uint8, "foreground opacity, 0 to 255")
+    crop: Tensor = array("4", torch.int64, "left, top, right, bottom of the crop in source pixels; may lie outside")
+    confidence: Tensor = array("t", torch.float32, "how sure the segmentation is of each frame, 0 to 1")
+    method: str
+    fps: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens(Value):
+    """What the image encoder sees in each frame."""
+
+    feats: Tensor = array("t l c", torch.float32, "image tokens, normalised over channels")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Voxels(Value):
+    """The sparse structure: which cells of the grid the object occupies in each frame."""
+
+    coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
+    latent: Tensor = array("t c r r r", torch.float32, "occupancy latent the cells were decoded from")
+    resolution: int
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.latent)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StructuredLatents(Value):
+    """Structured latents (SLat): one feature per occupied cell, denormalised."""
+
+    coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
+    feats: Tensor = array("n c", torch.float32, "latent of each cell")
+    num_frames: int
+    resolution: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GaussianClip(Value):
+    """One set of 3D Gaussians per frame, packed: frame t owns rows offsets[t] to offsets[t + 1]."""
+
+    means: Tensor = array("n 3", torch.float32, "centres in world space")
+    scales: Tensor = array("n 3", torch.float32, "standard deviations along the Gaussian's own axes, world units")
+    quats: Tensor = array("n 4", torch.float32, "unit rotations (w, x, y, z)")
+    colors: Tensor = array("n 3", torch.float32, "RGB, nominally 0 to 1")
+    opacities: Tensor = array("n", torch.float32, "0 to 1")
+    offsets: Tensor = array("t+1", torch.int64, "first row of each frame, then the number of rows")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.offsets) - 1
+
+    def frame(self, t: int) -> "GaussianClip":
+        """Frame `t` alone, as a clip of one frame."""
+        start, stop = int(self.offsets[t]), int(self.offsets[t + 1])
+        rows = slice(start, stop)
+        return GaussianClip(
+            means=self.means[rows],
+            scales=self.scales[rows],
+            quats=self.quats[rows],
+            colors=self.colors[rows],
+            opacities=self.opacities[rows],
+            offsets=torch.tensor([0, stop - start]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A pinhole camera: x right, y down, z forward in camera space; pixel centres at half integers."""
+
+    world_to_camera: tuple[tuple[float, float, float, float], ...]  # 4 x 4, row by row
+    focal: float  # pixels, the same along both axes
+    width: int  # pixels
+    height: int  # pixels
