@@ -1,0 +1,101 @@
+"""Rectified flow: from noise at t = 1 to data at t = 0 along a velocity field (specification, section 4).
+
+Tensors keep whatever axes the caller's velocity function understands; t is a Python float (64 bits) in 0 to 1.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.types import Progress, silent
+
+Velocity = Callable[[Tensor, float], Tensor]  # (x, t) -> v, shaped like x
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerParams:
+    """What a sampler does: a model folder publishes these values, a configuration may replace them."""
+
+    steps: int  # Euler steps, at least 1
+    cfg_strength: float  # weight of classifier-free guidance, at least 0
+    cfg_interval: tuple[float, float]  # guidance acts for t in this closed interval, within 0 to 1
+    rescale_t: float  # above 1 spends more steps near the noise; greater than 0
+
+
+@dataclass(frozen=True)
+class EulerStep:
+    """One step: the state after it, and the velocity `v` that was taken from (`x_before`, `t`)."""
+
+    t: float
+    x_before: Tensor
+    v: Tensor
+    x: Tensor
+
+
+def time_grid(steps: int, rescale_t: float) -> list[float]:
+    """The `steps` + 1 times from 1 down to 0, bent towards the noise by `rescale_t`."""
+    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    times: list[float] = (rescale_t * t / (1 + (rescale_t - 1) * t)).tolist()
+    return times
+
+
+def guided(conditional: Velocity, unconditional: Velocity, strength: float, interval: tuple[float, float]) -> Velocity:
+    """Classifier-free guidance inside the closed interval of t, the conditional velocity alone outside it."""
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        v = conditional(x, t)
+        if strength == 0 or not interval[0] <= t <= interval[1]:
+            return v
+        return (1 + strength) * v - strength * unconditional(x, t)
+
+    return velocity
+
+
+def euler_steps(velocity: Velocity, noise: Tensor, times: Sequence[float]) -> Iterator[EulerStep]:
+    """Follows the velocity from `noise` along `times`, one step at a time."""
+    x = noise
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        v = velocity(x, t)
+        x_before, x = x, x - (t - t_next) * v
+        yield EulerStep(t, x_before, v, x)
+
+
+def clean_estimate(step: EulerStep, sigma_min: float) -> Tensor:
+    """The data that a step's velocity points at; `sigma_min` is the noise left in the data at t = 0."""
+    return (1 - sigma_min) * step.x_before - (sigma_min + (1 - sigma_min) * step.t) * step.v
+
+
+def sample(
+    conditional: Velocity, unconditional: Velocity, noise: Tensor, params: SamplerParams, progress: Progress = silent
+) -> Tensor:
+    """The sample that `noise` flows to under guidance, shaped like `noise`; `progress` hears of every step."""
+    velocity = guided(conditional, unconditional, params.cfg_strength, params.cfg_interval)
+    x = noise
+    for done, step in enumerate(euler_steps(velocity, noise, time_grid(params.steps, params.rescale_t)), start=1):
+        x = step.x
+        progress(done, params.steps)
+    return x
+
+
+def structure_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """The first numbers of a seed: float32 noise of the occupancy latent, `shape` = (t, c, r, r, r).
+
+    `generator` must be a CPU generator freshly seeded, so that a seed means the same numbers on every device.
+    """
+    return torch.randn(tuple(shape), generator=generator)
+
+
+def latent_noise(structure_shape: Sequence[int], shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """The numbers of a seed that follow the structure's: float32 noise of the structured latents, `shape` = (n, c).
+
+    The structure's numbers are drawn and discarded, so that this stage rerun alone sees what it saw in a whole run.
+    """
+    structure_noise(structure_shape, generator)
+    return torch.randn(tuple(shape), generator=generator)
+
+
+def network_time(t: float, num_frames: int, device: torch.device) -> Tensor:
+    """`t` as the networks take it: 1000 t, float32, (1, num_frames)."""
+    return torch.full((1, num_frames), 1000 * t, dtype=torch.float32, device=device)
