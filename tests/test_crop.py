@@ -52,7 +52,7 @@ def test_result_is_premultiplied_over_black_and_transparent_outside() -> None:
     assert crop.tolist() == [-3, -3, 33, 33]
     assert alpha[:, :4, :].max() <= 8  # Lanczos reaches three source pixels, here six rows, over the border
     assert (alpha[:, 20:50, 20:50] == 128).all()
-    assert (rgb[:, 36, 36] == torch.tensor([100, 50, 25], dtype=torch.uint8)).all()
+    assert (rgb[:, 36, 36].int() - torch.tensor([100, 50, 25])).abs().max() <= 1  # Pillow rounds while premultiplying
     assert rgb[alpha == 0].max() == 0
     assert (rgb.amax(-1) <= alpha).all()
 
