@@ -1,0 +1,143 @@
+"""Durable file operations the store is built of: whole JSON files, links, syncing, and owned temporary folders."""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from storage.errors import StoreError
+
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
+
+
+def write_json(path: Path, data: object) -> None:
+    """Writes `data` at `path` so that at any instant, power failures included, the old or the new file is there whole.
+
+    Raises:
+        OSError: if it cannot be written; `path` is then as it was.
+        TypeError, ValueError: if `data` is not JSON, NaN included.
+    """
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    temporary = _temporary(path)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: if it cannot be read, such as FileNotFoundError.
+        StoreError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged, it is not JSON ({error}); delete it and run again") from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`: a hard link, or a copy where links are not supported.
+
+    An existing `target` is replaced at once. A hard link shares its bytes with the store: do not write into it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # replacing a file by another link to it does nothing
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Waits until every file and folder below `folder`, and itself, is on the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def delete(path: Path) -> None:
+    """Deletes a file, a link (not what it points to) or a folder, as far as possible.
+
+    Used on temporary folders only, often while another error is on its way out, which must not be hidden; what
+    stays behind is swept by a later process.
+    """
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def owned_name() -> str:
+    """A new name for a temporary folder that tells who owns it: `<random>-<start of the process>-<pid>-<host>`.
+
+    The owner stands in the name, so that a folder never exists without it.
+    """
+    return f"{secrets.token_hex(8)}-{_started(psutil.Process())}-{os.getpid()}-{_host()}"
+
+
+def is_orphan(name: str) -> bool:
+    """Whether the process on this host that made a name with `owned_name` is gone. False for any other name."""
+    match = _OWNED.fullmatch(name)
+    if match is None or match["host"] != _host():
+        return False
+    try:
+        process = psutil.Process(int(match["pid"]))
+        # A number given to another process since; the margin is for clocks that are set meanwhile.
+        reused = abs(_started(process) - int(match["started"])) > 200
+        return reused or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _started(process: psutil.Process) -> int:
+    """Hundredths of a second from the host's start to the process's: unlike the time of day, nobody sets it."""
+    boot = psutil.boot_time()
+    return round(100 * (process.create_time() - boot))
+
+
+def _host() -> str:
+    """Where process numbers mean the same: the host, and in containers that share its name, the container."""
+    namespace = Path("/proc/self/ns/pid")
+    scope = os.readlink(namespace) if namespace.is_symlink() else ""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", f"{socket.gethostname()} {scope}").strip("_")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
