@@ -1,20 +1,100 @@
 """Frames as uint8 tensors (t, h, w, c): read from a video file or a folder of images, written to a video file."""
 
-from collections.abc import Iterable
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from statistics import median
+from typing import cast
 
 import av
 import numpy as np
-from av.container import OutputContainer
+import torch
+from av.container import InputContainer, OutputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.types import Video
+
+Pixels = NDArray[np.uint8]  # (h, w, 3 or 4)
+Decode = Callable[[], Pixels]  # decodes one frame; a frame that is skipped is never called
 
 ENCODERS = {"libx264": {"crf": "18", "preset": "medium"}, "libvpx-vp9": {"crf": "24", "b": "0", "row-mt": "1"}}
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the default decoders of both drop alpha
+STILLS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+MAX_BYTES = 4 << 30  # of decoded frames; without it a long film ends the process instead of giving a sentence
+GIF_DEFAULT = 100  # milliseconds a frame is shown that asks for none, as browsers do
+
+
+class InputConfig(BaseModel):
+    """Which frames of the input are used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    start: int = Field(0, ge=0, description="first frame, counted from 0")
+    step: int = Field(1, ge=1, description="use every step-th frame from there; 1 uses all")
+    count: int | None = Field(None, ge=1, description="use at most this many frames; null uses all")
+    fps: float = Field(24.0, gt=0, description="frames per second of an input that states none: images, a still")
+
+
+def read_video(path: Path, config: InputConfig) -> Video:
+    """Read the chosen frames of a video file, an animated or still image, or a folder of images in natural order.
+
+    Frames of a video are taken at a constant rate by their time stamps, turned upright, and keep their alpha. Wider
+    pixel types are reduced to 8 bit. A folder's hidden files and files that are not images are passed over.
+
+    Args:
+        path: the file or folder.
+        config: which frames.
+
+    Returns:
+        `frames` (t, h, w, 3), or (t, h, w, 4) when any frame has an alpha channel.
+
+    Raises:
+        InputError: the input is missing, unreadable, damaged within the chosen frames, empty, of mixed sizes or too
+            large, or `config.start` lies beyond its end.
+    """
+    if os.path.isdir(path):
+        images = _image_files(path)
+        return _collect(path, [(file.name, partial(_decode_file, file)) for file in images], config.fps, config)
+    with _open(path) as file:
+        image = _image_in(file)
+        if image is None:
+            return _read_with_av(path, file, config)
+        with image:
+            fps, frames = _animation(image, str(path), config.fps)
+            return _collect(path, _named(frames), fps, config)
+
+
+def input_digest(path: Path) -> str:
+    """The sha256, in hexadecimal, of a file's bytes, or of the names and bytes of a folder's images in their order.
+
+    Raises:
+        InputError: the input is missing or unreadable, or a folder holds no image.
+    """
+    if not os.path.isdir(path):
+        return _file_digest(path).hexdigest()
+    digest = hashlib.sha256()
+    for file in _image_files(path):
+        digest.update(hashlib.sha256(os.fsencode(file.name)).digest() + _file_digest(file).digest())
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> "hashlib._Hash":
+    with _open(path) as file:
+        return hashlib.file_digest(file, "sha256")
 
 
 def write_video(path: Path, frames: Iterable[Tensor], fps: float) -> None:
@@ -55,6 +135,199 @@ def _add_stream(container: OutputContainer, width: int, height: int, fps: float)
     return stream
 
 
-def _pad_to_even(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _pad_to_even(image: Pixels) -> Pixels:
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _open(path: Path) -> BufferedReader:
+    # os.path answers "no" where pathlib raises, for example under a folder that may not be entered.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is neither a file nor a folder; give a video file or a folder of images.")
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; give a video file or a folder of images.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable or give another.") from error
+
+
+def _image_files(folder: Path) -> list[Path]:
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}); make it readable or give another.") from error
+    images = [entry for entry in entries if entry.suffix.lower() in STILLS and not entry.is_dir()]
+    if not images:
+        held = f"holds no image among its {len(entries)} entries" if entries else "is an empty folder"
+        raise InputError(f"{folder} {held}; give a folder of images ({', '.join(sorted(STILLS))}) or a video file.")
+    return sorted(images, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts 2.png before 10.png: runs of digits by value, then the rest letter by letter."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
+    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], path.name
+
+
+def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, config: InputConfig) -> Video:
+    """Decode the chosen ones of all frames, each given with its name, and check that they fit together."""
+    chosen: list[Pixels] = []
+    seen, first, size = 0, "", (0, 0)
+    for seen, (name, decode) in enumerate(frames, 1):
+        if seen <= config.start or (seen - 1 - config.start) % config.step:
+            continue
+        pixels = decode()
+        if not chosen:
+            first, size = name, pixels.shape[:2]
+        if pixels.shape[:2] != size:
+            raise InputError(
+                f"{path} mixes sizes: {first} is {size[1]} x {size[0]} pixels, {name} is {pixels.shape[1]} x "
+                f"{pixels.shape[0]}; give frames of one size."
+            )
+        chosen.append(pixels)
+        if len(chosen) * pixels.nbytes > MAX_BYTES:
+            raise InputError(
+                f"{path} has more than {len(chosen) - 1} chosen frames of {size[1]} x {size[0]} pixels, over the limit "
+                f"of {MAX_BYTES >> 30} GiB; choose fewer with count or step, or give smaller frames."
+            )
+        if len(chosen) == config.count:
+            break
+    if not seen:
+        raise InputError(f"{path} holds no frame; give a video with at least one.")
+    if not chosen:
+        raise InputError(f"{path} has {seen} frames, so it cannot start at {config.start}; choose at most {seen - 1}.")
+    return Video(frames=_stack(chosen), fps=fps / config.step)
+
+
+def _stack(images: list[Pixels]) -> Tensor:
+    """One tensor of all images, which are released as they are copied so that only one copy of the clip is held."""
+    height, width = images[0].shape[:2]
+    channels = max(image.shape[2] for image in images)
+    frames = torch.empty(len(images), height, width, channels, dtype=torch.uint8)
+    for t, _ in enumerate(images):
+        frames[t, ..., 3:] = 255  # an image without alpha among others that have it is opaque
+        frames[t, ..., : images[t].shape[2]] = torch.from_numpy(images[t])
+        images[t] = images[t][:0]
+    return frames
+
+
+def _named(frames: Iterable[Decode]) -> Iterator[tuple[str, Decode]]:
+    return ((f"frame {t}", decode) for t, decode in enumerate(frames))
+
+
+def _decode_file(path: Path) -> Pixels:
+    with _open(path) as file:
+        image = _image_in(file)
+        if image is None:
+            raise InputError(f"{path} is not an image that can be read; replace or remove it.")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            raise InputError(f"{path} is animated; give the file itself, or a folder of still images.")
+        return _decode_image(image, 0, str(path))
+
+
+def _image_in(file: BufferedReader) -> Image.Image | None:
+    """The image a file begins with; None when it holds something else, such as a video."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UNREADABLE:
+        file.seek(0)
+        return None
+
+
+def _decode_image(image: Image.Image, index: int, name: str) -> Pixels:
+    """Frame `index` of an open image, upright, as RGB or RGBA of 8 bit."""
+    try:
+        image.seek(index)
+        upright = ImageOps.exif_transpose(image)
+    except UNREADABLE as error:
+        raise InputError(f"{name} is damaged ({error}); replace it.") from error
+    if upright.mode.startswith("I"):  # 16 bit gray: Pillow would clip instead of scaling
+        gray = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
+    if upright.mode == "F":
+        raise InputError(f"{name} holds floating-point pixels, whose range is unknown; save it with 8 or 16 bit.")
+    return np.array(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
+
+
+def _animation(image: Image.Image, name: str, fps: float) -> tuple[float, Iterator[Decode]]:
+    """The rate of an animated image, and its frames at that rate; a still has the rate `fps`."""
+    decode = partial(_decode_image, image, name=name)
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return fps, iter([partial(decode, 0)])
+    shown = []
+    for index in range(count):
+        try:
+            image.seek(index)
+            image.load()  # webp states how long a frame is shown only once it is decoded
+        except UNREADABLE as error:
+            raise InputError(f"{name} is damaged after {index} frames ({error}); replace it.") from error
+        shown.append((image.info.get("duration") or GIF_DEFAULT) / 1000)
+    times = np.cumsum([0.0, *shown[:-1]]).tolist()
+    rate = 1 / median(shown)
+    return rate, _at_constant_rate(((time, partial(decode, index)) for index, time in enumerate(times)), rate)
+
+
+def _at_constant_rate(timed: Iterable[tuple[float, Decode]], rate: float) -> Iterator[Decode]:
+    """The frames nearest in time to 0, 1 / rate, 2 / rate, ... seconds after the first."""
+    emitted, start = 0, None
+    previous: tuple[float, Decode] | None = None
+    for stamp, decode in timed:
+        start = stamp if start is None else start
+        time = stamp - start
+        while previous is not None and emitted / rate < (previous[0] + time) / 2:
+            yield previous[1]
+            emitted += 1
+        previous = time, decode
+    while previous is not None and emitted / rate < previous[0] + 0.5 / rate:
+        yield previous[1]
+        emitted += 1
+
+
+def _read_with_av(path: Path, file: BufferedReader, config: InputConfig) -> Video:
+    try:
+        container = av.open(file, mode="r")  # the open file, not its name: a playlist cannot reach other files
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path} is not a video or an image that can be read; give one, or a folder.") from error
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{path} holds no video; give a video file or a folder of images.")
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or stream.guessed_rate or config.fps)
+        return _collect(path, _named(_at_constant_rate(_decode_stream(path, container, stream, fps), fps)), fps, config)
+
+
+def _decode_stream(
+    path: Path, container: InputContainer, stream: VideoStream, fps: float
+) -> Iterator[tuple[float, Decode]]:
+    """Each decoded frame with its time in seconds."""
+    decoder = _decoder(stream)
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            for frame in decoder.decode(packet):
+                time = count / fps if frame.pts is None else float(frame.pts * cast(Fraction, stream.time_base))
+                yield time, partial(_frame_pixels, frame)
+                count += 1
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path} is damaged: {count} frames could be read before it broke off ({error.strerror}); choose frames "
+            "before that with count, or give a whole file."
+        ) from error
+
+
+def _decoder(stream: VideoStream) -> VideoCodecContext:
+    # Not with one thread a frame: that loses the errors of a damaged stream, and with them the frames before it.
+    context = stream.codec_context
+    has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if has_alpha and context.name in ALPHA_DECODERS:
+        return cast(VideoCodecContext, av.CodecContext.create(ALPHA_DECODERS[context.name], "r"))
+    return context
+
+
+def _frame_pixels(frame: av.VideoFrame) -> Pixels:
+    alpha = any(component.is_alpha for component in frame.format.components)
+    pixels = frame.to_ndarray(format="rgba" if alpha else "rgb24")
+    # The rotation is how far to turn counter-clockwise for display; only quarter turns keep the pixels.
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
