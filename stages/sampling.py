@@ -24,6 +24,14 @@ class SamplerParams:
     rescale_t: float  # above 1 spends more steps near the noise; greater than 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatentNormalization:
+    """Mean and standard deviation of each latent channel; the flow works on latents of mean 0 and deviation 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]  # each greater than 0
+
+
 @dataclass(frozen=True)
 class EulerStep:
     """One step: the state after it, and the velocity `v` that was taken from (`x_before`, `t`)."""
@@ -37,7 +45,8 @@ class EulerStep:
 def time_grid(steps: int, rescale_t: float) -> list[float]:
     """The `steps` + 1 times from 1 down to 0, bent towards the noise by `rescale_t`."""
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    times: list[float] = (rescale_t * t / (1 + (rescale_t - 1) * t)).tolist()
+    # Rounding may lift the first time above 1 and so out of a guidance interval that ends at 1.
+    times: list[float] = (rescale_t * t / (1 + (rescale_t - 1) * t)).clamp(max=1).tolist()
     return times
 
 
