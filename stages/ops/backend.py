@@ -1,0 +1,26 @@
+"""Own the record of kernels that networks are given; chosen once by the caller, never by an environment variable."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stages.ops.attention import AttentionPlan, attention
+from stages.ops.conv import conv
+from stages.ops.coords import Sites
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ops:
+    """One implementation of each kernel, all with the signatures of the torch ones.
+
+    Attributes:
+        attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `stages.ops.attention`.
+        conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out); see `stages.ops.conv`.
+    """
+
+    attention: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
+    conv: Callable[[Tensor, Sites, Tensor, Tensor], Tensor]
+
+
+TORCH_OPS = Ops(attention=attention, conv=conv)  # runs on every device torch knows, deterministic on a CPU

@@ -1,0 +1,96 @@
+"""Split rows into groups that attend to each other, one extent per axis (t, x, y, z), never across clips."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.ops.coords import PerAxis, Sites, linear_keys
+
+Extent = tuple[
+    int | None, int | None, int | None, int | None
+]  # cells of a window along (t, x, y, z); None is the whole axis
+
+WHOLE_CLIP: Extent = (None, None, None, None)
+EACH_FRAME: Extent = (1, None, None, None)
+NO_SHIFT: PerAxis = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which rows belong together.
+
+    Attributes:
+        lengths: rows in each group, may be 0.
+        order: (N) int64, the rows listed group by group; None where rows already lie so.
+    """
+
+    lengths: tuple[int, ...]
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The rows of every frame of every clip, in the order clip x num_frames + frame.
+
+    Attributes:
+        index: (N) int64, the frame each row belongs to.
+        lengths: rows in each frame, may be 0.
+    """
+
+    index: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def groups(self) -> Groups:
+        """Each frame a group; rows of a frame lie together because sites are sorted by (b, t) first."""
+        return Groups(self.lengths)
+
+
+def windows(sites: Sites, extent: Extent, shift: PerAxis = NO_SHIFT) -> Groups:
+    """Groups of rows of one clip whose ((t + s) // w, (x + s) // w, ...) agree; built once per extent and shift.
+
+    Args:
+        sites: N active cells.
+        extent: w for each axis; None puts no border on that axis.
+        shift: s for each axis; nothing where the extent is None.
+
+    Returns:
+        The groups that hold at least one row.
+    """
+    return sites.derived(("windows", extent, shift), lambda s: _windows(s.coords, extent, shift))
+
+
+def _windows(coords: Tensor, extent: Extent, shift: PerAxis) -> Groups:
+    cells = [coords[:, 0]]
+    for axis, (width, offset) in enumerate(zip(extent, shift, strict=True), start=1):
+        if width is not None:
+            cells.append((coords[:, axis] + offset) // width)
+    keys = linear_keys(torch.stack(cells, dim=1))[0]
+    order = None
+    if bool((keys[1:] < keys[:-1]).any()):
+        keys, order = keys.sort(stable=True)
+    lengths = torch.unique_consecutive(keys, return_counts=True)[1]
+    return Groups(tuple(lengths.tolist()), order)
+
+
+def frames(sites: Sites, num_clips: int, num_frames: int) -> Frames:
+    """The rows of each frame, frames without any included; built once per (num_clips, num_frames).
+
+    Raises:
+        InputError: if a row lies outside the clips and frames.
+    """
+    return sites.derived(("frames", num_clips, num_frames), lambda s: _frames(s.coords, num_clips, num_frames))
+
+
+def _frames(coords: Tensor, num_clips: int, num_frames: int) -> Frames:
+    if len(coords):
+        clip, frame = int(coords[:, 0].max()), int(coords[:, 1].max())
+        if clip >= num_clips or frame >= num_frames:
+            raise InputError(
+                f"voxels reach clip {clip}, frame {frame}, but image tokens were given for {num_clips} clips of "
+                f"{num_frames} frames; give tokens for every frame"
+            )
+    index = coords[:, 0].long() * num_frames + coords[:, 1]
+    return Frames(index, tuple(torch.bincount(index, minlength=num_clips * num_frames).tolist()))
