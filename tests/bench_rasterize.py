@@ -1,9 +1,9 @@
 """Time the rasteriser: `python tests/bench_rasterize.py`."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads")
     for count, size in ((10_000, 512), (100_000, 512), (500_000, 512), (100_000, 1024)):
         scene, camera = shell(count), orbit_camera(30, 20, size=size)
-        seconds = median_seconds(lambda s=scene, c=camera: rasterize.rasterize(s, c), repeats=9)
+        seconds = median_seconds(partial(rasterize.rasterize, scene, camera), repeats=9)
         print(f"{count:8d} Gaussians at {size} x {size}: {seconds * 1000:8.1f} ms")
     scene, camera = shell(2_000), orbit_camera(30, 20, size=96)
     fast = median_seconds(lambda: rasterize.rasterize(scene, camera), repeats=9)
@@ -50,7 +50,6 @@ def main() -> None:
     rgb = rasterize.rasterize(scene, camera)[0]
     error = (rgb - rasterize_reference.rasterize(scene, camera)[0]).abs()
     print(f"    largest difference {error.max():.1e}, mean {error.mean():.1e}")
-    assert math.isfinite(float(error.max()))
 
 
 if __name__ == "__main__":

@@ -58,9 +58,7 @@ def rasterize(
     return torch.stack(rgb), torch.stack(alpha)
 
 
-def _screen_covariances(
-    gaussians: GaussianClip, order: Tensor, points: Tensor, view: Tensor, camera: Camera
-) -> Tensor:
+def _screen_covariances(gaussians: GaussianClip, order: Tensor, points: Tensor, view: Tensor, camera: Camera) -> Tensor:
     """2D covariances (n, 2, 2) in pixel^2 of the rows `order`, whose centres in camera space are `points`."""
     rotations = quaternion_to_matrix(gaussians.quats[order].double())
     axes = view[:3, :3] @ rotations * gaussians.scales[order].double()[:, None, :]
