@@ -1,15 +1,18 @@
-"""Draw the Gaussians of one frame as a camera sees them: sort by depth, project, bin into tiles, blend front to back.
+"""Draw the Gaussians of one frame as a camera sees them: project, sort by depth, bin into tiles, blend front to back.
 
-A Gaussian of covariance S appears as a 2D Gaussian of covariance J W S W^T J^T + v I, where W is the camera's rotation, J
-the Jacobian of the perspective division at the centre and v the variance of the screen filter (EWA splatting). At distance
-d from its centre its alpha is opacity exp(-d^T C d / 2), C the inverse covariance. `rasterize_reference` is the slow twin.
+A Gaussian of covariance S appears as a 2D Gaussian of covariance J W S W^T J^T + v I, where W is the camera's rotation,
+J the Jacobian of the perspective division at the centre and v the variance of the screen filter (EWA splatting). At a
+distance d from its centre its alpha is opacity exp(-d^T C d / 2), C the inverse covariance. `rasterize_reference` is
+the slow twin.
 
 Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centres at half integers.
 
-The kernels are compiled by numba without the interpreter's lock and shared out over Python threads. numba's own parallel
-loops are not used: its default thread pool aborts the process when two threads enter it at once; here any number may.
+The kernels are compiled by numba without the interpreter's lock and shared out over Python threads. numba's own
+parallel loops are not used: its default thread pool aborts the process when two threads enter it at once; here any
+number may.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -123,8 +126,13 @@ def _project_all(
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, keep the machine code on disk, run without the interpreter's lock."""
-    return cast(Callable[..., Any], numba.njit(function, cache=True, nogil=True, error_model="numpy"))
+    """Compile at the first call, without the interpreter's lock; keep the machine code beside this file or in the home."""
+    try:
+        compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError as error:  # both places are read-only, as in a locked-down container
+        logging.getLogger(__name__).warning("compiling anew in every process: %s", error)
+        compiled = numba.njit(function, nogil=True, error_model="numpy")
+    return cast(Callable[..., Any], compiled)
 
 
 @_kernel
