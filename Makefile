@@ -1,0 +1,34 @@
+# setup · lint · types · test · bench · demo
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup lint types test check bench demo
+
+.venv/.runs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python .ci/install_torch.py constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.develops: .venv/.runs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: .venv/.develops
+
+demo: .venv/.runs
+	$(BIN)/ss4d run examples/clips/DEMO.mp4 --out output
+
+lint: .venv/.develops
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/.develops
+	$(BIN)/mypy
+
+test: .venv/.develops
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+bench: .venv/.develops
+	$(BIN)/python tests/bench_rasterize.py

@@ -1,0 +1,72 @@
+"""How a run looks in a terminal: a line a stage, with a bar where there is someone to watch it."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from pipelines.plan import Step
+    from pipelines.tasks import Outcome
+
+console = Console(stderr=True)
+
+
+class ConsoleReporter:
+    """Prints a line per stage: reused or run, why, seconds and peak memory."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> "ConsoleReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def message(self, text: str) -> None:
+        """Prints one line as it is."""
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def stage_started(self, step: "Step") -> None:
+        """Says that the stage runs or is reused, and why."""
+        self.message(f"{step.stage:<16} {step.action:<5} {step.reason}")
+        if step.action == "run":
+            self._bar = self._progress.add_task(step.stage, total=None)
+
+    def stage_progress(self, stage: str, done: int, total: int) -> None:
+        """Moves the stage's bar."""
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=done, total=total)
+
+    def stage_finished(self, step: "Step", outcome: "Outcome") -> None:
+        """Says what the stage cost."""
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+        if not outcome.reused:
+            self.message(
+                f"{'':<16} done  in {outcome.seconds:.1f} s, peak memory {outcome.peak_memory / 2**20:,.0f} MiB"
+            )
+
+    def results(self, folder: Path) -> None:
+        """Says where the results lie."""
+        self.message(f"\nDone. The 4D asset is in {folder}:")
+        self.message(f"  frames/        {len(list((folder / 'frames').glob('*.ply')))} PLY files, one per frame")
+        self.message("  turntable.mp4  a turn around the object while it moves")
+        self.message("  cameras.json   the cameras of that turn")
+        self.message("  run.json       configuration, seed, versions, seconds and memory per stage")

@@ -1,0 +1,157 @@
+"""The `ss4d` command: parses, calls one function of the pipelines, prints, and maps errors to exit codes."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from rich.markup import escape
+
+from cli.console import ConsoleReporter, console
+
+FAILED, DEFECT, INTERRUPTED, TERMINATED = 1, 70, 130, 143
+
+app = typer.Typer(
+    name="ss4d",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Turns a video of an object into a 4D asset: one set of 3D Gaussians per frame, seen from any side.
+
+Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
+)
+
+
+@app.callback()
+def _options() -> None:
+    """Holds the sub-commands, so that `run` has a name of its own."""
+
+
+@app.command(no_args_is_help=True)
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A video file, or a folder of images, with or without alpha.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the store and the results go; made if missing.")
+    ] = Path("output"),
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            metavar="tiny|ss4d|FILE.yaml",
+            help="**tiny**: the small bundled model, for a CPU. **ss4d**: the published weights, for a GPU. Or your own file.",
+        ),
+    ] = "tiny",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
+    ] = "auto",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Names the run's folder; by default the input's name.")
+    ] = None,
+    engine: Annotated[
+        Literal["prefect", "direct"],
+        typer.Option(
+            "--engine",
+            help="**prefect** runs the stages as tasks of a flow; **direct** runs the same stages without it.",
+        ),
+    ] = "prefect",
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+) -> None:
+    """Makes the 4D asset of one clip.
+
+    The clip goes through six stages: **segmentation** cuts the object out, **conditioning** turns each frame into image
+    tokens, **sparse_structure** finds the occupied voxels, **slat** gives each voxel a structured latent, **decoding**
+    turns them into Gaussians, **export** writes the files. Each leaves its result in DIR/store; what is there
+    already is not computed again, so the same command goes on after an interruption and is instant when all is done.
+
+    Results, in DIR/runs/NAME: `frames/frame0001.ply` and so on (one per frame, standard 3DGS layout), `turntable.mp4`,
+    `cameras.json`, and `run.json`, the record of configuration, seed, versions, and what each stage cost.
+
+    Exit codes: 0 done, 1 something you can mend (one sentence says what), 2 wrong usage, 70 a defect of the program, 130
+    interrupted.
+
+    Examples:
+
+        ss4d run clip.mp4
+        ss4d run frames/ --out results --seed 7
+        ss4d run clip.mp4 --set slat.sampler.steps=25
+        ss4d run clip.mp4 --from slat
+        ss4d run clip.mp4 --config ss4d --device cuda
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    _log_to_console(debug)
+    try:
+        # Not at the top: torch takes seconds to import, and --help should not.
+        from pipelines.run import RunOptions, run_clip
+
+        options = RunOptions(
+            source=source,
+            out=out,
+            config=config,
+            overrides=overrides or (),
+            seed=seed,
+            device=device,
+            name=name,
+            engine=engine,
+            from_stage=from_stage,
+        )
+        with ConsoleReporter() as reporter:
+            folder = run_clip(options, reporter)
+        reporter.results(folder)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "interrupted; finished stages are kept, and the same command goes on where it stopped", debug)
+    except Exception as error:
+        from pipelines.errors import explain
+
+        if sentence := explain(error):
+            _leave(FAILED, sentence, debug)
+        _leave(
+            DEFECT,
+            f"a defect of this program, not of your input: {type(error).__name__}: {error} (--debug shows where)",
+            debug,
+        )
+
+
+def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
+    if debug:
+        console.print_exception()
+    console.print(f"[bold red]ss4d:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the run the way Ctrl-C does: the staging folder is removed, the server ended."""
+    raise SystemExit(TERMINATED)
+
+
+def _log_to_console(debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("      %(message)s"))
+    logger = logging.getLogger("ss4d")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The configuration of a run: one section per stage, strictly validated, from a YAML file and `--set key=value`."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import ConfigError
+from stages.conditioning import ConditioningConfig
+from stages.decoding import DecodingConfig
+from stages.export.asset import ExportConfig
+from stages.segmentation.segment import SegmentationConfig
+from stages.slat import SlatConfig
+from stages.sparse_structure import SparseStructureConfig
+from stages.video_io import InputConfig
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run computes, apart from its input, seed and device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = Field(description="bundled:NAME, hub:ORG/NAME, or a model folder")
+    image_encoder: str | None = Field(
+        default=None,
+        description="hub:ORG/NAME or a safetensors file, for a model folder that names DINOv2 instead of holding its own encoder",
+    )
+    precision: Precision = Field(default="float32", description="number format of the transformer torsos")
+    input: InputConfig = InputConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    sparse_structure: SparseStructureConfig = SparseStructureConfig()
+    slat: SlatConfig = SlatConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    export: ExportConfig = ExportConfig()
+
+
+def bundled_configs() -> list[str]:
+    """Names of the configurations that come with the program."""
+    return sorted(Path(f.name).stem for f in resources.files("configs").iterdir() if f.name.endswith(".yaml"))
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration named `source` (bundled name or YAML file), with `key.sub=value` overrides applied in order.
+
+    Raises:
+        ConfigError: naming the file or key, the value given and what is allowed.
+    """
+    data = _read_yaml(source)
+    for override in overrides:
+        _apply(data, override)
+    try:
+        # JSON mode is strict about types, yet takes the lists and strings that YAML can write.
+        return RunConfig.model_validate_json(json.dumps(data))
+    except TypeError as error:
+        raise ConfigError(f"configuration {source!r} holds a value that is not plain data: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _read_yaml(source: str) -> dict[str, Any]:
+    if source in bundled_configs():
+        text = resources.files("configs").joinpath(f"{source}.yaml").read_text()
+    elif not source.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"no configuration is called {source!r}: choose {', '.join(bundled_configs())} or give a .yaml file"
+        )
+    else:
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the configuration file {source}: {_cause(error)}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} must hold configuration keys and values, but holds {type(data).__name__}")
+    return data
+
+
+def _cause(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not a text file"
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set takes key=value, for example slat.sampler.steps=12; got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value {text!r} is not valid YAML") from error
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections, start=1):
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {key}: {'.'.join(sections[:depth])} is a value, not a section")
+    data[last] = value
+
+
+def _sentence(problem: Any) -> str:
+    """One pydantic problem as a sentence that names the key, the value and what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown configuration key {key!r}; allowed here: {', '.join(_allowed(problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"configuration key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"configuration key {key!r}: {message[:1].lower()}{message[1:]}; got {problem['input']!r}"
+
+
+def _allowed(sections: Sequence[str | int]) -> list[str]:
+    model: Any = RunConfig
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,38 @@
+"""What goes wrong in a way a user can mend, and the sentence that says so; every other exception is a defect."""
+
+import errno
+
+import torch
+
+from stages.errors import InputError, ModelError, ValueSpecError
+from storage.errors import StoreError
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the sentence names the key and what is allowed."""
+
+
+class EngineError(RuntimeError):
+    """The orchestration engine could not be started or lost its server."""
+
+
+USER_ERRORS = (ConfigError, EngineError, InputError, ModelError, StoreError, ValueSpecError)
+
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence for the user: what is wrong and what to do. None when the error is not theirs to mend."""
+    if isinstance(error, USER_ERRORS):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in FULL:
+            return f"the disk is full{where}: free some space or choose another folder with --out"
+        if error.errno in READ_ONLY:
+            return f"the output folder cannot be written{where}: {error.strerror}; choose another with --out"
+        return f"{error.strerror}{where}"
+    return None

@@ -1,0 +1,96 @@
+"""The networks of one model on one device, built when first asked for and kept as long as the process lives."""
+
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipelines.config import RunConfig
+from pipelines.errors import ConfigError
+from pipelines.hub import hub_file, model_path, weights_path
+from stages.ops.backend import Ops, reference_ops
+from stages.ops.cuda import cuda_ops
+from stages.weights import DINOV2_FILE, DINOV2_REPOSITORY, ModelFolder
+
+Device = Literal["cpu", "cuda"]
+
+
+def resolve_device(device: str) -> Device:
+    """The device that "auto", "cpu" or "cuda" means on this machine.
+
+    Raises:
+        ConfigError: for another word, or for "cuda" where there is none.
+    """
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device == "cuda":
+        if not available:
+            raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
+        return "cuda"
+    if device == "cpu":
+        return "cpu"
+    raise ConfigError(f"--device must be auto, cpu or cuda; got {device!r}")
+
+
+class Model:
+    """A model folder, its networks on a device, and the kernels they run on."""
+
+    def __init__(self, location: str, folder: ModelFolder, ops: Ops, device: Device, torso: torch.dtype) -> None:
+        self.location = location
+        self.folder = folder
+        self.ops = ops
+        self._device = torch.device(device)
+        self._torso = torso
+        self._networks: dict[str, nn.Module] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    @property
+    def notice(self) -> str | None:
+        """What a user of these weights must know."""
+        return self.folder.notice
+
+    def network(self, role: str) -> Any:
+        """The network that plays `role`, ready to run.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        if role not in self._networks:
+            self._networks[role] = self.folder.load(role, self.ops, device=self._device, torso_dtype=self._torso)
+        return self._networks[role]
+
+    def fingerprint(self, role: str) -> str:
+        """SHA-256 of the files of the network that plays `role`."""
+        if role not in self._fingerprints:
+            self._fingerprints[role] = self.folder.fingerprint(role)
+        return self._fingerprints[role]
+
+    def resolve(self, config: RunConfig) -> RunConfig:
+        """The configuration with every value that was left to the model folder filled in."""
+        structure = config.sparse_structure.sampler.resolve(self.folder.structure_sampler)
+        slat = config.slat.sampler.resolve(self.folder.slat_sampler)
+        return config.model_copy(
+            update={
+                "sparse_structure": config.sparse_structure.model_copy(update={"sampler": structure}),
+                "slat": config.slat.model_copy(update={"sampler": slat}),
+            }
+        )
+
+
+def open_model(config: RunConfig, device: str) -> Model:
+    """The model that `config` names, the same object for the same model, precision and device."""
+    return _open(config.model, config.image_encoder, config.precision, resolve_device(device))
+
+
+@cache
+def _open(location: str, image_encoder: str | None, precision: str, device: Device) -> Model:
+    def resolve(repository: str, file: str) -> Any:
+        if (repository, file) == (DINOV2_REPOSITORY, DINOV2_FILE) and image_encoder is not None:
+            return weights_path(image_encoder, DINOV2_FILE)
+        return hub_file(repository, file)
+
+    folder = ModelFolder.open(model_path(location), resolve)
+    ops = cuda_ops() if device == "cuda" else reference_ops()
+    return Model(location, folder, ops, device, getattr(torch, precision))

@@ -1,0 +1,148 @@
+"""A private Prefect server for one run: a child process that lives exactly as long as its parent.
+
+The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system closes that
+pipe, and the child leaves. Run as a module it is the child: `python -m pipelines.prefect_server HOME`.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from pipelines.errors import EngineError
+
+START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the database, 15 to 30 s
+
+# Quiet and offline. `setdefault`, so that a user's own Prefect settings stand.
+PREFECT_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_CLI_COLORS": "false",
+}
+
+
+class LocalServer:
+    """Starts the server in the background; `wait` gives its address once it answers; leaving the context ends it."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def __enter__(self) -> "LocalServer":
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (self._home / "server.log").open("wb") as log:
+            # A session of its own: Ctrl-C in the terminal reaches the run, and the run ends the server.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.prefect_server", str(self._home)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def wait(self) -> str:
+        """The address of the server's API, as soon as it answers.
+
+        Raises:
+            EngineError: when the server ends early or does not answer in time; names its log.
+        """
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        port = self._process.stdout.readline().decode().strip()
+        url = f"http://127.0.0.1:{port}/api"
+        while port and self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  (our own loopback address)
+                    return url
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        raise EngineError(
+            f"the local Prefect server did not start (see {self._home / 'server.log'}); "
+            "use --engine direct to run without Prefect"
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _serve(home: Path) -> None:
+    _remove_stale(home)
+    folder = home / f"server-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    os.environ["PREFECT_HOME"] = str(folder)
+    os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)  # noqa: T201  (the parent reads it)
+    _prepare_database(home, folder)
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    config = uvicorn.Config(create_app(ephemeral=True), log_level="warning")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _prepare_database(home: Path, folder: Path) -> None:
+    """Building the database takes most of a first start, so an empty one is kept and copied for every run."""
+    import prefect
+
+    template = home / f"empty-{prefect.__version__}.db"
+    if template.exists():
+        shutil.copyfile(template, folder / "prefect.db")
+        return
+    from prefect.server.database import provide_database_interface
+
+    asyncio.run(provide_database_interface().create_db())
+    # SQLite's own copy: a plain one would miss what still lies in its write-ahead log.
+    with (
+        closing(sqlite3.connect(folder / "prefect.db")) as source,
+        closing(sqlite3.connect(folder / "template.db")) as target,
+    ):
+        source.backup(target)
+    (folder / "template.db").replace(template)
+
+
+def _leave_with_parent(folder: Path) -> None:
+    os.read(0, 1)  # unbuffered: returns when the parent is gone
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _remove_stale(home: Path) -> None:
+    """Folders of servers that were killed before they could clean up."""
+    for folder in home.glob("server-*"):
+        pid = folder.name.removeprefix("server-")
+        if folder.is_dir() and not (pid.isdigit() and psutil.pid_exists(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]).resolve())

@@ -1,0 +1,153 @@
+"""The stages of video-to-4D as one table: what each takes, gives, depends on, and the function that does it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+
+from pipelines.config import RunConfig
+from pipelines.networks import Model
+from stages.conditioning import encode_images
+from stages.decoding import decode_gaussians
+from stages.export.asset import export_asset
+from stages.segmentation.segment import segment
+from stages.slat import sample_latents
+from stages.sparse_structure import sample_structure
+from stages.types import (
+    Clip,
+    GaussianClip,
+    Progress,
+    StructuredLatents,
+    Tokens,
+    Value,
+    Voxels,
+)
+from stages.video_io import read_video
+
+V = TypeVar("V", bound=Value)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's function is given: its configuration, its inputs by stage name, and access to networks."""
+
+    config: RunConfig
+    source: Path
+    inputs: Mapping[str, Value]
+    model: Model
+    seed: int
+    folder: Path  # for a stage that makes files
+    progress: Progress
+
+    def input(self, stage: str, kind: type[V]) -> V:
+        """The value the named stage gave."""
+        value = self.inputs[stage]
+        assert isinstance(value, kind)
+        return cast(V, value)
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator, so that a seed means the same on every device (specification, section 4)."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `revision` rises whenever the same recipe would give another result, so that old results are not reused."""
+
+    name: str
+    implementation: str
+    revision: int
+    sections: tuple[str, ...]  # configuration sections that decide its result
+    inputs: tuple[str, ...]  # stages whose values it takes
+    output: type[Value] | None  # None: files
+    roles: tuple[str, ...]  # networks it runs, as the model folder names them
+    seeded: bool
+    run: Callable[[Work], Any]
+
+
+def _segmentation(work: Work) -> Clip:
+    video = read_video(work.source, work.config.input)
+    return segment(work.config.segmentation, video, progress=work.progress)
+
+
+def _conditioning(work: Work) -> Tokens:
+    encoder = work.model.network("image_cond_model")
+    clip = work.input("segmentation", Clip)
+    return encode_images(work.config.conditioning, encoder, clip, progress=work.progress)
+
+
+def _sparse_structure(work: Work) -> Voxels:
+    flow = work.model.network("sparse_structure_flow_model")
+    decoder = work.model.network("sparse_structure_decoder")
+    tokens = work.input("conditioning", Tokens)
+    config = work.config.sparse_structure
+    return sample_structure(config, flow, decoder, tokens, work.generator(), progress=work.progress)
+
+
+def _slat(work: Work) -> StructuredLatents:
+    flow = work.model.network("slat_flow_model")
+    tokens = work.input("conditioning", Tokens)
+    voxels = work.input("sparse_structure", Voxels)
+    normalization = work.model.folder.slat_normalization
+    return sample_latents(
+        work.config.slat, flow, normalization, tokens, voxels, work.generator(), progress=work.progress
+    )
+
+
+def _decoding(work: Work) -> GaussianClip:
+    decoder = work.model.network("slat_decoder_gs")
+    latents = work.input("slat", StructuredLatents)
+    return decode_gaussians(work.config.decoding, decoder, latents, progress=work.progress)
+
+
+def _export(work: Work) -> None:
+    gaussians = work.input("decoding", GaussianClip)
+    fps = work.input("segmentation", Clip).fps
+    export_asset(
+        work.config.export, gaussians, fps, work.folder, render=work.model.ops.rasterize, progress=work.progress
+    )
+
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("segmentation", "auto", 1, ("input", "segmentation"), (), Clip, (), False, _segmentation),
+        Stage(
+            "conditioning",
+            "dinov2",
+            1,
+            ("conditioning",),
+            ("segmentation",),
+            Tokens,
+            ("image_cond_model",),
+            False,
+            _conditioning,
+        ),
+        Stage(
+            "sparse_structure",
+            "flow",
+            1,
+            ("sparse_structure",),
+            ("conditioning",),
+            Voxels,
+            ("sparse_structure_flow_model", "sparse_structure_decoder"),
+            True,
+            _sparse_structure,
+        ),
+        Stage(
+            "slat",
+            "flow",
+            1,
+            ("slat",),
+            ("conditioning", "sparse_structure"),
+            StructuredLatents,
+            ("slat_flow_model",),
+            True,
+            _slat,
+        ),
+        Stage("decoding", "gaussians", 1, ("decoding",), ("slat",), GaussianClip, ("slat_decoder_gs",), False, _decoding),
+        Stage("export", "asset", 1, ("export",), ("decoding", "segmentation"), None, (), False, _export),
+    )
+}

@@ -1,0 +1,38 @@
+"""Between a stage's values and the store's arrays, driven by what each value type declares."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import torch
+
+from stages.types import Value
+from storage.codec import ArrayData
+from storage.store import Artifact, Writer
+
+V = TypeVar("V", bound=Value)
+
+
+def write_value(writer: Writer, value: Value) -> None:
+    """Writes each declared array with its axes and meaning beside it."""
+    for name, spec in value.specs().items():
+        tensor: torch.Tensor = getattr(value, name)
+        writer.write(
+            name,
+            ArrayData(
+                data=tensor.detach().cpu().contiguous().numpy(),
+                dims=spec.axes,
+                attributes={"meaning": spec.meaning},
+            ),
+        )
+
+
+def scalars(value: Value) -> Mapping[str, Any]:
+    """The value's fields that are not arrays: numbers and words, kept in the artifact's attributes."""
+    return {f.name: getattr(value, f.name) for f in fields(value) if "spec" not in f.metadata}
+
+
+def read_value(kind: type[V], artifact: Artifact) -> V:
+    """The value of type `kind` in `artifact`, checked against its declaration."""
+    arrays = {name: torch.from_numpy(artifact.read(name)) for name in kind.specs()}
+    return kind(**arrays, **artifact.attributes["values"])

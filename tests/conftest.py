@@ -1,0 +1,94 @@
+"""A model folder small enough for tests of whole runs, clips to feed it, and a way to run the command."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples.make_untrained_model import write_model
+
+MICRO = {  # the bundled model's networks, cut to what a test can afford
+    "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
+    "sparse_structure_flow_model": {"model_channels": 32, "cond_channels": 24, "num_blocks": 1, "num_heads": 2, "resolution": 4},
+    "sparse_structure_decoder": {"channels": [16, 8], "latent_channels": 8},
+    "slat_flow_model": {
+        "resolution": 8,
+        "model_channels": 24,
+        "cond_channels": 24,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "patch_size": 2,
+        "io_block_channels": [16],
+        "io_block_channels_t": [24],
+    },
+    "slat_decoder_gs": {"resolution": 8, "model_channels": 24, "num_blocks": 2, "num_heads": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of the bundled model's classes, a few hundred thousand parameters."""
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder, seed=0, changes=MICRO)
+    return folder
+
+
+def draw_frames(num_frames: int, size: int = 48) -> np.ndarray:
+    """RGBA frames (t, size, size, 4) of a coloured disc that moves and grows."""
+    y, x = np.mgrid[:size, :size]
+    frames = np.zeros((num_frames, size, size, 4), np.uint8)
+    for t, frame in enumerate(frames):
+        inside = (x - size * 0.5 - t) ** 2 + (y - size * 0.5) ** 2 < (size * 0.3 + t % 3) ** 2
+        frame[inside] = (200, 80 + 5 * t % 100, 40, 255)
+    return frames
+
+
+def save_frames(folder: Path, frames: np.ndarray) -> Path:
+    """The frames as PNG files 0.png, 1.png and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{t}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four RGBA frames."""
+    return save_frames(tmp_path_factory.mktemp("input") / "disc", draw_frames(4))
+
+
+FAST = ("slat.sampler.steps=2", "sparse_structure.sampler.steps=2", "segmentation.size=64", "export.size=64", "export.frames=6")
+
+
+@pytest.fixture(scope="session")
+def command(model_folder: Path) -> Callable[..., list[str]]:
+    """The words of `ss4d run` on the small model, for a process of its own."""
+
+    def words(source: Path, out: Path, *more: str) -> list[str]:
+        sets = [word for value in (f"model={model_folder}", *FAST) for word in ("--set", value)]
+        return [sys.executable, "-m", "cli.main", "run", str(source), "--out", str(out), *sets, *more]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def ss4d(command: Callable[..., list[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `ss4d run` in a process of its own; by default without Prefect."""
+
+    def run(source: Path, out: Path, *more: str, engine: str = "direct") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(source, out, "--engine", engine, *more), capture_output=True, text=True, timeout=240, check=False
+        )
+
+    return run
+
+
+def record(out: Path, name: str) -> dict:
+    """The record of a run."""
+    return json.loads((out / "runs" / name / "run.json").read_text())
