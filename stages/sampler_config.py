@@ -20,7 +20,8 @@ class SamplerConfig(BaseModel):
         default=None, ge=0, description="strength of guidance by the images, 0 is none; null: the model's own"
     )
     cfg_interval: tuple[UnitTime, UnitTime] | None = Field(
-        default=None, description="guidance acts from the first to the second time, 0 data to 1 noise; null: the model's own"
+        default=None,
+        description="guidance acts between these times, 0 data to 1 noise; null: the model's own",
     )
     rescale_t: float | None = Field(
         default=None, gt=0, description="above 1 spends more steps near the noise; null: the model's own"
@@ -29,7 +30,7 @@ class SamplerConfig(BaseModel):
     @model_validator(mode="after")
     def _interval_is_ordered(self) -> Self:
         if self.cfg_interval and self.cfg_interval[0] > self.cfg_interval[1]:
-            raise ValueError(f"cfg_interval must run from the smaller to the larger time, got {list(self.cfg_interval)}")
+            raise ValueError(f"cfg_interval must run from the smaller to the larger time, got {self.cfg_interval}")
         return self
 
     def resolve(self, own: SamplerParams) -> Self:

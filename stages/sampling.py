@@ -5,6 +5,7 @@ Tensors keep whatever axes the caller's velocity function understands; t is a Py
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def guided(conditional: Velocity, unconditional: Velocity, strength: float, inte
 def euler_steps(velocity: Velocity, noise: Tensor, times: Sequence[float]) -> Iterator[EulerStep]:
     """Follows the velocity from `noise` along `times`, one step at a time."""
     x = noise
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         v = velocity(x, t)
         x_before, x = x, x - (t - t_next) * v
         yield EulerStep(t, x_before, v, x)

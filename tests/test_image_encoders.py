@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from stages.errors import ModelError
 from stages.nn.image_encoders import (
@@ -52,7 +52,7 @@ def test_tokens_are_those_of_an_independent_library_in_both_layouts(tmp_path: Pa
     pixels = (images - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
     with torch.inference_mode():
         hidden = reference(pixels, output_hidden_states=True).hidden_states[-1]
-        expected, tokens = F.layer_norm(hidden, (24,)), encoder(images)
+        expected, tokens = functional.layer_norm(hidden, (24,)), encoder(images)
     assert tokens.shape == (2, 1 + 4 + 9, 24)
     torch.testing.assert_close(tokens, expected, atol=2e-5, rtol=0)
 
@@ -68,9 +68,16 @@ def test_the_full_size_has_the_published_tensors() -> None:
     c = 1024
     block = {
         **{f"{norm}.{kind}": (c,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")},
-        **{"attn.qkv.weight": (3 * c, c), "attn.qkv.bias": (3 * c,), "attn.proj.weight": (c, c), "attn.proj.bias": (c,)},
-        **{"mlp.fc1.weight": (4 * c, c), "mlp.fc1.bias": (4 * c,), "mlp.fc2.weight": (c, 4 * c), "mlp.fc2.bias": (c,)},
-        **{"ls1.gamma": (c,), "ls2.gamma": (c,)},
+        "attn.qkv.weight": (3 * c, c),
+        "attn.qkv.bias": (3 * c,),
+        "attn.proj.weight": (c, c),
+        "attn.proj.bias": (c,),
+        "mlp.fc1.weight": (4 * c, c),
+        "mlp.fc1.bias": (4 * c,),
+        "mlp.fc2.weight": (c, 4 * c),
+        "mlp.fc2.bias": (c,),
+        "ls1.gamma": (c,),
+        "ls2.gamma": (c,),
     }
     assert shapes == {
         "cls_token": (1, 1, c),

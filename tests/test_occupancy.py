@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from stages.errors import ModelError
 from stages.nn.occupancy import (
@@ -50,8 +50,12 @@ def test_a_residual_block_is_its_formula() -> None:
         h = (h - mean) / (var + 1e-5).sqrt() * weight.view(1, -1, 1, 1, 1) + bias.view(1, -1, 1, 1, 1)
         return h * torch.sigmoid(h)
 
-    h = F.conv3d(normed(x, block.norm1.weight, block.norm1.bias), block.conv1.weight, block.conv1.bias, padding=1)
-    h = F.conv3d(normed(h, block.norm2.weight, block.norm2.bias), block.conv2.weight, block.conv2.bias, padding=1)
+    h = functional.conv3d(
+        normed(x, block.norm1.weight, block.norm1.bias), block.conv1.weight, block.conv1.bias, padding=1
+    )
+    h = functional.conv3d(
+        normed(h, block.norm2.weight, block.norm2.bias), block.conv2.weight, block.conv2.bias, padding=1
+    )
     torch.testing.assert_close(block(x), x + h)
 
 

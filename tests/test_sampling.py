@@ -1,5 +1,7 @@
 """The sampler: exact on fields whose path is known, and faithful to the noise contract."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_times_fall_from_one_to_zero_as_the_formula_says(steps: int, rescale_t: 
     assert times[0] == pytest.approx(1, abs=1e-12)
     assert max(times) <= 1
     assert times[-1] == 0
-    assert all(later < earlier for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(times))
     for i, t in enumerate(times):
         u = 1 - i / steps
         assert t == pytest.approx(rescale_t * u / (1 + (rescale_t - 1) * u), abs=1e-12)

@@ -1,14 +1,14 @@
 """The image encoder: a vision transformer of DINOv2's design, with register tokens (specification, section 3).
 
-Axes: t frames, l tokens (class, registers, then patches row by row), c channels, s pixels. Parameters carry the names of the
-published DINOv2 checkpoint.
+Axes: t frames, l tokens (class, registers, then patches row by row), c channels, s pixels. Parameters carry
+the names of the published DINOv2 checkpoint.
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stages.errors import ModelError
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return out
 
 
@@ -69,7 +69,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return out
 
 
@@ -97,12 +97,13 @@ class Block(nn.Module):
         self.ls2 = LayerScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        h: Tensor = x + self.ls1(self.attn(self.norm1(x)))
+        out: Tensor = h + self.ls2(self.mlp(self.norm2(h)))
+        return out
 
 
 class VisionTransformer(nn.Module):
-    """Images to tokens; `mask_token` and `norm` only complete the published layout, its tokens are taken before `norm`."""
+    """Images to tokens, taken before `norm`; it and `mask_token` are there to complete the published layout."""
 
     def __init__(self, args: VisionTransformerArgs) -> None:
         super().__init__()
@@ -112,10 +113,10 @@ class VisionTransformer(nn.Module):
             raise ModelError(f"model_channels {args.model_channels} must be a multiple of num_heads {args.num_heads}")
         self.args = args
         c, num_patches = args.model_channels, (args.image_size // args.patch_size) ** 2
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, c))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, c))
-        self.register_tokens = nn.Parameter(torch.zeros(1, args.num_registers, c))
-        self.mask_token = nn.Parameter(torch.zeros(1, c))
+        self.cls_token = _learned(1, 1, c)
+        self.pos_embed = _learned(1, 1 + num_patches, c)
+        self.register_tokens = _learned(1, args.num_registers, c)
+        self.mask_token = _learned(1, c)
         self.patch_embed = PatchEmbed(args.patch_size, c)
         self.blocks = nn.Sequential(*(Block(c, args.num_heads, args.mlp_ratio) for _ in range(args.num_blocks)))
         self.norm = nn.LayerNorm(c, eps=1e-6)
@@ -136,4 +137,8 @@ class VisionTransformer(nn.Module):
         # Registers have no place in the image: they join after the positions are added.
         x = torch.cat([x[:, :1], self.register_tokens.expand(t, -1, -1), x[:, 1:]], dim=1)
         x = self.blocks(x.to(next(self.blocks.parameters()).dtype)).float()
-        return F.layer_norm(x, x.shape[-1:], eps=1e-5)
+        return functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+
+
+def _learned(*shape: int) -> nn.Parameter:
+    return nn.Parameter(0.02 * torch.randn(shape))

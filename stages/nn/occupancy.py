@@ -5,8 +5,8 @@ Axes: b frames (clips are stacked, frames inner), c channels, x y z cells. Every
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stages.errors import ModelError
 
@@ -61,8 +61,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = _conv3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h: Tensor = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv2(functional.silu(self.norm2(h)))
         return x + h
 
 
@@ -140,7 +140,7 @@ class SparseStructureEncoder(nn.Module):
         self.out_layer = _out_layer(channels[-1], 2 * args.latent_channels)
 
     def forward(self, occupancy: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, (b, latent_channels, r, r, r) each, of an occupancy (b, in_channels, R, R, R) of 0 and 1.
+        """Mean and log-variance, (b, latent_channels, r, r, r) each, of an occupancy (b, in_channels, R, R, R).
 
         The grid halves between levels: r = R / 2^(levels - 1).
         """

@@ -1,0 +1,43 @@
+"""Images to tokens: what the flows are told about each frame (specification, section 3)."""
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional
+
+from stages.nn.image_encoders import VisionTransformer
+from stages.types import Clip, Progress, Tokens, silent
+
+FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
+
+
+class ConditioningConfig(BaseModel):
+    """Nothing to choose: the image encoder comes with the model folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def encode_images(
+    config: ConditioningConfig,  # noqa: ARG001  every stage takes its configuration first, this one's is empty
+    encoder: VisionTransformer,
+    clip: Clip,
+    *,
+    progress: Progress = silent,
+) -> Tokens:
+    """The tokens of every frame, computed on the encoder's device."""
+    device = encoder.pos_embed.device
+    tokens = []
+    with torch.inference_mode():
+        for frames in torch.split(clip.rgb, FRAMES_AT_ONCE):
+            images = encoder_images(frames.to(device), encoder.args.image_size)
+            tokens.append(encoder(images).float().cpu())
+            progress(sum(map(len, tokens)), len(clip.rgb))
+    return Tokens(feats=torch.cat(tokens))
+
+
+def encoder_images(frames: Tensor, size: int) -> Tensor:
+    """Frames (t, s, s, 3) uint8 as (t, 3, `size`, `size`) float32 in 0 to 1; not resampled if s is `size`."""
+    images = frames.permute(0, 3, 1, 2).float() / 255
+    if images.shape[-1] == size:
+        return images
+    return functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)

@@ -1,0 +1,77 @@
+"""Tokens to the sparse structure: which cells the object occupies in each frame (specification, sections 4 to 6)."""
+
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.nn.occupancy import SparseStructureDecoder
+from stages.nn.structure_flow import SparseStructureFlow4DModel
+from stages.sampler_config import SamplerConfig
+from stages.sampling import SamplerParams, Velocity, network_time, sample, structure_noise
+from stages.types import Progress, Tokens, Voxels, silent
+
+
+class SparseStructureConfig(BaseModel):
+    """How the structure is sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the occupancy latent")
+
+    def resolve(self, own: SamplerParams) -> Self:
+        """This configuration with every null replaced by the model folder's `own` value."""
+        return self.model_copy(update={"sampler": self.sampler.resolve(own)})
+
+
+def sample_structure(
+    config: SparseStructureConfig,
+    flow: SparseStructureFlow4DModel,
+    decoder: SparseStructureDecoder,
+    tokens: Tokens,
+    generator: torch.Generator,
+    *,
+    progress: Progress = silent,
+) -> Voxels:
+    """The occupied cells of every frame, sampled on the flow's device.
+
+    Args:
+        config: resolved, without nulls.
+        flow: velocity of the occupancy latent.
+        decoder: occupancy latent to logits of the cells.
+        tokens: of the clip, any number of frames from 1 up.
+        generator: a CPU generator, freshly seeded.
+        progress: hears of every sampler step.
+
+    Raises:
+        InputError: if no cell is occupied in any frame.
+    """
+    device, num_frames = flow.pos_emb.device, len(tokens.feats)
+    c, r = flow.args.in_channels, flow.args.resolution
+    noise = structure_noise((num_frames, c, r, r, r), generator).to(device)
+    cond = tokens.feats.to(device)[None]
+
+    def velocity(condition: Tensor) -> Velocity:
+        return lambda x, t: flow(x[None], network_time(t, num_frames, device), condition)[0]
+
+    with torch.inference_mode():
+        latent = sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, config.sampler.params(), progress)
+        coords, resolution = occupied_cells(decoder, latent)
+    if not len(coords):
+        raise InputError(
+            f"the sparse structure came out empty: no cell of {num_frames} frames is occupied; "
+            "try another seed, or check that the masks show the object"
+        )
+    return Voxels(coords=coords, latent=latent.cpu(), resolution=resolution)
+
+
+def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
+    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size."""
+    coords = []
+    for t, frame in enumerate(latent):  # one at a time: a frame at full size already fills hundreds of megabytes
+        logits = decoder(frame[None])[0, 0]
+        cells = torch.nonzero(logits > 0).int().cpu()
+        coords.append(torch.cat([cells.new_tensor([0, t]).expand(len(cells), 2), cells], dim=1))
+    return torch.cat(coords), logits.shape[-1]
