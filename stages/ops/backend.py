@@ -8,6 +8,7 @@ from torch import Tensor
 from stages.ops.attention import AttentionPlan, attention
 from stages.ops.conv import conv
 from stages.ops.coords import Sites
+from stages.ops.rasterize import Rasterize, rasterize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +18,14 @@ class Ops:
     Attributes:
         attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `stages.ops.attention`.
         conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out); see `stages.ops.conv`.
+        rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `stages.ops.rasterize`.
     """
 
     attention: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
     conv: Callable[[Tensor, Sites, Tensor, Tensor], Tensor]
+    rasterize: Rasterize
 
 
-TORCH_OPS = Ops(attention=attention, conv=conv)  # runs on every device torch knows, deterministic on a CPU
+TORCH_OPS = Ops(
+    attention=attention, conv=conv, rasterize=rasterize
+)  # runs on every device torch knows, deterministic on a CPU

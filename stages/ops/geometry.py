@@ -45,9 +45,10 @@ def quaternion_product(left: Tensor, right: Tensor) -> Tensor:
 
 def rotate_gaussians(gaussians: GaussianClip, quat: Tensor) -> GaussianClip:
     """The Gaussians turned about the origin by the rotation `quat` (4,), centres and axes alike."""
-    quat = torch.nn.functional.normalize(quat.to(gaussians.means), dim=-1)
-    means = gaussians.means @ quaternion_to_matrix(quat).T
-    return replace(gaussians, means=means, quats=quaternion_product(quat, gaussians.quats))
+    # In float64, so that a quarter turn moves coordinates from axis to axis without touching their digits.
+    quat = torch.nn.functional.normalize(quat.double(), dim=-1)
+    means = (gaussians.means.double() @ quaternion_to_matrix(quat).T).float()
+    return replace(gaussians, means=means, quats=quaternion_product(quat, gaussians.quats.double()).float())
 
 
 def orbit_camera(

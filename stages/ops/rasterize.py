@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numba
 import numpy as np
@@ -34,6 +34,7 @@ MIN_TRANSMITTANCE = 1e-4
 # The Jacobian is taken no further out than this many half-widths of the image: beyond, it grows without bound.
 JACOBIAN_LIMIT = 1.3
 NEAR = 0.01
+BLACK = (0.0, 0.0, 0.0)
 TILE = 16
 CHECK_EVERY = 16  # splats between two looks at whether every pixel of a tile is finished
 # exp(-u) for u in [0, ln(255) / 16], by interpolation at Chebyshev points: at most 2e-9 off.
@@ -43,6 +44,7 @@ EXP = tuple(
     .coef.astype(np.float32)
 )
 
+Color = tuple[float, float, float]
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
@@ -64,11 +66,24 @@ MIP_SPLATTING = ScreenFilter(variance=0.1, compensate=True)  # what the model is
 CLASSIC = ScreenFilter(variance=0.3, compensate=False)  # what common viewers do
 
 
+class Rasterize(Protocol):
+    """What every rasteriser is called like; see `rasterize`."""
+
+    def __call__(
+        self,
+        gaussians: GaussianClip,
+        camera: Camera,
+        *,
+        background: Color = BLACK,
+        screen_filter: ScreenFilter = MIP_SPLATTING,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
 def rasterize(
     gaussians: GaussianClip,
     camera: Camera,
     *,
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    background: Color = BLACK,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
     """Colour and coverage of one frame (specification, section 9), on the CPU.
@@ -126,7 +141,7 @@ def _project_all(
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, without the interpreter's lock; keep the machine code beside this file or in the home."""
+    """Compile at the first call, to run without the interpreter's lock; cache the code here or in the home."""
     try:
         compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError as error:  # both places are read-only, as in a locked-down container

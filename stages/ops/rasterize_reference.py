@@ -8,12 +8,14 @@ from torch import Tensor
 
 from stages.ops.geometry import quaternion_to_matrix
 from stages.ops.rasterize import (
+    BLACK,
     JACOBIAN_LIMIT,
     MAX_ALPHA,
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
     MIP_SPLATTING,
     NEAR,
+    Color,
     ScreenFilter,
 )
 from stages.types import Camera, GaussianClip
@@ -23,7 +25,7 @@ def rasterize(
     gaussians: GaussianClip,
     camera: Camera,
     *,
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    background: Color = BLACK,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
     """RGB (height, width, 3) and alpha (height, width) in float64; see `stages.ops.rasterize.rasterize`."""

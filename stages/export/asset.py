@@ -1,0 +1,71 @@
+"""The export stage: a clip of Gaussians becomes the files a user opens."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.export.cameras import write_cameras
+from stages.export.ply import write_ply
+from stages.export.turntable import plan_turntable, write_turntable
+from stages.ops.rasterize import Rasterize
+from stages.types import GaussianClip, Progress, silent
+
+
+class ExportConfig(BaseModel):
+    """What the turntable looks like; the PLY files have no settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    size: int = Field(512, ge=16, le=4096, description="width and height of the turntable in pixels")
+    frames: int = Field(96, ge=1, description="least number of turntable frames; rounded up to whole loops of the clip")
+    turns: int = Field(1, ge=0, description="full turns of the camera; 0 stays at the front")
+    pitch: float = Field(15.0, ge=-90, le=90, description="height of the camera above the horizon in degrees")
+    background: float = Field(1.0, ge=0, le=1, description="grey behind the object, 0 black to 1 white")
+
+
+def export_asset(
+    config: ExportConfig,
+    gaussians: GaussianClip,
+    clip_fps: float,
+    folder: Path,
+    *,
+    render: Rasterize,
+    progress: Progress = silent,
+) -> tuple[str, ...]:
+    """Write `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (specification, section 9).
+
+    Args:
+        config: what the turntable looks like.
+        gaussians: the clip; a frame may be empty.
+        clip_fps: its frames per second, above 0.
+        folder: an empty folder.
+        render: the rasteriser.
+        progress: told after each file or picture.
+
+    Returns:
+        The files written, relative to `folder`.
+    """
+    turntable = plan_turntable(
+        gaussians.num_frames,
+        clip_fps,
+        least=config.frames,
+        turns=config.turns,
+        pitch=config.pitch,
+        size=config.size,
+    )
+    total = gaussians.num_frames + len(turntable.shots)
+    files = [f"frames/frame{t + 1:04d}.ply" for t in range(gaussians.num_frames)]
+    (folder / "frames").mkdir()
+    for t, name in enumerate(files):
+        write_ply(folder / name, gaussians.frame(t))
+        progress(t + 1, total)
+    write_cameras(folder / "cameras.json", turntable)
+    write_turntable(
+        folder / "turntable.mp4",
+        gaussians,
+        turntable,
+        render=render,
+        background=(config.background,) * 3,
+        progress=lambda done, _: progress(gaussians.num_frames + done, total),
+    )
+    return (*files, "cameras.json", "turntable.mp4")

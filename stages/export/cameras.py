@@ -1,0 +1,45 @@
+"""The turntable's cameras as JSON, in world space (z up); the file states its own conventions."""
+
+import json
+from pathlib import Path
+
+from stages.export.ply import PLY_FROM_WORLD
+from stages.export.turntable import Shot, Turntable
+from stages.ops.geometry import ORBIT_FOV, ORBIT_RADIUS, quaternion_to_matrix
+
+CONVENTION = {
+    "world": "right-handed, z up, the object within [-0.5, 0.5]^3, its front facing -y",
+    "camera": "x right, y down, z forward; pixel centres at half integers, the first at (0.5, 0.5)",
+    "position": "radius * (sin yaw cos pitch, cos yaw cos pitch, sin pitch), looking at the origin",
+    "world_to_camera": "camera point = world_to_camera @ (x, y, z, 1) of a world point",
+    "intrinsics": "pixel = (fx x / z + cx, fy y / z + cy) of a camera point",
+    "ply": "point in a PLY file = ply_from_world @ world point (y down, as viewers of 3D Gaussian Splatting expect)",
+    "units": "yaw, pitch and fov in degrees; radius in world units; fx, fy, cx, cy, width and height in pixels",
+    "frame": "index of the clip's frame that is shown, from 0; frame 0 is frames/frame0001.ply",
+}
+
+
+def write_cameras(path: Path, turntable: Turntable) -> None:
+    """Write one entry for each picture of the turntable, in the video's order."""
+    document = {
+        "convention": CONVENTION,
+        "ply_from_world": quaternion_to_matrix(PLY_FROM_WORLD).round(decimals=12).tolist(),
+        "fps": turntable.fps,
+        "cameras": [_entry(shot) for shot in turntable.shots],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _entry(shot: Shot) -> dict[str, object]:
+    camera = shot.camera
+    return {
+        "frame": shot.frame,
+        "yaw": shot.yaw,
+        "pitch": shot.pitch,
+        "radius": ORBIT_RADIUS,
+        "fov": ORBIT_FOV,
+        "width": camera.width,
+        "height": camera.height,
+        "intrinsics": {"fx": camera.focal, "fy": camera.focal, "cx": camera.width / 2, "cy": camera.height / 2},
+        "world_to_camera": camera.world_to_camera,
+    }
