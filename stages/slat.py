@@ -1,7 +1,5 @@
 """Sparse structure and tokens to structured latents: a feature for every occupied cell (specification, section 7)."""
 
-from typing import Self
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -10,7 +8,7 @@ from stages.errors import InputError
 from stages.nn.latent_flow import SLatFlow4DModel
 from stages.ops.coords import Sites, SparseTensor
 from stages.sampler_config import SamplerConfig
-from stages.sampling import LatentNormalization, SamplerParams, Velocity, latent_noise, network_time, sample
+from stages.sampling import LatentNormalization, Velocity, latent_noise, network_time, sample
 from stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
 
 
@@ -20,10 +18,6 @@ class SlatConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the structured latents")
-
-    def resolve(self, own: SamplerParams) -> Self:
-        """This configuration with every null replaced by the model folder's `own` value."""
-        return self.model_copy(update={"sampler": self.sampler.resolve(own)})
 
 
 def sample_latents(

@@ -1,7 +1,5 @@
 """Tokens to the sparse structure: which cells the object occupies in each frame (specification, sections 4 to 6)."""
 
-from typing import Self
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -10,7 +8,7 @@ from stages.errors import InputError
 from stages.nn.occupancy import SparseStructureDecoder
 from stages.nn.structure_flow import SparseStructureFlow4DModel
 from stages.sampler_config import SamplerConfig
-from stages.sampling import SamplerParams, Velocity, network_time, sample, structure_noise
+from stages.sampling import Velocity, network_time, sample, structure_noise
 from stages.types import Progress, Tokens, Voxels, silent
 
 
@@ -20,10 +18,6 @@ class SparseStructureConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the occupancy latent")
-
-    def resolve(self, own: SamplerParams) -> Self:
-        """This configuration with every null replaced by the model folder's `own` value."""
-        return self.model_copy(update={"sampler": self.sampler.resolve(own)})
 
 
 def sample_structure(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, TypeVar, get_type_hints, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -47,7 +47,13 @@ class NetworkType:
 
     args: type[Any]  # a frozen dataclass: the options it takes
     build: Callable[[Any, Ops], nn.Module]
-    has_torso: bool  # its `blocks` are transformer blocks, which may run in another precision than the rest
+
+
+@runtime_checkable
+class HasTorso(Protocol):
+    """A network with transformer blocks, which may run in another precision than the rest."""
+
+    def set_torso_dtype(self, dtype: torch.dtype) -> None: ...
 
 
 def _without_ops(module: Callable[[Any], nn.Module]) -> Callable[[Any, Ops], nn.Module]:
@@ -56,9 +62,9 @@ def _without_ops(module: Callable[[Any], nn.Module]) -> Callable[[Any, Ops], nn.
 
 
 NETWORKS: Mapping[str, NetworkType] = {
-    "SparseStructureDecoder": NetworkType(SparseStructureDecoderArgs, _without_ops(SparseStructureDecoder), False),
-    "SparseStructureEncoder": NetworkType(SparseStructureEncoderArgs, _without_ops(SparseStructureEncoder), False),
-    "VisionTransformer": NetworkType(VisionTransformerArgs, _without_ops(VisionTransformer), True),
+    "SparseStructureDecoder": NetworkType(SparseStructureDecoderArgs, _without_ops(SparseStructureDecoder)),
+    "SparseStructureEncoder": NetworkType(SparseStructureEncoderArgs, _without_ops(SparseStructureEncoder)),
+    "VisionTransformer": NetworkType(VisionTransformerArgs, _without_ops(VisionTransformer)),
 }
 
 # The hub's names for DINOv2's tensors, replaced in this order; query, key and value are joined besides.
@@ -143,7 +149,8 @@ class ModelFolder:
     references: Mapping[str, str]  # role -> path in the folder, or in a hub repository
     structure_sampler: SamplerParams
     slat_sampler: SamplerParams
-    normalization: LatentNormalization
+    slat_normalization: LatentNormalization
+    notice: str | None  # what its makers want every user to know: the text of NOTICE.md
     resolver: Resolver
 
     @classmethod
@@ -160,7 +167,8 @@ class ModelFolder:
             references={**args.models, IMAGE_ENCODER: args.image_cond_model},
             structure_sampler=_sampler_params(args.sparse_structure_sampler, file),
             slat_sampler=_sampler_params(args.slat_sampler, file),
-            normalization=LatentNormalization(mean=args.slat_normalization.mean, std=args.slat_normalization.std),
+            notice=_notice(path / "NOTICE.md"),
+            slat_normalization=LatentNormalization(mean=args.slat_normalization.mean, std=args.slat_normalization.std),
             resolver=resolver,
         )
 
@@ -194,8 +202,8 @@ class ModelFolder:
         """
         files = self.files(role)
         module = load_network(files, ops, device=device)
-        if NETWORKS[files.name].has_torso:
-            module.get_submodule("blocks").to(torso_dtype)
+        if isinstance(module, HasTorso):
+            module.set_torso_dtype(torso_dtype)
         return module.eval().requires_grad_(False)
 
     def fingerprint(self, role: str) -> str:
@@ -328,6 +336,10 @@ def _parse_args(kind: type[Any], args: Mapping[str, Any], file: Path) -> Any:
         except ValidationError as error:
             _refuse(file, error, "args", name)
     return kind(**values)
+
+
+def _notice(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def _sampler_params(sampler: _Sampler, file: Path) -> SamplerParams:

@@ -115,7 +115,7 @@ def test_a_patch_size_that_does_not_divide_the_image_is_refused() -> None:
 def test_blocks_in_half_precision_stay_close() -> None:
     encoder, images = randomised(VisionTransformer(SMALL)), torch.rand(1, 3, 42, 42)
     full = encoder(images)
-    encoder.blocks.to(torch.bfloat16)
+    encoder.set_torso_dtype(torch.bfloat16)
     half = encoder(images)
     assert half.dtype == torch.float32
     assert 0 < (half - full).abs().mean() < 0.05

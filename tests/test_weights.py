@@ -92,9 +92,10 @@ def test_half_precision_files_load_as_float32(folder: Path) -> None:
 
 def test_the_torso_alone_takes_the_precision_asked_for(folder: Path) -> None:
     encoder = ModelFolder.open(folder).load(IMAGE_ENCODER, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
-    dtypes = {name: tensor.dtype for name, tensor in encoder.state_dict().items()}
-    assert {dtype for name, dtype in dtypes.items() if name.startswith("blocks.")} == {torch.bfloat16}
-    assert {dtype for name, dtype in dtypes.items() if not name.startswith("blocks.")} == {torch.float32}
+    assert encoder.torso_dtype == torch.bfloat16
+    half = {name for name, tensor in encoder.state_dict().items() if tensor.dtype == torch.bfloat16}
+    linear = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert half == {f"blocks.{i}.{name}.{kind}" for i in range(2) for name in linear for kind in ("weight", "bias")}
     decoder = ModelFolder.open(folder).load(ROLE, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in decoder.state_dict().values()} == {torch.float32}  # it has no transformer
 
@@ -103,7 +104,7 @@ def test_pipeline_values_are_read(folder: Path) -> None:
     model = ModelFolder.open(folder)
     assert model.structure_sampler == SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
     assert model.slat_sampler.steps == 12
-    assert model.normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
+    assert model.slat_normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
     assert model.files(IMAGE_ENCODER).args == ENCODER
 
 
@@ -281,3 +282,9 @@ def test_an_unknown_role_is_named_with_those_there_are(folder: Path) -> None:
 def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read as safetensors"):
         read_tensors(tmp_path, CPU)
+
+
+def test_a_folders_notice_is_handed_on(folder: Path) -> None:
+    assert ModelFolder.open(folder).notice is None
+    (folder / "NOTICE.md").write_text("These weights are untrained.\n")
+    assert ModelFolder.open(folder).notice == "These weights are untrained."

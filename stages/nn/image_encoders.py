@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import ModelError
+from stages.nn.args import at_least_one
+from stages.nn.norm import FINAL_EPS, LayerNorm, layer_norm
+from stages.nn.precision import cast_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -81,7 +84,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
+        return x * self.gamma.to(x.dtype)
 
 
 class Block(nn.Module):
@@ -89,10 +92,10 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = LayerNorm(channels)
         self.attn = Attention(channels, num_heads)
         self.ls1 = LayerScale(channels)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels, int(channels * mlp_ratio))
         self.ls2 = LayerScale(channels)
 
@@ -107,11 +110,13 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, args: VisionTransformerArgs) -> None:
         super().__init__()
+        at_least_one(args, "image_size", "patch_size", "model_channels", "num_heads", "mlp_ratio")
         if args.image_size % args.patch_size:
             raise ModelError(f"image_size {args.image_size} must be a multiple of patch_size {args.patch_size}")
         if args.model_channels % args.num_heads:
             raise ModelError(f"model_channels {args.model_channels} must be a multiple of num_heads {args.num_heads}")
         self.args = args
+        self.torso_dtype = torch.float32
         c, num_patches = args.model_channels, (args.image_size // args.patch_size) ** 2
         self.cls_token = _learned(1, 1, c)
         self.pos_embed = _learned(1, 1 + num_patches, c)
@@ -119,7 +124,12 @@ class VisionTransformer(nn.Module):
         self.mask_token = _learned(1, c)
         self.patch_embed = PatchEmbed(args.patch_size, c)
         self.blocks = nn.Sequential(*(Block(c, args.num_heads, args.mlp_ratio) for _ in range(args.num_blocks)))
-        self.norm = nn.LayerNorm(c, eps=1e-6)
+        self.norm = LayerNorm(c)
+
+    def set_torso_dtype(self, dtype: torch.dtype) -> None:
+        """Runs the blocks in `dtype` from now on; norms and embeddings stay in float32."""
+        self.torso_dtype = dtype
+        cast_weights(self.blocks, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (t, l, c), normalised over channels, of images (t, 3, s, s) with values 0 to 1.
@@ -136,8 +146,8 @@ class VisionTransformer(nn.Module):
         x = x + self.pos_embed
         # Registers have no place in the image: they join after the positions are added.
         x = torch.cat([x[:, :1], self.register_tokens.expand(t, -1, -1), x[:, 1:]], dim=1)
-        x = self.blocks(x.to(next(self.blocks.parameters()).dtype)).float()
-        return functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+        x = self.blocks(x.to(self.torso_dtype))
+        return layer_norm(x.float(), FINAL_EPS)
 
 
 def _learned(*shape: int) -> nn.Parameter:
