@@ -53,17 +53,20 @@ def window_plan(sites: Sites, extent: Extent, shift: PerAxis = NO_SHIFT) -> Atte
     return sites.derived(("window plan", extent, shift), build)
 
 
-def token_plan(sites: Sites, num_clips: int, num_frames: int, num_tokens: int) -> AttentionPlan:
-    """The plan of rows that attend to the `num_tokens` image tokens of their frame; built once per set of counts.
+def token_plan(sites: Sites, clip_shape: tuple[int, int], num_tokens: int) -> AttentionPlan:
+    """The plan of rows that attend to the `num_tokens` image tokens of their frame; built once per shape.
 
-    Token rows lie in the order (clip, frame, token).
+    Args:
+        sites: cells of the query rows.
+        clip_shape: clips, frames of each.
+        num_tokens: tokens of a frame; token rows lie in the order (clip, frame, token).
     """
 
     def build(s: Sites) -> AttentionPlan:
-        rows = frames(s, num_clips, num_frames).groups
+        rows = frames(s, clip_shape).groups
         return plan(rows, Groups((num_tokens,) * len(rows.lengths)), s.device)
 
-    return sites.derived(("token plan", num_clips, num_frames, num_tokens), build)
+    return sites.derived(("token plan", *clip_shape, num_tokens), build)
 
 
 def plan(query: Groups, key: Groups, device: torch.device) -> AttentionPlan:

@@ -15,19 +15,21 @@ T = TypeVar("T")
 AXES = ("b", "t", "x", "y", "z")
 
 
-def linear_keys(coords: Tensor, margin: tuple[int, ...] = (0, 0, 0, 0, 0)) -> tuple[Tensor, list[int]]:
+def linear_keys(coords: Tensor, margin: tuple[int, ...] | None = None) -> tuple[Tensor, list[int]]:
     """Numbers each coordinate so that numbers order as the coordinates do.
 
     Args:
         coords: (N, A) whole numbers from 0, any number of axes.
-        margin: (A) free cells kept on either side of each axis, so that a neighbour's key never wraps into another row.
+        margin: (A) free cells kept on either side of each axis, so that a neighbour's key never wraps into another row;
+            none if not given.
 
     Returns:
         int64 keys (N), and how much a key grows for one step along each axis.
     """
     if not len(coords):
         return coords.new_zeros(0, dtype=torch.int64), [1] * coords.shape[1]
-    sizes = (coords.amax(0).cpu() + 1 + 2 * torch.tensor(margin)).tolist()
+    margin = margin or (0,) * coords.shape[1]
+    sizes = [top + 1 + 2 * free for top, free in zip(coords.amax(0).tolist(), margin, strict=True)]
     steps = [1] * len(sizes)
     for axis in range(len(sizes) - 2, -1, -1):
         steps[axis] = steps[axis + 1] * sizes[axis + 1]
@@ -82,7 +84,9 @@ class Sites:
             build: a function of these sites and of nothing that `key` does not name.
         """
         if key not in self._derived:
-            self._derived[key] = build(self)
+            # Tables made while sampling must also serve training, which refuses tensors made in inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                self._derived[key] = build(self)
         return cast(T, self._derived[key])
 
 
@@ -123,8 +127,8 @@ def sort(coords: Tensor, feats: Tensor) -> tuple[SparseTensor, Tensor]:
     return SparseTensor(Sites(coords[order].contiguous()), feats[order]), order
 
 
-def full_grid(num_clips: int, num_frames: int, resolution: int, device: torch.device) -> Sites:
-    """Every cell of a dense grid, (clips x frames x resolution^3) rows: a dense network is a sparse one on it."""
-    sizes = (num_clips, num_frames, resolution, resolution, resolution)
+def full_grid(clip_shape: tuple[int, int], resolution: int, device: torch.device) -> Sites:
+    """Every cell of a dense grid for `clip_shape` (clips, frames of each): a dense network is a sparse one on it."""
+    sizes = (*clip_shape, resolution, resolution, resolution)
     axes = [torch.arange(size, dtype=torch.int32, device=device) for size in sizes]
     return Sites(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2))

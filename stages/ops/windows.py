@@ -32,7 +32,7 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """The rows of every frame of every clip, in the order clip x num_frames + frame.
+    """The rows of every frame of every clip, in the order clip x frames of a clip + frame.
 
     Attributes:
         index: (N) int64, the frame each row belongs to.
@@ -46,6 +46,18 @@ class Frames:
     def groups(self) -> Groups:
         """Each frame a group; rows of a frame lie together because sites are sorted by (b, t) first."""
         return Groups(self.lengths)
+
+    def split(self, x: Tensor) -> Tensor:
+        """Rows (N, C) as (frame, row, C) where all frames are equally long, else as they are."""
+        return x.view(len(self.lengths), -1, x.shape[1]) if self._equal else x
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value per frame, (frames, C), in a shape that broadcasts with what `split` gives."""
+        return values.unsqueeze(1) if self._equal else values.index_select(0, self.index)
+
+    @property
+    def _equal(self) -> bool:
+        return len(set(self.lengths)) == 1 and self.lengths[0] > 0
 
 
 def windows(sites: Sites, extent: Extent, shift: PerAxis = NO_SHIFT) -> Groups:
@@ -75,22 +87,22 @@ def _windows(coords: Tensor, extent: Extent, shift: PerAxis) -> Groups:
     return Groups(tuple(lengths.tolist()), order)
 
 
-def frames(sites: Sites, num_clips: int, num_frames: int) -> Frames:
-    """The rows of each frame, frames without any included; built once per (num_clips, num_frames).
+def frames(sites: Sites, clip_shape: tuple[int, int]) -> Frames:
+    """The rows of each frame of `clip_shape` (clips, frames of each), empty frames included; built once per shape.
 
     Raises:
         InputError: if a row lies outside the clips and frames.
     """
-    return sites.derived(("frames", num_clips, num_frames), lambda s: _frames(s.coords, num_clips, num_frames))
+    return sites.derived(("frames", *clip_shape), lambda s: _frames(s.coords, *clip_shape))
 
 
-def _frames(coords: Tensor, num_clips: int, num_frames: int) -> Frames:
+def _frames(coords: Tensor, clips: int, clip_frames: int) -> Frames:
     if len(coords):
         clip, frame = int(coords[:, 0].max()), int(coords[:, 1].max())
-        if clip >= num_clips or frame >= num_frames:
+        if clip >= clips or frame >= clip_frames:
             raise InputError(
-                f"voxels reach clip {clip}, frame {frame}, but image tokens were given for {num_clips} clips of "
-                f"{num_frames} frames; give tokens for every frame"
+                f"voxels reach clip {clip}, frame {frame}, but image tokens were given for {clips} clips of "
+                f"{clip_frames} frames; give tokens for every frame"
             )
-    index = coords[:, 0].long() * num_frames + coords[:, 1]
-    return Frames(index, tuple(torch.bincount(index, minlength=num_clips * num_frames).tolist()))
+    index = coords[:, 0].long() * clip_frames + coords[:, 1]
+    return Frames(index, tuple(torch.bincount(index, minlength=clips * clip_frames).tolist()))

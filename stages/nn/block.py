@@ -1,0 +1,154 @@
+"""The transformer block of every network, dense or sparse, 3D or 4D; rows are packed (n, c), sorted by clip and frame.
+
+Networks differ only in which rows attend to each other and in whether rows know their frame index: both are in `Rows`.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from stages.nn.attention import Attention
+from stages.nn.norm import LayerNorm, layer_norm
+from stages.ops import rotary
+from stages.ops.attention import AttentionPlan, window_plan
+from stages.ops.backend import Ops
+from stages.ops.coords import PerAxis, Sites
+from stages.ops.windows import NO_SHIFT, Extent, Frames
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a stack of blocks must know about the rows it works on.
+
+    Attributes:
+        plans: block i attends inside the windows of plan i mod their number.
+        phase: (N, 1, D / 2) rotation of each row by its frame index; None for none.
+    """
+
+    plans: tuple[AttentionPlan, ...]
+    phase: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What the rows of each frame are conditioned on.
+
+    Attributes:
+        frames: the rows of each frame.
+        time: (frames, C) embedding of the flow time; (frames, 6 C) modulation where blocks share theirs.
+        tokens: (frames x L, context channels) image tokens.
+        plan: attention of rows to the tokens of their frame.
+    """
+
+    frames: Frames
+    time: Tensor
+    tokens: Tensor
+    plan: AttentionPlan
+
+
+def rows_of(sites: Sites, extent: Extent, *, head_channels: int, rope_base: float | None) -> Rows:
+    """Windows of `extent`, shifted by half of it in every odd block, and rotation by the frame index.
+
+    Args:
+        sites: cells of the rows.
+        extent: width of a window for each axis; None puts no border on that axis.
+        head_channels: D.
+        rope_base: base of the rotation's frequencies; None for no rotation.
+    """
+    half: PerAxis = tuple(0 if width is None else width // 2 for width in extent)  # type: ignore[assignment]  # of four
+    shifts = (NO_SHIFT,) if half == NO_SHIFT else (NO_SHIFT, half)
+    phase = None
+    if rope_base is not None:
+        phase = sites.derived(
+            ("phases", head_channels, rope_base), lambda s: rotary.phases(s.coords[:, 1], head_channels, rope_base)
+        )
+    return Rows(tuple(window_plan(sites, extent, shift) for shift in shifts), phase)
+
+
+class FeedForward(nn.Module):
+    """Linear, tanh-GELU, Linear."""
+
+    def __init__(self, channels: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(channels * ratio)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mlp(x)
+        return out
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each after a norm and added to the rows (specification, section 8)."""
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: float, ops: Ops, *, head_norm: bool) -> None:
+        super().__init__()
+        self.attn = Attention(channels, heads, ops, head_norm=head_norm)
+        self.mlp = FeedForward(channels, mlp_ratio)
+
+    def forward(self, x: Tensor, plan: AttentionPlan, phase: Tensor | None) -> Tensor:
+        """Rows (N, C) to rows (N, C)."""
+        x = x + self.attn(layer_norm(x), plan, phase=phase)
+        out: Tensor = x + self.mlp(layer_norm(x))
+        return out
+
+
+class ConditionedBlock(nn.Module):
+    """A block that the flow time modulates and that sees the image tokens of its frame (specification, section 5).
+
+    Args:
+        channels: C.
+        context_channels: width of the image tokens.
+        heads: H.
+        mlp_ratio: hidden width of the feed-forward over C.
+        ops: kernels.
+        head_norm: normalise queries and keys of self-attention.
+        cross_head_norm: normalise queries and keys of attention to tokens.
+        shared_modulation: the modulation comes with the condition instead of from this block's own layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_channels: int,
+        heads: int,
+        mlp_ratio: float,
+        ops: Ops,
+        *,
+        head_norm: bool,
+        cross_head_norm: bool,
+        shared_modulation: bool,
+    ) -> None:
+        super().__init__()
+        self.norm2 = LayerNorm(channels)
+        self.self_attn = Attention(channels, heads, ops, head_norm=head_norm)
+        self.cross_attn = Attention(channels, heads, ops, context_channels=context_channels, head_norm=cross_head_norm)
+        self.mlp = FeedForward(channels, mlp_ratio)
+        self.adaLN_modulation = None if shared_modulation else modulation_layer(channels)
+
+    def forward(self, x: Tensor, plan: AttentionPlan, phase: Tensor | None, condition: Condition) -> Tensor:
+        """Rows (N, C) to rows (N, C)."""
+        frames, time = condition.frames, condition.time
+        modulation = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=1)
+        h = self.self_attn(modulate(layer_norm(x), shift, scale, frames), plan, phase=phase)
+        x = add_gated(x, h, gate, frames)
+        x = x + self.cross_attn(self.norm2(x), condition.plan, context=condition.tokens)
+        h = self.mlp(modulate(layer_norm(x), mlp_shift, mlp_scale, frames))
+        return add_gated(x, h, mlp_gate, frames)
+
+
+def modulation_layer(channels: int) -> nn.Sequential:
+    """Embedding of the flow time (C) to shift, scale, gate of attention and shift, scale, gate of the feed-forward."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(channels, 6 * channels))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, frames: Frames) -> Tensor:
+    """X (1 + scale) + shift with shift and scale (frames, C) of each row's frame."""
+    spread = frames.spread
+    return spread(shift).addcmul(frames.split(x), spread(1 + scale)).view_as(x)
+
+
+def add_gated(x: Tensor, h: Tensor, gate: Tensor, frames: Frames) -> Tensor:
+    """X + h gate with gate (frames, C) of each row's frame."""
+    return frames.split(x).addcmul(frames.split(h), frames.spread(gate)).view_as(x)

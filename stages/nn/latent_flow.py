@@ -1,0 +1,326 @@
+"""Stage 2: velocity of the structured latents, features on occupied cells of a clip (specification, section 7).
+
+Sparse rows are (b, t, x, y, z); times and tokens are (b, t, ...). A U-net of convolutions halves space, then time,
+around a transformer in which all voxels of a clip attend to each other.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from stages.errors import InputError, ModelError
+from stages.nn.args import at_least_one, head_count, one_of
+from stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
+from stages.nn.embed import TimestepEmbedder, absolute_position
+from stages.nn.norm import FINAL_EPS, layer_norm
+from stages.nn.precision import cast_weights
+from stages.nn.resample import SPACE_KERNEL, SPACE_TIME_KERNEL, TIME_KERNEL, ResidualBlock
+from stages.ops.attention import token_plan
+from stages.ops.backend import Ops
+from stages.ops.coords import PerAxis, SparseTensor
+from stages.ops.pooling import Pooling, pool, unpool
+from stages.ops.windows import EACH_FRAME, WHOLE_CLIP, frames
+
+HALVE_SPACE: PerAxis = (1, 2, 2, 2)
+HALVE_TIME: PerAxis = (2, 1, 1, 1)
+CONV_TYPES = ("3D_1D", "3D_4D", "4D", "non")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLatFlow4DModelArgs:
+    """The options published beside the weights.
+
+    `use_fp16` and `use_checkpoint` state how the published run computed and trained; here the caller's
+    `set_torso_dtype` decides the precision.
+    """
+
+    resolution: int  # cells of the voxel grid along each axis
+    in_channels: int
+    model_channels: int
+    cond_channels: int  # width of the image tokens
+    out_channels: int
+    num_blocks: int
+    patch_size: int  # 2^(number of space levels)
+    io_block_channels: tuple[int, ...]  # of each level that halves space
+    conv_type: str
+    pe_mode: str  # "rope_t": rotate by the frame index; "ape": do not
+    io_block_channels_t: tuple[int, ...] | None = None  # of each level that halves time
+    num_io_res_blocks: int = 2
+    num_io_res4d_blocks: int = 2  # of output blocks in time
+    num_heads: int | None = None  # None: model_channels / num_head_channels
+    num_head_channels: int = 64
+    mlp_ratio: float = 4.0
+    use_skip_connection: bool = True
+    expand_self_attn: bool = False  # whether voxels of several frames attend to each other
+    rope_base: float = 10000.0
+    share_mod: bool = False
+    qk_rms_norm: bool = False
+    qk_rms_norm_cross: bool = False
+    use_fp16: bool = False
+    use_checkpoint: bool = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One residual block of the U-net and the resampling before it.
+
+    Attributes:
+        in_channels: of the rows before the remembered ones are joined.
+        out_channels: of the rows it gives.
+        strides: poolings before the block in this order; on the way out as many are undone.
+    """
+
+    in_channels: int
+    out_channels: int
+    strides: tuple[PerAxis, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Way:
+    """The levels of the U-net that halve space, or time, or (in 4D) both.
+
+    Attributes:
+        kernel: of the residual blocks.
+        strides: of one level's poolings.
+        levels: channels of each level, from the outside.
+        inner: channels inside the last level.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[PerAxis, ...]
+    levels: tuple[int, ...]
+    inner: int
+
+    def steps_in(self, num_blocks: int) -> list[_Step]:
+        """Per level `num_blocks` - 1 blocks, then one that halves and goes to the next level's channels."""
+        steps = []
+        for channels, deeper in self._pairs():
+            steps += [_Step(channels, channels)] * (num_blocks - 1) + [_Step(channels, deeper, self.strides)]
+        return steps
+
+    def steps_out(self, num_blocks: int) -> list[_Step]:
+        """The mirror image: per level one block that doubles, then `num_blocks` - 1 more."""
+        steps = []
+        for channels, deeper in reversed(self._pairs()):
+            steps += [_Step(deeper, channels, self.strides)] + [_Step(channels, channels)] * (num_blocks - 1)
+        return steps
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        return list(pairwise((*self.levels, self.inner)))
+
+
+def _ways(args: SLatFlow4DModelArgs) -> tuple[_Way, _Way, tuple[PerAxis, ...]]:
+    """The levels in space, those in time, and the halvings in time that have no blocks."""
+    both = args.conv_type == "4D"
+    strides = (HALVE_SPACE, HALVE_TIME) if both else (HALVE_SPACE,)
+    space = _Way(SPACE_TIME_KERNEL if both else SPACE_KERNEL, strides, args.io_block_channels, args.model_channels)
+    levels = args.io_block_channels_t or ()
+    bare = (HALVE_TIME,) * len(levels) if args.conv_type == "non" else ()
+    kernel = SPACE_TIME_KERNEL if args.conv_type == "3D_4D" else TIME_KERNEL
+    return space, _Way(kernel, (HALVE_TIME,), () if bare else levels, args.model_channels), bare
+
+
+def _check(args: SLatFlow4DModelArgs) -> None:
+    one_of("conv_type", args.conv_type, CONV_TYPES)
+    one_of("pe_mode", args.pe_mode, ("rope_t", "ape"))
+    at_least_one(args, "resolution", "in_channels", "model_channels", "cond_channels", "out_channels", "patch_size")
+    at_least_one(args, "io_block_channels", "io_block_channels_t", "num_io_res_blocks", "num_io_res4d_blocks")
+    at_least_one(args, "num_heads", "num_head_channels", "mlp_ratio", "rope_base")
+    levels_t = args.io_block_channels_t or ()
+    if args.patch_size != 2 ** len(args.io_block_channels):
+        raise ModelError(
+            f"option patch_size is {args.patch_size}, but {len(args.io_block_channels)} levels of io_block_channels "
+            f"halve the grid to a patch of {2 ** len(args.io_block_channels)}"
+        )
+    if args.conv_type == "4D" and levels_t:
+        raise ModelError("option io_block_channels_t has no meaning with conv_type '4D', which halves time with space")
+    if args.conv_type in ("3D_1D", "3D_4D"):
+        if levels_t and levels_t[0] != args.model_channels:
+            raise ModelError(
+                f"io_block_channels_t starts with {levels_t[0]}, but its first block is given model_channels "
+                f"{args.model_channels}"
+            )
+        if args.use_skip_connection and args.num_io_res_blocks != args.num_io_res4d_blocks:
+            raise ModelError(
+                f"with use_skip_connection, num_io_res4d_blocks {args.num_io_res4d_blocks} must equal "
+                f"num_io_res_blocks {args.num_io_res_blocks}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """Features and the embedded flow time (b, t, C) of their frames, which halving averages."""
+
+    x: SparseTensor
+    time: Tensor
+
+    def halved(self, stride: PerAxis) -> tuple["_Level", tuple[Pooling, Tensor]]:
+        """The coarser level, and what `doubled` needs to come back."""
+        x, merged = pool(self.x, stride)
+        b, t, c = self.time.shape
+        time = self.time.view(b, t // stride[0], stride[0], c).mean(2)
+        return _Level(x, time), (merged, self.time)
+
+    def doubled(self, way_back: tuple[Pooling, Tensor]) -> "_Level":
+        merged, time = way_back
+        return _Level(unpool(self.x, merged), time)
+
+
+class SLatFlow4DModel(nn.Module):
+    """The sparse U-net of stage 2.
+
+    Args:
+        args: the published options.
+        ops: kernels.
+
+    Raises:
+        ModelError: naming an option that cannot be honoured.
+    """
+
+    def __init__(self, args: SLatFlow4DModelArgs, ops: Ops) -> None:
+        super().__init__()
+        _check(args)
+        self.args = args
+        self.heads = head_count(args.model_channels, args.num_heads, args.num_head_channels)
+        self.torso_dtype = torch.float32
+        channels = args.model_channels
+        outer = (*args.io_block_channels, channels)[0]
+        self.t_embedder = TimestepEmbedder(channels)
+        self.adaLN_modulation = modulation_layer(channels) if args.share_mod else None
+        self.input_layer = nn.Linear(args.in_channels, outer)
+        self._build_ways(ops)
+        self.blocks = nn.ModuleList(
+            ConditionedBlock(
+                channels,
+                args.cond_channels,
+                self.heads,
+                args.mlp_ratio,
+                ops,
+                head_norm=args.qk_rms_norm,
+                cross_head_norm=args.qk_rms_norm_cross,
+                shared_modulation=args.share_mod,
+            )
+            for _ in range(args.num_blocks)
+        )
+        self.out_layer = nn.Linear(outer, args.out_channels)
+
+    def _build_ways(self, ops: Ops) -> None:
+        """The residual blocks before and after the transformer, and the resampling that goes with each."""
+        args = self.args
+        space, time, self._bare_halvings = _ways(args)
+        joined = 2 if args.use_skip_connection else 1
+
+        def blocks(way: _Way, steps: list[_Step], joined: int) -> nn.ModuleList:
+            sizes = [(step.in_channels * joined, step.out_channels) for step in steps]
+            return nn.ModuleList(ResidualBlock(i, o, args.model_channels, way.kernel, ops) for i, o in sizes)
+
+        steps, steps_t = space.steps_in(args.num_io_res_blocks), time.steps_in(args.num_io_res_blocks)
+        self.input_blocks, self.input_blocks_t = blocks(space, steps, 1), blocks(time, steps_t, 1)
+        self._strides_in = [step.strides for step in steps + steps_t]
+        steps, steps_t = space.steps_out(args.num_io_res_blocks), time.steps_out(args.num_io_res4d_blocks)
+        self.out_blocks_t, self.out_blocks = blocks(time, steps_t, joined), blocks(space, steps, joined)
+        self._strides_out = [step.strides for step in steps_t + steps]
+
+    @property
+    def frame_multiple(self) -> int:
+        """A clip's frames must divide by this: how many of them are merged to one."""
+        return math.prod(stride[0] for strides in (*self._strides_in, self._bare_halvings) for stride in strides)
+
+    def set_torso_dtype(self, dtype: torch.dtype) -> None:
+        """Runs all between input and output layer in `dtype` from now on; norms and embeddings stay in float32."""
+        self.torso_dtype = dtype
+        for part in (self.input_blocks, self.input_blocks_t, self.blocks, self.out_blocks_t, self.out_blocks):
+            cast_weights(part, dtype)
+
+    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor) -> SparseTensor:
+        """Velocity at `x`.
+
+        Args:
+            x: features (N, c) of the noisy latents.
+            t: (b, t) flow time of each frame, already x 1000.
+            cond: (b, t, l, c) image tokens of each frame.
+
+        Returns:
+            Features (N, c), c the output channels, on the same sites.
+
+        Raises:
+            InputError: if the shapes do not fit the network or each other.
+        """
+        self._check_inputs(x, t, cond)
+        time = self.t_embedder(t).to(self.torso_dtype)
+        level = _Level(x.replace(self.input_layer(x.feats).to(self.torso_dtype)), time)
+        remembered: list[Tensor] = []
+        ways_back: list[tuple[Pooling, Tensor]] = []
+        for block, strides in zip(chain(self.input_blocks, self.input_blocks_t), self._strides_in, strict=True):
+            level = _residual(block, _halve(level, strides, ways_back))
+            remembered.append(level.x.feats)
+        level = _halve(level, self._bare_halvings, ways_back)
+        level = replace(level, x=self._torso(level, cond))
+        level = _double(level, len(self._bare_halvings), ways_back)
+        for block, strides in zip(chain(self.out_blocks_t, self.out_blocks), self._strides_out, strict=True):
+            if self.args.use_skip_connection:
+                joined = torch.cat([level.x.feats, remembered.pop()], dim=1)
+                level = replace(level, x=level.x.replace(joined))
+            level = _residual(block, _double(level, len(strides), ways_back))
+        return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
+
+    def _torso(self, level: _Level, cond: Tensor) -> SparseTensor:
+        args, dtype, sites = self.args, self.torso_dtype, level.x.sites
+        rows = rows_of(
+            sites,
+            WHOLE_CLIP if args.expand_self_attn else EACH_FRAME,
+            head_channels=args.model_channels // self.heads,
+            rope_base=args.rope_base if args.pe_mode == "rope_t" else None,
+        )
+        time = level.time.flatten(0, 1)
+        if self.adaLN_modulation is not None:
+            time = self.adaLN_modulation(time.float()).to(dtype)
+        clip_shape = (level.time.shape[0], level.time.shape[1])
+        tokens = cond.reshape(*clip_shape, -1, cond.shape[-1])  # of all frames that were merged to one
+        condition = Condition(
+            frames=frames(sites, clip_shape),
+            time=time,
+            tokens=tokens.flatten(0, 2).to(dtype),
+            plan=token_plan(sites, clip_shape, tokens.shape[2]),
+        )
+        h = level.x.feats + absolute_position(sites.coords[:, 2:], args.model_channels).to(dtype)
+        for i, block in enumerate(self.blocks):
+            h = block(h, rows.plans[i % len(rows.plans)], rows.phase, condition)
+        return level.x.replace(h)
+
+    def _check_inputs(self, x: SparseTensor, t: Tensor, cond: Tensor) -> None:
+        if x.feats.ndim != 2 or x.feats.shape[1] != self.args.in_channels:
+            raise InputError(f"the network takes latents (n, {self.args.in_channels}), got {tuple(x.feats.shape)}")
+        if t.ndim != 2 or cond.ndim != 4 or cond.shape[:2] != t.shape:
+            raise InputError(
+                f"the network takes times (b, t) and tokens (b, t, l, c), got {tuple(t.shape)} and {tuple(cond.shape)}"
+            )
+        if t.shape[1] % self.frame_multiple:
+            raise InputError(
+                f"{t.shape[1]} frames do not divide by {self.frame_multiple}, as many as the network merges; "
+                f"repeat the last frame"
+            )
+
+
+def _halve(level: _Level, strides: tuple[PerAxis, ...], ways_back: list[tuple[Pooling, Tensor]]) -> _Level:
+    """One pooling after the other, each remembered in `ways_back`."""
+    for stride in strides:
+        level, way_back = level.halved(stride)
+        ways_back.append(way_back)
+    return level
+
+
+def _double(level: _Level, count: int, ways_back: list[tuple[Pooling, Tensor]]) -> _Level:
+    """Undoes the last `count` poolings in `ways_back`."""
+    for _ in range(count):
+        level = level.doubled(ways_back.pop())
+    return level
+
+
+def _residual(block: nn.Module, level: _Level) -> _Level:
+    time = level.time
+    x = block(level.x, time.flatten(0, 1), frames(level.x.sites, (time.shape[0], time.shape[1])))
+    return replace(level, x=x)
