@@ -27,7 +27,7 @@ def encode_images(
     """The tokens of every frame, computed on the encoder's device."""
     device = encoder.pos_embed.device
     tokens = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for frames in torch.split(clip.rgb, FRAMES_AT_ONCE):
             images = encoder_images(frames.to(device), encoder.args.image_size)
             tokens.append(encoder(images).float().cpu())

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from stages.errors import ModelError
 from stages.types import Progress, silent
 
 Velocity = Callable[[Tensor, float], Tensor]  # (x, t) -> v, shaped like x
@@ -109,3 +110,17 @@ def latent_noise(structure_shape: Sequence[int], shape: Sequence[int], generator
 def network_time(t: float, num_frames: int, device: torch.device) -> Tensor:
     """`t` as the networks take it: 1000 t, float32, (1, num_frames)."""
     return torch.full((1, num_frames), 1000 * t, dtype=torch.float32, device=device)
+
+
+def network_condition(tokens: Tensor, channels: int, device: torch.device) -> Tensor:
+    """Image tokens (t, l, c) as the networks take them: (1, t, l, c) on `device`.
+
+    Raises:
+        ModelError: if c is not `channels`, the width the network was built for.
+    """
+    if tokens.shape[-1] != channels:
+        raise ModelError(
+            f"image tokens of {tokens.shape[-1]} channels do not fit a flow that takes {channels}: "
+            "image encoder and flow are not of one model"
+        )
+    return tokens.to(device)[None]

@@ -4,11 +4,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from stages.errors import InputError
+from stages.errors import InputError, ModelError
 from stages.nn.latent_flow import SLatFlow4DModel
 from stages.ops.coords import Sites, SparseTensor
 from stages.sampler_config import SamplerConfig
-from stages.sampling import LatentNormalization, Velocity, latent_noise, network_time, sample
+from stages.sampling import LatentNormalization, Velocity, latent_noise, network_condition, network_time, sample
 from stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
 
 
@@ -32,7 +32,8 @@ def sample_latents(
 ) -> StructuredLatents:
     """A latent for every occupied cell, sampled on the flow's device and denormalised.
 
-    The flow halves the frame axis, so the last frame of an odd clip takes part twice and its copy is dropped.
+    The flow merges neighbouring frames. Where a clip does not divide by as many as it merges, the last frame takes part
+    several times, and its copies are dropped.
 
     Args:
         config: resolved, without nulls.
@@ -45,16 +46,13 @@ def sample_latents(
 
     Raises:
         InputError: if no cell is occupied, or tokens and voxels differ in frames.
+        ModelError: if tokens or voxels are not what the flow was built for.
     """
-    num_frames, num_voxels = voxels.num_frames, len(voxels.coords)
-    if not num_voxels:
-        raise InputError("the sparse structure is empty: run it with another seed, or check the masks")
-    if len(tokens.feats) != num_frames:
-        raise InputError(f"tokens of {len(tokens.feats)} frames do not fit a structure of {num_frames} frames")
-    device = next(flow.parameters()).device
+    _check_inputs(flow, tokens, voxels)
+    device, num_voxels = flow.out_layer.weight.device, len(voxels.coords)
     noise = latent_noise(voxels.latent.shape, (num_voxels, flow.args.in_channels), generator)
-    coords, noise, feats = even_frames(voxels.coords, noise, tokens.feats)
-    sites, cond = Sites(coords.to(device)), feats.to(device)[None]
+    coords, noise, feats = whole_groups(voxels.coords, noise, tokens.feats, flow.frame_multiple)
+    sites, cond = Sites(coords.to(device)), network_condition(feats, flow.args.cond_channels, device)
 
     def velocity(condition: Tensor) -> Velocity:
         def of(x: Tensor, t: float) -> Tensor:
@@ -62,18 +60,34 @@ def sample_latents(
 
         return of
 
-    with torch.inference_mode():
+    with torch.no_grad():
         negative = torch.zeros_like(cond)
         latents = sample(velocity(cond), velocity(negative), noise.to(device), config.sampler.params(), progress)
-        latents = latents[:num_voxels].cpu() * torch.tensor(normalization.std) + torch.tensor(normalization.mean)
-    return StructuredLatents(coords=voxels.coords, feats=latents, num_frames=num_frames, resolution=voxels.resolution)
+    latents = latents[:num_voxels].cpu() * torch.tensor(normalization.std) + torch.tensor(normalization.mean)
+    return StructuredLatents(
+        coords=voxels.coords, feats=latents, num_frames=voxels.num_frames, resolution=voxels.resolution
+    )
 
 
-def even_frames(coords: Tensor, noise: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates (n, 5), noise (n, c) and tokens (t, l, c) with the last frame repeated behind them if t is odd."""
+def whole_groups(coords: Tensor, noise: Tensor, tokens: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates (n, 5), noise (n, c), tokens (t, l, c), the last frame repeated behind them until t is a `multiple`."""
     num_frames = len(tokens)
-    if num_frames % 2 == 0:
-        return coords, noise, tokens
     last = coords[:, 1] == num_frames - 1
-    copy = coords[last] + coords.new_tensor([0, 1, 0, 0, 0])
-    return torch.cat([coords, copy]), torch.cat([noise, noise[last]]), torch.cat([tokens, tokens[-1:]])
+    copies = range(1, -num_frames % multiple + 1)
+    return (
+        torch.cat([coords, *(coords[last] + coords.new_tensor([0, copy, 0, 0, 0]) for copy in copies)]),
+        torch.cat([noise, *(noise[last] for _ in copies)]),
+        torch.cat([tokens, *(tokens[-1:] for _ in copies)]),
+    )
+
+
+def _check_inputs(flow: SLatFlow4DModel, tokens: Tokens, voxels: Voxels) -> None:
+    if not len(voxels.coords):
+        raise InputError("the sparse structure is empty: run it with another seed, or check the masks")
+    if len(tokens.feats) != voxels.num_frames:
+        raise InputError(f"tokens of {len(tokens.feats)} frames do not fit a structure of {voxels.num_frames} frames")
+    if voxels.resolution != flow.args.resolution:
+        raise ModelError(
+            f"a structure on a grid of {voxels.resolution} cells does not fit a flow for {flow.args.resolution}: "
+            "occupancy decoder and latent flow are not of one model"
+        )

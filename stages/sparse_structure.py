@@ -8,7 +8,7 @@ from stages.errors import InputError
 from stages.nn.occupancy import SparseStructureDecoder
 from stages.nn.structure_flow import SparseStructureFlow4DModel
 from stages.sampler_config import SamplerConfig
-from stages.sampling import Velocity, network_time, sample, structure_noise
+from stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
 from stages.types import Progress, Tokens, Voxels, silent
 
 
@@ -41,16 +41,17 @@ def sample_structure(
 
     Raises:
         InputError: if no cell is occupied in any frame.
+        ModelError: if the tokens have another width than the flow takes.
     """
     device, num_frames = flow.pos_emb.device, len(tokens.feats)
     c, r = flow.args.in_channels, flow.args.resolution
     noise = structure_noise((num_frames, c, r, r, r), generator).to(device)
-    cond = tokens.feats.to(device)[None]
+    cond = network_condition(tokens.feats, flow.args.cond_channels, device)
 
     def velocity(condition: Tensor) -> Velocity:
         return lambda x, t: flow(x[None], network_time(t, num_frames, device), condition)[0]
 
-    with torch.inference_mode():
+    with torch.no_grad():
         latent = sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, config.sampler.params(), progress)
         coords, resolution = occupied_cells(decoder, latent)
     if not len(coords):

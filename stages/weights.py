@@ -19,13 +19,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stages.errors import ModelError
+from stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
 from stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformer, VisionTransformerArgs
+from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
+from stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
 from stages.nn.occupancy import (
     SparseStructureDecoder,
     SparseStructureDecoderArgs,
     SparseStructureEncoder,
     SparseStructureEncoderArgs,
 )
+from stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
 from stages.ops.backend import Ops
 from stages.sampler_config import SamplerConfig
 from stages.sampling import LatentNormalization, SamplerParams
@@ -62,8 +66,12 @@ def _without_ops(module: Callable[[Any], nn.Module]) -> Callable[[Any, Ops], nn.
 
 
 NETWORKS: Mapping[str, NetworkType] = {
+    "SparseStructureFlow4DModel": NetworkType(SparseStructureFlow4DModelArgs, SparseStructureFlow4DModel),
     "SparseStructureDecoder": NetworkType(SparseStructureDecoderArgs, _without_ops(SparseStructureDecoder)),
     "SparseStructureEncoder": NetworkType(SparseStructureEncoderArgs, _without_ops(SparseStructureEncoder)),
+    "SLatFlow4DModel": NetworkType(SLatFlow4DModelArgs, SLatFlow4DModel),
+    "SLatGaussianDecoder": NetworkType(SLatGaussianDecoderArgs, SLatGaussianDecoder),
+    "SLatEncoder": NetworkType(SLatEncoderArgs, SLatEncoder),
     "VisionTransformer": NetworkType(VisionTransformerArgs, _without_ops(VisionTransformer)),
 }
 
