@@ -4,9 +4,8 @@ Every chunk carries a CRC-32C, so that a flipped byte fails to read. Every chunk
 missing one is known to be lost: Zarr itself reads a missing chunk as zeros.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from storage.errors import StoreError
 
 ROWS = 16384  # rows in a chunk of packed data
-_WRITERS = 2  # chunks compressed and written at once
+_WAITING = "waiting for the others"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,27 +85,23 @@ def write_array(folder: Path, array: ArrayData) -> None:
     Raises:
         OSError: such as a full disk, with its number.
     """
-    data = array.data
-    stored = zarr.create_array(
-        store=LocalStore(folder),
-        shape=data.shape,
-        chunks=array.chunk_shape,
-        dtype=data.dtype,
-        compressors=_codecs(array),
-        fill_value=0,
-        dimension_names=array.dims,
-        attributes=dict(array.attributes),
-        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array instead of one a chunk
-        config={"write_empty_chunks": True},
-    )
-
-    def write_chunk(region: tuple[slice, ...]) -> None:
-        stored[region] = data[region]
-
-    # One chunk a call: within a call Zarr goes on writing the other chunks after the first has failed.
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for _ in pool.map(write_chunk, _regions(data.shape, array.chunk_shape)):
-            pass
+    try:
+        stored = zarr.create_array(
+            store=LocalStore(folder),
+            shape=array.data.shape,
+            chunks=array.chunk_shape,
+            dtype=array.data.dtype,
+            compressors=_codecs(array),
+            fill_value=0,
+            dimension_names=array.dims,
+            attributes=dict(array.attributes),
+            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array instead of one a chunk
+            config={"write_empty_chunks": True},
+        )
+        stored[...] = array.data
+    except BaseException:
+        sync(_others_done())  # Zarr's threads go on with the other chunks after one failed, and after Ctrl-C
+        raise
 
 
 def open_array(folder: Path) -> zarr.Array[Any]:
@@ -115,8 +111,8 @@ def open_array(folder: Path) -> zarr.Array[Any]:
         StoreError: if there is none, or it lacks chunks.
     """
     try:
-        array = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:  # what odd JSON leads to
         raise StoreError(f"{folder} holds no readable Zarr array: {error}") from error
     if array.nchunks_initialized != expected_chunks(array.shape, array.chunks):
         raise StoreError(f"{folder} lacks chunks: it has {array.nchunks_initialized} of {array.nchunks}")
@@ -140,15 +136,18 @@ def expected_chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
     return int(np.prod([-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)], dtype=np.int64))
 
 
+async def _others_done() -> None:
+    """Waits for everything else that runs in Zarr's event loop; whoever started it has or had its errors."""
+    this = asyncio.current_task()
+    assert this is not None  # a coroutine runs in a task
+    this.set_name(_WAITING)
+    others = [task for task in asyncio.all_tasks() if task.get_name() != _WAITING]  # two must not wait for each other
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 def _codecs(array: ArrayData) -> list[BloscCodec | ZstdCodec | Crc32cCodec]:
     # Real numbers are noise below the exponent: on random ones Zstd saves 8 %, and half where they were widened
     # from 16 bits. Shuffling bits first gains nothing there, but makes coordinates and pictures many times smaller.
     if array.data.dtype.kind == "f" or "logical_dtype" in array.attributes:
         return [ZstdCodec(level=1), Crc32cCodec()]
     return [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()]
-
-
-def _regions(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    starts = [range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True)]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(start, start + chunk) for start, chunk in zip(corner, chunks, strict=True))

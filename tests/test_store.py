@@ -1,0 +1,492 @@
+"""The artifact store: what is written comes back, what is unfinished or unsafe does not, and names cannot escape."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from storage.codec import ROWS, ArrayData, bfloat16_array, bfloat16_to_float32
+from storage.errors import StoreError
+from storage.files import is_orphan, link_or_copy, owned_name, read_json, write_json
+from storage.refs import ArtifactRef, artifact_key
+from storage.store import SCHEMA_VERSION, ArtifactStore
+
+REF = ArtifactRef("slat", artifact_key({"stage": "slat", "seed": 1}))
+DTYPES = ["bool", "uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "store")
+
+
+def put(store: ArtifactStore, ref: ArtifactRef = REF, *, value: float = 1, replace: bool = False, **extra: Any) -> None:
+    with store.create(ref, replace=replace) as writer:
+        writer.write("feats", ArrayData(np.full((3, 2), value, np.float32), ("n", "c")))
+        (writer.folder / "note.txt").write_text(str(value))
+        writer.commit({"recipe": {"seed": 1}, **extra})
+
+
+def path_of(store: ArtifactStore, ref: ArtifactRef = REF) -> Path:
+    return store.root / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
+
+
+def leftovers(store: ArtifactStore) -> list[str]:
+    return os.listdir(store.root / ".staging")
+
+
+def edit_root(store: ArtifactStore, **attributes: Any) -> None:
+    path = path_of(store) / "zarr.json"
+    group = json.loads(path.read_text())
+    group["attributes"].update(attributes)
+    path.write_text(json.dumps(group))
+
+
+# ---- names ----
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(st.text(), JSON, min_size=2))
+def test_key_depends_on_content_and_not_on_order(recipe: dict[str, Any]) -> None:
+    shuffled = dict(reversed(recipe.items()))
+    assert artifact_key(recipe) == artifact_key(shuffled) == artifact_key(json.loads(json.dumps(recipe)))
+    recipe.pop(next(iter(recipe)))
+    assert artifact_key(recipe) != artifact_key(shuffled)
+
+
+def test_key_is_the_sha256_of_canonical_json() -> None:
+    # printf '{"a":[1,0.1,true,null],"b":"\\u00e9"}' | sha256sum
+    key = "2ef53a3316212700a292bd2f129f25b5b3f5a1f5a77b528cad102360e26292ee"
+    assert artifact_key({"b": "é", "a": (1, 0.1, True, None)}) == key
+
+
+def test_key_tells_one_from_one_point_zero_and_true() -> None:
+    assert len({artifact_key({"x": x}) for x in (1, 1.0, True, "1")}) == 4
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, b"x", {1: 2}, {"a": {None: 1}}, [np.float32(1)], np.zeros(2), {1, 2}, Path("x")]
+)
+def test_key_refuses_what_json_cannot_hold(value: object) -> None:
+    with pytest.raises(StoreError, match=r"recipe\.x"):
+        artifact_key({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("..", "a" * 64), ("a/b", "a" * 64), ("", "a" * 64), ("Slat", "a" * 64), ("slat\n", "a" * 64), ("sl-at", "a" * 64)]
+    + [("slat", key) for key in ("", "a" * 63, "a" * 65, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n", "g" * 64)],
+)
+def test_only_plain_names_make_a_reference(stage: str, key: str) -> None:
+    with pytest.raises(StoreError):
+        ArtifactRef(stage, key)
+
+
+# ---- arrays ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(DTYPES).flatmap(lambda d: npst.arrays(d, npst.array_shapes(min_dims=0, min_side=0))))
+def test_any_array_comes_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, data: np.ndarray) -> None:
+    store = ArtifactStore(tmp_path_factory.mktemp("store"))
+    dims = ("n", "c", "x", "y", "z")[: data.ndim]
+    with store.create(REF) as writer:
+        writer.write("data", ArrayData(data, dims, attributes={"meaning": "anything"}))
+        writer.write("small_chunks", ArrayData(data.T, dims[::-1], tuple(2 for _ in dims)))
+        writer.commit({})
+    artifact = store.open(REF)
+    assert artifact.arrays() == ("data", "small_chunks")
+    for name, wanted in (("data", data), ("small_chunks", data.T)):
+        got = artifact.read(name)
+        assert (got.dtype, got.shape) == (data.dtype, wanted.shape)
+        assert got.tobytes() == np.ascontiguousarray(wanted).tobytes()
+    assert artifact.array("data").attrs["meaning"] == "anything"
+
+
+def test_chunks_follow_the_first_axis(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.arange(3 * ROWS + 5, dtype=np.int32)[:, None], ("n", "c")))
+        writer.write("frames", ArrayData(np.zeros((4, 6, 6), np.uint8), ("t", "s", "s")))
+        writer.write("confidence", ArrayData(np.zeros(4, np.float32), ("t",)))
+        writer.write("offsets", ArrayData(np.arange(5), ("t+1",)))
+        writer.write("empty", ArrayData(np.zeros((0, 5), np.int32), ("n", "5")))
+        writer.commit({})
+    artifact = store.open(REF)
+    chunks = {name: artifact.array(name).chunks for name in artifact.arrays()}
+    assert chunks == {"feats": (ROWS, 1), "frames": (1, 6, 6), "confidence": (4,), "offsets": (5,), "empty": (1, 5)}
+    assert np.array_equal(artifact.array("feats")[ROWS : ROWS + 3, 0], [ROWS, ROWS + 1, ROWS + 2])
+    assert artifact.attributes["arrays"]["empty"]["shape"] == [0, 5]
+
+
+def test_bfloat16_is_exact(store: ArtifactStore) -> None:
+    bits = np.array([0x0000, 0x3F80, 0xC040, 0x7F80], np.uint16)
+    with store.create(REF) as writer:
+        writer.write("half", bfloat16_array(bits, ("n",), {"meaning": "x"}))
+        writer.commit({})
+    artifact = store.open(REF)
+    assert artifact.array("half").attrs["logical_dtype"] == "bfloat16"
+    assert bfloat16_to_float32(artifact.read("half")).tolist() == [0.0, 1.0, -3.0, math.inf]
+    with pytest.raises(StoreError, match="uint16"):
+        bfloat16_array(bits.astype(np.int16), ("n",), {})
+
+
+@pytest.mark.parametrize(
+    ("data", "dims", "chunks"),
+    [
+        (np.zeros((2, 2)), ("n",), None),
+        (np.zeros(2), ("n",), (0,)),
+        (np.zeros(2), ("n",), (1, 1)),
+        (np.array([None]), ("n",), None),
+        (np.array(["a"]), ("n",), None),
+        (np.zeros(2, complex), ("n",), None),
+    ],
+)
+def test_an_array_that_does_not_fit_its_description_is_refused(
+    data: np.ndarray, dims: tuple[str, ...], chunks: tuple[int, ...] | None
+) -> None:
+    with pytest.raises(StoreError, match="an array of shape"):
+        ArrayData(data, dims, chunks)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "files", "Feats", "feats", "zarr.json"])
+def test_array_names_are_plain_and_new(store: ArtifactStore, name: str) -> None:
+    with store.create(REF) as writer:
+        array = ArrayData(np.zeros(2), ("n",))
+        writer.write("feats", array)
+        with pytest.raises(StoreError, match="cannot have an array called"):
+            writer.write(name, array)
+
+
+def test_zarr_alone_reads_an_artifact(store: ArtifactStore, recwarn: pytest.WarningsRecorder) -> None:
+    coords = np.arange(40, dtype=np.int32).reshape(8, 5)
+    with store.create(REF) as writer:
+        writer.write("coords", ArrayData(coords, ("n", "axis"), attributes={"meaning": "cells (b, t, x, y, z)"}))
+        (writer.folder / "frames").mkdir()
+        (writer.folder / "frames" / "a.ply").write_bytes(b"ply")
+        writer.commit({"recipe": {"seed": 1}})
+    group = zarr.open_group(path_of(store), mode="r", use_consolidated=False)
+    array = group["coords"]
+    assert isinstance(array, zarr.Array)
+    assert np.array_equal(array[...], coords)
+    assert array.metadata.to_dict()["dimension_names"] == ("n", "axis")
+    assert array.attrs["meaning"] == "cells (b, t, x, y, z)"
+    assert group.attrs["complete"] is True
+    assert group.attrs["recipe"] == {"seed": 1}
+    assert [name for name, _ in group.arrays()] == ["coords"]
+    assert sorted(group) == ["coords", "files"]
+    assert [str(w.message) for w in recwarn] == []
+
+
+# ---- completeness ----
+
+
+def test_nothing_is_there_until_commit(store: ArtifactStore) -> None:
+    assert not store.contains(REF)
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros((3, 2)), ("n", "c")))
+        assert not store.contains(REF)
+        assert not path_of(store).exists()
+        writer.commit({"seconds": 1.5})
+        assert store.contains(REF)
+        with pytest.raises(StoreError, match="committed already"):
+            writer.commit({})
+        with pytest.raises(StoreError, match="committed already"):
+            writer.write("more", ArrayData(np.zeros(1), ("n",)))
+    assert leftovers(store) == []
+    attributes = ArtifactStore(store.root).open(REF).attributes
+    assert (attributes["stage"], attributes["key"], attributes["seconds"]) == (REF.stage, REF.key, 1.5)
+    assert attributes["schema"] == SCHEMA_VERSION
+    assert attributes["arrays"]["feats"] == {"shape": [3, 2], "dtype": "float64", "dims": ["n", "c"], "chunks": [3, 2]}
+
+
+def test_leaving_without_commit_leaves_nothing(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros(2), ("n",)))
+    with pytest.raises(StoreError, match=r"called '\.\.'"), store.create(REF) as writer:
+        writer.write("..", ArrayData(np.zeros(2), ("n",)))
+    with pytest.raises(ValueError, match="JSON compliant"), store.create(REF) as writer:
+        writer.commit({"seconds": math.nan})
+    with pytest.raises(StoreError, match="attributes called key"), store.create(REF) as writer:
+        writer.commit({"key": "0", "stage": REF.stage})
+    assert leftovers(store) == []
+    with pytest.raises(StoreError, match=f"slat/{REF.key} is missing in .* rerun the stage slat"):
+        store.open(REF)
+
+
+@pytest.mark.parametrize("root", [None, "", "{", "[]", '{"attributes": {"complete": false}}', '{"attributes": 3}'])
+def test_a_damaged_folder_counts_as_absent_and_is_replaced(store: ArtifactStore, root: str | None) -> None:
+    folder = path_of(store)
+    (folder / "feats").mkdir(parents=True)
+    if root is not None:
+        (folder / "zarr.json").write_text(root)
+    assert not store.contains(REF)
+    with pytest.raises(StoreError, match="was never finished"):
+        store.open(REF)
+    put(store)
+    assert store.open(REF).read("feats").tolist() == [[1, 1]] * 3
+    assert leftovers(store) == []
+
+
+def test_a_file_or_a_link_in_the_place_of_an_artifact_is_replaced(store: ArtifactStore, tmp_path: Path) -> None:
+    put(store)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(path_of(store), elsewhere)
+    path_of(store).symlink_to(elsewhere)
+    assert not store.contains(REF)
+    put(store, value=2)
+    assert store.open(REF).read("feats")[0, 0] == 2
+    assert (elsewhere / "zarr.json").exists()
+    store.remove(REF)
+    path_of(store).write_text("not a folder")
+    assert not store.contains(REF)
+    put(store, value=3)
+    assert store.open(REF).read("feats")[0, 0] == 3
+    assert leftovers(store) == []
+
+
+def test_without_the_mark_a_whole_artifact_counts_as_absent(store: ArtifactStore) -> None:
+    put(store)
+    edit_root(store, complete=False)
+    assert not store.contains(REF)
+
+
+def test_an_artifact_under_a_foreign_name_is_not_accepted(store: ArtifactStore) -> None:
+    put(store)
+    other = ArtifactRef("slat", "0" * 64)
+    path_of(store, other).parent.mkdir(parents=True)
+    path_of(store).rename(path_of(store, other))
+    assert not store.contains(other)
+
+
+def test_the_first_of_two_writers_wins(store: ArtifactStore) -> None:
+    with store.create(REF) as first:
+        first.write("feats", ArrayData(np.full(2, 1), ("n",)))
+        put(store, value=2)
+        first.commit({})
+    assert store.open(REF).read("feats")[0, 0] == 2
+    assert leftovers(store) == []
+
+
+def test_replace_keeps_the_old_until_the_new_is_in_place(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, value=1)
+    with store.create(REF, replace=True) as writer:
+        writer.write("feats", ArrayData(np.full(2, 2), ("n",)))
+        assert store.open(REF).read("feats")[0, 0] == 1
+    assert store.open(REF).read("feats")[0, 0] == 1
+
+    rename = Path.rename
+
+    def fail_to_place(source: Path, target: Path) -> Path:
+        if target == path_of(store) and (source / "files" / "note.txt").read_text() == "3" and not target.exists():
+            raise OSError(5, "Input/output error")
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail_to_place)
+        with pytest.raises(OSError, match="Input/output error"):
+            put(store, value=3, replace=True)
+    assert store.open(REF).read("feats")[0, 0] == 1
+
+    put(store, value=4, replace=True)
+    assert store.open(REF).read("feats")[0, 0] == 4
+    assert leftovers(store) == []
+
+
+def test_remove(store: ArtifactStore) -> None:
+    store.remove(REF)
+    put(store)
+    store.remove(REF)
+    assert not store.contains(REF)
+    assert not path_of(store).exists()
+    assert leftovers(store) == []
+
+
+def test_a_newer_schema_is_refused(store: ArtifactStore) -> None:
+    put(store)
+    edit_root(store, schema=SCHEMA_VERSION + 1)
+    for use in (store.contains, store.open, lambda ref: put(store, ref), lambda ref: put(store, ref, replace=True)):
+        with pytest.raises(StoreError, match=r"newer version .* upgrade"):
+            use(REF)
+    assert leftovers(store) == []
+
+
+# ---- damage ----
+
+
+def test_any_flipped_byte_of_a_chunk_is_found(store: ArtifactStore) -> None:
+    rng = np.random.default_rng(0)
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(rng.standard_normal((5, 3)).astype(np.float32), ("n", "c")))
+        writer.write("coords", ArrayData(rng.integers(0, 9, (5, 5)), ("n", "axis")))
+        writer.commit({})
+    for name in ("feats", "coords"):
+        chunk = path_of(store) / name / "c.0.0"
+        good = chunk.read_bytes()
+        for position in range(len(good)):
+            chunk.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+            with pytest.raises(StoreError, match=r"damaged.*rerun the stage slat"):
+                store.open(REF).read(name)
+        chunk.write_bytes(good)
+        store.open(REF).read(name)
+
+
+def test_missing_parts_are_found(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        writer.write("zeros", ArrayData(np.zeros((3, 2)), ("t", "c")))
+        writer.commit({})
+    description = path_of(store) / "zeros" / "zarr.json"
+    text = description.read_text()
+    with pytest.raises(StoreError, match="has no array 'feats'; it has zeros"):
+        store.open(REF).read("feats")
+    description.write_text(text.replace('"float64"', '"float32"'))
+    with pytest.raises(StoreError, match=r"zeros is float32 .*, not float64"):
+        store.open(REF).read("zeros")
+    for broken in ("", "{}", "[]"):
+        description.write_text(broken)
+        with pytest.raises(StoreError, match="damaged"):
+            store.open(REF).read("zeros")
+    description.write_text(text)
+    (path_of(store) / "zeros" / "c.1.0").unlink()
+    with pytest.raises(StoreError, match="lacks chunks: it has 2 of 3"):
+        store.open(REF).array("zeros")
+    shutil.rmtree(path_of(store) / "zeros")
+    with pytest.raises(StoreError, match="damaged"):
+        store.open(REF).array("zeros")
+
+
+def test_a_staging_folder_emptied_by_others_is_not_committed(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros((3, 2)), ("t", "c")))
+        next(store.root.glob(".staging/*/feats/c.1.0")).unlink()
+        with pytest.raises(StoreError, match=r"lost parts of feats .*\(2 of 3 chunks\)"):
+            writer.commit({})
+    assert not store.contains(REF)
+
+
+# ---- plain files ----
+
+
+def test_plain_files_are_listed_with_their_digests(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        (writer.folder / "frames").mkdir()
+        (writer.folder / "frames" / "a.ply").write_bytes(b"abc")
+        writer.commit({})
+    artifact = store.open(REF)
+    assert artifact.arrays() == ()
+    assert {name: path.read_bytes() for name, path in artifact.files().items()} == {"frames/a.ply": b"abc"}
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert artifact.attributes["files"] == {"frames/a.ply": {"bytes": 3, "sha256": sha256}}
+    artifact.files()["frames/a.ply"].unlink()
+    with pytest.raises(StoreError, match=r"'frames/a.ply' is missing; .*rerun the stage slat"):
+        artifact.files()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder link", "pipe", "zarr.json"])
+def test_only_plain_files_are_committed(store: ArtifactStore, tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "x").write_text("secret")
+    with store.create(REF) as writer:
+        match kind:
+            case "link":
+                (writer.folder / "x").symlink_to(secret / "x")
+            case "folder link":
+                (writer.folder / "x").symlink_to(secret)
+            case "pipe":
+                os.mkfifo(writer.folder / "x")
+            case _:
+                (writer.folder / "zarr.json").write_text("{}")
+        with pytest.raises(StoreError, match="only plain files"):
+            writer.commit({})
+    assert not store.contains(REF)
+    assert (secret / "x").read_text() == "secret"
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/hostname", "note.txt/../../feats/zarr.json", ".."])
+def test_listed_files_cannot_lie_outside(store: ArtifactStore, name: str) -> None:
+    put(store)
+    edit_root(store, files={name: {}})
+    with pytest.raises(StoreError, match=r"leads somewhere else|is missing"):
+        store.open(REF).files()
+
+
+@pytest.mark.parametrize("part", ["files/note.txt", "files", "feats"])
+def test_links_put_in_later_are_not_followed(store: ArtifactStore, tmp_path: Path, part: str) -> None:
+    put(store)
+    path = path_of(store) / part
+    shutil.move(path, tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match="leads somewhere else"):
+        store.open(REF).array("feats") if part == "feats" else store.open(REF).files()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(path, {"a": [1, 0.1, None]})
+    assert read_json(path) == {"a": [1, 0.1, None]}
+    for bad, error in ((math.nan, ValueError), (object(), TypeError)):
+        with pytest.raises(error):
+            write_json(path, {"a": bad})
+    assert read_json(path) == {"a": [1, 0.1, None]}
+    assert os.listdir(tmp_path) == ["run.json"]
+    path.write_bytes(b'{"a": \xff')
+    with pytest.raises(StoreError, match=r"run\.json is damaged"):
+        read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_link_or_copy(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "out" / "target"
+    source.write_bytes(b"abc")
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+    for _ in range(2):  # the second time over the first
+        link_or_copy(source, target)
+        assert target.read_bytes() == b"abc"
+        assert target.samefile(source) == links
+        assert os.listdir(target.parent) == ["target"]
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "none", target)
+    assert os.listdir(target.parent) == ["target"]
+
+
+# ---- owners of temporary folders ----
+
+
+def test_only_folders_of_dead_processes_are_orphans() -> None:
+    name = owned_name()
+    random, started, pid, host = name.split("-", 3)
+    assert not is_orphan(name)
+    assert is_orphan(f"{random}-{int(started) + 1000}-{pid}-{host}"), "the number belongs to another process now"
+    assert is_orphan(f"{random}-{started}-{2**22 + 1}-{host}"), "no process has a number this large"
+    assert not is_orphan(f"{random}-{started}-{2**22 + 1}-other{host}"), "who lives on another host is unknown"
+    assert not is_orphan("something-else")
+
+
+def test_opening_sweeps_the_dead_and_spares_the_living(store: ArtifactStore) -> None:
+    random, started, _, host = owned_name().split("-", 3)
+    dead = store.root / ".staging" / f"{random}-{started}-{2**22 + 1}-{host}"
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros(2), ("n",)))
+        dead.mkdir()
+        (dead / "rest").write_text("x")
+        ArtifactStore(store.root)
+        assert not dead.exists()
+        writer.commit({})
+    assert store.contains(REF)
