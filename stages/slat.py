@@ -56,7 +56,9 @@ def sample_latents(
 
     def velocity(condition: Tensor) -> Velocity:
         def of(x: Tensor, t: float) -> Tensor:
-            return flow(SparseTensor(sites, x), network_time(t, condition.shape[1], device), condition).feats
+            times = network_time(t, condition.shape[1], device)
+            v: SparseTensor = flow(SparseTensor(sites, x), times, condition)
+            return v.feats
 
         return of
 
@@ -70,7 +72,7 @@ def sample_latents(
 
 
 def whole_groups(coords: Tensor, noise: Tensor, tokens: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates (n, 5), noise (n, c), tokens (t, l, c), the last frame repeated behind them until t is a `multiple`."""
+    """Coordinates (n, 5), noise (n, c), tokens (t, l, c), the last frame repeated until t is a `multiple`."""
     num_frames = len(tokens)
     last = coords[:, 1] == num_frames - 1
     copies = range(1, -num_frames % multiple + 1)
