@@ -15,9 +15,10 @@ from stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
 from stages.ops.backend import TORCH_OPS
 from stages.sampling import LatentNormalization, SamplerParams
-from stages.weights import IMAGE_ENCODER, ModelFolder, NetworkFiles, load_network, read_tensors, save_network
+from stages.weights import IMAGE_ENCODER, NETWORKS, ModelFolder, NetworkFiles, load_network, read_tensors, save_network
 
 CPU = torch.device("cpu")
+OFFICIAL = json.loads((Path(__file__).parent / "data" / "official_layout.json").read_text())  # of the published model
 ROLE = "sparse_structure_decoder"
 DECODER = SparseStructureDecoderArgs(
     out_channels=1, latent_channels=3, num_res_blocks=1, channels=(8, 4), num_res_blocks_middle=1
@@ -288,3 +289,16 @@ def test_a_folders_notice_is_handed_on(folder: Path) -> None:
     assert ModelFolder.open(folder).notice is None
     (folder / "NOTICE.md").write_text("These weights are untrained.\n")
     assert ModelFolder.open(folder).notice == "These weights are untrained."
+
+
+@pytest.mark.parametrize("role", OFFICIAL)
+def test_the_published_sizes_have_the_published_tensors(tmp_path: Path, role: str) -> None:
+    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline()))
+    edit_json(tmp_path / "pipeline.json", lambda d: d["args"]["models"].update({role: role}))
+    network = {key: OFFICIAL[role][key] for key in ("name", "args")}
+    (tmp_path / f"{role}.json").write_text(json.dumps(network))
+    (tmp_path / f"{role}.safetensors").touch()
+    files = ModelFolder.open(tmp_path).files(role)
+    with torch.device("meta"):
+        module = NETWORKS[files.name].build(files.args, TORCH_OPS)
+    assert {name: list(tensor.shape) for name, tensor in module.state_dict().items()} == OFFICIAL[role]["tensors"]
