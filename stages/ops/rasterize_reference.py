@@ -48,8 +48,9 @@ def rasterize(
     for row in range(camera.height):
         pixels = torch.stack((columns, torch.full_like(columns, row + 0.5)), dim=-1)
         offsets = pixels[:, None] - centers  # (width, n, 2)
-        exponents = -0.5 * torch.einsum("wni,nij,wnj->wn", offsets, precisions, offsets)
-        alphas = (opacities * exponents.exp()).clamp(max=MAX_ALPHA)
+        dx, dy = offsets.unbind(-1)
+        quadratic = precisions[:, 0, 0] * dx**2 + 2 * precisions[:, 0, 1] * dx * dy + precisions[:, 1, 1] * dy**2
+        alphas = (opacities * (-quadratic / 2).exp()).clamp(max=MAX_ALPHA)
         alphas = torch.where(alphas >= MIN_ALPHA, alphas, 0)
         after = (1 - alphas).cumprod(dim=1)
         before = torch.cat((torch.ones_like(after[:, :1]), after), dim=1)[:, :-1]
