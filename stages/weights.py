@@ -359,5 +359,6 @@ def _sampler_params(sampler: _Sampler, file: Path) -> SamplerParams:
 
 def _refuse(file: Path, error: ValidationError, *option: str) -> NoReturn:
     problem = error.errors()[0]
-    name = ".".join(map(str, (*option, *problem["loc"])))
-    raise ModelError(f"{file}: option {name}: {problem['msg']}; got {problem['input']!r}") from error
+    where = ".".join(map(str, (*option, *problem["loc"])))
+    given = "" if problem["type"] in {"missing", "json_invalid"} else f"; got {problem['input']!r}"
+    raise ModelError(f"{file}: {f'option {where}: ' if where else ''}{problem['msg']}{given}") from error

@@ -89,7 +89,7 @@ def test_mean_is_the_first_half_of_the_encoders_channels() -> None:
 
 
 def test_another_norm_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="norm_type 'group'"):
+    with pytest.raises(ModelError, match="norm_type is 'group'"):
         SparseStructureDecoder(
             SparseStructureDecoderArgs(
                 out_channels=1, latent_channels=3, num_res_blocks=1, channels=(8,), norm_type="group"

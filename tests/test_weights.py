@@ -158,7 +158,7 @@ def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
 @pytest.mark.parametrize("file", ["pipeline.json", "ckpts/decoder.json"])
 def test_bad_json_is_named(folder: Path, file: str) -> None:
     (folder / file).write_text('{"name": ')
-    with pytest.raises(ModelError, match=file):
+    with pytest.raises(ModelError, match=rf"{file}: Invalid JSON"):
         load(folder)
 
 
@@ -170,7 +170,9 @@ def test_bad_json_is_named(folder: Path, file: str) -> None:
         (lambda d: d["args"].update(num_res_blocks="two"), r"decoder\.json: option args\.num_res_blocks.*'two'"),
         (lambda d: d["args"].update(num_res_blocks=True), r"decoder\.json: option args\.num_res_blocks"),
         (lambda d: d["args"].pop("channels"), r"decoder\.json: option args\.channels"),
-        (lambda d: d["args"].update(norm_type="group"), r"decoder\.json: norm_type 'group'"),
+        (lambda d: d["args"].update(norm_type="group"), r"decoder\.json: option norm_type is 'group'"),
+        (lambda d: d["args"].update(channels=[]), r"decoder\.json: option channels is empty"),
+        (lambda d: d["args"].update(channels=[8, 0]), r"decoder\.json: option channels is \(8, 0\)"),
     ],
 )
 def test_a_wrong_network_option_is_named_with_its_file(folder: Path, edit: Any, expected: str) -> None:

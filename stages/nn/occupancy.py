@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import ModelError
+from stages.nn.args import at_least_one, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class SparseStructureDecoder(nn.Module):
 
     def __init__(self, args: SparseStructureDecoderArgs) -> None:
         super().__init__()
-        _require_layer_norm(args.norm_type)
+        _check(args)
         self.args = args
         channels, last = args.channels, len(args.channels) - 1
         self.input_layer = _conv3(args.latent_channels, channels[0])
@@ -127,7 +128,7 @@ class SparseStructureEncoder(nn.Module):
 
     def __init__(self, args: SparseStructureEncoderArgs) -> None:
         super().__init__()
-        _require_layer_norm(args.norm_type)
+        _check(args)
         self.args = args
         channels, last = args.channels, len(args.channels) - 1
         self.input_layer = _conv3(args.in_channels, channels[0])
@@ -161,6 +162,8 @@ def _out_layer(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(ChannelLayerNorm(in_channels), nn.SiLU(), _conv3(in_channels, out_channels))
 
 
-def _require_layer_norm(norm_type: str) -> None:
-    if norm_type != "layer":
-        raise ModelError(f"norm_type {norm_type!r} is not supported: this project runs occupancy networks with 'layer'")
+def _check(args: SparseStructureDecoderArgs | SparseStructureEncoderArgs) -> None:
+    one_of("norm_type", args.norm_type, ("layer",))
+    at_least_one(args, "latent_channels", "num_res_blocks", "channels", "num_res_blocks_middle")
+    if not args.channels:
+        raise ModelError("option channels is empty, but must name the channels of at least one level")
