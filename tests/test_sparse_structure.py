@@ -1,4 +1,4 @@
-"""The structure stage: the noise contract, guidance as the specification has it, and cells where logits are positive."""
+"""The structure stage: the noise contract, guidance as specified, and cells where logits are positive."""
 
 import pytest
 import torch
