@@ -35,6 +35,7 @@ STILLS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".w
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 MAX_BYTES = 4 << 30  # of decoded frames; without it a long film ends the process instead of giving a sentence
+ALPHA_NOISE = 8  # levels
 GIF_DEFAULT = 100  # milliseconds a frame is shown that asks for none, as browsers do
 
 
@@ -329,5 +330,14 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
 def _frame_pixels(frame: av.VideoFrame) -> Pixels:
     alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if alpha else "rgb24")
+    if alpha and frame.format.name.startswith("yuva"):
+        _clean_alpha(pixels)
     # The rotation is how far to turn counter-clockwise for display; only quarter turns keep the pixels.
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+def _clean_alpha(pixels: Pixels) -> None:
+    """Remove what a lossy codec adds to alpha: faint noise far from the object, which would count as object."""
+    alpha = pixels[..., 3]
+    alpha[alpha <= ALPHA_NOISE] = 0
+    alpha[alpha >= 255 - ALPHA_NOISE] = 255

@@ -76,7 +76,7 @@ def test_video_codecs(tmp_path: Path, name: str, codec: str, pix_fmt: str, has_a
     assert video.fps == pytest.approx(10)
     if has_alpha:
         alpha = video.frames[..., 3].int()
-        assert alpha[:, 4, 4].max() <= 1
+        assert alpha[:, :10].max() == 0  # or the crop would reach for a codec's noise
         assert (alpha[:, 24, 32] - 128).abs().max() <= 2
         assert alpha[:, 40, 32].min() >= 254
 

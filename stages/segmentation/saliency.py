@@ -1,0 +1,151 @@
+"""Segmentation of an object before any background: u2netp says what stands out, GrabCut finds its edges.
+
+Frames are (t, y, x, RGB). A window is the part of a frame that is looked at closely, shrunk to the network's square.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.segmentation.grabcut import grabcut
+from stages.segmentation.masks import Box, Follower, Mask, bounding_box, grown, parts, without_specks
+from stages.segmentation.plate import CleanPlate, clean_plate
+from stages.segmentation.saliency_net import SIDE, SaliencyNet, shrink
+from stages.types import Progress
+
+GLANCE = 4  # the first pass looks at every fourth frame
+WINDOW = 1.25  # the second pass looks at the object's box grown by this, as a box of the user's is
+FOLLOW = 1.5  # likewise for the next frame of a followed object, which moves
+OUTLIER = 4.0  # a box this many times as large as the median one saw something else
+CERTAIN, POSSIBLE = 0.99, 0.05  # saliency above which a pixel is the object; below which, and far, it is not
+REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))  # how far the object may go beyond its saliency
+SPECKS = np.ones((3, 3), np.uint8)
+
+
+def saliency_masks(frames: Tensor, follower: Follower | None, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Alpha (t, h, w) uint8 of what stands out, and confidence (t,): the agreement of saliency and final mask.
+
+    Args:
+        frames: (t, h, w, 3) uint8.
+        follower: the object the user pointed at; without one, whatever stands out in the whole clip.
+        progress: told after each network run and each mask.
+
+    Raises:
+        ModelError: the bundled network is missing or damaged.
+    """
+    images = frames.numpy()
+    alpha = torch.zeros(frames.shape[:3], dtype=torch.uint8)
+    confidence = torch.zeros(len(frames))
+    found = _following(images, follower, progress) if follower else _together(images, progress)
+    for t, (mask, agreement) in enumerate(found):
+        alpha[t] = torch.from_numpy(mask)
+        confidence[t] = agreement
+    return alpha, confidence
+
+
+Found = tuple[NDArray[np.uint8], float]  # alpha of one frame (h, w), and its confidence
+
+
+def _together(images: NDArray[np.uint8], progress: Progress) -> Iterator[Found]:
+    """Two passes: one window that holds the object in all frames, then each frame in that window."""
+    net, num_frames = SaliencyNet(), len(images)
+    glances = list(range(0, num_frames, GLANCE))
+    steps = len(glances) + 2 * num_frames
+    boxes = []
+    for done, t in enumerate(glances, 1):
+        boxes.append(_largest_box(net(shrink(images[t])) > 0.5, images.shape[2], images.shape[1]))
+        progress(done, steps)
+    window = _window([box for box in boxes if box is not None], images.shape[2], images.shape[1])
+    left, top, right, bottom = window
+    views = np.stack([shrink(image[top:bottom, left:right]) for image in images])
+    saliency = np.zeros(views.shape[:3], np.float32)
+    for t, view in enumerate(views):
+        saliency[t] = net(view)
+        progress(len(glances) + t + 1, steps)
+    plate = clean_plate(views, np.stack([_near(seen) for seen in saliency]))
+    for t, (view, seen) in enumerate(zip(views, saliency, strict=True)):
+        mask = without_specks(_refine(view, seen, plate))
+        yield _paste(mask, window, images.shape[1:3]), _agreement(seen, mask)
+        progress(len(glances) + num_frames + t + 1, steps)
+
+
+def _following(images: NDArray[np.uint8], follower: Follower, progress: Progress) -> Iterator[Found]:
+    """One pass: each frame in a window about where the object was in the frame before."""
+    net, (height, width) = SaliencyNet(), images.shape[1:3]
+    whole = (0, 0, width, height)
+    # A point says nothing about the object's size: the first frame is then looked at as a whole.
+    window = grown(follower.box, WINDOW, width, height) if follower.box else whole
+    for t, image in enumerate(images):
+        left, top, right, bottom = window
+        view = shrink(image[top:bottom, left:right])
+        saliency = net(view)
+        mask = _refine(view, saliency, None)
+        alpha = follower.keep(_paste(mask, window, (height, width)))
+        seen = bounding_box(alpha > 0)
+        yield alpha, _agreement(saliency, mask) if seen else 0.0
+        window = grown(seen, FOLLOW, width, height) if seen else whole
+        progress(t + 1, len(images))
+
+
+def _paste(mask: Mask, window: Box, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A mask (SIDE, SIDE) as alpha (h, w) of the frame whose window it was found in, with soft edges."""
+    left, top, right, bottom = window
+    soft = cv2.resize(mask.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    alpha = np.zeros(shape, np.uint8)
+    alpha[top:bottom, left:right] = np.rint(soft * 255)
+    return alpha
+
+
+def _agreement(saliency: NDArray[np.float32], mask: Mask) -> float:
+    """How well saliency and mask overlap (Dice), from 0 to 1; 0 for an empty mask."""
+    return float(2 * saliency[mask].sum() / max(saliency.sum() + mask.sum(), 1))
+
+
+def _largest_box(mask: Mask, width: int, height: int) -> Box | None:
+    """The box about the largest part of a mask (SIDE, SIDE), in pixels of a frame of width x height."""
+    largest = parts(mask)[:1]
+    box = bounding_box(largest[0]) if largest else None
+    if box is None:
+        return None
+    x, y = width / SIDE, height / SIDE
+    return int(box[0] * x), int(box[1] * y), int(np.ceil(box[2] * x)), int(np.ceil(box[3] * y))
+
+
+def _window(boxes: list[Box], width: int, height: int) -> Box:
+    """The union of the boxes, grown; the whole frame when there is none."""
+    if not boxes:
+        return 0, 0, width, height
+    corners = np.array(boxes)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(1)
+    corners = corners[areas <= OUTLIER * np.median(areas)]
+    left, top = corners[:, :2].min(0).tolist()
+    right, bottom = corners[:, 2:].max(0).tolist()
+    return grown((left, top, right, bottom), WINDOW, width, height)
+
+
+def _near(saliency: NDArray[np.float32]) -> Mask:
+    reached: Mask = cv2.dilate((saliency > POSSIBLE).astype(np.uint8), REACH) > 0
+    return reached
+
+
+def _refine(view: NDArray[np.uint8], saliency: NDArray[np.float32], plate: CleanPlate | None) -> Mask:
+    """The mask of one view (SIDE, SIDE, 3): GrabCut, guessing first by saliency and the clean plate if there is one."""
+    near = _near(saliency)
+    if not near.any():
+        return near
+    guess = np.where(saliency > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    guess[saliency > CERTAIN] = cv2.GC_FGD
+    if plate is None:
+        guess[~near] = cv2.GC_BGD
+        return grabcut(view, guess)
+    same, hidden = plate.differs(view)
+    hidden = cv2.morphologyEx(hidden.astype(np.uint8), cv2.MORPH_OPEN, SPECKS).astype(np.bool_)
+    guess[~near & ~hidden] = cv2.GC_BGD
+    guess[hidden] = cv2.GC_PR_FGD  # only probable: a shadow hides the background too
+    guess[hidden & near & (saliency > 0.1)] = cv2.GC_FGD
+    guess[same] = cv2.GC_BGD
+    return grabcut(view, guess)

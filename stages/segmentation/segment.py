@@ -1,0 +1,119 @@
+"""The segmentation stage: frames (t, y, x, colour) to the object alone, cropped; chooses the method, and says so."""
+
+import logging
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.segmentation.alpha import alpha_masks, has_alpha
+from stages.segmentation.colour_key import UNIFORM, colour_key_masks, find_key
+from stages.segmentation.crop import crop_clip
+from stages.segmentation.masks import Follower
+from stages.segmentation.saliency import saliency_masks
+from stages.types import Clip, Progress, Video, silent
+
+LOG = logging.getLogger("ss4d")
+NAMES = {"alpha": "alpha of the input", "colour_key": "colour key", "saliency": "saliency (u2netp + GrabCut)"}
+LEAST = 0.0002  # share of a frame the object must cover to count as seen
+
+Method = Literal["alpha", "colour_key", "saliency"]
+Pixel = Annotated[int, Field(ge=0)]
+# A list from a YAML file may stand for a tuple.
+BoxField = Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)]
+PointField = Annotated[tuple[Pixel, Pixel], Field(strict=False)]
+
+
+class SegmentationConfig(BaseModel):
+    """How the object is separated from its background."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    method: Literal["auto", "alpha", "colour_key", "saliency"] = Field(
+        "auto", description="auto: the input's alpha, else a border of one colour, else saliency"
+    )
+    size: int = Field(518, ge=14, description="side of the cropped frames, pixels")
+    box: BoxField | None = Field(
+        None, description="the object in the first frame used: left, top, right, bottom in pixels; null: not given"
+    )
+    point: PointField | None = Field(
+        None, description="a pixel of the object in the first frame used: x, y; null: not given"
+    )
+
+
+def segment(config: SegmentationConfig, video: Video, *, progress: Progress = silent) -> Clip:
+    """Cut the object out of every frame and crop the clip to it (specification, section 2).
+
+    Without a box or point everything that stands out is taken for the object; with one, only what is connected to it.
+    Frames in which the object is not seen get no alpha and a warning in the log.
+
+    Args:
+        config: method and hints.
+        video: frames (t, h, w, 3 or 4) uint8.
+        progress: told after each step of the method.
+
+    Returns:
+        The clip at `config.size`; `method` says how it was found.
+
+    Raises:
+        InputError: no frame shows an object, `alpha` was asked for and there is none, or a hint lies outside.
+        ModelError: the bundled saliency network is missing or damaged.
+    """
+    frames = video.frames
+    follower = _follower(config, frames)
+    method = config.method if config.method != "auto" else _choose(frames)
+    rgb = frames[..., :3].contiguous()
+    if method == "alpha":
+        if not has_alpha(frames):
+            raise InputError("The input has no alpha that hides anything; choose another segmentation method or auto.")
+        alpha, confidence = alpha_masks(frames)
+    elif method == "colour_key":
+        alpha, confidence = colour_key_masks(rgb)
+    else:
+        alpha, confidence = saliency_masks(rgb, follower, progress)
+    if follower and method != "saliency":
+        alpha = torch.stack([torch.from_numpy(follower.keep(frame)) for frame in alpha.numpy()])
+    confidence = _check_seen(alpha, confidence, method)
+    seen = confidence > 0
+    LOG.info("segmentation: %s, confidence %.2f", NAMES[method], float(confidence[seen].mean()))
+    cropped, opacity, crop = crop_clip(torch.cat([rgb, alpha[..., None]], dim=-1), config.size)
+    progress(1, 1)
+    return Clip(rgb=cropped, alpha=opacity, crop=crop, confidence=confidence, method=method, fps=video.fps)
+
+
+def _choose(frames: Tensor) -> Method:
+    if has_alpha(frames):
+        return "alpha"
+    return "colour_key" if find_key(frames[..., :3])[1] >= UNIFORM else "saliency"
+
+
+def _follower(config: SegmentationConfig, frames: Tensor) -> Follower | None:
+    if config.box is None and config.point is None:
+        return None
+    height, width = frames.shape[1:3]
+    if config.point is not None and not (config.point[0] < width and config.point[1] < height):
+        raise InputError(f"segmentation.point {config.point} lies outside the frames of {width} x {height} pixels.")
+    if config.box is not None:
+        left, top, right, bottom = config.box
+        if not (left < right <= width and top < bottom <= height):
+            raise InputError(
+                f"segmentation.box {config.box} must have left < right <= {width} and top < bottom <= {height}."
+            )
+    return Follower((height, width), config.box, config.point)
+
+
+def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
+    """Empty the frames that hold next to nothing, warn of them, and return the confidence with 0 there."""
+    covered = (alpha > 0).flatten(1).float().mean(1)
+    missing = covered == 0 if method == "alpha" else covered < LEAST
+    alpha[missing] = 0
+    if missing.all():
+        raise InputError(
+            f"No object was found in any of {len(alpha)} frames by {NAMES[method]}; give a clip that shows one, frames "
+            "with alpha, or point at it with segmentation.box or segmentation.point."
+        )
+    if missing.any():
+        LOG.warning("segmentation: the object is not seen in frames %s", missing.nonzero().flatten().tolist())
+    return torch.where(missing, 0.0, confidence)
