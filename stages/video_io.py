@@ -329,7 +329,7 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
 
 def _frame_pixels(frame: av.VideoFrame) -> Pixels:
     alpha = any(component.is_alpha for component in frame.format.components)
-    pixels = frame.to_ndarray(format="rgba" if alpha else "rgb24")
+    pixels = np.asarray(frame.to_ndarray(format="rgba" if alpha else "rgb24"), np.uint8)
     if alpha and frame.format.name.startswith("yuva"):
         _clean_alpha(pixels)
     # The rotation is how far to turn counter-clockwise for display; only quarter turns keep the pixels.

@@ -38,8 +38,8 @@ def _matte(frame: NDArray[np.uint8], key: NDArray[np.int16]) -> NDArray[np.uint8
     distance = np.abs(frame - key).max(-1)
     mask = _fill_highlights(without_specks(distance > NEAR))
     # On the rim a pixel mixes object and key; its share of the object is its distance over that of a pure pixel nearby.
-    pure = cv2.dilate(distance, np.ones((5, 5), np.uint8))
-    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(np.bool_)
+    pure = cv2.dilate(distance, np.ones((7, 7), np.uint8))
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(np.bool_)
     share = np.where(inside, 1.0, mask * distance / np.maximum(pure, 1))
     return np.asarray(np.rint(share * 255), np.uint8)
 
