@@ -76,9 +76,8 @@ def _together(images: NDArray[np.uint8], progress: Progress) -> Iterator[Found]:
 def _following(images: NDArray[np.uint8], follower: Follower, progress: Progress) -> Iterator[Found]:
     """One pass: each frame in a window about where the object was in the frame before."""
     net, (height, width) = SaliencyNet(), images.shape[1:3]
-    whole = (0, 0, width, height)
     # A point says nothing about the object's size: the first frame is then looked at as a whole.
-    window = grown(follower.box, WINDOW, width, height) if follower.box else whole
+    window = grown(follower.box or (0, 0, width, height), WINDOW, width, height)
     for t, image in enumerate(images):
         left, top, right, bottom = window
         view = shrink(image[top:bottom, left:right])
@@ -87,7 +86,8 @@ def _following(images: NDArray[np.uint8], follower: Follower, progress: Progress
         alpha = follower.keep(_paste(mask, window, (height, width)))
         seen = bounding_box(alpha > 0)
         yield alpha, _agreement(saliency, mask) if seen else 0.0
-        window = grown(seen, FOLLOW, width, height) if seen else whole
+        # Out of sight: look about where it was, wider from frame to frame.
+        window = grown(seen or window, FOLLOW, width, height)
         progress(t + 1, len(images))
 
 
