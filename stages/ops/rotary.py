@@ -31,5 +31,5 @@ def rotate(x: Tensor, phase: Tensor) -> Tensor:
     Returns:
         (N, H, D) float32.
     """
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], x.shape[-1] // 2, 2))
     return torch.view_as_real(pairs * phase).flatten(-2)
