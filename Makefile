@@ -17,7 +17,7 @@ BIN := .venv/bin
 setup: .venv/.develops
 
 demo: .venv/.runs
-	$(BIN)/ss4d run examples/clips/DEMO.mp4 --out output
+	$(BIN)/ss4d run examples/clips/bird.mp4 --out output
 
 lint: .venv/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

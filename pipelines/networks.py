@@ -9,7 +9,7 @@ from torch import nn
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.hub import hub_file, model_path, weights_path
-from stages.ops.backend import Ops, reference_ops
+from stages.ops.backend import TORCH_OPS, Ops
 from stages.ops.cuda import cuda_ops
 from stages.weights import DINOV2_FILE, DINOV2_REPOSITORY, ModelFolder
 
@@ -92,5 +92,5 @@ def _open(location: str, image_encoder: str | None, precision: str, device: Devi
         return hub_file(repository, file)
 
     folder = ModelFolder.open(model_path(location), resolve)
-    ops = cuda_ops() if device == "cuda" else reference_ops()
+    ops = cuda_ops() if device == "cuda" else TORCH_OPS
     return Model(location, folder, ops, device, getattr(torch, precision))

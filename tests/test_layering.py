@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("cli", "pipelines", "storage", "stages.nn", "stages.ops", "stages")
 MAY_IMPORT = {
     "cli": {"cli", "pipelines"},
-    "pipelines": {"pipelines", "stages", "storage"},
+    "pipelines": {"pipelines", "stages", "stages.nn", "stages.ops", "storage"},
     "storage": {"storage"},
     "stages": {"stages", "stages.nn", "stages.ops"},
     "stages.nn": {"stages.nn", "stages.ops", "stages.types", "stages.errors"},

@@ -1,0 +1,168 @@
+"""Whole runs of the command: what it makes, what it reuses and why, and how it ends when it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import psutil
+import pytest
+
+from pipelines.stages import STAGES
+from tests.conftest import draw_frames, record, save_frames
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ORDER = list(STAGES)
+
+
+def states(out: Path, name: str = "disc") -> dict[str, str]:
+    return {stage: entry["state"] for stage, entry in record(out, name)["stages"].items()}
+
+
+def descendants_named(words: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if words in " ".join(p.info["cmdline"] or ())]
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def done(ss4d: Run, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a finished run."""
+    out = tmp_path_factory.mktemp("done")
+    finished = ss4d(clip, out)
+    assert finished.returncode == 0, finished.stderr
+    return out
+
+
+def test_the_results_and_the_record(done: Path, clip: Path) -> None:
+    folder = done / "runs" / "disc"
+    assert sorted(p.name for p in (folder / "frames").iterdir()) == [f"frame{t:04d}.ply" for t in range(1, 5)]
+    assert (folder / "cameras.json").is_file()
+    with av.open(str(folder / "turntable.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert len(list(container.decode(video=0))) == 6
+    made = record(done, "disc")
+    assert made["state"] == "complete"
+    assert made["seed"] == 42
+    assert made["input"]["path"] == str(clip)
+    assert len(made["input"]["sha256"]) == 64
+    assert made["config"]["slat"]["sampler"] == {
+        "steps": 2, "cfg_strength": 3.0, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0
+    }  # fmt: skip
+    assert "torch" in made["versions"]
+    assert set(states(done).values()) == {"computed"}
+    for stage in ORDER:
+        assert made["stages"][stage]["peak_memory_mib"] > 50
+        assert made["stages"][stage]["seconds"] >= 0
+    assert set(made["results"]) == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {"run.json"}
+
+
+def test_again_computes_nothing(ss4d: Run, done: Path, clip: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (done / "store").rglob("*")}
+    again = ss4d(clip, done, engine="prefect")  # and with nothing to do starts no server either
+    assert again.returncode == 0, again.stderr
+    assert set(states(done).values()) == {"reused"}
+    assert {p: p.stat().st_mtime_ns for p in (done / "store").rglob("*")} == before
+    assert again.stderr.count("stored, made from the same input and parameters") == len(ORDER)
+    assert not (done / ".prefect").exists()
+
+
+def test_from_a_stage_on(ss4d: Run, done: Path, clip: Path) -> None:
+    again = ss4d(clip, done, "--from", "decoding")
+    assert again.returncode == 0, again.stderr
+    assert states(done) == {stage: "computed" if ORDER.index(stage) >= 4 else "reused" for stage in ORDER}
+    assert again.stderr.count("asked for by --from decoding") == 2
+
+
+def test_a_changed_parameter_runs_what_depends_on_it(ss4d: Run, done: Path, clip: Path) -> None:
+    again = ss4d(clip, done, "--set", "slat.sampler.steps=3")
+    assert again.returncode == 0, again.stderr
+    assert states(done) == {stage: "computed" if ORDER.index(stage) >= 3 else "reused" for stage in ORDER}
+    assert "slat.sampler.steps changed from 2 to 3" in again.stderr
+    assert "its input slat changed" in again.stderr
+    back = ss4d(clip, done)
+    assert set(states(done).values()) == {"reused"}, back.stderr
+
+
+def test_another_seed_keeps_what_has_no_randomness(ss4d: Run, done: Path, clip: Path) -> None:
+    assert ss4d(clip, done, "--seed", "7", "--name", "seven").returncode == 0
+    assert states(done, "seven") == {stage: "computed" if ORDER.index(stage) >= 2 else "reused" for stage in ORDER}
+
+
+def test_an_unknown_stage(ss4d: Run, done: Path, clip: Path) -> None:
+    wrong = ss4d(clip, done, "--from", "slats")
+    assert wrong.returncode == 1
+    assert "there is no stage 'slats'" in wrong.stderr
+
+
+def test_prefect_makes_the_same_artifacts_and_leaves_no_server(ss4d: Run, done: Path, clip: Path, tmp_path: Path) -> None:
+    finished = ss4d(clip, tmp_path, engine="prefect")
+    assert finished.returncode == 0, finished.stderr
+    assert "Traceback" not in finished.stderr
+    for name in record(done, "disc")["results"]:
+        assert (tmp_path / "runs/disc" / name).read_bytes() == (done / "runs/disc" / name).read_bytes()
+    keys = [{s: e["key"] for s, e in record(out, "disc")["stages"].items()} for out in (done, tmp_path)]
+    assert keys[0] == keys[1]
+    assert descendants_named(str(tmp_path)) == []
+    assert not list((tmp_path / ".prefect").glob("server-*"))
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_any_number_of_frames(ss4d: Run, tmp_path: Path, num_frames: int) -> None:
+    source = save_frames(tmp_path / "few", draw_frames(num_frames))
+    finished = ss4d(source, tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    assert len(list((tmp_path / "out/runs/few/frames").glob("*.ply"))) == num_frames
+
+
+def test_fewer_frames_leave_no_old_results(ss4d: Run, tmp_path: Path, clip: Path) -> None:
+    assert ss4d(clip, tmp_path).returncode == 0
+    assert ss4d(clip, tmp_path, "--set", "input.count=2").returncode == 0
+    assert len(list((tmp_path / "runs/disc/frames").iterdir())) == 2
+
+
+@pytest.mark.parametrize("engine", ["prefect", "direct"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_in_the_middle(
+    command: Callable[..., list[str]], ss4d: Run, done: Path, clip: Path, tmp_path: Path, engine: str, sent: int
+) -> None:
+    """However a run ends, its server ends with it, finished stages are kept, and the next run completes it."""
+    slow = command(clip, tmp_path, "--engine", engine, "--set", "slat.sampler.steps=100000")
+    process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    latents = tmp_path / "store" / "sparse_structure"
+    assert wait_until(lambda: list(latents.glob("*/*.zarr")), 120)
+    time.sleep(0.5)
+    os.kill(process.pid, sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
+    assert "Traceback" not in errors
+    assert wait_until(lambda: not descendants_named(str(tmp_path)), 10)
+    if sent == signal.SIGINT:
+        assert "interrupted; finished stages are kept" in errors
+        assert not list((tmp_path / "store/.staging").iterdir())
+    again = ss4d(clip, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert not list((tmp_path / "store/.staging").iterdir())
+    assert [states(tmp_path)[stage] for stage in ORDER[:3]] == ["reused"] * 3
+    for name in record(done, "disc")["results"]:
+        assert (tmp_path / "runs/disc" / name).read_bytes() == (done / "runs/disc" / name).read_bytes()
+
+
+def test_the_record_of_a_failed_run(ss4d: Run, tmp_path: Path) -> None:
+    source = save_frames(tmp_path / "clear", draw_frames(2) * 0)
+    failed = ss4d(source, tmp_path / "out")
+    assert failed.returncode == 1
+    made = json.loads((tmp_path / "out/runs/clear/run.json").read_text())
+    assert made["state"] == "failed"
+    assert "transparent" in made["error"]
