@@ -1,0 +1,188 @@
+"""Make training clips: an object seen by one input camera and by others all round it, with its surface voxels.
+
+Axes: t frame, v view, s pixel along the input's side, p pixel along a view's side, n voxel; world space is z up.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from stages.data.mesh import AnimatedMesh
+from stages.data.objects import FPS, family_of, make_object, stream
+from stages.data.render import Light, Window, render
+from stages.data.voxels import surface_voxels
+from stages.errors import InputError
+from stages.ops.geometry import FRONT_YAW, orbit_camera
+from stages.types import Camera, Value, array
+
+SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
+FRAMING = 0.85  # of that frame's half side that the object reaches at some time
+CROP_MARGIN = 1.2  # specification, section 2
+INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
+VIEW_PITCH = (-20.0, 60.0)
+# What other views are lit by, the same in every clip: soft enough to keep the colours, and uneven enough to show the
+# shape. It stands still in the world and has no highlight, so a point looks alike from every side: colours of Gaussians
+# that do not depend on the view can be exactly right.
+SOFT = Light(
+    np.array([[0.33, -0.62, 0.71]], np.float32), color=(0.38, 0.38, 0.38), sky=(0.74, 0.74, 0.74), ground=(0.5, 0.5, 0.5)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """What clip to make.
+
+    Attributes:
+        seed: from 0; decides the object, the cameras and the light.
+        family: a family of objects, or None to let the seed choose.
+        num_frames: at least 1, at 12 frames a second.
+        input_size: side of the input frames in pixels.
+        num_views: other cameras, at least 1.
+        view_size: side of the other views in pixels.
+        resolution: grid cells along each axis.
+    """
+
+    seed: int
+    family: str | None = None
+    num_frames: int = 16
+    input_size: int = 128
+    num_views: int = 8
+    view_size: int = 128
+    resolution: int = 32
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("num_frames", 1), ("input_size", 8), ("num_views", 1), ("view_size", 8), ("resolution", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingClip(Value):
+    """One clip with its ground truth.
+
+    Attributes:
+        family: what the object is.
+        seed: what it was made from.
+        yaw: degrees of the input camera from the object's front, towards +y turning to +x.
+        fps: frames a second.
+        resolution: grid cells along each axis.
+    """
+
+    frames: Tensor = array("t s s 4", torch.uint8, "input view, straight RGBA, cropped as the model's inputs are")
+    crop: Tensor = array("4", torch.int64, "left, top, right, bottom of the crop in the input camera's pixels")
+    input_camera: Tensor = array("4 4", torch.float32, "world to camera of the input view before the crop")
+    input_focal: Tensor = array("", torch.float32, "focal length of the input view before the crop, in pixels")
+    views: Tensor = array("v t p p 4", torch.uint8, "other views under soft light, straight RGBA")
+    view_cameras: Tensor = array("v 4 4", torch.float32, "world to camera of each view")
+    view_focals: Tensor = array("v", torch.float32, "focal length of each view in pixels")
+    coords: Tensor = array("n 5", torch.int32, "cells the surface passes through (b, t, x, y, z), sorted; b is 0")
+    feats: Tensor = array("n 9", torch.float32, "mean colour, mean normal, mean offset from the cell's centre in cells")
+    family: str
+    seed: int
+    yaw: float
+    fps: float
+    resolution: int
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    def view_camera(self, index: int) -> Camera:
+        """One of the other views' cameras."""
+        size = self.views.shape[2]
+        rows = tuple(tuple(row) for row in self.view_cameras[index].tolist())
+        return Camera(world_to_camera=rows, focal=float(self.view_focals[index]), width=size, height=size)
+
+
+def make_clip(spec: ClipSpec) -> TrainingClip:
+    """The clip that `spec` describes, the same on every call.
+
+    Raises:
+        InputError: for an unknown family.
+    """
+    family = spec.family or family_of(spec.seed)
+    return film(make_object(family, spec.seed, spec.num_frames), spec, family, FPS)
+
+
+def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> TrainingClip:
+    """A clip of a given object, such as an imported one; cameras and light come from `spec.seed`."""
+    rng = stream(spec.seed, "film")
+    yaw, camera = input_camera(rng, mesh)
+    window = crop_window(mesh, camera, spec.input_size)
+    frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
+    cameras = view_cameras(rng, spec.num_views, spec.view_size)
+    coords, feats = surface_voxels(mesh, spec.resolution)
+    edges = (window.left, window.top, window.left + window.side, window.top + window.side)
+    return TrainingClip(
+        frames=torch.from_numpy(frames),
+        crop=torch.tensor(edges, dtype=torch.int64),
+        input_camera=torch.tensor(camera.world_to_camera),
+        input_focal=torch.tensor(camera.focal),
+        views=torch.from_numpy(render(mesh, cameras, SOFT)),
+        view_cameras=torch.tensor([view.world_to_camera for view in cameras]),
+        view_focals=torch.tensor([view.focal for view in cameras]),
+        coords=torch.from_numpy(coords),
+        feats=torch.from_numpy(feats),
+        family=family,
+        seed=spec.seed,
+        yaw=yaw,
+        fps=fps,
+        resolution=spec.resolution,
+    )
+
+
+def input_camera(rng: Generator, mesh: AnimatedMesh) -> tuple[float, Camera]:
+    """A camera about the front that just frames the whole clip, and its yaw from the front in degrees."""
+    yaw, pitch, fov = (float(rng.uniform(*limits)) for limits in (INPUT_YAW, INPUT_PITCH, INPUT_FOV))
+    near = orbit_camera(FRONT_YAW + yaw, pitch, size=SOURCE_SIZE, radius=0.0, fov=fov)
+    points = mesh.vertices.reshape(-1, 3) @ np.array(near.world_to_camera, np.float32)[:3, :3].T
+    # At distance d a point shows at focal x / (d + z): the least d at which all stay inside the frame.
+    slope = FRAMING * math.tan(math.radians(fov) / 2)
+    distance = float((np.abs(points[:, :2]).max(1) / slope - points[:, 2]).max())
+    return yaw, orbit_camera(FRONT_YAW + yaw, pitch, size=SOURCE_SIZE, radius=distance, fov=fov)
+
+
+def crop_window(mesh: AnimatedMesh, camera: Camera, size: int) -> Window:
+    """The model's one square crop for the clip (specification, section 2), from the vertices instead of the pixels."""
+    view = np.array(camera.world_to_camera, np.float32)
+    points = mesh.vertices.reshape(-1, 3) @ view[:3, :3].T + view[:3, 3]
+    pixels = points[:, :2] / points[:, 2:] * camera.focal + (camera.width / 2, camera.height / 2)
+    low, high = np.floor(pixels.min(0)), np.floor(pixels.max(0))  # the first and the last pixel it touches
+    half = CROP_MARGIN * float((high - low).max()) / 2
+    left, top = (int(edge) for edge in (low + high) / 2 - half)
+    right = int((low[0] + high[0]) / 2 + half)
+    return Window(left, top, right - left, size)
+
+
+def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
+    """Cameras of the specification's section 9 spread evenly all round, at random pitch."""
+    start = rng.uniform(0, 360)
+    yaws = start + 360 * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
+    pitches = rng.permutation(VIEW_PITCH[0] + (VIEW_PITCH[1] - VIEW_PITCH[0]) * (np.arange(count) + rng.random(count)) / count)
+    return [orbit_camera(float(yaw), float(pitch), size=size) for yaw, pitch in zip(yaws, pitches, strict=True)]
+
+
+def random_light(rng: Generator, num_frames: int, yaw: float) -> Light:
+    """A lamp on the camera's side that drifts during the clip, tinted, in front of some ambient light."""
+    drift = rng.uniform(-40, 40) * np.linspace(0, 1, num_frames) * (rng.random() < 0.5)
+    around = np.radians(FRONT_YAW + yaw + rng.uniform(-80, 80) + drift)
+    above = np.radians(rng.uniform(0, 75))
+    direction = np.stack(
+        (np.sin(around) * np.cos(above), np.cos(around) * np.cos(above), np.full(num_frames, np.sin(above))), -1
+    )
+    strength, ambient = rng.uniform(0.25, 0.75), rng.uniform(0.35, 0.7)
+    tint, mood = 1 + rng.uniform(-0.12, 0.12, 3), 1 + rng.uniform(-0.08, 0.08, 3)
+    red, green, blue = (float(value) for value in strength * tint)
+    sky, ground = ambient * mood, ambient * mood * rng.uniform(0.6, 1.0)
+    return Light(
+        direction.astype(np.float32),
+        color=(red, green, blue),
+        sky=(float(sky[0]), float(sky[1]), float(sky[2])),
+        ground=(float(ground[0]), float(ground[1]), float(ground[2])),
+        specular=float(rng.choice([0.0, rng.uniform(0.05, 0.35)])),
+        shininess=float(rng.uniform(8, 50)),
+    )

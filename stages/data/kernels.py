@@ -1,0 +1,29 @@
+"""How this package compiles its loops and shares them out over threads; it owns no data and no axes.
+
+numba's own parallel loops are not used: its default thread pool aborts the process when two threads enter it at once.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numba
+import torch
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call, to run without the interpreter's lock; cache the code where that can be written."""
+    try:
+        compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError as error:  # neither the package's folder nor the home can be written
+        logging.getLogger(__name__).warning("compiling anew in every process: %s", error)
+        compiled = numba.njit(function, nogil=True, error_model="numpy")
+    return cast(Callable[..., Any], compiled)
+
+
+def spread(jobs: Iterable[Callable[[], None]]) -> None:
+    """Run the jobs on as many threads as torch computes with; an exception of a job is raised here."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for future in [pool.submit(job) for job in jobs]:
+            future.result()

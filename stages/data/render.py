@@ -1,0 +1,271 @@
+"""Draw animated meshes by z-buffer: soft-edged RGBA, depth and normals, for every camera and frame.
+
+Axes: v view, t frame, images are (row, column); camera space is x right, y down, z forward. Colours are used as they
+are shown (no gamma). A triangle that reaches behind the camera is left out: cameras stand outside the object.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.data.kernels import kernel, spread
+from stages.data.mesh import AnimatedMesh, Floats
+from stages.types import Camera
+
+NEAR = 0.01
+SUPERSAMPLING = 2
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """What the object is lit by, fixed in the world.
+
+    A surface of albedo a and normal n shows a (ambient + color max(n . direction, 0)) + highlight color, ambient going from
+    `ground` to `sky` as n turns from down to up. The highlight (Blinn-Phong) is the only part that depends on the camera.
+
+    Attributes:
+        direction: (t or 1, 3) float32 unit vectors towards the light.
+        color: RGB of the light.
+        sky: RGB of ambient light from above.
+        ground: RGB of ambient light from below.
+        specular: strength of the highlight; 0 for none.
+        shininess: exponent of the highlight.
+    """
+
+    direction: Floats
+    color: Vector
+    sky: Vector
+    ground: Vector
+    specular: float = 0.0
+    shininess: float = 20.0
+
+
+UP = np.array([[0.0, 0.0, 1.0]], np.float32)
+# Albedo as it is.
+UNLIT = Light(UP, color=(0.0, 0.0, 0.0), sky=(1.0, 1.0, 1.0), ground=(1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of a camera's image that is drawn instead of the whole: its corner and side in pixels, `size` as drawn."""
+
+    left: float
+    top: float
+    side: float
+    size: int
+
+
+def render(
+    mesh: AnimatedMesh, cameras: Sequence[Camera], light: Light, *, window: Window | None = None
+) -> NDArray[np.uint8]:
+    """Straight RGBA (v, t, h, w, 4) uint8 of every frame from every camera, all of one size.
+
+    Each pixel is the mean of 2 x 2 samples; colour is that of the covered samples, transparent black where there are none.
+
+    Args:
+        mesh: the object.
+        cameras: at least one; all give images of the same size.
+        light: lights; `UNLIT` shows the colours alone.
+        window: draw this square of each camera's image at its own size.
+    """
+    optics = [_optics(camera, window) for camera in cameras]
+    height, width = optics[0][1]
+    normals = mesh.normals()
+    images = np.empty((len(cameras), mesh.num_frames, height, width, 4), np.uint8)
+    lamp = np.array([light.color, light.sky, light.ground], np.float32)
+    gloss = (np.float32(light.specular), np.float32(light.shininess))
+    directions = np.broadcast_to(light.direction.astype(np.float32), (mesh.num_frames, 3))
+    spread(
+        partial(
+            _draw, mesh.vertices[t], mesh.faces, mesh.colors, normals[t], view, directions[t], lamp, *gloss, image[t]
+        )
+        for (view, _), image in zip(optics, images, strict=True)
+        for t in range(mesh.num_frames)
+    )
+    return images
+
+
+def render_surface(mesh: AnimatedMesh, cameras: Sequence[Camera]) -> tuple[Floats, Floats]:
+    """What pixel centres see: depth along z (v, t, h, w), infinite beside the object, and world normals (v, t, h, w, 3)."""
+    optics = [_optics(camera, None) for camera in cameras]
+    height, width = optics[0][1]
+    normals = mesh.normals()
+    depth = np.empty((len(cameras), mesh.num_frames, height, width), np.float32)
+    seen = np.empty((*depth.shape, 3), np.float32)
+    spread(
+        partial(_survey, mesh.vertices[t], mesh.faces, normals[t], view, depth[v, t], seen[v, t])
+        for v, (view, _) in enumerate(optics)
+        for t in range(mesh.num_frames)
+    )
+    return depth, seen
+
+
+def _optics(camera: Camera, window: Window | None) -> tuple[Floats, tuple[int, int]]:
+    """The camera as (5, 4) rows for the kernels, and the height and width drawn.
+
+    Rows 0 to 2 are world to camera; row 3 is focal length and principal point (x, y) in drawn pixels; row 4 the camera's place.
+    """
+    left, top, scale, shape = 0.0, 0.0, 1.0, (camera.height, camera.width)
+    if window is not None:
+        left, top, scale, shape = window.left, window.top, window.size / window.side, (window.size, window.size)
+    center = ((camera.width / 2 - left) * scale, (camera.height / 2 - top) * scale)
+    view = np.array(camera.world_to_camera, np.float64)
+    eye = -view[:3, :3].T @ view[:3, 3]
+    return np.array([*view[:3], [camera.focal * scale, *center, 0], [*eye, 0]], np.float32), shape
+
+
+@kernel
+def _project(vertices, view, scale):  # type: ignore[no-untyped-def]
+    """Samples' (x, y) and 1 / depth of each vertex, (v, 3); 1 / depth is 0 behind the camera."""
+    points = np.empty_like(vertices)
+    focal, center_x, center_y = view[3, 0] * scale, view[3, 1] * scale, view[3, 2] * scale
+    for n in range(len(vertices)):
+        a, b, c = vertices[n, 0], vertices[n, 1], vertices[n, 2]
+        x = view[0, 0] * a + view[0, 1] * b + view[0, 2] * c + view[0, 3]
+        y = view[1, 0] * a + view[1, 1] * b + view[1, 2] * c + view[1, 3]
+        z = view[2, 0] * a + view[2, 1] * b + view[2, 2] * c + view[2, 3]
+        inverse = np.float32(1) / z if z > np.float32(NEAR) else np.float32(0)
+        points[n, 0] = focal * x * inverse + center_x
+        points[n, 1] = focal * y * inverse + center_y
+        points[n, 2] = inverse
+    return points
+
+
+@kernel
+def _cover(points, faces, nearest, owner):  # type: ignore[no-untyped-def]
+    """Fill owner (h, w) with the face each sample sees, -1 for none, and nearest (h, w) with its 1 / depth."""
+    height, width = owner.shape
+    half = np.float32(0.5)
+    nearest[:] = 0
+    owner[:] = -1
+    for f in range(len(faces)):
+        x0, y0, i0 = points[faces[f, 0], 0], points[faces[f, 0], 1], points[faces[f, 0], 2]
+        x1, y1, i1 = points[faces[f, 1], 0], points[faces[f, 1], 1], points[faces[f, 1], 2]
+        x2, y2, i2 = points[faces[f, 2], 0], points[faces[f, 2], 1], points[faces[f, 2], 2]
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        if area == 0 or min(i0, i1, i2) <= 0:
+            continue
+        left, right = max(np.ceil(min(x0, x1, x2) - half), 0), min(np.floor(max(x0, x1, x2) - half), width - 1)
+        top, bottom = max(np.ceil(min(y0, y1, y2) - half), 0), min(np.floor(max(y0, y1, y2) - half), height - 1)
+        inverse = np.float32(1) / area
+        step1, step2 = (y2 - y0) * inverse, (y0 - y1) * inverse  # how the weights grow with x
+        for row in range(int(top), int(bottom) + 1):
+            dy = np.float32(row) + half - y0
+            dx = np.float32(left) + half - x0
+            w1, w2 = dx * step1 - dy * (x2 - x0) * inverse, dy * (x1 - x0) * inverse + dx * step2
+            for column in range(int(left), int(right) + 1):
+                if w1 >= 0 and w2 >= 0 and w1 + w2 <= 1:
+                    depth = i0 + w1 * (i1 - i0) + w2 * (i2 - i0)
+                    if depth > nearest[row, column]:
+                        nearest[row, column] = depth
+                        owner[row, column] = f
+                w1 += step1
+                w2 += step2
+
+
+@kernel
+def _weights(points, corners, x, y):  # type: ignore[no-untyped-def]
+    """The weights of a face's three corners at a sample, in space rather than on the screen."""
+    a, b, c = corners
+    x0, y0, i0 = points[a, 0], points[a, 1], points[a, 2]
+    ux, uy, vx, vy = points[b, 0] - x0, points[b, 1] - y0, points[c, 0] - x0, points[c, 1] - y0
+    inverse = np.float32(1) / (ux * vy - uy * vx)
+    w1, w2 = ((x - x0) * vy - (y - y0) * vx) * inverse, (ux * (y - y0) - uy * (x - x0)) * inverse
+    w0, w1, w2 = (np.float32(1) - w1 - w2) * i0, w1 * points[b, 2], w2 * points[c, 2]
+    whole = np.float32(1) / (w0 + w1 + w2)
+    return w0 * whole, w1 * whole, w2 * whole
+
+
+@kernel
+def _facing(normals, corners, weights, view):  # type: ignore[no-untyped-def]
+    """The unit normal at a sample."""
+    (a, b, c), (u, v, w) = corners, weights
+    x = u * normals[a, 0] + v * normals[b, 0] + w * normals[c, 0]
+    y = u * normals[a, 1] + v * normals[b, 1] + w * normals[c, 1]
+    z = u * normals[a, 2] + v * normals[b, 2] + w * normals[c, 2]
+    inverse = np.float32(1) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
+    return x * inverse, y * inverse, z * inverse
+
+
+@kernel
+def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shininess, image):  # type: ignore[no-untyped-def]
+    """Fill image (h, w, 4) uint8."""
+    height, width = image.shape[:2]
+    nearest = np.empty((height * SUPERSAMPLING, width * SUPERSAMPLING), np.float32)
+    owner = np.empty(nearest.shape, np.int32)
+    points = _project(vertices, view, np.float32(SUPERSAMPLING))
+    _cover(points, faces, nearest, owner)
+    half, one = np.float32(0.5), np.float32(1)
+    for row in range(height):
+        for column in range(width):
+            red, green, blue, covered = np.float32(0), np.float32(0), np.float32(0), 0
+            for y in range(row * SUPERSAMPLING, (row + 1) * SUPERSAMPLING):
+                for x in range(column * SUPERSAMPLING, (column + 1) * SUPERSAMPLING):
+                    f = owner[y, x]
+                    if f < 0:
+                        continue
+                    covered += 1
+                    corners = (faces[f, 0], faces[f, 1], faces[f, 2])
+                    weights = _weights(points, corners, np.float32(x) + half, np.float32(y) + half)
+                    r, g, b = _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess)
+                    red, green, blue = red + min(r, one), green + min(g, one), blue + min(b, one)
+            share = np.float32(255) / np.float32(max(covered, 1))
+            image[row, column, 0] = np.uint8(red * share + half)
+            image[row, column, 1] = np.uint8(green * share + half)
+            image[row, column, 2] = np.uint8(blue * share + half)
+            image[row, column, 3] = np.uint8(np.float32(covered * 255) / np.float32(SUPERSAMPLING**2) + half)
+
+
+@kernel
+def _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess):  # type: ignore[no-untyped-def]
+    """The colour of a sample; see `Light`."""
+    (a, b, c), (u, v, w) = corners, weights
+    nx, ny, nz = _facing(normals, corners, weights, view)
+    zero, half = np.float32(0), np.float32(0.5)
+    ex = view[4, 0] - (u * vertices[a, 0] + v * vertices[b, 0] + w * vertices[c, 0])
+    ey = view[4, 1] - (u * vertices[a, 1] + v * vertices[b, 1] + w * vertices[c, 1])
+    ez = view[4, 2] - (u * vertices[a, 2] + v * vertices[b, 2] + w * vertices[c, 2])
+    lx, ly, lz = toward
+    lit = max(nx * lx + ny * ly + nz * lz, zero)
+    gloss = zero
+    if specular > 0 and lit > 0:
+        scale = np.float32(1) / np.sqrt(ex * ex + ey * ey + ez * ez)
+        hx, hy, hz = ex * scale + lx, ey * scale + ly, ez * scale + lz
+        shine = (nx * hx + ny * hy + nz * hz) / max(np.sqrt(hx * hx + hy * hy + hz * hz), np.float32(1e-6))
+        gloss = specular * max(shine, zero) ** shininess
+    up = half + half * nz
+    return (
+        (u * colors[a, 0] + v * colors[b, 0] + w * colors[c, 0])
+        * (lamp[2, 0] + up * (lamp[1, 0] - lamp[2, 0]) + lit * lamp[0, 0])
+        + gloss * lamp[0, 0],
+        (u * colors[a, 1] + v * colors[b, 1] + w * colors[c, 1])
+        * (lamp[2, 1] + up * (lamp[1, 1] - lamp[2, 1]) + lit * lamp[0, 1])
+        + gloss * lamp[0, 1],
+        (u * colors[a, 2] + v * colors[b, 2] + w * colors[c, 2])
+        * (lamp[2, 2] + up * (lamp[1, 2] - lamp[2, 2]) + lit * lamp[0, 2])
+        + gloss * lamp[0, 2],
+    )
+
+
+@kernel
+def _survey(vertices, faces, normals, view, depth, seen):  # type: ignore[no-untyped-def]
+    """Fill depth (h, w) and seen (h, w, 3)."""
+    owner = np.empty(depth.shape, np.int32)
+    points = _project(vertices, view, np.float32(1))
+    _cover(points, faces, depth, owner)
+    half = np.float32(0.5)
+    for row in range(depth.shape[0]):
+        for column in range(depth.shape[1]):
+            f = owner[row, column]
+            if f < 0:
+                depth[row, column], seen[row, column] = np.inf, 0
+                continue
+            corners = (faces[f, 0], faces[f, 1], faces[f, 2])
+            weights = _weights(points, corners, np.float32(column) + half, np.float32(row) + half)
+            depth[row, column] = np.float32(1) / depth[row, column]
+            seen[row, column] = _facing(normals, corners, weights, view)
