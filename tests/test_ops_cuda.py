@@ -1,4 +1,4 @@
-"""What of the CUDA kernels can be held without a GPU: which rows they are given, and what is said when they are missing."""
+"""What holds for the CUDA kernels without a GPU: the rows they are given, and what is said when they are missing."""
 
 from types import SimpleNamespace
 
