@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 - `array` only declares a field
 """Make training clips: an object seen by one input camera and by others all round it, with its surface voxels.
 
 Axes: t frame, v view, s pixel along the input's side, p pixel along a view's side, n voxel; world space is z up.
@@ -28,7 +29,10 @@ VIEW_PITCH = (-20.0, 60.0)
 # shape. It stands still in the world and has no highlight, so a point looks alike from every side: colours of Gaussians
 # that do not depend on the view can be exactly right.
 SOFT = Light(
-    np.array([[0.33, -0.62, 0.71]], np.float32), color=(0.38, 0.38, 0.38), sky=(0.74, 0.74, 0.74), ground=(0.5, 0.5, 0.5)
+    np.array([[0.33, -0.62, 0.71]], np.float32),
+    color=(0.38, 0.38, 0.38),
+    sky=(0.74, 0.74, 0.74),
+    ground=(0.5, 0.5, 0.5),
 )
 
 
@@ -55,7 +59,14 @@ class ClipSpec:
     resolution: int = 32
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("num_frames", 1), ("input_size", 8), ("num_views", 1), ("view_size", 8), ("resolution", 2)):
+        for name, least in (
+            ("seed", 0),
+            ("num_frames", 1),
+            ("input_size", 8),
+            ("num_views", 1),
+            ("view_size", 8),
+            ("resolution", 2),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}.")
 
@@ -162,7 +173,9 @@ def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
     """Cameras of the specification's section 9 spread evenly all round, at random pitch."""
     start = rng.uniform(0, 360)
     yaws = start + 360 * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
-    pitches = rng.permutation(VIEW_PITCH[0] + (VIEW_PITCH[1] - VIEW_PITCH[0]) * (np.arange(count) + rng.random(count)) / count)
+    pitches = rng.permutation(
+        VIEW_PITCH[0] + (VIEW_PITCH[1] - VIEW_PITCH[0]) * (np.arange(count) + rng.random(count)) / count
+    )
     return [orbit_camera(float(yaw), float(pitch), size=size) for yaw, pitch in zip(yaws, pitches, strict=True)]
 
 

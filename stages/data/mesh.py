@@ -17,7 +17,9 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int32]
 
-HALF_EXTENT = 0.48  # of the half unit an object may reach along an axis, so that its outermost cells are inside the grid
+HALF_EXTENT = (
+    0.48  # of the half unit an object may reach along an axis, so that its outermost cells are inside the grid
+)
 MAX_RADIUS = 0.66  # the sphere that a camera at distance 2 with a field of view of 40 degrees sees whole is 0.684
 
 
@@ -42,9 +44,7 @@ class AnimatedMesh:
     def normals(self) -> Floats:
         """Unit normals (t, v, 3): the mean of the faces around each vertex, weighted by area."""
         normals = np.zeros_like(self.vertices)
-        spread(
-            partial(_add_normals, frame, self.faces, out) for frame, out in zip(self.vertices, normals, strict=True)
-        )
+        spread(partial(_add_normals, frame, self.faces, out) for frame, out in zip(self.vertices, normals, strict=True))
         return normals
 
 
@@ -69,7 +69,7 @@ class Part:
     def painted(self, paint: Callable[["Part"], Doubles] | ArrayLike) -> "Part":
         """With other colours: one RGB, or what `paint` makes of the part, (v, 3)."""
         colors = paint(self) if callable(paint) else np.asarray(paint, np.float64)
-        return replace(self, colors=np.broadcast_to(colors, (len(self.local), 3)))
+        return replace(self, colors=np.broadcast_to(colors, self.local.shape))
 
     def shifted(self, x: ArrayLike = 0.0, y: ArrayLike = 0.0, z: ArrayLike = 0.0) -> "Part":
         """Moved by numbers, or by a number a frame (t,)."""
@@ -86,6 +86,10 @@ class Part:
         matrices = rotation(axis, degrees)
         pivot = np.asarray(about, np.float64).reshape(-1, 1, 3)
         return replace(self, vertices=(self.vertices - pivot) @ matrices.swapaxes(1, 2) + pivot)
+
+    def solid(self) -> "Part":
+        """With the first frame's positions as local coordinates, for patterns that run through it as through wood."""
+        return replace(self, local=self.vertices[0])
 
     def mirrored(self) -> "Part":
         """The left part to a right one: x becomes -x."""
@@ -123,7 +127,7 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
     points = np.asarray(vertices, np.float64)
     centered = points - (points.min((0, 1)) + points.max((0, 1))) / 2
     reach = max(np.abs(centered).max() / HALF_EXTENT, np.sqrt((centered**2).sum(-1).max()) / MAX_RADIUS)
-    return (centered / reach).astype(np.float32)
+    return np.asarray(centered / reach, np.float32)
 
 
 @kernel

@@ -133,13 +133,13 @@ def random_pattern(rng: Generator, first: Doubles, second: Doubles, *, plain: fl
 
 
 def _half(part: Part) -> Doubles:
-    return np.maximum(np.ptp(part.local, axis=0) / 2, 1e-6)
+    return np.asarray(np.maximum(np.ptp(part.local, axis=0) / 2, 1e-6))
 
 
 def _scaled(part: Part) -> Doubles:
     """Local coordinates from -1 to 1 along each axis."""
     low, high = part.local.min(0), part.local.max(0)
-    return (part.local - (low + high) / 2) / np.maximum((high - low) / 2, 1e-6)
+    return np.asarray((part.local - (low + high) / 2) / np.maximum((high - low) / 2, 1e-6))
 
 
 def _edge(height: Doubles, width: float) -> Doubles:

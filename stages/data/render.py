@@ -25,8 +25,8 @@ Vector = tuple[float, float, float]
 class Light:
     """What the object is lit by, fixed in the world.
 
-    A surface of albedo a and normal n shows a (ambient + color max(n . direction, 0)) + highlight color, ambient going from
-    `ground` to `sky` as n turns from down to up. The highlight (Blinn-Phong) is the only part that depends on the camera.
+    A surface of albedo a and normal n shows a (ambient + color max(n . direction, 0)) + highlight color; ambient goes
+    from `ground` to `sky` as n turns from down to up. Only the highlight (Blinn-Phong) depends on the camera.
 
     Attributes:
         direction: (t or 1, 3) float32 unit vectors towards the light.
@@ -52,7 +52,7 @@ UNLIT = Light(UP, color=(0.0, 0.0, 0.0), sky=(1.0, 1.0, 1.0), ground=(1.0, 1.0, 
 
 @dataclass(frozen=True)
 class Window:
-    """A square of a camera's image that is drawn instead of the whole: its corner and side in pixels, `size` as drawn."""
+    """A square of a camera's image drawn instead of the whole: corner and side in pixels, and its `size` as drawn."""
 
     left: float
     top: float
@@ -65,7 +65,7 @@ def render(
 ) -> NDArray[np.uint8]:
     """Straight RGBA (v, t, h, w, 4) uint8 of every frame from every camera, all of one size.
 
-    Each pixel is the mean of 2 x 2 samples; colour is that of the covered samples, transparent black where there are none.
+    Each pixel is the mean of 2 x 2 samples; its colour is that of the covered ones, transparent black without any.
 
     Args:
         mesh: the object.
@@ -91,7 +91,7 @@ def render(
 
 
 def render_surface(mesh: AnimatedMesh, cameras: Sequence[Camera]) -> tuple[Floats, Floats]:
-    """What pixel centres see: depth along z (v, t, h, w), infinite beside the object, and world normals (v, t, h, w, 3)."""
+    """What pixel centres see: depth along z (v, t, h, w), infinite if nothing, and world normals (v, t, h, w, 3)."""
     optics = [_optics(camera, None) for camera in cameras]
     height, width = optics[0][1]
     normals = mesh.normals()
@@ -108,7 +108,7 @@ def render_surface(mesh: AnimatedMesh, cameras: Sequence[Camera]) -> tuple[Float
 def _optics(camera: Camera, window: Window | None) -> tuple[Floats, tuple[int, int]]:
     """The camera as (5, 4) rows for the kernels, and the height and width drawn.
 
-    Rows 0 to 2 are world to camera; row 3 is focal length and principal point (x, y) in drawn pixels; row 4 the camera's place.
+    Rows 0 to 2 are world to camera; row 3 is focal length and principal point in drawn pixels; row 4 is its place.
     """
     left, top, scale, shape = 0.0, 0.0, 1.0, (camera.height, camera.width)
     if window is not None:
@@ -182,7 +182,7 @@ def _weights(points, corners, x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _facing(normals, corners, weights, view):  # type: ignore[no-untyped-def]
+def _facing(normals, corners, weights):  # type: ignore[no-untyped-def]
     """The unit normal at a sample."""
     (a, b, c), (u, v, w) = corners, weights
     x = u * normals[a, 0] + v * normals[b, 0] + w * normals[c, 0]
@@ -212,7 +212,9 @@ def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shinin
                     covered += 1
                     corners = (faces[f, 0], faces[f, 1], faces[f, 2])
                     weights = _weights(points, corners, np.float32(x) + half, np.float32(y) + half)
-                    r, g, b = _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess)
+                    r, g, b = _shade(
+                        vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess
+                    )
                     red, green, blue = red + min(r, one), green + min(g, one), blue + min(b, one)
             share = np.float32(255) / np.float32(max(covered, 1))
             image[row, column, 0] = np.uint8(red * share + half)
@@ -225,7 +227,7 @@ def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shinin
 def _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess):  # type: ignore[no-untyped-def]
     """The colour of a sample; see `Light`."""
     (a, b, c), (u, v, w) = corners, weights
-    nx, ny, nz = _facing(normals, corners, weights, view)
+    nx, ny, nz = _facing(normals, corners, weights)
     zero, half = np.float32(0), np.float32(0.5)
     ex = view[4, 0] - (u * vertices[a, 0] + v * vertices[b, 0] + w * vertices[c, 0])
     ey = view[4, 1] - (u * vertices[a, 1] + v * vertices[b, 1] + w * vertices[c, 1])
@@ -268,4 +270,4 @@ def _survey(vertices, faces, normals, view, depth, seen):  # type: ignore[no-unt
             corners = (faces[f, 0], faces[f, 1], faces[f, 2])
             weights = _weights(points, corners, np.float32(column) + half, np.float32(row) + half)
             depth[row, column] = np.float32(1) / depth[row, column]
-            seen[row, column] = _facing(normals, corners, weights, view)
+            seen[row, column] = _facing(normals, corners, weights)

@@ -29,8 +29,7 @@ def rings(centers: Doubles, across: Doubles, over: Doubles, *, segments: int, sq
     inner = slice(1, -1)
     body = centers[:, inner, None] + across[:, inner, None] * cos + over[:, inner, None] * sin
     t, n = body.shape[:2]
-    ends = (np.broadcast_to(centers[:, end], (t, 1, 3)) for end in ([0], [-1]))
-    first, last = ends
+    first, last = (np.broadcast_to(centers[:, end], (t, 1, 3)) for end in ([0], [-1]))
     length = np.linalg.norm(np.diff(centers[0], axis=0), axis=-1).cumsum()
     along = np.concatenate(([0.0], length)) / max(length[-1], 1e-9)
     width, depth = (np.linalg.norm(axis[0, inner], axis=-1)[:, None] for axis in (across, over))
@@ -90,7 +89,9 @@ def tube(curve: ArrayLike, radii: ArrayLike, *, across: ArrayLike = (1.0, 0.0, 0
     return loft(np.concatenate((before, centers, after), axis=1), sizes, sizes * flat, across=across, segments=segments)
 
 
-def limb(start: ArrayLike, end: ArrayLike, radius: float, end_radius: float | None = None, *, segments: int = 12) -> Part:
+def limb(
+    start: ArrayLike, end: ArrayLike, radius: float, end_radius: float | None = None, *, segments: int = 12
+) -> Part:
     """A straight tapered tube with rounded ends between two points (3) or (t, 3)."""
     first, last = np.broadcast_arrays(np.atleast_2d(np.asarray(start, float)), np.atleast_2d(np.asarray(end, float)))
     share = np.linspace(0, 1, 7)
@@ -107,7 +108,7 @@ def ellipsoid(x: float, y: float, z: float, *, squareness: float = 2.0, detail: 
     cos, sin = np.cos(angle), np.sin(angle)
     radius = (np.abs(cos) ** squareness + np.abs(sin) ** squareness) ** (-1 / squareness)
     profile = np.stack((cos * radius, sin * radius), -1)
-    return _centered(revolve(profile, segments=detail, squareness=squareness).stretched(x, y, z), x, y, z)
+    return revolve(profile, segments=detail, squareness=squareness).stretched(x, y, z).solid()
 
 
 def revolve(profile: ArrayLike, *, segments: int = 24, squareness: float = 2.0) -> Part:
@@ -124,11 +125,11 @@ def revolve(profile: ArrayLike, *, segments: int = 24, squareness: float = 2.0) 
 
 
 def cylinder(radius: float, height: float, *, top: float | None = None, edge: float = 0.12, segments: int = 24) -> Part:
-    """A drum about z from -height / 2 to height / 2; `top` is the upper radius, 0 for a cone; `edge` rounds the rims."""
+    """A drum about z from -height / 2 to height / 2; `top` is its upper radius, `edge` rounds the rims."""
     top = radius if top is None else top
     low, high = -height / 2, height / 2
     bevel = edge * min(max(radius, top), height) / 2
-    flat = np.linspace(0, 1, 4)[:-1, None] * (max(radius - bevel, 0), 0) + (0, low)
+    flat = np.linspace(0, 1, 4)[:-1, None] * (radius - bevel, 0) + (0, low)
     share = np.linspace(0, 1, 6)[:, None]
     wall = (1 - share) * (radius, low + bevel) + share * (top, high - bevel)
     lid = np.linspace(1, 0, 4)[1:, None] * (max(top - bevel, 0), 0) + (0, high)
@@ -152,13 +153,8 @@ def swell(share: Doubles, *, peak: float = 0.5, power: float = 1.0) -> Doubles:
     return np.sin(np.clip(bow, 0, 1) * np.pi / 2) ** power
 
 
-def _centered(part: Part, x: float, y: float, z: float) -> Part:
-    """With local coordinates equal to the positions, so that patterns see the solid rather than its unrolled skin."""
-    return Part(part.vertices, part.faces, part.vertices[0], part.along, part.colors)
-
-
 def _unit(vectors: Doubles) -> Doubles:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
 
 
 def _faces(num_rings: int, segments: int) -> Integers:

@@ -55,7 +55,9 @@ def _top(rng: Generator, accent: Doubles, second: Doubles, wide: float, tall: fl
     kind = rng.integers(4)
     if kind == 0:  # ears
         share = rng.uniform(0.5, 1.4)
-        ear = ellipsoid(wide * 0.18, wide * 0.1, tall * share * 0.5, detail=16).painted(gradient(accent, second, width=0.4))
+        ear = ellipsoid(wide * 0.18, wide * 0.1, tall * share * 0.5, detail=16).painted(
+            gradient(accent, second, width=0.4)
+        )
         return both([ear.shifted(z=tall * (0.8 + share * 0.3)).turned("y", rng.uniform(10, 35))])
     if kind == 1:  # horns
         return both([limb((wide * 0.4, 0, tall * 0.75), (wide * 0.75, 0, tall * 1.35), 0.06, 0.01).painted(accent)])

@@ -32,7 +32,12 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
 def _head(rng: Generator, time: Doubles, palette: Palette, length: float, girth: float, rate: float) -> list[Part]:
     size = girth * rng.uniform(0.65, 0.9)
     beak_color = rgb(rng.uniform(0.02, 0.14), 0.9, rng.uniform(0.6, 1))
-    beak = limb((0, size * 0.6, -size * 0.1), (0, size * rng.uniform(1.3, 2.2), -size * rng.uniform(0.1, 0.5)), size * 0.34, 0.01)
+    beak = limb(
+        (0, size * 0.6, -size * 0.1),
+        (0, size * rng.uniform(1.3, 2.2), -size * rng.uniform(0.1, 0.5)),
+        size * 0.34,
+        0.01,
+    )
     color = palette.accent if rng.random() < 0.35 else palette.main
     parts = [
         ellipsoid(size, size, size).painted(gradient(palette.second, color, middle=rng.uniform(-0.6, 0), width=0.15)),
@@ -40,13 +45,17 @@ def _head(rng: Generator, time: Doubles, palette: Palette, length: float, girth:
         *eyes(rng, size * 0.66, size * 0.55, size * 0.3, size * 0.24),
     ]
     for k in range(int(rng.choice([0, 0, 3]))):  # a crest
-        feather = tube([(0, 0, size * 0.8), (0, -size * (0.2 + 0.25 * k), size * (1.7 - 0.2 * k))], [size * 0.16, size * 0.07])
+        feather = tube(
+            [(0, 0, size * 0.8), (0, -size * (0.2 + 0.25 * k), size * (1.7 - 0.2 * k))], [size * 0.16, size * 0.07]
+        )
         parts.append(feather.painted(palette.accent))
     parts = turned(parts, "z", rng.uniform(0, 20) * cycle(time, rate / 2, rng.random()))
     return shifted(parts, 0, length * 0.95, girth * rng.uniform(0.4, 0.8))
 
 
-def _wings(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: float, girth: float, length: float) -> list[Part]:
+def _wings(
+    rng: Generator, time: Doubles, palette: Palette, rate: float, phase: float, girth: float, length: float
+) -> list[Part]:
     span, chord = rng.uniform(0.5, 0.9), rng.uniform(0.16, 0.3)
     share = np.linspace(0, 1, 26)
     lift, fold = rng.uniform(25, 50), rng.uniform(15, 45)

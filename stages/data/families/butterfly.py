@@ -18,9 +18,16 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     late = rng.uniform(5, 30) + rng.uniform(20, 40) * cycle(time, rate, phase - rng.uniform(0, 0.12))
     wings = []
     size = rng.uniform(0.45, 0.75)
-    for sweep, motion, scale in ((rng.uniform(10, 40), beat, 1.0), (-rng.uniform(25, 55), late, rng.uniform(0.6, 0.95))):
+    for sweep, motion, scale in (
+        (rng.uniform(10, 40), beat, 1.0),
+        (-rng.uniform(25, 55), late, rng.uniform(0.6, 0.95)),
+    ):
         wing = _wing(rng, palette, size * scale, size * scale * rng.uniform(0.28, 0.5))
-        wing = wing.turned("z", sweep).turned("y", -motion).shifted(girth * 0.5, length * 0.1 * np.sign(sweep), girth * 0.3)
+        wing = (
+            wing.turned("z", sweep)
+            .turned("y", -motion)
+            .shifted(girth * 0.5, length * 0.1 * np.sign(sweep), girth * 0.3)
+        )
         wings += both([wing])
     parts = [*wings, *_body(rng, palette, length, girth)]
     pitch = rng.uniform(15, 65) + 5 * cycle(time, rate, phase + 0.4)  # the wings' upper side turns away from the viewer
@@ -65,8 +72,8 @@ def _body(rng: Generator, palette: Palette, length: float, girth: float) -> list
     radii = girth * np.clip(1 - (share + 0.3) ** 2 * 0.5, 0.2, 1)
     body = tube(curve, radii, segments=14)
     size = girth * rng.uniform(1.1, 1.5)
-    feeler = tube([(size * 0.3, size * 0.6, size * 0.5), (size * 0.9, size * 2, size * 1.4), (size * 1.6, size * 2.8, size * 2.2)],
-                  [0.012, 0.01, 0.01], segments=8)  # fmt: skip
+    bow = size * np.array([(0.3, 0.6, 0.5), (0.9, 2.0, 1.4), (1.6, 2.8, 2.2)])
+    feeler = tube(bow, [0.012, 0.01, 0.01], segments=8)
     knob = ellipsoid(0.025, 0.025, 0.025, detail=10).shifted(size * 1.6, size * 2.9, size * 2.3)
     head = [
         ellipsoid(size, size, size, detail=18).painted(color),

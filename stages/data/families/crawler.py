@@ -41,7 +41,9 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     return parts
 
 
-def _leg(time: Doubles, rate: float, phase: float, reach: float, radius: float, height: float, arch: float) -> list[Part]:
+def _leg(
+    time: Doubles, rate: float, phase: float, reach: float, radius: float, height: float, arch: float
+) -> list[Part]:
     """A leg towards +x from the body's height over a knee down to the ground, stepping along y."""
     stride, lift = 0.3 * reach * cycle(time, rate, phase), 0.1 * np.clip(cycle(time, rate, phase + 0.25), 0, None)
     zero = np.zeros_like(stride)
@@ -53,10 +55,13 @@ def _leg(time: Doubles, rate: float, phase: float, reach: float, radius: float, 
 
 def _head(rng: Generator, time: Doubles, palette: Palette, size: float, rate: float) -> list[Part]:
     color = palette.dark if rng.random() < 0.4 else shade(rng, palette.main)
-    feeler = tube([(size * 0.3, size * 0.5, size * 0.6), (size * 0.7, size * 1.2, size * 1.5), (size * 1.2, size * 1.5, size * 2.0)],
-                  [0.018, 0.014, 0.014], segments=8)  # fmt: skip
+    bow = size * np.array([(0.3, 0.5, 0.6), (0.7, 1.2, 1.5), (1.2, 1.5, 2.0)])
+    feeler = tube(bow, [0.018, 0.014, 0.014], segments=8)
     sway = rng.uniform(3, 12) * cycle(time, rate, rng.random())
-    parts = [ellipsoid(size, size * 0.9, size * 0.9, detail=22).painted(color), *both([feeler.turned("x", sway).painted(palette.dark)])]
+    parts = [
+        ellipsoid(size, size * 0.9, size * 0.9, detail=22).painted(color),
+        *both([feeler.turned("x", sway).painted(palette.dark)]),
+    ]
     if rng.random() < 0.4:  # eyes on stalks
         stalk = limb((size * 0.45, size * 0.4, size * 0.5), (size * 0.5, size * 0.5, size * 1.3), 0.02).painted(color)
         return [*parts, *both([stalk]), *eyes(rng, size * 0.5, size * 0.5, size * 1.4, size * 0.3)]

@@ -21,7 +21,9 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     size = tall * rng.uniform(0.13, 0.22)
     parts += eyes(rng, wide * 0.72, length * 0.36, tall * 0.2, size)
     if rng.random() < 0.7:
-        parts.append(ellipsoid(wide * 0.3, 0.03, 0.018, detail=10).painted(BLACK).shifted(0, length * 0.485, -tall * 0.12))
+        parts.append(
+            ellipsoid(wide * 0.3, 0.03, 0.018, detail=10).painted(BLACK).shifted(0, length * 0.485, -tall * 0.12)
+        )
     side = _side_fin(rng, time, palette, rate, phase, wide, tall, length)
     amplitude = rng.uniform(0.05, 0.12) * length
 
@@ -40,7 +42,11 @@ def _body(rng: Generator, length: float, tall: float, wide: float) -> Part:
     share = np.linspace(0, 1, 34)
     blunt, thin = rng.uniform(0.4, 0.75), rng.uniform(0.12, 0.25)
     outline = np.clip(share / 0.42, 0, 1) ** blunt
-    outline = np.where(share < 0.42, np.sin(outline * np.pi / 2), thin + (1 - thin) * np.cos(np.clip(share - 0.42, 0, None) / 0.5801 * np.pi / 2) ** 1.3)
+    outline = np.where(
+        share < 0.42,
+        np.sin(outline * np.pi / 2),
+        thin + (1 - thin) * np.cos(np.clip(share - 0.42, 0, None) / 0.5801 * np.pi / 2) ** 1.3,
+    )
     outline *= np.clip((1 - share) / 0.04, 0, 1) ** 0.5
     curve = np.stack((0 * share, length * (0.5 - share), 0 * share), -1)
     return loft(curve, wide * outline, tall * outline, across=(-1, 0, 0), segments=24)
@@ -51,7 +57,10 @@ def _sheet(outline: Doubles, curve: Doubles, thickness: float) -> Part:
 
 
 def _fins(rng: Generator, palette: Palette, length: float, tall: float) -> list[Part]:
-    color, tip = (palette.accent if rng.random() < 0.6 else palette.main), palette.second if rng.random() < 0.5 else palette.accent
+    color, tip = (
+        (palette.accent if rng.random() < 0.6 else palette.main),
+        palette.second if rng.random() < 0.5 else palette.accent,
+    )
 
     def paint(part: Part) -> Doubles:
         rays = 0.5 + 0.5 * np.sin(part.local[:, 0] / np.abs(part.local[:, 0]).max() * 14)
@@ -60,8 +69,8 @@ def _fins(rng: Generator, palette: Palette, length: float, tall: float) -> list[
     share = np.linspace(0, 1, 16)
     reach, spread, fork = rng.uniform(0.18, 0.34) * length, rng.uniform(30, 60), rng.uniform(0.3, 0.6)
     curve = np.stack((0 * share, -share * reach, 0 * share), -1)
-    lobe = reach * fork * np.sqrt(np.clip(1 - (2 * share - 1) ** 2, 0, 1)) * (0.4 + 0.6 * share)
-    lobe = _sheet(lobe, curve, 0.016).painted(paint)
+    outline = reach * fork * np.sqrt(np.clip(1 - (2 * share - 1) ** 2, 0, 1)) * (0.4 + 0.6 * share)
+    lobe = _sheet(outline, curve, 0.016).painted(paint)
     tail = [lobe.turned("x", angle).shifted(0, -length * 0.47, 0) for angle in (spread, -spread)]
     fins = []
     for sign, place, long, high in (
@@ -69,9 +78,11 @@ def _fins(rng: Generator, palette: Palette, length: float, tall: float) -> list[
         (-1, rng.uniform(-0.25, -0.1), rng.uniform(0.12, 0.3), rng.uniform(0.3, 0.7)),
     ):
         height, half = tall * high, long * length / 2
-        curve = np.stack((0 * share, -share**2 * half * 0.8, share * height), -1)
+        curve = np.stack((0 * share, -(share**2) * half * 0.8, share * height), -1)
         fin = loft(curve, half * np.sqrt(1 - share**2 * 0.98), 0.016 + 0 * share, across=(0, 1, 0), segments=16)
-        fins.append(fin.painted(paint).turned("y", 0 if sign > 0 else 180).shifted(0, place * length, sign * tall * 0.75))
+        fins.append(
+            fin.painted(paint).turned("y", 0 if sign > 0 else 180).shifted(0, place * length, sign * tall * 0.75)
+        )
     return [*tail, *fins]
 
 

@@ -21,14 +21,18 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
         parts += turned(one, "z", 0 if index == 0 else (100, -110)[index - 1] + rng.uniform(-25, 25))
     if rng.random() < 0.6:
         width, height = rng.uniform(0.18, 0.3), rng.uniform(0.2, 0.35)
-        clay = random_pattern(rng, rgb(rng.uniform(0.02, 0.1), 0.6, 0.7) if rng.random() < 0.5 else palette.second, palette.accent)
+        clay = random_pattern(
+            rng, rgb(rng.uniform(0.02, 0.1), 0.6, 0.7) if rng.random() < 0.5 else palette.second, palette.accent
+        )
         parts.append(cylinder(width * 0.7, height, top=width).painted(clay).shifted(z=-height / 2))
         parts.append(cylinder(width * 1.12, height * 0.2).painted(palette.second).shifted(z=-height * 0.1))
         parts.append(ellipsoid(width * 0.95, width * 0.95, 0.05, detail=20).painted(WOOD * 0.5))
     return parts
 
 
-def _flower(rng: Generator, time: Doubles, palette: Palette, green: Doubles, rate: float, phase: float, scale: float) -> list[Part]:
+def _flower(
+    rng: Generator, time: Doubles, palette: Palette, green: Doubles, rate: float, phase: float, scale: float
+) -> list[Part]:
     height = rng.uniform(0.5, 0.9) * scale
     lean = rng.uniform(5, 30) + rng.uniform(8, 22) * cycle(time, rate, phase)
     stem = bend(height, curl=lean, num=16)
@@ -41,7 +45,12 @@ def _flower(rng: Generator, time: Doubles, palette: Palette, green: Doubles, rat
         length = rng.uniform(0.18, 0.35) * scale
         outline = length * rng.uniform(0.2, 0.35) * swell(share, peak=0.45)
         sag = rng.uniform(0.1, 0.6)
-        blade = loft(np.stack((0 * share, share * length, length * sag * np.sin(share * 2.5)), -1), outline, 0.016 + 0 * share, segments=12)
+        blade = loft(
+            np.stack((0 * share, share * length, length * sag * np.sin(share * 2.5)), -1),
+            outline,
+            0.016 + 0 * share,
+            segments=12,
+        )
         blade = blade.painted(gradient(shade(rng, green), green * 0.8, axis=0, width=0.2))
         wave = rng.uniform(0, 360) + 6 * cycle(time, rate, phase + 0.2)
         parts.append(blade.turned("x", 5 * cycle(time, rate * 2, phase)).turned("z", wave).shifted(*stem[:, joint].T))
@@ -65,8 +74,8 @@ def _bloom(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
         width = length * min(0.5, 2.6 / petals) * rng.uniform(0.8, 1.1)
         curve = np.stack((0 * share, share * length, cup * length * share**2), -1)
         petal = loft(curve, width * swell(share, peak=peak, power=power), 0.02 + 0 * share, segments=14)
-        petal = petal.painted(gradient(palette.second if layer else palette.main, palette.main if layer else palette.second,
-                                       middle=rng.uniform(-0.5, 0.6), width=rng.uniform(0.1, 0.7)))  # fmt: skip
+        colors = (palette.second, palette.main) if layer else (palette.main, palette.second)
+        petal = petal.painted(gradient(*colors, middle=rng.uniform(-0.5, 0.6), width=rng.uniform(0.1, 0.7)))
         tilt = closed + (opened + 22 * layer - closed) * opening
         for index in range(petals):
             turn = 360 * (index + layer / 2) / petals

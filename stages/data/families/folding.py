@@ -30,8 +30,7 @@ def _umbrella(rng: Generator, time: Doubles, palette: Palette, share: Doubles) -
     inner[:, :, 0] = np.maximum(inner[:, :, 0], 0)
     canopy = revolve(np.concatenate((inner, outer[:, ::-1]), 1), segments=4 * ribs)
     if rng.random() < 0.7:
-        flat = Part(canopy.vertices, canopy.faces, canopy.vertices[0], canopy.along, canopy.colors)
-        canopy = flat.painted(sectors(palette.main, palette.second, count=ribs // 2))
+        canopy = canopy.solid().painted(sectors(palette.main, palette.second, count=ribs // 2))
     else:
         canopy = canopy.painted(random_pattern(rng, palette.main, palette.second, plain=0))
     height = rng.uniform(0.75, 0.95)
@@ -62,9 +61,15 @@ def _chest(rng: Generator, time: Doubles, palette: Palette, share: Doubles) -> l
     angle = rng.uniform(60, 115) * share
     hinge = (0.0, -y, z)
     if rng.random() < 0.5:  # a rounded lid
-        lid = [cylinder(y, 2 * x * 1.02, edge=0.1, segments=28).turned("y", 90).stretched(z=0.5).painted(skin).shifted(z=z)]
+        lid = [
+            cylinder(y, 2 * x * 1.02, edge=0.1, segments=28).turned("y", 90).stretched(z=0.5).painted(skin).shifted(z=z)
+        ]
     else:
-        lid = [ellipsoid(x * 1.05, y * 1.05, 0.05, squareness=7, detail=26).painted(gradient(palette.second, palette.main, axis=0)).shifted(z=z + 0.04)]
+        lid = [
+            ellipsoid(x * 1.05, y * 1.05, 0.05, squareness=7, detail=26)
+            .painted(gradient(palette.second, palette.main, axis=0))
+            .shifted(z=z + 0.04)
+        ]
     ribbon = ellipsoid(0.05, y * 1.06, 0.06, squareness=7, detail=18).painted(palette.accent).shifted(z=z + 0.04)
     if rng.random() < 0.5:
         lid.append(ribbon)
@@ -83,7 +88,11 @@ def _jack(rng: Generator, time: Doubles, palette: Palette, share: Doubles) -> li
     half, tall = rng.uniform(0.2, 0.28), rng.uniform(0.18, 0.26)
     skin = random_pattern(rng, palette.main, palette.second, plain=0.1)
     box = ellipsoid(half, half, tall, squareness=9, detail=30).painted(skin)
-    flap = ellipsoid(half * 0.95, half * 0.45, 0.015, squareness=8, detail=18).painted(palette.second).shifted(0, half * 0.5, tall + 0.02)
+    flap = (
+        ellipsoid(half * 0.95, half * 0.45, 0.015, squareness=8, detail=18)
+        .painted(palette.second)
+        .shifted(0, half * 0.5, tall + 0.02)
+    )
     open_angle = rng.uniform(110, 200) * share
     flaps = [flap.turned("x", -open_angle, (0, half, tall + 0.02)).turned("z", 90 * index) for index in range(4)]
     rise = 0.1 + rng.uniform(0.3, 0.6) * share
@@ -97,7 +106,9 @@ def _jack(rng: Generator, time: Doubles, palette: Palette, share: Doubles) -> li
         ellipsoid(size, size, size).painted(palette.second),
         *eyes(rng, size * 0.42, size * 0.85, size * 0.2, size * 0.2),
         ellipsoid(size * 0.2, size * 0.2, size * 0.2, detail=12).painted((0.9, 0.15, 0.15)).shifted(y=size),
-        cylinder(size * 0.75, size * 1.6, top=0.01).painted(stripes(palette.accent, palette.main, count=4)).shifted(z=size * 1.4),
+        cylinder(size * 0.75, size * 1.6, top=0.01)
+        .painted(stripes(palette.accent, palette.main, count=4))
+        .shifted(z=size * 1.4),
     ]
     sway = rng.uniform(5, 20) * cycle(time, rng.uniform(0.8, 1.4)) * share
     head = shifted(turned(head, "y", sway), 0.002 * sway, 0, tall - 0.1 + rise + size * 0.5)

@@ -22,15 +22,15 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     gait = GAITS[str(rng.choice(list(GAITS)))]
     body = _body(length, girth, rng).painted(coat).shifted(z=height)
     reach = rng.uniform(15, 35)
-    legs = []
+    legs: list[Part] = []
     radius = girth * rng.uniform(0.22, 0.38)
     socks = shade(rng, palette.dark if rng.random() < 0.5 else palette.main)
     middle = rng.uniform(-0.6, 0.2)
     for index, ahead in enumerate(gait):
-        side, front = index % 2 * 2 - 1, index // 2
+        side, end = index % 2 * 2 - 1, index // 2 - 0.5
         swing = reach * cycle(time, rate, phase + ahead)
         knee = rng.uniform(0.9, 1.1) * reach * np.clip(cycle(time, rate, phase + ahead + 0.25), 0, None) + 5
-        hip = (side * girth * 0.55, length * (front - 0.5) * 0.72, height - girth * 0.25)
+        hip = (side * girth * 0.55, length * end * 0.72, height - girth * 0.25)
         parts = leg(hip, height - girth * 0.25, radius, swing, knee, foot=radius * rng.uniform(1.1, 1.6))
         legs += [part.painted(gradient(socks, palette.main, middle=middle, width=0.2)) for part in parts[:1]]
         legs += [part.painted(socks) for part in parts[1:]]
@@ -50,7 +50,9 @@ def _body(length: float, girth: float, rng: Generator) -> Part:
     return loft(curve, girth * round_ends * waist, girth * round_ends * waist * rng.uniform(1, 1.25), segments=24)
 
 
-def _neck_and_head(rng: Generator, time: Doubles, palette: Palette, girth: float, rate: float, phase: float) -> list[Part]:
+def _neck_and_head(
+    rng: Generator, time: Doubles, palette: Palette, girth: float, rate: float, phase: float
+) -> list[Part]:
     neck, tilt = rng.choice([rng.uniform(0.15, 0.4), rng.uniform(0.6, 0.95)], p=[0.7, 0.3]), rng.uniform(15, 55)
     top = np.array([0, np.sin(np.radians(tilt)), np.cos(np.radians(tilt))]) * neck
     thickness = girth * rng.uniform(0.4, 0.6)
@@ -72,7 +74,9 @@ def _head(rng: Generator, time: Doubles, palette: Palette, size: float, rate: fl
     skull = ellipsoid(size * 0.85, size * 0.9, size * 0.85).painted(palette.main)
     parts = [
         skull,
-        limb((0, size * 0.3, -size * 0.2), (0, size * 0.4 + snout, -size * 0.35), size * 0.6, size * 0.38).painted(muzzle),
+        limb((0, size * 0.3, -size * 0.2), (0, size * 0.4 + snout, -size * 0.35), size * 0.6, size * 0.38).painted(
+            muzzle
+        ),
         ellipsoid(size * 0.2, size * 0.12, size * 0.15, detail=10)
         .painted(palette.dark)
         .shifted(0, size * 0.75 + snout, -size * 0.2),
@@ -94,8 +98,12 @@ def _ear(rng: Generator, time: Doubles, palette: Palette, size: float, rate: flo
     length, width = size * rng.uniform(0.5, 1.3), size * rng.uniform(0.22, 0.45)
     curve = np.stack((0 * share, 0 * share, share * length), -1)
     outline = width * swell(share, peak=rng.uniform(0.3, 0.7), power=rng.uniform(0.6, 1.5))
-    ear = loft(curve, outline, outline * 0.3, segments=14).painted(gradient(palette.main, palette.second, axis=1, width=0.3))
-    lean = rng.choice([rng.uniform(15, 40), rng.uniform(95, 150)]) + rng.uniform(2, 10) * cycle(time, rate, rng.random())
+    ear = loft(curve, outline, outline * 0.3, segments=14).painted(
+        gradient(palette.main, palette.second, axis=1, width=0.3)
+    )
+    lean = rng.choice([rng.uniform(15, 40), rng.uniform(95, 150)]) + rng.uniform(2, 10) * cycle(
+        time, rate, rng.random()
+    )
     return [ear.turned("y", lean).shifted(size * 0.5, -size * 0.1, size * 0.6)]
 
 

@@ -18,13 +18,24 @@ def octopus(rng: Generator, time: Doubles) -> list[Part]:
     breath = 1 + 0.06 * cycle(time, rate, phase)
     head = ellipsoid(wide, wide, tall, squareness=rng.uniform(2, 2.6), detail=28).painted(skin)
     parts = [head.stretched(breath, breath, 2 - breath).shifted(z=tall * 0.9)]
-    parts += shifted(eyes(rng, wide * 0.5, wide * 0.86, tall * 0.55, rng.uniform(0.05, 0.075)), z=0.03 * cycle(time, rate, phase))
+    parts += shifted(
+        eyes(rng, wide * 0.5, wide * 0.86, tall * 0.55, rng.uniform(0.05, 0.075)), z=0.03 * cycle(time, rate, phase)
+    )
     count, length = int(rng.integers(5, 9)), rng.uniform(0.5, 0.8)
     spread, curl, waves = rng.uniform(20, 60), rng.uniform(20, 70), rng.uniform(0.4, 0.9)
     tip = palette.accent if rng.random() < 0.6 else palette.second
     turn = rng.random() * 360
     for index in range(count):
-        arm = _arm(time, rate, phase + index * rng.uniform(0.1, 0.5), length * rng.uniform(0.85, 1.1), wide * 0.32, spread, curl, waves)
+        arm = _arm(
+            time,
+            rate,
+            phase + index * rng.uniform(0.1, 0.5),
+            length * rng.uniform(0.85, 1.1),
+            wide * 0.32,
+            spread,
+            curl,
+            waves,
+        )
         arm = arm.painted(gradient(palette.main, tip, middle=rng.uniform(-0.2, 0.3), width=0.6))
         parts.append(arm.shifted(0, wide * 0.6, 0.03).turned("z", turn + 360 * index / count))
     return parts
@@ -55,17 +66,29 @@ def jellyfish(rng: Generator, time: Doubles) -> list[Part]:
     dome = random_pattern(rng, palette.main, palette.second, plain=0)
 
     def pattern(part: Part) -> Doubles:
-        return dome(Part(part.vertices, part.faces, part.vertices[0], part.along, part.colors))
+        return dome(part.solid())
 
     rise = -0.1 * cycle(time, rate, phase + 0.2)
     parts = [bell.painted(paint)]
     for ring, (num, length, size) in enumerate(
-        ((count, rng.uniform(0.4, 0.8), rng.uniform(0.016, 0.028)), (int(rng.integers(2, 5)), rng.uniform(0.3, 0.7), rng.uniform(0.035, 0.06)))
+        (
+            (count, rng.uniform(0.4, 0.8), rng.uniform(0.016, 0.028)),
+            (int(rng.integers(2, 5)), rng.uniform(0.3, 0.7), rng.uniform(0.035, 0.06)),
+        )
     ):
         color = shade(rng, palette.second if ring == 0 else palette.accent)
         place = wide * (0.8 if ring == 0 else 0.25)
         for index in range(num):
-            arm = _arm(time, rate, phase + rng.uniform(0, 0.3), length * rng.uniform(0.8, 1.2), size, 80, rng.uniform(10, 30), rng.uniform(0.6, 1.1))
+            arm = _arm(
+                time,
+                rate,
+                phase + rng.uniform(0, 0.3),
+                length * rng.uniform(0.8, 1.2),
+                size,
+                80,
+                rng.uniform(10, 30),
+                rng.uniform(0.6, 1.1),
+            )
             arm = arm.painted(color if ring == 0 else stripes(color, palette.main, count=5))
             parts.append(arm.shifted(0, place, tall * 0.05).turned("z", 360 * (index + ring / 3) / num))
     if rng.random() < 0.5:
@@ -74,7 +97,9 @@ def jellyfish(rng: Generator, time: Doubles) -> list[Part]:
     return shifted(parts, z=rise)
 
 
-def _arm(time: Doubles, rate: float, phase: float, length: float, radius: float, droop: float, curl: float, waves: float) -> Part:
+def _arm(
+    time: Doubles, rate: float, phase: float, length: float, radius: float, droop: float, curl: float, waves: float
+) -> Part:
     """An arm towards +y that hangs by `droop` degrees and curls by up to `curl` in a wave that runs to its tip."""
     share = np.linspace(0, 1, 22)
     angle = -droop + 1.3 * droop * share * (droop < 70)

@@ -21,14 +21,26 @@ def _snake(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
     length, waves, radius = rng.uniform(1.2, 1.7), rng.uniform(1.0, 1.9), rng.uniform(0.06, 0.1)
     bend = rng.uniform(0.9, 1.5) * np.sin(2 * np.pi * (waves * share + phase - rate * time[:, None]))
     bend *= np.clip((1 - share) * 5, 0.25, 1)  # calmer towards the head
-    rear = np.radians(rng.uniform(30, 80)) * np.clip((share - 0.75) / 0.12, 0, 1) * np.clip((1.02 - share) / 0.1, 0.2, 1)
-    steps = np.stack((np.sin(bend) * np.cos(rear), np.cos(bend) * np.cos(rear), np.sin(rear) + 0 * bend), -1) * length / 63
+    rear = (
+        np.radians(rng.uniform(30, 80)) * np.clip((share - 0.75) / 0.12, 0, 1) * np.clip((1.02 - share) / 0.1, 0.2, 1)
+    )
+    steps = (
+        np.stack((np.sin(bend) * np.cos(rear), np.cos(bend) * np.cos(rear), np.sin(rear) + 0 * bend), -1) * length / 63
+    )
     curve = steps.cumsum(1)
     thin = np.clip(share / 0.5, 0.1, 1) ** 0.7
     skin = random_pattern(rng, palette.main, palette.second, plain=0)
     if rng.random() < 0.6:
-        skin = stripes(palette.main, palette.second, count=rng.uniform(8, 18), wave=rng.choice([0, 0.25]), share=rng.uniform(0.3, 0.6))
-    body = tube(curve, radius * thin, across=(0.0, 0.02, -1.0) if rng.random() < 0.5 else (0.02, 0, 1), segments=14).painted(skin)
+        skin = stripes(
+            palette.main,
+            palette.second,
+            count=rng.uniform(8, 18),
+            wave=rng.choice([0, 0.25]),
+            share=rng.uniform(0.3, 0.6),
+        )
+    body = tube(
+        curve, radius * thin, across=(0.0, 0.02, -1.0) if rng.random() < 0.5 else (0.02, 0, 1), segments=14
+    ).painted(skin)
     size = radius * rng.uniform(1.2, 1.6)
     head = [
         ellipsoid(size, size * 1.5, size * 0.8, detail=20).painted(palette.main),
@@ -37,7 +49,9 @@ def _snake(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
     tongue = size * 1.2 * (0.6 + 0.4 * cycle(time, rate * 2))
     zero = np.zeros_like(tongue)
     root = np.stack((zero, zero + size * 1.2, zero - size * 0.2), -1)
-    head.append(limb(root, root + np.stack((zero, tongue, zero), -1), 0.018, 0.012, segments=8).painted((0.85, 0.1, 0.15)))
+    head.append(
+        limb(root, root + np.stack((zero, tongue, zero), -1), 0.018, 0.012, segments=8).painted((0.85, 0.1, 0.15))
+    )
     heading = -np.degrees(bend[:, -1])
     head = turned(turned(head, "x", np.degrees(rear[-1])), "z", heading)
     return [body, *shifted(head, *curve[:, -1].T)]
@@ -62,7 +76,9 @@ def _caterpillar(rng: Generator, time: Doubles, palette: Palette, rate: float, p
         parts += shifted([ball, *both([toe])], aside, index * gap, lift)
     size = radius * rng.uniform(1.1, 1.4)
     feeler = limb((size * 0.4, 0, size * 0.8), (size * 0.7, size * 0.3, size * 1.6), 0.02).painted(palette.dark)
-    knob = ellipsoid(0.045, 0.045, 0.045, detail=10).painted(palette.accent).shifted(size * 0.7, size * 0.3, size * 1.65)
+    knob = (
+        ellipsoid(0.045, 0.045, 0.045, detail=10).painted(palette.accent).shifted(size * 0.7, size * 0.3, size * 1.65)
+    )
     head = [
         ellipsoid(size, size, size).painted(gradient(palette.accent, palette.main, width=rng.uniform(0.1, 0.8))),
         *eyes(rng, size * 0.42, size * 0.82, size * 0.2, size * 0.2),

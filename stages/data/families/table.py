@@ -1,4 +1,4 @@
-"""The families of objects by name: how each is built, and how far it is turned from the front to show its better side."""
+"""The families of objects by name: how each is built, and how far it is turned from the front, in degrees."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -17,13 +17,19 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     length, wide = rng.uniform(0.4, 0.6), rng.uniform(0.2, 0.28)
     radius = rng.uniform(0.09, 0.17)
     rate, turns = rng.uniform(0.7, 1.4), rng.uniform(0.4, 1.3) * rng.choice([-1, 1], p=[0.15, 0.85])
-    kind = (_car, _truck, _bus, _train)[rng.integers(4)]
+    kind = rng.choice(["car", "truck", "bus", "train"])
     floor = radius * rng.uniform(0.9, 1.3)
-    body = shifted(kind(rng, palette, length, wide, time, rate), z=floor)
+    if kind == "car":
+        body = _car(rng, palette, length, wide)
+    elif kind == "bus":
+        body = _bus(rng, palette, length, wide)
+    else:
+        body = (_truck if kind == "truck" else _train)(rng, palette, length, wide, time, rate)
+    body = shifted(body, z=floor)
     bounce = rng.uniform(0.005, 0.03) * cycle(time, 2 * rate)
     roll = rng.uniform(0, 4) * cycle(time, rate, rng.random())
     body = turned(turned(body, "y", roll), "x", rng.uniform(0, 4) * cycle(time, rate, rng.random()))
-    axles = (-0.62, 0.62) if kind is not _train else (-0.68, 0.0, 0.68)
+    axles = (-0.62, 0.62) if kind != "train" else (-0.68, 0.0, 0.68)
     wheel = _wheel(rng, palette, radius, rng.uniform(0.04, 0.07))
     steer = rng.uniform(0, 20) * cycle(time, rate / 2, rng.random())
     wheels: list[Part] = []
@@ -31,7 +37,7 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
         rolled = turned(wheel, "x", -360 * turns * time + rng.uniform(0, 360))
         for side in (-1, 1):
             one = rolled if side > 0 else [part.mirrored() for part in rolled]
-            one = turned(one, "z", steer) if place > 0.5 and kind is not _train else one
+            one = turned(one, "z", steer) if place > 0.5 and kind != "train" else one
             wheels += shifted(one, side * wide * 0.95, place * length, radius)
     return [*shifted(body, z=bounce), *wheels]
 
@@ -47,11 +53,13 @@ def _wheel(rng: Generator, palette: Palette, radius: float, half: float) -> list
     count = int(rng.integers(2, 5))
     spoke = _box(0.012, radius * 0.13, radius * 0.55, 4, 10).painted(palette.dark).shifted(x=half + 0.01)
     spokes = [spoke.turned("x", 180 * index / count) for index in range(count)]
-    mark = ellipsoid(0.02, radius * 0.14, radius * 0.14, detail=10).painted(WHITE).shifted(half + 0.01, 0, radius * 0.45)
+    mark = (
+        ellipsoid(0.02, radius * 0.14, radius * 0.14, detail=10).painted(WHITE).shifted(half + 0.01, 0, radius * 0.45)
+    )
     return [tyre, rim, *spokes, mark]
 
 
-def _lamps(palette: Palette, length: float, wide: float, z: float) -> list[Part]:
+def _lamps(length: float, wide: float, z: float) -> list[Part]:
     front = ellipsoid(0.045, 0.025, 0.045, detail=12).painted((1.0, 0.95, 0.6))
     back = ellipsoid(0.045, 0.02, 0.03, detail=10).painted((0.85, 0.08, 0.08))
     bar = _box(wide * 0.95, 0.03, 0.025, 4, 14).painted(METAL)
@@ -67,18 +75,27 @@ def _windows(x: float, y: float, z: float, squareness: float) -> list[Part]:
     return shifted([sides, ends, pillar], z=z * 0.15)
 
 
-def _car(rng: Generator, palette: Palette, length: float, wide: float, time: Doubles, rate: float) -> list[Part]:
+def _car(rng: Generator, palette: Palette, length: float, wide: float) -> list[Part]:
     hull, squareness = rng.uniform(0.08, 0.13), rng.uniform(2.8, 6)
     paint = random_pattern(rng, palette.main, palette.second, plain=0.5)
     cabin = (wide * 0.85, length * rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.16))
-    top = [_box(*cabin, squareness).painted(palette.second if rng.random() < 0.5 else palette.main), *_windows(*cabin, squareness)]
-    parts = [_box(wide, length, hull, squareness, 34).painted(paint).shifted(z=hull), *_lamps(palette, length * 0.97, wide, hull)]
+    top = [
+        _box(*cabin, squareness).painted(palette.second if rng.random() < 0.5 else palette.main),
+        *_windows(*cabin, squareness),
+    ]
+    parts = [
+        _box(wide, length, hull, squareness, 34).painted(paint).shifted(z=hull),
+        *_lamps(length * 0.97, wide, hull),
+    ]
     if rng.random() < 0.3:
         light = cylinder(0.04, 0.06).painted(rgb(rng.choice([0, 0.6]), 0.9, 0.95))
         top.append(light.shifted(z=cabin[2]))
     if rng.random() < 0.3:
         wing = _box(wide, 0.06, 0.015, 4, 16).painted(palette.accent)
-        parts += [wing.shifted(0, -length * 0.9, hull * 2 + 0.1), *both([limb((wide * 0.6, -length * 0.9, hull), (wide * 0.6, -length * 0.9, hull * 2 + 0.1), 0.02)])]
+        parts += [
+            wing.shifted(0, -length * 0.9, hull * 2 + 0.1),
+            *both([limb((wide * 0.6, -length * 0.9, hull), (wide * 0.6, -length * 0.9, hull * 2 + 0.1), 0.02)]),
+        ]
     return [*parts, *shifted(top, y=-length * rng.uniform(0.0, 0.2), z=2 * hull + cabin[2] * 0.7)]
 
 
@@ -91,17 +108,25 @@ def _truck(rng: Generator, palette: Palette, length: float, wide: float, time: D
     rest = length - cabin[1] - 0.02
     if rng.random() < 0.5:
         tall = rng.uniform(0.16, 0.28)
-        load = _box(wide, rest, tall, 7, 34).painted(random_pattern(rng, palette.second, palette.accent, plain=0.1)).shifted(z=tall)
+        load = (
+            _box(wide, rest, tall, 7, 34)
+            .painted(random_pattern(rng, palette.second, palette.accent, plain=0.1))
+            .shifted(z=tall)
+        )
     else:  # a tipper that goes up and down
         tall = rng.uniform(0.09, 0.16)
-        load = _box(wide, rest, tall, 6, 28).painted(random_pattern(rng, palette.second, palette.accent, plain=0.5)).shifted(z=tall)
+        load = (
+            _box(wide, rest, tall, 6, 28)
+            .painted(random_pattern(rng, palette.second, palette.accent, plain=0.5))
+            .shifted(z=tall)
+        )
         tip = rng.uniform(10, 30) * (0.5 + 0.5 * cycle(time, rate / 2, rng.random()))
         load = load.turned("x", tip, (0, -rest, 0))
-    lamps = _lamps(palette, length * 0.98, wide, 0.12)
+    lamps = _lamps(length * 0.98, wide, 0.12)
     return [frame, *shifted(cab, y=place, z=0.07 + cabin[2]), load.shifted(0, -cabin[1] - 0.02, 0.08), *lamps]
 
 
-def _bus(rng: Generator, palette: Palette, length: float, wide: float, time: Doubles, rate: float) -> list[Part]:
+def _bus(rng: Generator, palette: Palette, length: float, wide: float) -> list[Part]:
     tall, squareness = rng.uniform(0.2, 0.32), rng.uniform(4.5, 8)
     hull = _box(wide, length, tall, squareness, 40)
     panes = []
@@ -112,11 +137,15 @@ def _bus(rng: Generator, palette: Palette, length: float, wide: float, time: Dou
     front = _box(wide * 0.8, length * 1.015, tall * 0.32, 5, 18).painted(GLASS).shifted(z=tall * 1.3)
     belt = _box(wide * 1.01, length * 1.005, 0.03, squareness, 24).painted(palette.accent).shifted(z=tall * 0.75)
     paint = random_pattern(rng, palette.main, palette.second, plain=0.4)
-    return [hull.painted(paint).shifted(z=tall), *panes, front, belt, *_lamps(palette, length, wide, 0.1)]
+    return [hull.painted(paint).shifted(z=tall), *panes, front, belt, *_lamps(length, wide, 0.1)]
 
 
 def _train(rng: Generator, palette: Palette, length: float, wide: float, time: Doubles, rate: float) -> list[Part]:
-    boiler = cylinder(wide * 0.75, length * 1.3, edge=0.3).turned("x", 90).painted(random_pattern(rng, palette.main, palette.second, plain=0.3))
+    boiler = (
+        cylinder(wide * 0.75, length * 1.3, edge=0.3)
+        .turned("x", 90)
+        .painted(random_pattern(rng, palette.main, palette.second, plain=0.3))
+    )
     cabin = (wide, length * 0.34, rng.uniform(0.22, 0.3))
     chimney = cylinder(0.06, 0.24, top=rng.uniform(0.05, 0.11)).painted(palette.dark)
     puff = 0.09 * (0.7 + 0.3 * cycle(time, rate * 1.5))
@@ -127,7 +156,9 @@ def _train(rng: Generator, palette: Palette, length: float, wide: float, time: D
         _box(wide * 0.95, length, 0.05, 5).painted(palette.dark).shifted(z=0.05),
         boiler.shifted(0, length * 0.3, 0.08 + wide * 0.75),
         *shifted([_box(*cabin, 6).painted(palette.second), *_windows(*cabin, 6)], y=-length * 0.62, z=0.08 + cabin[2]),
-        _box(wide * 1.15, length * 0.42, 0.03, 5).painted(palette.accent).shifted(0, -length * 0.62, 0.09 + 2 * cabin[2]),
+        _box(wide * 1.15, length * 0.42, 0.03, 5)
+        .painted(palette.accent)
+        .shifted(0, -length * 0.62, 0.09 + 2 * cabin[2]),
         chimney.shifted(0, length * 0.7, high + 0.14),
         smoke.shifted(0, length * 0.65 - np.abs(drift), high + 0.36 + drift),
         ellipsoid(0.08, 0.08, 0.08, detail=16).painted(palette.accent).shifted(0, length * 0.25, high + 0.06),

@@ -21,7 +21,11 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     skin = METAL if robot and rng.random() < 0.5 else shade(rng, palette.second)
     torso = ellipsoid(wide, deep, tall, squareness=squareness, detail=30).shifted(z=tall)
     torso = torso.painted(random_pattern(rng, palette.main, palette.second, plain=0.35))
-    upper = [torso, *_details(rng, palette, wide, deep, tall), *_arms(rng, time, rate, phase, palette, wide, tall, skin)]
+    upper = [
+        torso,
+        *_details(rng, palette, wide, deep, tall),
+        *_arms(rng, time, rate, phase, palette, wide, tall, skin),
+    ]
     head = shifted(_head(rng, palette, squareness, skin, robot), z=2 * tall)
     upper += turned(head, "z", rng.uniform(0, 25) * cycle(time, rate / 2, rng.random()))
     twist = turned(upper, "z", rng.uniform(3, 12) * cycle(time, rate, phase))
@@ -80,9 +84,14 @@ def _head(rng: Generator, palette: Palette, squareness: float, skin: Doubles, ro
     parts = [
         ellipsoid(wide, deep, tall, squareness=squareness).painted(skin).shifted(z=z),
         *eyes(rng, wide * 0.42, deep * 0.88, z + tall * 0.15, rng.uniform(0.035, 0.06)),
-        ellipsoid(wide * rng.uniform(0.2, 0.45), 0.03, 0.02, detail=12).painted(BLACK).shifted(0, deep * 0.92, z - tall * 0.4),
+        ellipsoid(wide * rng.uniform(0.2, 0.45), 0.03, 0.02, detail=12)
+        .painted(BLACK)
+        .shifted(0, deep * 0.92, z - tall * 0.4),
     ]
-    hat = rng.choice(["antenna", "cone", "brim", "hair", "none"], p=[0.45, 0.15, 0.15, 0.2, 0.05] if robot else [0.1, 0.25, 0.25, 0.3, 0.1])
+    hat = rng.choice(
+        ["antenna", "cone", "brim", "hair", "none"],
+        p=[0.45, 0.15, 0.15, 0.2, 0.05] if robot else [0.1, 0.25, 0.25, 0.3, 0.1],
+    )
     top = z + tall * 0.85
     if hat == "antenna":
         parts.append(limb((0, 0, top), (0, 0, top + 0.15), 0.015).painted(METAL))
