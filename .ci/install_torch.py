@@ -2,8 +2,8 @@
 
 Usage: python .ci/install_torch.py CONSTRAINTS
 
-Where pip's index serves a CPU build (macOS, Windows, many mirrors) pip installs it. Where it would bring CUDA packages, uv
-installs it from PyTorch's own CPU index, whose address uv knows.
+Where pip's index serves a CPU build (macOS, Windows, many mirrors) pip installs it. Where it would bring CUDA packages,
+uv installs it from PyTorch's own CPU index, whose address uv knows.
 """
 
 import importlib.util

@@ -48,12 +48,12 @@ class ConsoleReporter:
         if step.action == "run":
             self._bar = self._progress.add_task(step.stage, total=None)
 
-    def stage_progress(self, stage: str, done: int, total: int) -> None:
+    def stage_progress(self, done: int, total: int) -> None:
         """Moves the stage's bar."""
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, total=total)
 
-    def stage_finished(self, step: "Step", outcome: "Outcome") -> None:
+    def stage_finished(self, outcome: "Outcome") -> None:
         """Says what the stage cost."""
         if self._bar is not None:
             self._progress.remove_task(self._bar)

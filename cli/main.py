@@ -4,7 +4,6 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal, NoReturn
 
 import typer
@@ -34,7 +33,12 @@ def _options() -> None:
 @app.command(no_args_is_help=True)
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A video file, or a folder of images, with or without alpha.")
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A video file, or a folder of images, with or without alpha.",
+            readable=False,  # the run itself says in one sentence what is wrong with it
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where the store and the results go; made if missing.")
@@ -44,13 +48,15 @@ def run(
         typer.Option(
             "--config",
             metavar="tiny|ss4d|FILE.yaml",
-            help="**tiny**: the small bundled model, for a CPU. **ss4d**: the published weights, for a GPU. Or your own file.",
+            help="**tiny**: the small bundled model, for a CPU. **ss4d**: the published weights, for a GPU. Or a file.",
         ),
     ] = "tiny",
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
@@ -83,11 +89,10 @@ def run(
     Results, in DIR/runs/NAME: `frames/frame0001.ply` and so on (one per frame, standard 3DGS layout), `turntable.mp4`,
     `cameras.json`, and `run.json`, the record of configuration, seed, versions, and what each stage cost.
 
-    Exit codes: 0 done, 1 something you can mend (one sentence says what), 2 wrong usage, 70 a defect of the program, 130
-    interrupted.
+    Exit codes: 0 done, 1 something you can mend (one sentence says what), 2 wrong usage, 70 a defect of the program,
+    130 interrupted.
 
     Examples:
-
         ss4d run clip.mp4
         ss4d run frames/ --out results --seed 7
         ss4d run clip.mp4 --set slat.sampler.steps=25
@@ -115,7 +120,9 @@ def run(
             folder = run_clip(options, reporter)
         reporter.results(folder)
     except KeyboardInterrupt:
-        _leave(INTERRUPTED, "interrupted; finished stages are kept, and the same command goes on where it stopped", debug)
+        _leave(
+            INTERRUPTED, "interrupted; finished stages are kept, and the same command goes on where it stopped", debug
+        )
     except Exception as error:
         from pipelines.errors import explain
 
@@ -135,7 +142,7 @@ def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     """SIGTERM ends the run the way Ctrl-C does: the staging folder is removed, the server ended."""
     raise SystemExit(TERMINATED)
 
@@ -145,6 +152,7 @@ def _log_to_console(debug: bool) -> None:
     handler.setFormatter(logging.Formatter("      %(message)s"))
     logger = logging.getLogger("ss4d")
     logger.addHandler(handler)
+    logger.propagate = False  # Prefect would print the line again
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 

@@ -29,7 +29,7 @@ class RunConfig(BaseModel):
     model: str = Field(description="bundled:NAME, hub:ORG/NAME, or a model folder")
     image_encoder: str | None = Field(
         default=None,
-        description="hub:ORG/NAME or a safetensors file, for a model folder that names DINOv2 instead of holding its own encoder",
+        description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
     )
     precision: Precision = Field(default="float32", description="number format of the transformer torsos")
     input: InputConfig = InputConfig()

@@ -51,7 +51,7 @@ def prefect(schedule: Schedule) -> None:
     with ExitStack() as stack:
         server = None if os.environ.get("PREFECT_API_URL") else stack.enter_context(LocalServer(schedule.home))
         schedule.prepare()
-        # Imported only here: it takes two seconds, which the direct engine need not spend, and it reads the settings above.
+        # Imported only here: it takes two seconds that the direct engine need not spend, and reads the settings above.
         import httpx
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -69,7 +69,7 @@ def _run_flow(schedule: Schedule) -> None:
     tasks = {job.step.stage: _task(job, schedule.do) for job in schedule.jobs}
 
     @flow(name="video-to-4d", flow_run_name=schedule.name, persist_result=False)
-    def video_to_4d(stages: list[str]) -> None:
+    def video_to_4d(stages: list[str]) -> None:  # noqa: ARG001  shown as the run's parameters
         states: dict[str, State[Any]] = {}
         for job in schedule.jobs:
             # Called, not submitted: a task in the main thread can be interrupted with Ctrl-C.
@@ -101,7 +101,7 @@ def _task(job: Job, do: Callable[[Job], None]) -> "Task[[], None]":
     return run_stage
 
 
-def _is_transient(task: "Task[..., Any]", run: "TaskRun", state: "State[Any]") -> bool:
+def _is_transient(_task: "Task[..., Any]", _run: "TaskRun", state: "State[Any]") -> bool:
     """Only errors that can pass are tried again; bad input never."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, OSError) and error.errno in TRANSIENT

@@ -1,4 +1,4 @@
-"""Where a model lies: bundled with the program, in a folder, or on the Hugging Face hub. The only place that downloads."""
+"""Where a model lies: bundled with the program, in a folder, or on the Hugging Face hub. Only here is downloaded."""
 
 from importlib import resources
 from pathlib import Path
@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from stages.errors import ModelError
 
 HUB, BUNDLED = "hub:", "bundled:"
-FOLDER_FILES = ["pipeline.json", "ckpts/*.json", "ckpts/*.safetensors"]
+FOLDER_FILES = ["pipeline.json", "NOTICE.md", "ckpts/*.json", "ckpts/*.safetensors"]
 
 
 def model_path(location: str) -> Path:
@@ -56,8 +56,8 @@ def _snapshot(repository: str, patterns: list[str]) -> Path:
         raise ModelError(f"{repository!r} is not the name of a hub repository; write hub:ORG/NAME") from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"the weights of {repository} are not on this machine and the hub cannot be reached: connect to the network "
-            "once, or copy the folder from elsewhere and give it with --set model=PATH (image encoder: --set image_encoder=FILE)"
+            f"the weights of {repository} are not on this machine and the hub cannot be reached: connect to a network "
+            "once, or copy them from elsewhere and give --set model=PATH (image encoder: --set image_encoder=FILE)"
         ) from error
     except HfHubHTTPError as error:
         raise ModelError(f"the hub refuses {repository}: {str(error).splitlines()[0]}") from error

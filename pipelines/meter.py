@@ -12,7 +12,8 @@ INTERVAL = 0.02  # seconds between looks at the process's memory
 
 class Meter:
     """A context that measures what runs inside it: `seconds`, `peak_memory` (bytes, whole process) and
-    `peak_device_memory` (bytes torch allocated on CUDA)."""
+    `peak_device_memory` (bytes torch allocated on CUDA).
+    """
 
     def __enter__(self) -> "Meter":
         self.seconds = 0.0

@@ -1,5 +1,8 @@
 """The networks of one model on one device, built when first asked for and kept as long as the process lives."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from functools import cache
 from typing import Any, Literal
 
@@ -27,7 +30,9 @@ def resolve_device(device: str) -> Device:
         return "cuda" if available else "cpu"
     if device == "cuda":
         if not available:
-            raise ConfigError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
+            raise ConfigError(
+                "--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA"
+            )
         return "cuda"
     if device == "cpu":
         return "cpu"
@@ -62,10 +67,22 @@ class Model:
         return self._networks[role]
 
     def fingerprint(self, role: str) -> str:
-        """SHA-256 of the files of the network that plays `role`."""
+        """SHA-256 of what decides the results of the network that plays `role`: its files, and what belongs to it."""
         if role not in self._fingerprints:
-            self._fingerprints[role] = self.folder.fingerprint(role)
+            self._fingerprints[role] = self._digest(role)
         return self._fingerprints[role]
+
+    def _digest(self, role: str) -> str:
+        files = self.folder.fingerprint(role)
+        if role != "slat_flow_model":
+            return files
+        # Its results are denormalised with numbers that stand in pipeline.json, not in its own files.
+        numbers = json.dumps(asdict(self.folder.slat_normalization))
+        return hashlib.sha256(f"{files} {numbers}".encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record says of the model: where it lies and the hashes of its files by role."""
+        return {"location": self.location, "sha256": dict(self._fingerprints), "notice": self.notice}
 
     def resolve(self, config: RunConfig) -> RunConfig:
         """The configuration with every value that was left to the model folder filled in."""

@@ -62,6 +62,8 @@ def make_plan(
     """The steps of a run in order.
 
     Args:
+        recipes: what each stage's recipe is made from.
+        store: what is stored already.
         from_stage: compute this stage and those after it again, stored or not.
         previous: recipes of the last run under the same name, by stage; they tell why a stage runs.
 

@@ -1,7 +1,7 @@
 """A private Prefect server for one run: a child process that lives exactly as long as its parent.
 
-The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system closes that
-pipe, and the child leaves. Run as a module it is the child: `python -m pipelines.prefect_server HOME`.
+The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system
+closes that pipe, and the child leaves. Run as a module it is the child: `python -m pipelines.prefect_server HOME`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+from platformdirs import user_cache_path
 
 from pipelines.errors import EngineError
 
@@ -101,7 +102,7 @@ def _serve(home: Path) -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)  # noqa: T201  (the parent reads it)
-    _prepare_database(home, folder)
+    _prepare_database(folder)
 
     import uvicorn
     from prefect.server.api.server import create_app
@@ -110,24 +111,26 @@ def _serve(home: Path) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _prepare_database(home: Path, folder: Path) -> None:
-    """Building the database takes most of a first start, so an empty one is kept and copied for every run."""
+def _prepare_database(folder: Path) -> None:
+    """Building the database takes most of a start, so an empty one is kept in the user's cache, a copy for each run."""
     import prefect
 
-    template = home / f"empty-{prefect.__version__}.db"
+    template = user_cache_path("ss4d") / f"prefect-{prefect.__version__}.db"
     if template.exists():
         shutil.copyfile(template, folder / "prefect.db")
         return
     from prefect.server.database import provide_database_interface
 
     asyncio.run(provide_database_interface().create_db())
-    # SQLite's own copy: a plain one would miss what still lies in its write-ahead log.
-    with (
-        closing(sqlite3.connect(folder / "prefect.db")) as source,
-        closing(sqlite3.connect(folder / "template.db")) as target,
-    ):
-        source.backup(target)
-    (folder / "template.db").replace(template)
+    try:
+        template.parent.mkdir(parents=True, exist_ok=True)
+        copy = template.with_name(f"{template.name}.{os.getpid()}")
+        # SQLite's own copy: a plain one would miss what still lies in its write-ahead log.
+        with closing(sqlite3.connect(folder / "prefect.db")) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        copy.replace(template)
+    except (OSError, sqlite3.Error) as error:
+        print(f"cannot keep the empty database in {template}: {error}", file=sys.stderr)  # noqa: T201  (to the log)
 
 
 def _leave_with_parent(folder: Path) -> None:

@@ -11,7 +11,18 @@ from storage.files import read_json, write_json
 
 SCHEMA = 1
 RECORD = "run.json"
-PACKAGES = ("ss4d-pipeline", "torch", "numpy", "numba", "zarr", "prefect", "av", "opencv-python", "pillow", "safetensors")
+PACKAGES = (
+    "ss4d-pipeline",
+    "torch",
+    "numpy",
+    "numba",
+    "zarr",
+    "prefect",
+    "av",
+    "opencv-python-headless",
+    "pillow",
+    "safetensors",
+)
 
 
 @cache

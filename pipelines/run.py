@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +14,13 @@ from pipelines.config import RunConfig, load_config
 from pipelines.engines import ENGINES, Schedule
 from pipelines.errors import ConfigError
 from pipelines.networks import Model, open_model, resolve_device
-from pipelines.plan import RUN, REUSE, SKIP, Job, Recipes, Step, jobs_of, make_plan
+from pipelines.plan import REUSE, RUN, SKIP, Job, Recipes, Step, jobs_of, make_plan
 from pipelines.record import machine, previous_recipes, read_record, versions, write_record
 from pipelines.stages import STAGES
 from pipelines.tasks import Outcome, run_job
 from stages.video_io import input_digest
 from storage.files import link_or_copy
 from storage.store import ArtifactStore
-
 
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
 
@@ -35,10 +34,10 @@ class Reporter(Protocol):
     def stage_started(self, step: Step) -> None:
         """The stage begins, or is found done."""
 
-    def stage_progress(self, stage: str, done: int, total: int) -> None:
-        """Steps of the stage that are done."""
+    def stage_progress(self, done: int, total: int) -> None:
+        """How far the stage is."""
 
-    def stage_finished(self, step: Step, outcome: Outcome) -> None:
+    def stage_finished(self, outcome: Outcome) -> None:
         """The stage's artifact is in the store."""
 
 
@@ -127,13 +126,15 @@ def _compute(
     record: _Record,
     reporter: Reporter,
 ) -> None:
-    jobs = jobs_of(list(steps), config, options.source.absolute(), options.seed, device, (options.out / "store").absolute())
+    jobs = jobs_of(
+        list(steps), config, options.source.absolute(), options.seed, device, (options.out / "store").absolute()
+    )
 
     def do(job: Job) -> None:
         reporter.stage_started(job.step)
-        outcome = run_job(job, lambda done, total: reporter.stage_progress(job.step.stage, done, total))
+        outcome = run_job(job, reporter.stage_progress)
         record.stage_done(job.step, outcome)
-        reporter.stage_finished(job.step, outcome)
+        reporter.stage_finished(outcome)
 
     def prepare() -> None:
         roles = [role for job in jobs if job.step.action == RUN for role in STAGES[job.step.stage].roles]
@@ -176,7 +177,10 @@ def _start_record(
         versions=versions(),
         machine=machine(),
         started=_now(),
-        stages={s.stage: {"key": s.ref.key, "state": STATES[s.action], "reason": s.reason, "recipe": s.recipe} for s in steps},
+        stages={
+            s.stage: {"key": s.ref.key, "state": STATES[s.action], "reason": s.reason, "recipe": s.recipe}
+            for s in steps
+        },
         results=before.get("results", []) if before else [],
     )
     return record
@@ -197,4 +201,4 @@ def _lay_out_results(store: ArtifactStore, export: Step, folder: Path) -> list[s
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

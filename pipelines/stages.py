@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 
@@ -45,7 +45,7 @@ class Work:
         """The value the named stage gave."""
         value = self.inputs[stage]
         assert isinstance(value, kind)
-        return cast(V, value)
+        return value
 
     def generator(self) -> torch.Generator:
         """A CPU generator, so that a seed means the same on every device (specification, section 4)."""
@@ -54,7 +54,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `revision` rises whenever the same recipe would give another result, so that old results are not reused."""
+    """One stage; `revision` rises whenever the same recipe would give another result, so that old ones are left."""
 
     name: str
     implementation: str
@@ -147,7 +147,9 @@ STAGES: Mapping[str, Stage] = {
             True,
             _slat,
         ),
-        Stage("decoding", "gaussians", 1, ("decoding",), ("slat",), GaussianClip, ("slat_decoder_gs",), False, _decoding),
+        Stage(
+            "decoding", "gaussians", 1, ("decoding",), ("slat",), GaussianClip, ("slat_decoder_gs",), False, _decoding
+        ),
         Stage("export", "asset", 1, ("export",), ("decoding", "segmentation"), None, (), False, _export),
     )
 }

@@ -197,7 +197,9 @@ def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, confi
     if not seen:
         raise InputError(f"{path} holds no frame; give a video with at least one.")
     if not chosen:
-        raise InputError(f"{path} has {seen} frames, so it cannot start at {config.start}; choose at most {seen - 1}.")
+        raise InputError(
+            f"{path} has {seen} frames, so input.start cannot be {config.start}; choose at most {seen - 1}."
+        )
     return Video(frames=_stack(chosen), fps=fps / config.step)
 
 

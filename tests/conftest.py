@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from examples.make_untrained_model import write_model
 
 MICRO = {  # the bundled model's networks, cut to what a test can afford
     "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
-    "sparse_structure_flow_model": {"model_channels": 32, "cond_channels": 24, "num_blocks": 1, "num_heads": 2, "resolution": 4},
+    "sparse_structure_flow_model": {
+        "model_channels": 32,
+        "cond_channels": 24,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "resolution": 4,
+    },
     "sparse_structure_decoder": {"channels": (16, 8), "latent_channels": 8},
     "slat_flow_model": {
         "resolution": 8,
@@ -63,7 +68,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_frames(tmp_path_factory.mktemp("input") / "disc", draw_frames(4))
 
 
-FAST = ("slat.sampler.steps=2", "sparse_structure.sampler.steps=2", "segmentation.size=64", "export.size=64", "export.frames=6")
+FAST = (
+    "slat.sampler.steps=2",
+    "sparse_structure.sampler.steps=2",
+    "segmentation.size=64",
+    "export.size=64",
+    "export.frames=6",
+)
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,11 @@ def test_an_empty_structure(ss4d: Run, tmp_path: Path, clip: Path, model_folder:
 
 @pytest.mark.parametrize(
     ("override", "words"),
-    [("slat.stepz=3", ["slat.stepz"]), ("slat.sampler.steps=-2", ["slat.sampler.steps", "-2"]), ("sampler", ["key=value"])],
+    [
+        ("slat.stepz=3", ["slat.stepz"]),
+        ("slat.sampler.steps=-2", ["slat.sampler.steps", "-2"]),
+        ("sampler", ["key=value"]),
+    ],
 )
 def test_a_wrong_configuration(ss4d: Run, tmp_path: Path, clip: Path, override: str, words: list[str]) -> None:
     refused(ss4d(clip, tmp_path / "out", "--set", override), *words)

@@ -104,4 +104,6 @@ def test_reasons(store: ArtifactStore) -> None:
     assert "its input sparse_structure changed" in steps["slat"].reason
     assert steps["export"].reason == "its input decoding changed"
     store.remove(first["export"].ref)
-    assert plan(store, recipes(), previous=previous)["export"].reason == "its stored result is gone or was never finished"
+    assert (
+        plan(store, recipes(), previous=previous)["export"].reason == "its stored result is gone or was never finished"
+    )

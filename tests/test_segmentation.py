@@ -148,7 +148,7 @@ def test_a_hint_chooses_among_parts_of_alpha(hint: dict[str, tuple[int, ...]]) -
 @pytest.mark.parametrize(
     ("frames", "config", "sentence"),
     [
-        (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "No object was found in any of 1 frames by alpha"),
+        (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "All 1 frames are fully transparent"),
         (np.full((2, 40, 40, 3), 90, np.uint8), SegmentationConfig(), "in any of 2 frames by colour key"),
         (np.full((1, 8, 8, 4), 255, np.uint8), SegmentationConfig(method="alpha"), "has no alpha that hides anything"),
         (

@@ -254,7 +254,7 @@ def test_frames_before_the_damage_can_be_used(tmp_path: Path) -> None:
 
 
 def test_start_beyond_the_end(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has 11 frames, so it cannot start at 11; choose at most 10"):
+    with pytest.raises(InputError, match=r"has 11 frames, so input\.start cannot be 11; choose at most 10"):
         read_video(save_folder(tmp_path / "frames"), InputConfig(start=11))
 
 

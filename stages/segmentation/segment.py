@@ -109,10 +109,12 @@ def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
     covered = (alpha > 0).flatten(1).float().mean(1)
     missing = covered == 0 if method == "alpha" else covered < LEAST
     alpha[missing] = 0
+    if missing.all() and method == "alpha":
+        raise InputError(f"All {len(alpha)} frames are fully transparent; give a clip whose alpha shows an object.")
     if missing.all():
         raise InputError(
-            f"No object was found in any of {len(alpha)} frames by {NAMES[method]}; give a clip that shows one, frames "
-            "with alpha, or point at it with segmentation.box or segmentation.point."
+            f"No foreground was found in any of {len(alpha)} frames by {NAMES[method]}; give a clip that shows an "
+            "object, frames with alpha, or point at it with segmentation.box or segmentation.point."
         )
     if missing.any():
         LOG.warning("segmentation: the object is not seen in frames %s", missing.nonzero().flatten().tolist())
