@@ -269,7 +269,7 @@ def _transformed(places: Doubles, texture: dict[str, Any]) -> Doubles:
     change = (texture.get("extensions") or {}).get("KHR_texture_transform", {})
     angle = change.get("rotation", 0.0)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return (places * change.get("scale", (1, 1))) @ turn.T + change.get("offset", (0, 0))
+    return np.asarray((places * change.get("scale", (1, 1))) @ turn.T + change.get("offset", (0, 0)))
 
 
 def _looked_up(image: Doubles, places: Doubles) -> Doubles:
@@ -280,7 +280,7 @@ def _looked_up(image: Doubles, places: Doubles) -> Doubles:
     u, v = (x - left)[:, None], (y - top)[:, None]
     upper = image[top % height, left % width] * (1 - u) + image[top % height, (left + 1) % width] * u
     lower = image[(top + 1) % height, left % width] * (1 - u) + image[(top + 1) % height, (left + 1) % width] * u
-    return upper * (1 - v) + lower * v
+    return np.asarray(upper * (1 - v) + lower * v)
 
 
 def _split(vertices: Doubles, faces: Faces, extra: Doubles, longest: float) -> tuple[Doubles, Faces, Doubles]:

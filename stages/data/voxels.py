@@ -11,11 +11,11 @@ from stages.data.kernels import kernel, spread
 from stages.data.mesh import AnimatedMesh, Floats, Integers
 
 NUM_FEATURES = 9
-SPACING = 0.3  # samples of a triangle are at most this far apart, in cells
+SPACING = 0.4  # samples of a triangle are at most this far apart, in cells
 
 
 def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Floats]:
-    """The surface on a grid, frame by frame, found by sampling every triangle about thrice a cell along each axis.
+    """The surface on a grid, frame by frame, found by sampling every triangle at least every 0.4 cells.
 
     Args:
         mesh: the object, within [-0.5, 0.5]^3.

@@ -19,7 +19,7 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     skin = back if rng.random() < 0.35 else random_pattern(rng, palette.main, palette.second, plain=0)
     parts = [_body(rng, length, tall, wide).painted(skin), *_fins(rng, palette, length, tall)]
     size = tall * rng.uniform(0.13, 0.22)
-    parts += eyes(rng, wide * 0.72, length * 0.36, tall * 0.2, size)
+    parts += eyes(rng, wide * 0.66, length * 0.36, tall * 0.2, size)
     if rng.random() < 0.7:
         parts.append(
             ellipsoid(wide * 0.3, 0.03, 0.018, detail=10).painted(BLACK).shifted(0, length * 0.485, -tall * 0.12)

@@ -59,8 +59,8 @@ def _snake(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
 
 def _caterpillar(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: float) -> list[Part]:
     count, radius = int(rng.integers(5, 10)), rng.uniform(0.1, 0.15)
-    gap = radius * rng.uniform(1.0, 1.5)
-    hump, sway = rng.uniform(0.5, 1.6) * radius, rng.uniform(0, 0.8) * radius
+    gap = radius * rng.uniform(1.0, 1.35)
+    hump, sway = rng.uniform(0.5, 1.3) * radius, rng.uniform(0, 0.8) * radius
     waves = rng.uniform(0.5, 1.2)
     colors = [palette.main, palette.second, palette.accent][: int(rng.integers(1, 4))]
     patterned = random_pattern(rng, palette.main, palette.second) if len(colors) == 1 else None
@@ -86,5 +86,5 @@ def _caterpillar(rng: Generator, time: Doubles, palette: Palette, rate: float, p
         *both([feeler, knob]),
     ]
     nod = turned(head, "z", rng.uniform(5, 25) * cycle(time, rate / 2))
-    lift = hump * (1 + cycle(time, rate, phase + waves)) + radius * rng.uniform(0.2, 0.8)
-    return [*parts, *shifted(nod, 0, count * gap, lift)]
+    lift = hump * (1 + cycle(time, rate, phase + waves)) + radius * rng.uniform(0.2, 0.6)
+    return [*parts, *shifted(nod, 0, (count - 0.1) * gap, lift)]
