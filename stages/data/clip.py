@@ -1,4 +1,3 @@
-
 """Make training clips: an object seen by one input camera and by others all round it, with its surface voxels.
 
 Axes: t frame, v view, s pixel along the input's side, p pixel along a view's side, n voxel; world space is z up.
@@ -15,7 +14,7 @@ from torch import Tensor
 from stages.data.mesh import AnimatedMesh
 from stages.data.objects import FPS, family_of, make_object, stream
 from stages.data.render import Light, Window, render
-from stages.data.voxels import surface_voxels
+from stages.data.voxels import surface_voxels, visible
 from stages.errors import InputError
 from stages.ops.geometry import FRONT_YAW, orbit_camera
 from stages.types import Camera, Value, array
@@ -90,7 +89,9 @@ class TrainingClip(Value):
     views: Tensor = array("v t p p 4", torch.uint8, "other views under soft light, straight RGBA")
     view_cameras: Tensor = array("v 4 4", torch.float32, "world to camera of each view")
     view_focals: Tensor = array("v", torch.float32, "focal length of each view in pixels")
-    coords: Tensor = array("n 5", torch.int32, "cells the surface passes through (b, t, x, y, z), sorted; b is 0")
+    coords: Tensor = array(
+        "n 5", torch.int32, "cells of the surface that show from outside (b, t, x, y, z), sorted; b is 0"
+    )
     feats: Tensor = array("n 9", torch.float32, "mean colour, mean normal, mean offset from the cell's centre in cells")
     family: str
     seed: int
@@ -127,6 +128,7 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
     coords, feats = surface_voxels(mesh, spec.resolution)
+    kept = visible(coords, spec.resolution)
     edges = (window.left, window.top, window.left + window.side, window.top + window.side)
     return TrainingClip(
         frames=torch.from_numpy(frames),
@@ -136,8 +138,8 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
         views=torch.from_numpy(render(mesh, cameras, SOFT)),
         view_cameras=torch.tensor([view.world_to_camera for view in cameras]),
         view_focals=torch.tensor([view.focal for view in cameras]),
-        coords=torch.from_numpy(coords),
-        feats=torch.from_numpy(feats),
+        coords=torch.from_numpy(coords[kept]),
+        feats=torch.from_numpy(feats[kept]),
         family=family,
         seed=spec.seed,
         yaw=yaw,

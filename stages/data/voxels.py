@@ -4,8 +4,10 @@ Axes: coords are (b, t, x, y, z) with b = 0, sorted; cell i covers [i, i + 1] / 
 """
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.data.kernels import kernel, spread
 from stages.data.mesh import AnimatedMesh, Floats, Integers
@@ -38,6 +40,22 @@ def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Float
     coords[:, 1] = np.repeat(np.arange(mesh.num_frames, dtype=np.int32), sizes)
     coords[:, 2:] = np.concatenate([cells for cells, _ in frames])
     return coords, np.concatenate([feats for _, feats in frames])
+
+
+def visible(coords: Integers, resolution: int) -> NDArray[np.bool_]:
+    """Which cells (N,) of `surface_voxels` can be seen from outside, frame by frame.
+
+    A cell can be seen if one of its 26 neighbours is empty and joined, through empty cells, to the outside. The others
+    hold only what parts hide in each other: no picture shows it, and a network could do no more than guess it. The bottom of a crease narrower than a cell counts
+    as hidden, too.
+    """
+    bounds = np.searchsorted(coords[:, 1], np.arange(coords[-1, 1] + 2)) if len(coords) else np.zeros(1, np.int64)
+    seen = np.empty(len(coords), np.bool_)
+    spread(
+        partial(_look, coords[start:stop, 2:], resolution, seen[start:stop])
+        for start, stop in pairwise(bounds.tolist())
+    )
+    return seen
 
 
 @kernel
@@ -131,3 +149,32 @@ def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[n
                 row[7] += weight * ((y + half) * np.float32(resolution) - np.float32(cy) - half)
                 row[8] += weight * ((z + half) * np.float32(resolution) - np.float32(cz) - half)
                 row[9] += weight
+
+
+@kernel
+def _look(cells, resolution, seen):  # type: ignore[no-untyped-def]
+    """Fill seen (n,) for the cells (n, 3) of one frame, by flooding the empty cells from a border around the grid."""
+    empty, full, outside = 0, 1, 2
+    size = resolution + 2
+    state = np.full((size, size, size), empty, np.uint8)
+    for n in range(len(cells)):
+        state[cells[n, 0] + 1, cells[n, 1] + 1, cells[n, 2] + 1] = full
+    waiting = np.empty((size**3, 3), np.int16)
+    waiting[0] = 0
+    state[0, 0, 0] = outside
+    count = 1
+    while count > 0:
+        count -= 1
+        place = (int(waiting[count, 0]), int(waiting[count, 1]), int(waiting[count, 2]))
+        for axis in range(3):
+            for step in (-1, 1):
+                x = place[0] + (step if axis == 0 else 0)
+                y = place[1] + (step if axis == 1 else 0)
+                z = place[2] + (step if axis == 2 else 0)
+                if min(x, y, z) >= 0 and max(x, y, z) < size and state[x, y, z] == empty:
+                    state[x, y, z] = outside
+                    waiting[count, 0], waiting[count, 1], waiting[count, 2] = x, y, z
+                    count += 1
+    for n in range(len(cells)):
+        x, y, z = cells[n, 0], cells[n, 1], cells[n, 2]
+        seen[n] = np.any(state[x : x + 3, y : y + 3, z : z + 3] == outside)
