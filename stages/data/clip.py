@@ -189,7 +189,7 @@ def random_light(rng: Generator, num_frames: int, yaw: float) -> Light:
     direction = np.stack(
         (np.sin(around) * np.cos(above), np.cos(around) * np.cos(above), np.full(num_frames, np.sin(above))), -1
     )
-    strength, ambient = rng.uniform(0.25, 0.75), rng.uniform(0.35, 0.7)
+    strength, ambient = rng.uniform(0.3, 0.75), rng.uniform(0.42, 0.72)
     tint, mood = 1 + rng.uniform(-0.12, 0.12, 3), 1 + rng.uniform(-0.08, 0.08, 3)
     red, green, blue = (float(value) for value in strength * tint)
     sky, ground = ambient * mood, ambient * mood * rng.uniform(0.6, 1.0)

@@ -6,10 +6,12 @@ numba's own parallel loops are not used: its default thread pool aborts the proc
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import torch
+
+T = TypeVar("T")
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,8 +24,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], compiled)
 
 
-def spread(jobs: Iterable[Callable[[], None]]) -> None:
-    """Run the jobs on as many threads as torch computes with; an exception of a job is raised here."""
+def spread(jobs: Iterable[Callable[[], T]]) -> list[T]:
+    """The jobs' results in order, worked out on as many threads as torch uses; a job's exception is raised here."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for future in [pool.submit(job) for job in jobs]:
-            future.result()
+        return [future.result() for future in [pool.submit(job) for job in jobs]]

@@ -29,12 +29,10 @@ def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Float
         cells, -0.5 to 0.5), all weighted by area.
     """
     normals = mesh.normals()
-    frames: list[tuple[Integers, Floats]] = [(np.empty((0, 3), np.int32), np.empty((0, 0), np.float32))] * len(normals)
-
-    def work(t: int) -> None:
-        frames[t] = _voxelize(mesh.vertices[t], mesh.faces, mesh.colors, normals[t], resolution)
-
-    spread(partial(work, t) for t in range(mesh.num_frames))
+    frames: list[tuple[Integers, Floats]] = spread(
+        partial(_voxelize, vertices, mesh.faces, mesh.colors, normal, resolution)
+        for vertices, normal in zip(mesh.vertices, normals, strict=True)
+    )
     sizes = [len(cells) for cells, _ in frames]
     coords = np.zeros((sum(sizes), 5), np.int32)
     coords[:, 1] = np.repeat(np.arange(mesh.num_frames, dtype=np.int32), sizes)
@@ -46,16 +44,13 @@ def visible(coords: Integers, resolution: int) -> NDArray[np.bool_]:
     """Which cells (N,) of `surface_voxels` can be seen from outside, frame by frame.
 
     A cell can be seen if one of its 26 neighbours is empty and joined, through empty cells, to the outside. The others
-    hold only what parts hide in each other: no picture shows it, and a network could do no more than guess it. The bottom of a crease narrower than a cell counts
-    as hidden, too.
+    hold only what parts hide in each other: no picture shows it, and a network could do no more than guess it. The
+    bottom of a crease narrower than a cell counts as hidden, too.
     """
     bounds = np.searchsorted(coords[:, 1], np.arange(coords[-1, 1] + 2)) if len(coords) else np.zeros(1, np.int64)
-    seen = np.empty(len(coords), np.bool_)
-    spread(
-        partial(_look, coords[start:stop, 2:], resolution, seen[start:stop])
-        for start, stop in pairwise(bounds.tolist())
-    )
-    return seen
+    cells = coords[:, 2:]
+    frames = spread(partial(_look, cells[start:stop], resolution) for start, stop in pairwise(bounds.tolist()))
+    return np.concatenate([np.empty(0, np.bool_), *frames])
 
 
 @kernel
@@ -152,8 +147,9 @@ def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[n
 
 
 @kernel
-def _look(cells, resolution, seen):  # type: ignore[no-untyped-def]
-    """Fill seen (n,) for the cells (n, 3) of one frame, by flooding the empty cells from a border around the grid."""
+def _look(cells, resolution):  # type: ignore[no-untyped-def]
+    """Which of the cells (n, 3) of one frame can be seen, by flooding the empty cells from a border around the grid."""
+    seen = np.empty(len(cells), np.bool_)
     empty, full, outside = 0, 1, 2
     size = resolution + 2
     state = np.full((size, size, size), empty, np.uint8)
@@ -178,3 +174,4 @@ def _look(cells, resolution, seen):  # type: ignore[no-untyped-def]
     for n in range(len(cells)):
         x, y, z = cells[n, 0], cells[n, 1], cells[n, 2]
         seen[n] = np.any(state[x : x + 3, y : y + 3, z : z + 3] == outside)
+    return seen
