@@ -1,17 +1,12 @@
-"""The `ss4d` command: parses, calls one function of the pipelines, prints, and maps errors to exit codes."""
+"""The `ss4d` command: parses, calls one function of the pipelines, and prints."""
 
-import logging
-import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
-from cli.console import ConsoleReporter, console
-
-FAILED, DEFECT, INTERRUPTED, TERMINATED = 1, 70, 130, 143
+from cli.console import ConsoleReporter
+from cli.failures import explained
 
 app = typer.Typer(
     name="ss4d",
@@ -99,9 +94,7 @@ def run(
         ss4d run clip.mp4 --from slat
         ss4d run clip.mp4 --config ss4d --device cuda
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    _log_to_console(debug)
-    try:
+    with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
         from pipelines.run import RunOptions, run_clip
 
@@ -119,41 +112,6 @@ def run(
         with ConsoleReporter() as reporter:
             folder = run_clip(options, reporter)
         reporter.results(folder)
-    except KeyboardInterrupt:
-        _leave(
-            INTERRUPTED, "interrupted; finished stages are kept, and the same command goes on where it stopped", debug
-        )
-    except Exception as error:
-        from pipelines.errors import explain
-
-        if sentence := explain(error):
-            _leave(FAILED, sentence, debug)
-        _leave(
-            DEFECT,
-            f"a defect of this program, not of your input: {type(error).__name__}: {error} (--debug shows where)",
-            debug,
-        )
-
-
-def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
-    if debug:
-        console.print_exception()
-    console.print(f"[bold red]ss4d:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(code)
-
-
-def _terminate(*_: object) -> NoReturn:
-    """SIGTERM ends the run the way Ctrl-C does: the staging folder is removed, the server ended."""
-    raise SystemExit(TERMINATED)
-
-
-def _log_to_console(debug: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("      %(message)s"))
-    logger = logging.getLogger("ss4d")
-    logger.addHandler(handler)
-    logger.propagate = False  # Prefect would print the line again
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:

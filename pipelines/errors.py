@@ -22,8 +22,13 @@ READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def explain(error: BaseException) -> str | None:
-    """One sentence for the user: what is wrong and what to do. None when the error is not theirs to mend."""
+def explain(error: BaseException, folder: str = "--out") -> str | None:
+    """One sentence for the user: what is wrong and what to do. None when the error is not theirs to mend.
+
+    Args:
+        error: what ended the command.
+        folder: the argument that says where the command writes.
+    """
     if isinstance(error, USER_ERRORS):
         return str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -31,8 +36,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in FULL:
-            return f"the disk is full{where}: free some space or choose another folder with --out"
+            return f"the disk is full{where}: free some space or choose another folder with {folder}"
         if error.errno in READ_ONLY:
-            return f"the output folder cannot be written{where}: {error.strerror}; choose another with --out"
+            return f"the output folder cannot be written{where}: {error.strerror}; choose another with {folder}"
         return f"{error.strerror}{where}"
     return None

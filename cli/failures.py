@@ -1,0 +1,65 @@
+"""How every command ends when something goes wrong: one sentence on the error stream, and an exit code."""
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.markup import escape
+
+from cli.console import console
+
+FAILED, DEFECT, INTERRUPTED, TERMINATED = 1, 70, 130, 143
+
+
+@contextmanager
+def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[None]:
+    """Turns whatever ends a command early into a sentence and an exit code; sends the program's log to the console.
+
+    Args:
+        debug: show the traceback and the log's details, too.
+        interrupted: what becomes of the work after Ctrl-C, to follow "interrupted; ".
+        folder: the argument that says where the command writes.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    _log_to_console(debug)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, f"interrupted; {interrupted}", debug)
+    except Exception as error:
+        from pipelines.errors import explain  # not at the top: torch takes seconds to import, and --help should not
+
+        if sentence := explain(error, folder):
+            _leave(FAILED, sentence, debug)
+        _leave(
+            DEFECT,
+            f"a defect of this program, not of your input: {type(error).__name__}: {error} (--debug shows where)",
+            debug,
+        )
+
+
+def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
+    if debug:
+        console.print_exception()
+    console.print(f"[bold red]ss4d:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """SIGTERM ends a command the way Ctrl-C does: temporary folders are removed, helping processes ended."""
+    raise SystemExit(TERMINATED)
+
+
+def _log_to_console(debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("      %(message)s"))
+    logger = logging.getLogger("ss4d")
+    logger.addHandler(handler)
+    logger.propagate = False  # Prefect would print the line again
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
