@@ -14,115 +14,13 @@ from typing import Any
 
 import torch
 
+from stages.nn.checkpoint import build_network, save_network
 from stages.nn.occupancy import SparseStructureDecoder
 from stages.ops.backend import TORCH_OPS
-from stages.weights import NETWORKS, save_network
+from stages.training.tiny import PUBLISHED, changed, pipeline
 
 OCCUPIED_SHARE = 0.045  # of 32^3 cells: about 1,500 voxels a frame
 NOTICE = "the bundled model is not trained yet: every stage is real, but the object it makes is noise"
-
-IMAGE_CHANNELS = 192
-NETWORK_ARGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "image_encoder": (
-        "VisionTransformer",
-        {"image_size": 128, "patch_size": 8, "model_channels": IMAGE_CHANNELS, "num_blocks": 3, "num_heads": 6},
-    ),
-    "sparse_structure_flow_model": (
-        "SparseStructureFlow4DModel",
-        {
-            "resolution": 8,
-            "in_channels": 8,
-            "out_channels": 8,
-            "model_channels": 192,
-            "cond_channels": IMAGE_CHANNELS,
-            "num_blocks": 5,
-            "num_heads": 6,
-            "mlp_ratio": 4,
-            "patch_size": 2,
-            "pe_mode": "rope_t",
-            "qk_rms_norm": True,
-            "expand_self_attn": True,
-            "window_size": 16,
-            "share_mod": True,
-        },
-    ),
-    "sparse_structure_decoder": (
-        "SparseStructureDecoder",
-        {
-            "out_channels": 1,
-            "latent_channels": 8,
-            "num_res_blocks": 1,
-            "num_res_blocks_middle": 1,
-            "channels": (48, 32, 16),
-        },
-    ),
-    "slat_flow_model": (
-        "SLatFlow4DModel",
-        {
-            "resolution": 32,
-            "in_channels": 8,
-            "out_channels": 8,
-            "model_channels": 128,
-            "cond_channels": IMAGE_CHANNELS,
-            "num_blocks": 3,
-            "num_heads": 4,
-            "mlp_ratio": 4,
-            "patch_size": 4,
-            "num_io_res_blocks": 2,
-            "io_block_channels": (32, 48),
-            "io_block_channels_t": (128,),
-            "pe_mode": "rope_t",
-            "qk_rms_norm": True,
-            "expand_self_attn": True,
-            "conv_type": "3D_1D",
-            "share_mod": True,
-        },
-    ),
-    "slat_decoder_gs": (
-        "SLatGaussianDecoder",
-        {
-            "resolution": 32,
-            "model_channels": 128,
-            "latent_channels": 8,
-            "num_blocks": 4,
-            "num_heads": 4,
-            "mlp_ratio": 4,
-            "attn_mode": "swin",
-            "window_size": 8,
-            "pe_mode": "rope_t",
-            "expand_self_attn": True,
-            "use_fp16": False,
-            "representation_config": {
-                "lr": {"_xyz": 1.0, "_features_dc": 1.0, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
-                "perturb_offset": True,
-                "voxel_size": 1.5,
-                "num_gaussians": 8,
-                "2d_filter_kernel_size": 0.1,
-                "3d_filter_kernel_size": 0.0009,
-                "scaling_bias": 0.01,
-                "opacity_bias": 0.1,
-                "scaling_activation": "softplus",
-            },
-        },
-    ),
-}
-
-
-def sampler(**params: Any) -> dict[str, Any]:
-    """A sampler as a model folder describes it."""
-    return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}, "params": params}
-
-
-PIPELINE = {
-    "name": "TrellisVideoTo4DPipeline",
-    "args": {
-        "models": {role: f"ckpts/{role}" for role in NETWORK_ARGS if role != "image_encoder"},
-        "sparse_structure_sampler": sampler(steps=12, cfg_strength=3.0, cfg_interval=[0.5, 1.0], rescale_t=3.0),
-        "slat_sampler": sampler(steps=8, cfg_strength=2.0, cfg_interval=[0.5, 1.0], rescale_t=1.0),
-        "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
-        "image_cond_model": "ckpts/image_encoder",
-    },
-}
 
 
 @torch.no_grad()
@@ -150,16 +48,14 @@ def occupy_plausibly(decoder: SparseStructureDecoder, generator: torch.Generator
 def write_model(folder: Path, *, seed: int, changes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, int]:
     """Writes the model folder, with `changes` to the networks' options by role; gives the parameters by role."""
     parameters = {}
-    for role, (name, args) in NETWORK_ARGS.items():
+    for role, (name, args) in changed(PUBLISHED, changes or {}).items():
         torch.manual_seed(seed)
-        kind = NETWORKS[name]
-        typed = kind.args(**{**args, **(changes or {}).get(role, {})})
-        network = kind.build(typed, TORCH_OPS)
+        network = build_network(name, args, TORCH_OPS)
         if isinstance(network, SparseStructureDecoder):
             occupy_plausibly(network, torch.Generator().manual_seed(seed))
-        save_network(folder / "ckpts" / role, name, typed, network, torch.float16)
+        save_network(folder / "ckpts" / role, name, network.args, network, torch.float16)
         parameters[role] = sum(p.numel() for p in network.parameters())
-    (folder / "pipeline.json").write_text(json.dumps(PIPELINE, indent=1) + "\n")
+    (folder / "pipeline.json").write_text(json.dumps(pipeline([0.0] * 8, [1.0] * 8), indent=1) + "\n")
     (folder / "NOTICE.md").write_text(NOTICE + "\n")
     return parameters
 

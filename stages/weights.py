@@ -7,7 +7,7 @@ here goes online: files outside the folder come through the `Resolver` that the 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, TypeVar, get_type_hints, runtime_checkable
@@ -15,21 +15,12 @@ from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, TypeVar, g
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.errors import ModelError
-from stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
-from stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformer, VisionTransformerArgs
-from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
-from stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
-from stages.nn.occupancy import (
-    SparseStructureDecoder,
-    SparseStructureDecoderArgs,
-    SparseStructureEncoder,
-    SparseStructureEncoderArgs,
-)
-from stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
+from stages.nn.checkpoint import NETWORKS
+from stages.nn.image_encoders import DINOV2_VITL14_REG
 from stages.ops.backend import Ops
 from stages.sampler_config import SamplerConfig
 from stages.sampling import LatentNormalization, SamplerParams
@@ -45,35 +36,12 @@ DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
 )
 
 
-@dataclass(frozen=True)
-class NetworkType:
-    """How a published class name becomes a network here."""
-
-    args: type[Any]  # a frozen dataclass: the options it takes
-    build: Callable[[Any, Ops], nn.Module]
-
-
 @runtime_checkable
 class HasTorso(Protocol):
     """A network with transformer blocks, which may run in another precision than the rest."""
 
     def set_torso_dtype(self, dtype: torch.dtype) -> None: ...
 
-
-def _without_ops(module: Callable[[Any], nn.Module]) -> Callable[[Any, Ops], nn.Module]:
-    """A dense network needs no kernels but torch's own."""
-    return lambda args, _: module(args)
-
-
-NETWORKS: Mapping[str, NetworkType] = {
-    "SparseStructureFlow4DModel": NetworkType(SparseStructureFlow4DModelArgs, SparseStructureFlow4DModel),
-    "SparseStructureDecoder": NetworkType(SparseStructureDecoderArgs, _without_ops(SparseStructureDecoder)),
-    "SparseStructureEncoder": NetworkType(SparseStructureEncoderArgs, _without_ops(SparseStructureEncoder)),
-    "SLatFlow4DModel": NetworkType(SLatFlow4DModelArgs, SLatFlow4DModel),
-    "SLatGaussianDecoder": NetworkType(SLatGaussianDecoderArgs, SLatGaussianDecoder),
-    "SLatEncoder": NetworkType(SLatEncoderArgs, SLatEncoder),
-    "VisionTransformer": NetworkType(VisionTransformerArgs, _without_ops(VisionTransformer)),
-}
 
 # The hub's names for DINOv2's tensors, replaced in this order; query, key and value are joined besides.
 DINOV2_HUB_NAMES = (
@@ -292,14 +260,6 @@ def dinov2_from_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             joined = query.replace("attention.attention.query", "attn.qkv")
             renamed[joined] = torch.cat([renamed.pop(part) for part in parts])
     return renamed
-
-
-def save_network(path: Path, name: str, args: Any, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Writes `path`.json and `path`.safetensors in the published format, floating-point tensors as `dtype`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(path.name + ".json").write_text(json.dumps({"name": name, "args": asdict(args)}, indent=1) + "\n")
-    state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in module.state_dict().items()}
-    save_file(state, path.with_name(path.name + ".safetensors"))
 
 
 def _check_tensors(files: NetworkFiles, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

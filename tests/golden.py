@@ -21,6 +21,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the file runs from anywhere
 
 from stages.decoding import DecodingConfig, decode_gaussians
+from stages.nn.checkpoint import NETWORKS
 from stages.nn.gaussian_decoder import RawGaussians, SLatGaussianDecoder
 from stages.ops.backend import TORCH_OPS
 from stages.ops.coords import Sites, SparseTensor
@@ -30,7 +31,7 @@ from stages.segmentation.crop import crop_clip
 from stages.slat import SlatConfig, sample_latents
 from stages.sparse_structure import SparseStructureConfig, sample_structure
 from stages.types import StructuredLatents, Tokens, Voxels
-from stages.weights import NETWORKS, ModelFolder, NetworkFiles, load_network
+from stages.weights import ModelFolder, NetworkFiles, load_network
 
 CPU = torch.device("cpu")
 RAW = ("xyz", "features_dc", "scaling", "rotation", "opacity")

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages.errors import ModelError
+from stages.nn.checkpoint import NETWORKS, save_network
 from stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
 from stages.ops.backend import TORCH_OPS
 from stages.sampling import LatentNormalization, SamplerParams
-from stages.weights import IMAGE_ENCODER, NETWORKS, ModelFolder, NetworkFiles, load_network, read_tensors, save_network
+from stages.weights import IMAGE_ENCODER, ModelFolder, NetworkFiles, load_network, read_tensors
 
 CPU = torch.device("cpu")
 OFFICIAL = json.loads((Path(__file__).parent / "data" / "official_layout.json").read_text())  # of the published model

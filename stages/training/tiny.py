@@ -1,0 +1,150 @@
+"""The tiny model: sizes that two cores can run, of the published networks, and of the encoders that training needs.
+
+Tables hold, by role, the published class name and its options, as a model folder's JSON does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
+
+SIGMA_MIN = 1e-5  # noise left in the data at t = 0
+IMAGE_CHANNELS = 192
+PUBLISHED: Networks = {
+    "image_encoder": (
+        "VisionTransformer",
+        {"image_size": 128, "patch_size": 8, "model_channels": IMAGE_CHANNELS, "num_blocks": 3, "num_heads": 6},
+    ),
+    "sparse_structure_flow_model": (
+        "SparseStructureFlow4DModel",
+        {
+            "resolution": 8,
+            "in_channels": 8,
+            "out_channels": 8,
+            "model_channels": 192,
+            "cond_channels": IMAGE_CHANNELS,
+            "num_blocks": 5,
+            "num_heads": 6,
+            "mlp_ratio": 4,
+            "patch_size": 2,
+            "pe_mode": "rope_t",
+            "qk_rms_norm": True,
+            "expand_self_attn": True,
+            "window_size": 16,
+            "share_mod": True,
+        },
+    ),
+    "sparse_structure_decoder": (
+        "SparseStructureDecoder",
+        {
+            "out_channels": 1,
+            "latent_channels": 8,
+            "num_res_blocks": 1,
+            "num_res_blocks_middle": 1,
+            "channels": (48, 32, 16),
+        },
+    ),
+    "slat_flow_model": (
+        "SLatFlow4DModel",
+        {
+            "resolution": 32,
+            "in_channels": 8,
+            "out_channels": 8,
+            "model_channels": 128,
+            "cond_channels": IMAGE_CHANNELS,
+            "num_blocks": 3,
+            "num_heads": 4,
+            "mlp_ratio": 4,
+            "patch_size": 4,
+            "num_io_res_blocks": 2,
+            "io_block_channels": (32, 48),
+            "io_block_channels_t": (128,),
+            "pe_mode": "rope_t",
+            "qk_rms_norm": True,
+            "expand_self_attn": True,
+            "conv_type": "3D_1D",
+            "share_mod": True,
+        },
+    ),
+    "slat_decoder_gs": (
+        "SLatGaussianDecoder",
+        {
+            "resolution": 32,
+            "model_channels": 128,
+            "latent_channels": 8,
+            "num_blocks": 4,
+            "num_heads": 4,
+            "mlp_ratio": 4,
+            "attn_mode": "swin",
+            "window_size": 8,
+            "pe_mode": "rope_t",
+            "expand_self_attn": True,
+            "use_fp16": False,
+            "representation_config": {
+                "lr": {"_xyz": 1.0, "_features_dc": 1.0, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
+                "perturb_offset": True,
+                "voxel_size": 1.5,
+                "num_gaussians": 8,
+                "2d_filter_kernel_size": 0.1,
+                "3d_filter_kernel_size": 0.0009,
+                "scaling_bias": 0.01,
+                "opacity_bias": 0.1,
+                "scaling_activation": "softplus",
+            },
+        },
+    ),
+}
+
+# What turns data into latents: for training and measuring only, so not part of the model folder's own files.
+ENCODERS: Networks = {
+    "sparse_structure_encoder": (
+        "SparseStructureEncoder",
+        {
+            "in_channels": 1,
+            "latent_channels": 8,
+            "num_res_blocks": 1,
+            "num_res_blocks_middle": 1,
+            "channels": (16, 32, 48),
+        },
+    ),
+    "slat_encoder": (
+        "SLatEncoder",
+        {
+            "resolution": 32,
+            "in_channels": 9,
+            "model_channels": 128,
+            "latent_channels": 8,
+            "num_blocks": 3,
+            "num_heads": 4,
+            "mlp_ratio": 4,
+            "attn_mode": "swin",
+            "window_size": 8,
+            "pe_mode": "rope_t",
+            "expand_self_attn": True,
+        },
+    ),
+}
+
+
+def changed(networks: Networks, changes: Mapping[str, Mapping[str, Any]]) -> Networks:
+    """The table with `changes` to the options by role."""
+    return {role: (name, {**options, **changes.get(role, {})}) for role, (name, options) in networks.items()}
+
+
+def pipeline(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """The content of the tiny model's pipeline.json, for latents of this mean and deviation by channel."""
+    return {
+        "name": "TrellisVideoTo4DPipeline",
+        "args": {
+            "models": {role: f"ckpts/{role}" for role in PUBLISHED if role != "image_encoder"},
+            "sparse_structure_sampler": _sampler(steps=12, cfg_strength=3.0, cfg_interval=[0.5, 1.0], rescale_t=3.0),
+            "slat_sampler": _sampler(steps=8, cfg_strength=2.0, cfg_interval=[0.5, 1.0], rescale_t=1.0),
+            "slat_normalization": {"mean": list(mean), "std": list(std)},
+            "image_cond_model": "ckpts/image_encoder",
+        },
+    }
+
+
+def _sampler(**params: Any) -> dict[str, Any]:
+    """A sampler as a model folder describes it."""
+    return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
