@@ -4,7 +4,7 @@ import errno
 
 import torch
 
-from stages.errors import InputError, ModelError, ValueSpecError
+from stages.errors import InputError, ModelError, TrainingError, ValueSpecError
 from storage.errors import StoreError
 
 
@@ -16,7 +16,7 @@ class EngineError(RuntimeError):
     """The orchestration engine could not be started or lost its server."""
 
 
-USER_ERRORS = (ConfigError, EngineError, InputError, ModelError, StoreError, ValueSpecError)
+USER_ERRORS = (ConfigError, EngineError, InputError, ModelError, StoreError, TrainingError, ValueSpecError)
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -11,3 +11,7 @@ class ModelError(ValueError):
 
 class ValueSpecError(ValueError):
     """A stage's value does not have the declared arrays; the sentence names the array and what was expected."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: its loss stopped being a number."""

@@ -1,0 +1,86 @@
+"""What training must remember to go on exactly where it was: weights, their average, the optimizer, and the step."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.training.files import UNFINISHED, remove_folder, whole_folder
+
+KEPT = 2  # newest checkpoints that stay
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, for each weight
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The moving parts of a training run, as the tensors that the run itself works on.
+
+    Attributes:
+        weights: by name.
+        average: of the weights, by the same names.
+        optimizer: holds the weights in the same order.
+    """
+
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+
+def save_state(folder: Path, step: int, state: State, settings: Mapping[str, Any]) -> None:
+    """Writes the state after `step` steps to a folder of its own in `folder`; only the newest `KEPT` stay."""
+    tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
+    for name, weight in state.weights.items():
+        if weight in state.optimizer.state:  # not so for a weight that no loss has depended on
+            tensors |= {f"{moment}/{name}": state.optimizer.state[weight][moment] for moment in MOMENTS}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_folder(folder / f"{step:08d}") as draft:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors"
+        )
+        (draft / "step.json").write_text(json.dumps({"step": step, "settings": settings}, indent=1))
+    for old in _complete(folder)[:-KEPT]:
+        remove_folder(old)
+
+
+def load_state(folder: Path, state: State, settings: Mapping[str, Any]) -> int:
+    """Brings `state` to the newest checkpoint in `folder`; the number of steps it has seen, 0 without one.
+
+    Raises:
+        InputError: if the checkpoint comes from a run with other settings or networks.
+    """
+    found = _complete(folder)
+    if not found:
+        return 0
+    content = json.loads((found[-1] / "step.json").read_text())
+    if content["settings"] != json.loads(json.dumps(settings)):
+        raise InputError(f"{folder} holds a run with other settings; choose another --out, or delete it to start anew")
+    tensors = load_file(found[-1] / "state.safetensors")
+    if {name.partition("/")[2] for name in tensors} != set(state.weights):
+        raise InputError(f"{folder} holds a run of other networks; choose another --out, or delete it to start anew")
+    with torch.no_grad():
+        for name, weight in state.weights.items():
+            weight.copy_(tensors[f"weights/{name}"])
+            state.average[name].copy_(tensors[f"average/{name}"])
+    saved = state.optimizer.state_dict()
+    saved["state"] = {
+        index: {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS}
+        for index, name in enumerate(state.weights)
+        if f"step/{name}" in tensors
+    }
+    state.optimizer.load_state_dict(saved)
+    step: int = content["step"]
+    return step
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Checkpoints from the oldest to the newest; what was being written when a run was killed is not among them."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(UNFINISHED))

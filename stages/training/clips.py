@@ -1,0 +1,270 @@
+"""Where batches come from: made for each step, made once and kept, or read; each a function of (seed, step) alone.
+
+Axes of a clip are those of `TrainingClip`; a batch is a list of clips of one length.
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import blake2b
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
+from stages.errors import InputError
+from stages.training.files import write_whole
+from stages.types import Progress
+
+METADATA = [f.name for f in fields(TrainingClip) if "spec" not in f.metadata]
+STEPS_AHEAD = 2  # batches that are made or read while the networks are busy
+
+
+class ClipSource(Protocol):
+    """Batches for the steps of a training run."""
+
+    def batch(self, step: int, count: int) -> list[TrainingClip]:
+        """The `count` clips of `step`, the same on every call and in every process."""
+        ...
+
+
+class ClipStore(Protocol):
+    """Clips that lie somewhere, by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> TrainingClip:
+        """The clip with this number, safe to call from several threads."""
+        ...
+
+
+def draw(*key: int | str, below: int) -> int:
+    """A whole number from 0 to `below` - 1 that looks random and depends on `key` alone."""
+    digest = blake2b(json.dumps(key).encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little") % below
+
+
+def step_generator(seed: int, name: str, step: int) -> torch.Generator:
+    """The CPU generator of one step of the objective `name`."""
+    return torch.Generator().manual_seed(draw(seed, name, step, below=2**63))
+
+
+def cut(clip: TrainingClip, start: int, length: int) -> TrainingClip:
+    """Frames `start` to `start + length - 1` of a clip."""
+    if length == clip.num_frames:
+        return clip
+    inside = (clip.coords[:, 1] >= start) & (clip.coords[:, 1] < start + length)
+    return replace(
+        clip,
+        frames=clip.frames[start : start + length],
+        views=clip.views[:, start : start + length],
+        coords=clip.coords[inside] - clip.coords.new_tensor([0, start, 0, 0, 0]),
+        feats=clip.feats[inside],
+    )
+
+
+def pack(clip: TrainingClip) -> bytes:
+    """A clip as the content of a safetensors file."""
+    metadata = {"clip": json.dumps({name: getattr(clip, name) for name in METADATA})}
+    return save({name: getattr(clip, name).contiguous() for name in clip.specs()}, metadata)
+
+
+def read_clip(file: Path) -> TrainingClip:
+    """The clip in a file that `pack` made.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as stream:
+            metadata = json.loads(stream.metadata()["clip"])
+            return TrainingClip(**{name: stream.get_tensor(name) for name in TrainingClip.specs()}, **metadata)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"the clip {file} cannot be read ({error}); delete it, and it is made again") from error
+
+
+class FreshClips:
+    """Makes new clips for every step, ahead of time, in processes that end with this one.
+
+    Args:
+        spec: what to make; its seed is replaced.
+        seed: decides every clip together with the step.
+        workers: processes.
+    """
+
+    def __init__(self, spec: ClipSpec, seed: int, workers: int) -> None:
+        self._spec, self._seed = spec, seed
+        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+        self._made: dict[tuple[int, int], list[Future[bytes]]] = {}
+
+    def batch(self, step: int, count: int) -> list[TrainingClip]:
+        for ahead in range(step, step + STEPS_AHEAD + 1):
+            if (ahead, count) not in self._made:
+                seeds = [draw(self._seed, "clip", ahead, i, below=HELD_OUT_SEED) for i in range(count)]
+                specs = [replace(self._spec, seed=seed) for seed in seeds]
+                self._made[ahead, count] = [self._pool.submit(_make, spec) for spec in specs]
+        clips = [_unpack(future.result()) for future in self._made.pop((step, count))]
+        for old in [key for key in self._made if key[0] <= step]:
+            del self._made[old]
+        return clips
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class StoredClips:
+    """Windows of stored clips: every clip once an epoch, in another order each time.
+
+    Args:
+        store: the clips.
+        seed: decides order and windows.
+        num_frames: length of a window; shorter clips are an error.
+    """
+
+    def __init__(self, store: ClipStore, seed: int, num_frames: int) -> None:
+        if not len(store):
+            raise InputError("there is no clip to train on")
+        self._store, self._seed, self._num_frames = store, seed, num_frames
+        self._threads = ThreadPoolExecutor(8)
+        self._read: dict[tuple[int, int], list[Future[TrainingClip]]] = {}
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def batch(self, step: int, count: int) -> list[TrainingClip]:
+        for ahead in range(step, step + STEPS_AHEAD + 1):
+            if (ahead, count) not in self._read:
+                places = range(ahead * count, (ahead + 1) * count)
+                self._read[ahead, count] = [self._threads.submit(self._clip, self._index(p), p) for p in places]
+        clips = [future.result() for future in self._read.pop((step, count))]
+        for old in [key for key in self._read if key[0] <= step]:
+            del self._read[old]
+        return clips
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _index(self, place: int) -> int:
+        """Which clip comes at `place` of the endless sequence of epochs."""
+        epoch, offset = divmod(place, len(self._store))
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(draw(self._seed, "epoch", epoch, below=2**63))
+            self._order = (epoch, torch.randperm(len(self._store), generator=generator).tolist())
+        return self._order[1][offset]
+
+    def _clip(self, index: int, place: int) -> TrainingClip:
+        clip = self._store.read(index)
+        if clip.num_frames < self._num_frames:
+            raise InputError(
+                f"clip {index} has {clip.num_frames} frames, but {self._num_frames} are trained on at once"
+            )
+        start = draw(self._seed, "window", place, below=clip.num_frames - self._num_frames + 1)
+        return cut(clip, start, self._num_frames)
+
+
+@dataclass(frozen=True)
+class ClipPool:
+    """Clips made once and kept as files in a folder; see `make_pool`."""
+
+    folder: Path
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, index: int) -> TrainingClip:
+        return read_clip(_pool_file(self.folder, index))
+
+
+def make_pool(folder: Path, spec: ClipSpec, seed: int, size: int, workers: int, *, progress: Progress) -> ClipPool:
+    """Makes the `size` clips of `seed` that are not in `folder` yet.
+
+    Args:
+        folder: one for each (spec, seed).
+        spec: what to make; its seed is replaced.
+        seed: decides every clip.
+        size: clips, at least 1.
+        workers: processes; with 1, the work is done here.
+        progress: hears of every clip made.
+
+    Raises:
+        InputError: if the folder holds clips of another kind or seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({**asdict(spec), "seed": seed}, indent=1)
+    label = folder / "pool.json"
+    if not label.exists():
+        write_whole(label, content.encode())
+    if label.read_text() != content:
+        raise InputError(f"{folder} holds clips made in another way; delete it, or choose another folder")
+    jobs = [
+        (replace(spec, seed=draw(seed, "pool", index, below=HELD_OUT_SEED)), _pool_file(folder, index))
+        for index in range(size)
+        if not _pool_file(folder, index).exists()
+    ]
+    for done, _ in enumerate(_run(jobs, workers), start=1):
+        progress(done, len(jobs))
+    return ClipPool(folder, size)
+
+
+def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            yield _keep(*job)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker) as pool:
+        yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
+
+
+def _pool_file(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.safetensors"
+
+
+def _keep(spec: ClipSpec, file: Path) -> Path:
+    write_whole(file, _make(spec), durable=False)
+    return file
+
+
+def _make(spec: ClipSpec) -> bytes:
+    with _one_thread():
+        return pack(make_clip(spec))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Clips are made side by side, so each on a single thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _unpack(content: bytes) -> TrainingClip:
+    # safetensors reads metadata from files alone: its header is a length and that much JSON.
+    length = int.from_bytes(content[:8], "little")
+    metadata: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["clip"])
+    arrays: dict[str, Any] = load(content)
+    return TrainingClip(**arrays, **metadata)
+
+
+def _start_worker() -> None:
+    """Makes a worker end with its parent, however that ends: nobody else would tell it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a worker process"
+    wait([parent.sentinel])
+    os._exit(1)

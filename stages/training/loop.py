@@ -1,0 +1,223 @@
+"""Train whatever an `Objective` holds, step by step, so that a run killed at any instant goes on to the same losses.
+
+Nothing but the step decides a step: its batch, its random numbers, its learning rate. Weights, their average and the
+optimizer come from the newest checkpoint, so there is no other state to lose.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stages.data.clip import TrainingClip
+from stages.errors import TrainingError
+from stages.training.checkpoint import State, load_state, save_state
+from stages.training.clips import ClipSource, step_generator
+from stages.training.ema import Ema
+from stages.training.log import Log, Row, write_curves, write_png
+from stages.training.objective import Objective
+
+Say = Callable[[str], None]  # called with one line for people to read
+
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: in all.
+        batch: clips in each.
+        learning_rate: after the warm-up.
+        warmup: steps in which the learning rate rises from 0.
+        schedule: "cosine" falls to a hundredth at the last step; "constant" stays.
+        weight_decay: of AdamW, on matrices and kernels; biases, norms and gains have none.
+        clip_norm: the gradient is shortened to this norm.
+        ema: decay of the average of the weights that is kept in the end.
+        save_every: steps from one checkpoint to the next.
+        picture_every: steps from one set of pictures to the next.
+        log_every: steps between two looks at the losses: each makes the host wait for the device.
+        seed: decides everything random.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 200
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    save_every: int = 500
+    picture_every: int = 1000
+    log_every: int = 20
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: of the step alone, so that resumed runs follow the same path."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        if self.schedule == "constant":
+            return self.learning_rate * rise
+        done = max(0.0, (step - self.warmup) / max(self.steps - self.warmup, 1))
+        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def decides(self) -> dict[str, object]:
+        """The settings that change what is learnt."""
+        how_often = {"save_every", "picture_every", "log_every"}
+        return {name: value for name, value in asdict(self).items() if name not in how_often}
+
+
+def train(
+    objective: Objective,
+    clips: ClipSource,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    shown: Sequence[TrainingClip],
+    say: Say,
+    deadline: float = math.inf,
+) -> bool:
+    """Trains from the newest checkpoint in `folder` on; in the end the networks hold the average of their weights.
+
+    `folder` gets checkpoints/, log.jsonl, curves.svg and pictures/.
+
+    Args:
+        objective: what to train; its networks must be as they were when the run began.
+        clips: batches by step.
+        settings: the same for the whole run.
+        folder: of this run alone; made if missing.
+        shown: clips to draw pictures of.
+        say: hears how it goes.
+        deadline: `time.monotonic()` after which to stop, with a checkpoint.
+
+    Returns:
+        Whether all steps are done.
+
+    Raises:
+        InputError: if the folder holds another run.
+        TrainingError: if the loss stops being a number.
+    """
+    run = _Run(objective, settings, folder, say)
+    started_at = run.done
+    while run.done < settings.steps and time.monotonic() < deadline:
+        run.step(clips.batch(run.done, settings.batch))
+        last = run.done == settings.steps
+        if last or run.done % settings.log_every == 0:
+            run.report()
+        if last or run.done % settings.picture_every == 0:
+            run.draw(shown)
+        if run.done % settings.save_every == 0 and not last:
+            run.save()
+    if run.done > started_at:
+        run.save()
+    if run.done < settings.steps:
+        return False
+    run.ema.swap()
+    return True
+
+
+class _Run:
+    """A training run between two checkpoints: `done` steps so far."""
+
+    def __init__(self, objective: Objective, settings: TrainSettings, folder: Path, say: Say) -> None:
+        self.objective, self.settings, self.folder, self._say = objective, settings, folder, say
+        self.weights = _weights(objective)
+        self.device = next(iter(self.weights.values())).device
+        self.optimizer = _adamw(self.weights, settings, self.device)
+        self.ema = Ema(self.weights, settings.ema)
+        self._state = State(self.weights, self.ema.average, self.optimizer)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.done = load_state(folder / "checkpoints", self._state, settings.decides())
+        self._log = Log(folder, self.done)
+        self._waiting: list[tuple[int, dict[str, Tensor]]] = []  # measured, but not yet fetched from the device
+        self._since = time.monotonic()
+
+    def step(self, batch: Sequence[TrainingClip]) -> None:
+        """One step of the optimizer."""
+        settings, number = self.settings, self.done
+        generator = step_generator(settings.seed, self.objective.name, number)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            losses = self.objective.loss(batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        norm = nn.utils.clip_grad_norm_(list(self.weights.values()), settings.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.rate(number)
+        self.optimizer.step()
+        self.ema.update(number)
+        self.done += 1
+        measured = {"loss": losses.total.detach(), **losses.parts, "gradient": norm}
+        self._waiting.append((self.done, measured))
+
+    def report(self) -> None:
+        """Writes what was measured since the last time, and says how it goes."""
+        if not self._waiting:
+            return
+        names = list(self._waiting[0][1])
+        values = torch.stack([torch.stack([m[n].float() for n in names]) for _, m in self._waiting]).tolist()
+        now = time.monotonic()
+        pace = len(self._waiting) / (now - self._since)
+        rows: list[Row] = [
+            {"step": number, **dict(zip(names, row, strict=True)), "rate": self.settings.rate(number - 1)}
+            | {"clips_per_second": pace * self.settings.batch}
+            for (number, _), row in zip(self._waiting, values, strict=True)
+        ]
+        self._waiting, self._since = [], now
+        self._log.add(rows)
+        for row in rows:
+            if not math.isfinite(row["loss"]):
+                raise TrainingError(
+                    f"the loss of {self.objective.name} is {row['loss']} at step {row['step']}: lower its learning "
+                    f"rate, or look at the data of that step; delete {self.folder} to begin anew"
+                )
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+        left = (self.settings.steps - self.done) / pace
+        self._say(
+            f"{self.objective.name:<11} {self.done:>6}/{self.settings.steps}  "
+            + "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+            + f"  {pace * self.settings.batch:.1f} clips/s  {left / 60:.1f} min left"
+        )
+
+    def draw(self, shown: Sequence[TrainingClip]) -> None:
+        """Draws curves, and pictures with the average of the weights."""
+        self.report()
+        write_curves(self.folder / "curves.svg", self._log.rows)
+        pictures = self.folder / "pictures"
+        pictures.mkdir(exist_ok=True)
+        with self.ema.applied(), torch.no_grad():
+            for name, picture in self.objective.pictures(shown).items():
+                write_png(pictures / f"{name}-{self.done:06d}.png", picture)
+        self._since = time.monotonic()
+
+    def save(self) -> None:
+        """Writes a checkpoint, and the log up to it."""
+        self.report()
+        save_state(self.folder / "checkpoints", self.done, self._state, self.settings.decides())
+
+
+def _adamw(weights: Mapping[str, Tensor], settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
+    """The optimizer, which numbers the weights in their order: those that decay come first."""
+    decays = [weight for weight in weights.values() if weight.ndim > 1]
+    stays = [weight for weight in weights.values() if weight.ndim <= 1]
+    groups = [
+        {"params": decays, "weight_decay": settings.weight_decay},
+        {"params": stays, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS, fused=device.type == "cuda")
+
+
+def _weights(objective: Objective) -> dict[str, Tensor]:
+    """What the objective trains, by role and name, in the order of the optimizer."""
+    weights = {
+        f"{role}.{name}": weight
+        for role, network in objective.trained().items()
+        for name, weight in network.named_parameters()
+        if weight.requires_grad
+    }
+    return dict(sorted(weights.items(), key=lambda item: item[1].ndim <= 1))
