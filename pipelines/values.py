@@ -13,8 +13,14 @@ from storage.store import Artifact, Writer
 V = TypeVar("V", bound=Value)
 
 
-def write_value(writer: Writer, value: Value) -> None:
-    """Writes each declared array with its axes and meaning beside it."""
+def write_value(writer: Writer, value: Value, *, whole: bool = False) -> None:
+    """Writes each declared array with its axes and meaning beside it.
+
+    Args:
+        writer: of the artifact.
+        value: what to write.
+        whole: each array as one chunk, for what is never read in parts: fewer files, and smaller.
+    """
     for name, spec in value.specs().items():
         tensor: torch.Tensor = getattr(value, name)
         writer.write(
@@ -22,6 +28,7 @@ def write_value(writer: Writer, value: Value) -> None:
             ArrayData(
                 data=tensor.detach().cpu().contiguous().numpy(),
                 dims=spec.axes,
+                chunks=tuple(max(size, 1) for size in tensor.shape) if whole else None,
                 attributes={"meaning": spec.meaning},
             ),
         )

@@ -20,17 +20,25 @@ _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
 
 
 def write_json(path: Path, data: object) -> None:
-    """Writes `data` at `path` so that at any instant, power failures included, the old or the new file is there whole.
+    """Writes `data` at `path` as `write_bytes` does.
 
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
         TypeError, ValueError: if `data` is not JSON, NaN included.
     """
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file so that at any instant, power failures included, the old or the new one is there whole.
+
+    Raises:
+        OSError: if it cannot be written; `path` is then as it was.
+    """
     temporary = _temporary(path)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -19,6 +19,7 @@ from stages.errors import InputError
 from stages.ops.geometry import FRONT_YAW, orbit_camera
 from stages.types import Camera, Value, array
 
+REVISION = 1  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
