@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.stages import STAGES
 from pipelines.values import read_value
 from stages.ops.geometry import FRONT_YAW, orbit_camera
 from stages.ops.rasterize import rasterize
@@ -54,7 +53,7 @@ def resized(images: list[Picture]) -> Picture:
 def main(run: Path, picture: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     store = ArtifactStore(run.parent.parent / "store")
-    refs = {name: ArtifactRef(name, record["stages"][name]["key"]) for name in STAGES}
+    refs = {name: ArtifactRef(name, stage["key"]) for name, stage in record["stages"].items()}
     clip = read_value(Clip, store.open(refs["segmentation"]))
     voxels = read_value(Voxels, store.open(refs["sparse_structure"]))
     gaussians = read_value(GaussianClip, store.open(refs["decoding"]))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +13,7 @@ from pipelines.errors import ConfigError
 from stages.conditioning import ConditioningConfig
 from stages.decoding import DecodingConfig
 from stages.export.asset import ExportConfig
+from stages.inflation import InflationConfig
 from stages.segmentation.segment import SegmentationConfig
 from stages.slat import SlatConfig
 from stages.sparse_structure import SparseStructureConfig
@@ -37,7 +38,7 @@ class RunConfig(BaseModel):
     conditioning: ConditioningConfig = ConditioningConfig()
     sparse_structure: SparseStructureConfig = SparseStructureConfig()
     slat: SlatConfig = SlatConfig()
-    decoding: DecodingConfig = DecodingConfig()
+    decoding: DecodingConfig | InflationConfig = Field(default=DecodingConfig(), discriminator="method")
     export: ExportConfig = ExportConfig()
 
 
@@ -107,17 +108,32 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _sentence(problem: Any) -> str:
     """One pydantic problem as a sentence that names the key, the value and what is allowed."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key, section = _resolve(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown configuration key {key!r}; allowed here: {', '.join(_allowed(problem['loc'][:-1]))}"
+        return f"unknown configuration key {key!r}; allowed here: {', '.join(sorted(section.model_fields))}"
     if problem["type"] == "missing":
         return f"configuration key {key!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
     return f"configuration key {key!r}: {message[:1].lower()}{message[1:]}; got {problem['input']!r}"
 
 
-def _allowed(sections: Sequence[str | int]) -> list[str]:
-    model: Any = RunConfig
-    for section in sections:
-        model = model.model_fields[section].annotation
-    return sorted(model.model_fields)
+def _resolve(location: Sequence[str | int]) -> tuple[str, type[BaseModel]]:
+    """The key at a pydantic location, and the section it stands in; where methods share a section, the chosen one's."""
+    section: type[BaseModel] = RunConfig
+    key: list[str] = []
+    choices: dict[str, type[BaseModel]] = {}
+    for part in map(str, location):
+        if part in choices:  # not a key: pydantic's way to say which method was chosen
+            section, choices = choices[part], {}
+            continue
+        key.append(part)
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part != location[-1]:
+            section = annotation
+        choices = {kind.model_fields["method"].default: kind for kind in _section_types(annotation)}
+    return ".".join(key), section
+
+
+def _section_types(annotation: Any) -> list[type[BaseModel]]:
+    """The sections in a union of them; none for anything else."""
+    return [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.stages import STAGES, Stage
+from pipelines.stages import Stage, stages_of
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore
 
@@ -70,15 +70,16 @@ def make_plan(
     Raises:
         ConfigError: there is no stage called `from_stage`.
     """
-    if from_stage is not None and from_stage not in STAGES:
-        raise ConfigError(f"there is no stage {from_stage!r}; choose one of {', '.join(STAGES)}")
+    stages = stages_of(recipes.config)
+    if from_stage is not None and from_stage not in stages:
+        raise ConfigError(f"there is no stage {from_stage!r} in this run; choose one of {', '.join(stages)}")
     refs: dict[str, ArtifactRef] = {}
     made: dict[str, dict[str, Any]] = {}
-    for name, stage in STAGES.items():
+    for name, stage in stages.items():
         made[name] = recipes.of(stage, refs)
         refs[name] = ArtifactRef(name, artifact_key(made[name]))
 
-    order = list(STAGES)
+    order = list(stages)
     forced = set(order[order.index(from_stage) :]) if from_stage else set()
     steps: list[Step] = []
     needed = {order[-1]}
@@ -93,7 +94,7 @@ def make_plan(
         else:
             action, reason = SKIP, "not stored, and not needed: what comes after it is"
         if action == RUN:
-            needed.update(STAGES[name].inputs)
+            needed.update(stages[name].inputs)
         steps.append(Step(name, refs[name], made[name], action, reason, replace=name in forced))
     return steps[::-1]
 
@@ -143,8 +144,9 @@ class Job:
 def jobs_of(steps: list[Step], config: RunConfig, source: Path, seed: int, device: str, store: Path) -> list[Job]:
     """The jobs of the steps that are not skipped, in order."""
     refs = {step.stage: step.ref for step in steps}
+    stages = stages_of(config)
     return [
-        Job(step, {name: refs[name] for name in STAGES[step.stage].inputs}, config, source, seed, device, store)
+        Job(step, {name: refs[name] for name in stages[step.stage].inputs}, config, source, seed, device, store)
         for step in steps
         if step.action != SKIP
     ]

@@ -16,7 +16,7 @@ from pipelines.errors import ConfigError
 from pipelines.networks import Model, open_model, resolve_device
 from pipelines.plan import REUSE, RUN, SKIP, Job, Recipes, Step, jobs_of, make_plan
 from pipelines.record import machine, previous_recipes, read_record, versions, write_record
-from pipelines.stages import STAGES
+from pipelines.stages import stages_of
 from pipelines.tasks import Outcome, run_job
 from stages.video_io import input_digest
 from storage.files import link_or_copy
@@ -99,7 +99,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     folder = options.out / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     store = ArtifactStore(options.out / "store")
-    fingerprints = {role: model.fingerprint(role) for stage in STAGES.values() for role in stage.roles}
+    fingerprints = {role: model.fingerprint(role) for stage in stages_of(config).values() for role in stage.roles}
     recipes = Recipes(config, source_digest, options.seed, fingerprints)
     steps = make_plan(recipes, store, from_stage=options.from_stage, previous=previous_recipes(folder))
 
@@ -137,7 +137,8 @@ def _compute(
         reporter.stage_finished(outcome)
 
     def prepare() -> None:
-        roles = [role for job in jobs if job.step.action == RUN for role in STAGES[job.step.stage].roles]
+        stages = stages_of(config)
+        roles = [role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles]
         for role in roles:
             model.network(role)
 

@@ -1,4 +1,4 @@
-"""The stages of video-to-4D as one table: what each takes, gives, depends on, and the function that does it."""
+"""The stages of video-to-4D as one table: what each takes, gives and depends on, and the function that does it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import torch
 from pipelines.config import RunConfig
 from pipelines.networks import Model
 from stages.conditioning import encode_images
-from stages.decoding import decode_gaussians
+from stages.decoding import DecodingConfig, decode_gaussians
 from stages.export.asset import export_asset
+from stages.inflation import InflationConfig, inflate
 from stages.segmentation.segment import segment
 from stages.slat import sample_latents
 from stages.sparse_structure import sample_structure
@@ -52,18 +53,18 @@ class Work:
         return torch.Generator().manual_seed(self.seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage; `revision` rises whenever the same recipe would give another result, so that old ones are left."""
+    """One way to do one stage; `revision` rises whenever the same recipe would give another result."""
 
     name: str
     implementation: str
-    revision: int
+    revision: int = 1
     sections: tuple[str, ...]  # configuration sections that decide its result
-    inputs: tuple[str, ...]  # stages whose values it takes
-    output: type[Value] | None  # None: files
-    roles: tuple[str, ...]  # networks it runs, as the model folder names them
-    seeded: bool
+    inputs: tuple[str, ...] = ()  # stages whose values it takes
+    output: type[Value] | None = None  # None: files
+    roles: tuple[str, ...] = ()  # networks it runs, as the model folder names them
+    seeded: bool = False
     run: Callable[[Work], Any]
 
 
@@ -99,7 +100,15 @@ def _slat(work: Work) -> StructuredLatents:
 def _decoding(work: Work) -> GaussianClip:
     decoder = work.model.network("slat_decoder_gs")
     latents = work.input("slat", StructuredLatents)
-    return decode_gaussians(work.config.decoding, decoder, latents, progress=work.progress)
+    config = work.config.decoding
+    assert isinstance(config, DecodingConfig)
+    return decode_gaussians(config, decoder, latents, progress=work.progress)
+
+
+def _inflation(work: Work) -> GaussianClip:
+    config = work.config.decoding
+    assert isinstance(config, InflationConfig)
+    return inflate(config, work.input("segmentation", Clip), progress=work.progress)
 
 
 def _export(work: Work) -> None:
@@ -110,46 +119,76 @@ def _export(work: Work) -> None:
     )
 
 
-STAGES: Mapping[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("segmentation", "auto", 1, ("input", "segmentation"), (), Clip, (), False, _segmentation),
-        Stage(
-            "conditioning",
-            "dinov2",
-            1,
-            ("conditioning",),
-            ("segmentation",),
-            Tokens,
-            ("image_cond_model",),
-            False,
-            _conditioning,
-        ),
-        Stage(
-            "sparse_structure",
-            "flow",
-            1,
-            ("sparse_structure",),
-            ("conditioning",),
-            Voxels,
-            ("sparse_structure_flow_model", "sparse_structure_decoder"),
-            True,
-            _sparse_structure,
-        ),
-        Stage(
-            "slat",
-            "flow",
-            1,
-            ("slat",),
-            ("conditioning", "sparse_structure"),
-            StructuredLatents,
-            ("slat_flow_model",),
-            True,
-            _slat,
-        ),
-        Stage(
-            "decoding", "gaussians", 1, ("decoding",), ("slat",), GaussianClip, ("slat_decoder_gs",), False, _decoding
-        ),
-        Stage("export", "asset", 1, ("export",), ("decoding", "segmentation"), None, (), False, _export),
-    )
-}
+IMPLEMENTATIONS = (
+    Stage(
+        name="segmentation",
+        implementation="segment",
+        sections=("input", "segmentation"),
+        output=Clip,
+        run=_segmentation,
+    ),
+    Stage(
+        name="conditioning",
+        implementation="dinov2",
+        sections=("conditioning",),
+        inputs=("segmentation",),
+        output=Tokens,
+        roles=("image_cond_model",),
+        run=_conditioning,
+    ),
+    Stage(
+        name="sparse_structure",
+        implementation="flow",
+        sections=("sparse_structure",),
+        inputs=("conditioning",),
+        output=Voxels,
+        roles=("sparse_structure_flow_model", "sparse_structure_decoder"),
+        seeded=True,
+        run=_sparse_structure,
+    ),
+    Stage(
+        name="slat",
+        implementation="flow",
+        sections=("slat",),
+        inputs=("conditioning", "sparse_structure"),
+        output=StructuredLatents,
+        roles=("slat_flow_model",),
+        seeded=True,
+        run=_slat,
+    ),
+    Stage(
+        name="decoding",
+        implementation="gaussians",
+        sections=("decoding",),
+        inputs=("slat",),
+        output=GaussianClip,
+        roles=("slat_decoder_gs",),
+        run=_decoding,
+    ),
+    Stage(
+        name="decoding",
+        implementation="inflation",
+        sections=("decoding",),
+        inputs=("segmentation",),
+        output=GaussianClip,
+        run=_inflation,
+    ),
+    Stage(
+        name="export",
+        implementation="asset",
+        sections=("export",),
+        inputs=("decoding", "segmentation"),
+        run=_export,
+    ),
+)
+
+
+def stages_of(config: RunConfig) -> dict[str, Stage]:
+    """The stages a run of `config` goes through, by name and in order: those that the last one needs."""
+    wanted = {"decoding": config.decoding.method}
+    chosen = {s.name: s for s in IMPLEMENTATIONS if wanted.get(s.name, s.implementation) == s.implementation}
+    needed = {"export"}
+    for name in reversed(chosen):
+        if name in needed:
+            needed.update(chosen[name].inputs)
+    return {name: stage for name, stage in chosen.items() if name in needed}

@@ -6,9 +6,10 @@ from pipelines.meter import Meter
 from pipelines.networks import open_model
 from pipelines.plan import Job
 from pipelines.record import versions
-from pipelines.stages import STAGES, Work
+from pipelines.stages import Stage, Work, stages_of
 from pipelines.values import read_value, scalars, write_value
 from stages.types import Progress, Value
+from storage.refs import ArtifactRef
 from storage.store import ArtifactStore
 
 
@@ -32,13 +33,14 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     if store.contains(job.step.ref) and not job.step.replace:
         attributes = store.open(job.step.ref).attributes
         return Outcome(True, attributes["seconds"], attributes["peak_memory"], attributes["peak_device_memory"])
-    stage = STAGES[job.step.stage]
+    stages = stages_of(job.config)
+    stage = stages[job.step.stage]
     model = open_model(job.config, job.device)
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
         work = Work(
             config=job.config,
             source=job.source,
-            inputs={name: _read(store, job, name) for name in job.inputs},
+            inputs={name: _read(store, ref, stages[name]) for name, ref in job.inputs.items()},
             model=model,
             seed=job.seed,
             folder=writer.folder,
@@ -63,7 +65,6 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory)
 
 
-def _read(store: ArtifactStore, job: Job, stage: str) -> Value:
-    kind = STAGES[stage].output
-    assert kind is not None
-    return read_value(kind, store.open(job.inputs[stage]))
+def _read(store: ArtifactStore, ref: ArtifactRef, stage: Stage) -> Value:
+    assert stage.output is not None
+    return read_value(stage.output, store.open(ref))

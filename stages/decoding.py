@@ -1,7 +1,9 @@
 """Structured latents to Gaussians: what each occupied cell looks like (specification, section 8)."""
 
+from typing import Literal
+
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from stages.errors import ModelError
@@ -11,9 +13,11 @@ from stages.types import GaussianClip, Progress, StructuredLatents, silent
 
 
 class DecodingConfig(BaseModel):
-    """Nothing to choose: the decoder's own options say how latents become Gaussians."""
+    """Latents to Gaussians; the decoder's own options say how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    method: Literal["gaussians"] = Field(default="gaussians", description="by the Gaussian decoder")
 
 
 def decode_gaussians(

@@ -9,10 +9,11 @@ import pytest
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
 from pipelines.plan import REUSE, RUN, SKIP, Recipes, Step, make_plan
-from pipelines.stages import STAGES
+from pipelines.stages import stages_of
 from storage.codec import ArrayData
 from storage.store import ArtifactStore
 
+STAGES = stages_of(load_config("tiny"))
 WEIGHTS = {role: "0" * 64 for stage in STAGES.values() for role in stage.roles}
 ORDER = list(STAGES)
 

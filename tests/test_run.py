@@ -12,11 +12,10 @@ import av
 import psutil
 import pytest
 
-from pipelines.stages import STAGES
 from tests.conftest import draw_frames, record, save_frames
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ORDER = list(STAGES)
+ORDER = ["segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"]
 
 
 def states(out: Path, name: str = "disc") -> dict[str, str]:
