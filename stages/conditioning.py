@@ -3,9 +3,8 @@
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
-from torch.nn import functional
 
-from stages.nn.image_encoders import VisionTransformer
+from stages.nn.image_encoders import VisionTransformer, fit_images
 from stages.types import Clip, Progress, Tokens, silent
 
 FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
@@ -37,7 +36,4 @@ def encode_images(
 
 def encoder_images(frames: Tensor, size: int) -> Tensor:
     """Frames (t, s, s, 3) uint8 as (t, 3, `size`, `size`) float32 in 0 to 1; not resampled if s is `size`."""
-    images = frames.permute(0, 3, 1, 2).float() / 255
-    if images.shape[-1] == size:
-        return images
-    return functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return fit_images(frames.permute(0, 3, 1, 2).float() / 255, size)

@@ -150,5 +150,12 @@ class VisionTransformer(nn.Module):
         return layer_norm(x.float(), FINAL_EPS)
 
 
+def fit_images(images: Tensor, size: int) -> Tensor:
+    """Images (t, 3, s, s) in 0 to 1 as (t, 3, `size`, `size`); not resampled if s is `size`."""
+    if images.shape[-1] == size:
+        return images
+    return functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
 def _learned(*shape: int) -> nn.Parameter:
     return nn.Parameter(0.02 * torch.randn(shape))

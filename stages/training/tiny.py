@@ -4,11 +4,16 @@ Tables hold, by role, the published class name and its options, as a model folde
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+
+from stages.sampling import SamplerParams
 
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 SIGMA_MIN = 1e-5  # noise left in the data at t = 0
+STRUCTURE_SAMPLER = SamplerParams(steps=12, cfg_strength=3.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
+SLAT_SAMPLER = SamplerParams(steps=8, cfg_strength=2.0, cfg_interval=(0.5, 1.0), rescale_t=1.0)
 IMAGE_CHANNELS = 192
 PUBLISHED: Networks = {
     "image_encoder": (
@@ -137,14 +142,14 @@ def pipeline(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
         "name": "TrellisVideoTo4DPipeline",
         "args": {
             "models": {role: f"ckpts/{role}" for role in PUBLISHED if role != "image_encoder"},
-            "sparse_structure_sampler": _sampler(steps=12, cfg_strength=3.0, cfg_interval=[0.5, 1.0], rescale_t=3.0),
-            "slat_sampler": _sampler(steps=8, cfg_strength=2.0, cfg_interval=[0.5, 1.0], rescale_t=1.0),
+            "sparse_structure_sampler": _sampler(STRUCTURE_SAMPLER),
+            "slat_sampler": _sampler(SLAT_SAMPLER),
             "slat_normalization": {"mean": list(mean), "std": list(std)},
             "image_cond_model": "ckpts/image_encoder",
         },
     }
 
 
-def _sampler(**params: Any) -> dict[str, Any]:
+def _sampler(params: SamplerParams) -> dict[str, Any]:
     """A sampler as a model folder describes it."""
-    return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
+    return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": asdict(params)}

@@ -1,0 +1,43 @@
+"""Several clips as the networks take them: stacked grids, or sparse rows (b, t, x, y, z) with b the clip's place."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from stages.data.clip import TrainingClip
+from stages.training.clips import cut
+
+
+def window(clips: Sequence[TrainingClip], generator: Generator, least: int, multiple: int) -> list[TrainingClip]:
+    """Random windows of the clips, all of one random length.
+
+    Args:
+        clips: of one length.
+        generator: on the CPU.
+        least: frames, where the clips have as many.
+        multiple: of which the length is one.
+    """
+    most = clips[0].num_frames // multiple
+    fewest = min(-(-least // multiple), most)
+    length = multiple * int(torch.randint(fewest, most + 1, (), generator=generator))
+    starts = [int(torch.randint(clip.num_frames - length + 1, (), generator=generator)) for clip in clips]
+    return [cut(clip, start, length) for clip, start in zip(clips, starts, strict=True)]
+
+
+def batch_coords(clips: Sequence[TrainingClip]) -> Tensor:
+    """The clips' voxels (n, 5) int32, sorted."""
+    return torch.cat([clip.coords + clip.coords.new_tensor([b, 0, 0, 0, 0]) for b, clip in enumerate(clips)])
+
+
+def batch_feats(clips: Sequence[TrainingClip]) -> Tensor:
+    """The features (n, 9) of those voxels."""
+    return torch.cat([clip.feats for clip in clips])
+
+
+def occupancy_grids(clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
+    """Occupancy (b, t, r, r, r) float32, 0 or 1, of clips of one length."""
+    size = clips[0].resolution
+    grids = torch.zeros(len(clips), clips[0].num_frames, size, size, size, device=device)
+    grids[batch_coords(clips).to(device).long().unbind(1)] = 1
+    return grids

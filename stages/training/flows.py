@@ -1,0 +1,241 @@
+"""The two flows' objectives: rectified flow on occupancy latents and on structured latents of whole clips.
+
+x_t = (1 - t) x_0 + (sigma_min + (1 - sigma_min) t) eps, and the network learns v = (1 - sigma_min) eps - x_0, with one
+t for each clip. Axes: b clip, t frame, s pixel, l image token, c channel; sparse rows are (b, t, x, y, z).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from stages.data.clip import TrainingClip
+from stages.nn.gaussian_decoder import SLatGaussianDecoder
+from stages.nn.image_encoders import VisionTransformer, fit_images
+from stages.nn.latent_encoder import SLatEncoder
+from stages.nn.latent_flow import SLatFlow4DModel
+from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from stages.nn.structure_flow import SparseStructureFlow4DModel
+from stages.ops.coords import Sites, SparseTensor
+from stages.ops.geometry import FRONT_YAW, orbit_camera
+from stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample
+from stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
+from stages.training.clips import cut
+from stages.training.objective import Losses
+from stages.training.occlusion import occlude
+from stages.training.show import beside, picture, voxel_picture
+from stages.training.splat import Views, splat
+from stages.training.tiny import SIGMA_MIN
+
+TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
+DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
+LEAST_FRAMES = 4
+PICTURE_SIZE = 128
+PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
+
+
+Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> velocity
+
+
+class StructureFlow:
+    """Trains the flow of occupancy latents together with the image encoder.
+
+    Args:
+        flow: to train.
+        image_encoder: to train.
+        encoder: gives the latents; its scale must be folded in.
+        decoder: for pictures.
+        sampler: for pictures.
+    """
+
+    name = "structure"
+
+    def __init__(
+        self,
+        flow: SparseStructureFlow4DModel,
+        image_encoder: VisionTransformer,
+        encoder: SparseStructureEncoder,
+        decoder: SparseStructureDecoder,
+        sampler: SamplerParams,
+    ) -> None:
+        self.flow, self.image_encoder, self._sampler = flow, image_encoder, sampler
+        self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {"sparse_structure_flow_model": self.flow, "image_encoder": self.image_encoder}
+
+    def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
+        device = self.flow.pos_emb.device
+        clips = window(clips, generator, LEAST_FRAMES, 1)
+        cond = dropped(image_tokens(self.image_encoder, clips, device, generator), generator)
+        data = self.latents(clips, device)
+        noise = torch.randn(data.shape, generator=generator).to(device)
+        t = random_times(len(clips), generator).to(device)
+        x, v = bridge(data, noise, t[:, None, None, None, None, None])
+        predicted = self.flow(x, frame_times(t, data.shape[1]), cond)
+        loss = functional.mse_loss(predicted.float(), v)
+        return Losses(loss, {})
+
+    @torch.no_grad()
+    def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
+        """Occupancy latents (b, t, c, r, r, r), in float32 whatever the precision around."""
+        grids = occupancy_grids(clips, device)
+        with torch.autocast(device.type, enabled=False):
+            mean: Tensor = self._encoder(grids.flatten(0, 1)[:, None])[0]
+        return mean.view(*grids.shape[:2], *mean.shape[1:])
+
+    @torch.no_grad()
+    def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
+        """Input, then true and sampled voxels of the middle frame from the front, then from the side."""
+        device = self.flow.pos_emb.device
+        rows = []
+        for number, clip in enumerate(clips):
+            middle = clip.num_frames // 2
+            cond = image_tokens(self.image_encoder, [clip], device)
+            truth = occupancy_grids([clip], device)[0, middle] > 0.5
+            noise = torch.randn(self.latents([clip], device).shape, generator=Generator().manual_seed(number))
+            latent = sampled(self.flow, noise.to(device), cond, self._sampler)
+            guess = self._decoder(latent[0, middle][None])[0, 0] > 0
+            sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, guess)]
+            rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *sides]))
+        return {"voxels": torch.cat(rows)}
+
+
+class LatentsFlow:
+    """Trains the flow of structured latents on the true voxels; the image encoder stays as it is.
+
+    Args:
+        flow: to train.
+        image_encoder: as trained with the other flow.
+        encoder: gives the latents.
+        normalization: of the latents.
+        decoder: for pictures.
+        sampler: for pictures.
+    """
+
+    name = "latents"
+
+    def __init__(
+        self,
+        flow: SLatFlow4DModel,
+        image_encoder: VisionTransformer,
+        encoder: SLatEncoder,
+        normalization: LatentNormalization,
+        decoder: SLatGaussianDecoder,
+        sampler: SamplerParams,
+    ) -> None:
+        self.flow, self._sampler = flow, sampler
+        self._image_encoder = image_encoder.eval().requires_grad_(False)
+        self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
+        self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {"slat_flow_model": self.flow}
+
+    def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
+        device = self.flow.out_layer.weight.device
+        clips = window(clips, generator, LEAST_FRAMES, self.flow.frame_multiple)
+        with torch.no_grad():
+            cond = dropped(image_tokens(self._image_encoder, clips, device, generator), generator)
+        sites, data = self.latents(clips, device)
+        noise = torch.randn(data.shape, generator=generator).to(device)
+        t = random_times(len(clips), generator).to(device)
+        x, v = bridge(data, noise, t[sites.coords[:, 0].long(), None])
+        predicted = self.flow(SparseTensor(sites, x), frame_times(t, cond.shape[1]), cond)
+        return Losses(functional.mse_loss(predicted.feats.float(), v), {})
+
+    @torch.no_grad()
+    def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> tuple[Sites, Tensor]:
+        """Voxels, and their normalised latents (n, c) in float32 whatever the precision around."""
+        sites = Sites(batch_coords(clips).to(device))
+        with torch.autocast(device.type, enabled=False):
+            mean, _ = self._encoder(SparseTensor(sites, batch_feats(clips).to(device)))
+        return sites, (mean - self._mean.to(device)) / self._std.to(device)
+
+    @torch.no_grad()
+    def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
+        """Input, then the object decoded from true and from sampled latents, from the front, then from the side."""
+        device = self.flow.out_layer.weight.device
+        rows = []
+        for number, whole in enumerate(clips):
+            clip = cut(whole, 0, whole.num_frames // self.flow.frame_multiple * self.flow.frame_multiple)
+            middle = clip.num_frames // 2
+            cond = image_tokens(self._image_encoder, [clip], device)
+            sites, data = self.latents([clip], device)
+            noise = torch.randn(data.shape, generator=Generator().manual_seed(number)).to(device)
+            guess = sampled(_OnSites(self.flow, sites), noise, cond, self._sampler)
+            truth, made = (self._draw(sites, latents, clip.num_frames, middle) for latents in (data, guess))
+            pairs = [side for pair in zip(truth, made, strict=True) for side in pair]
+            rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *pairs]))
+        return {"objects": torch.cat(rows)}
+
+    def _draw(self, sites: Sites, latents: Tensor, num_frames: int, frame: int) -> list[Tensor]:
+        """Pictures of one frame from the front and from the side, over white."""
+        device, count = latents.device, self._decoder.representation.num_gaussians
+        x = SparseTensor(sites, latents * self._std.to(device) + self._mean.to(device))
+        gaussians = self._decoder.activate(self._decoder.split(self._decoder(x), sites.coords))
+        sizes = torch.bincount(sites.coords[:, 1], minlength=num_frames) * count
+        cameras = [orbit_camera(yaw, 15, size=PICTURE_SIZE) for yaw in PICTURE_YAWS]
+        views = Views(
+            frames=torch.full((len(cameras),), frame, device=device),
+            world_to_camera=torch.tensor([camera.world_to_camera for camera in cameras], device=device),
+            focals=torch.tensor([camera.focal for camera in cameras], device=device),
+            backgrounds=torch.ones(len(cameras), 3, device=device),
+            size=PICTURE_SIZE,
+        )
+        rgb, _ = splat(gaussians, functional.pad(sizes.cumsum(0), (1, 0)), views)
+        return list((rgb.clamp(0, 1) * 255).round().byte().cpu())
+
+
+class _OnSites:
+    """The flow of structured latents as a function of rows on given voxels."""
+
+    def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
+        self._flow, self._sites = flow, sites
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond)
+        return velocity.feats
+
+
+def bridge(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy x at flow time `t`, which broadcasts, and the velocity there."""
+    return (1 - t) * data + (SIGMA_MIN + (1 - SIGMA_MIN) * t) * noise, (1 - SIGMA_MIN) * noise - data
+
+
+def random_times(count: int, generator: Generator) -> Tensor:
+    """Flow times (count) in 0 to 1, their logit normal."""
+    return torch.sigmoid(TIME_MEAN + TIME_STD * torch.randn(count, generator=generator))
+
+
+def frame_times(t: Tensor, num_frames: int) -> Tensor:
+    """Flow times (b) as the networks take them: (b, t), x 1000."""
+    return (1000 * t)[:, None].expand(-1, num_frames)
+
+
+def dropped(cond: Tensor, generator: Generator) -> Tensor:
+    """Tokens (b, t, l, c), those of some clips all zero."""
+    kept = torch.rand(len(cond), generator=generator) >= DROPPED
+    return cond * kept.to(cond.device, cond.dtype)[:, None, None, None]
+
+
+def image_tokens(
+    encoder: VisionTransformer, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None = None
+) -> Tensor:
+    """Image tokens (b, t, l, c) of the clips' input views over black, partly hidden if there is a `generator`."""
+    frames = torch.stack([clip.frames for clip in clips]).to(device).float() / 255
+    if generator is not None:
+        frames = occlude(frames, generator)
+    images = (frames[..., :3] * frames[..., 3:]).permute(0, 1, 4, 2, 3).flatten(0, 1)
+    tokens: Tensor = encoder(fit_images(images, encoder.args.image_size))
+    return tokens.view(*frames.shape[:2], *tokens.shape[1:])
+
+
+def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams) -> Tensor:
+    """What `noise` flows to under `cond` (1, t, l, c)."""
+
+    def velocity(condition: Tensor) -> Velocity:
+        return lambda x, t: flow(x, network_time(t, cond.shape[1], cond.device), condition)
+
+    return sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, sampler)
