@@ -16,7 +16,20 @@ class EngineError(RuntimeError):
     """The orchestration engine could not be started or lost its server."""
 
 
-USER_ERRORS = (ConfigError, EngineError, InputError, ModelError, StoreError, TrainingError, ValueSpecError)
+class WorkerError(RuntimeError):
+    """A helping process died, which is nearly always the system's answer to too little memory."""
+
+
+USER_ERRORS = (
+    ConfigError,
+    EngineError,
+    InputError,
+    ModelError,
+    StoreError,
+    TrainingError,
+    ValueSpecError,
+    WorkerError,
+)
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -147,7 +147,7 @@ async def _others_done() -> None:
 
 def _codecs(array: ArrayData) -> list[BloscCodec | ZstdCodec | Crc32cCodec]:
     # Shuffled bits make coordinates many times smaller, but of real numbers and of pictures they hide what repeats:
-    # rendered views and the features of a surface take half as much again. Of features, level 1 leaves 15 % more than 3.
+    # rendered views and features of a surface take half as much again. Of features, level 1 leaves 15 % more than 3.
     if array.data.dtype.kind == "f" or array.data.dtype == np.uint8 or "logical_dtype" in array.attributes:
         return [ZstdCodec(level=3), Crc32cCodec()]
     return [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()]

@@ -1,0 +1,78 @@
+"""Do many jobs in processes of their own, so that Ctrl-C, a kill or one that dies leaves nothing running."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import numba
+import torch
+
+from pipelines.errors import WorkerError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def results(function: Callable[[J], R], jobs: Sequence[J], workers: int | None) -> Iterator[R]:
+    """What `function` gives for each job, in the order in which the processes finish them.
+
+    Left early, such as by Ctrl-C, it waits for the jobs that have begun and drops the others.
+
+    Args:
+        function: of a module, or a `partial` of one; a new process must be able to import it.
+        jobs: what to call it with.
+        workers: processes, each on one thread; None for one a processor.
+
+    Raises:
+        WorkerError: if a process died.
+    """
+    if not jobs:
+        return
+    count = min(workers or num_processors(), len(jobs))
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare)
+    try:
+        for future in as_completed(_submitted(pool, function, jobs)):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process died, most likely for lack of memory: take fewer with --workers; what is done is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def num_processors() -> int:
+    """How many processors this process may use; a container may have fewer than its host."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _submitted(pool: ProcessPoolExecutor, function: Callable[[J], R], jobs: Sequence[J]) -> list[Future[R]]:
+    """Hands the jobs out, which starts the processes: with Ctrl-C held back, which they inherit for their lifetime.
+
+    Only this process then answers it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return [pool.submit(function, job) for job in jobs]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare() -> None:
+    """What a new process does first."""
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a child
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    """Ends this process when its parent is gone, also by kill -9: a pool's workers would wait for ever."""
+    parent.join()
+    os._exit(1)
