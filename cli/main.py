@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli import data
 from cli.console import ConsoleReporter
 from cli.failures import explained
 
@@ -18,6 +19,8 @@ app = typer.Typer(
 
 Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 )
+
+app.add_typer(data.app)
 
 
 @app.callback()

@@ -165,8 +165,8 @@ def update_manifest(folder: Path, rows: Iterable[Row], without: Iterable[str] = 
             store.remove(ArtifactRef(STAGE, key))
 
 
-def check_records(folder: Path, *, remove: bool = False, progress: Progress = silent) -> dict[str, str]:
-    """Reads every clip; the ids of those that cannot be used, and why. `remove` deletes them."""
+def check_records(folder: Path, *, remove: bool = False, progress: Progress = silent) -> tuple[int, dict[str, str]]:
+    """Reads every clip: how many there are, and why some, by id, cannot be used. `remove` deletes those."""
     records = open_records(folder)
     bad: dict[str, str] = {}
     for index, row in enumerate(records.rows):
@@ -180,7 +180,7 @@ def check_records(folder: Path, *, remove: bool = False, progress: Progress = si
         for row in records.rows:
             if row.id in bad:
                 record_store(folder).remove(_ref(row))
-    return bad
+    return len(records), bad
 
 
 def families(rows: Iterable[Row]) -> Mapping[str, Counter[str]]:

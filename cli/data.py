@@ -1,0 +1,190 @@
+"""`ss4d data`: make training clips, import assets as such, and look at what a folder holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cli.console import console
+from cli.failures import FAILED, explained
+
+if TYPE_CHECKING:
+    from pipelines.filming import Outcome
+    from stages.types import Progress as Report
+
+app = typer.Typer(
+    name="data",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Makes, imports, lists and checks training clips.",
+)
+
+KEPT = "finished clips are kept, and the same command goes on where it stopped"
+HELD_OUT = "From 2147483648 on, clips are held out for evaluation; every smaller seed is to train on."
+
+Frames = Annotated[int, typer.Option("--frames", help="Frames in a clip, at 12 a second.")]
+Size = Annotated[int, typer.Option("--size", help="Side of the input frames and of the other views in pixels.")]
+Views = Annotated[int, typer.Option("--views", help="Cameras around the object, besides the input's.")]
+Resolution = Annotated[int, typer.Option("--resolution", help="Cells of the voxel grid along each axis.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one for each processor.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")]
+
+
+@app.command(no_args_is_help=True)
+def make(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the clips go; made if missing.")],
+    clips: Annotated[int, typer.Option("--clips", help="How many.")],
+    seed: Annotated[int, typer.Option("--seed", help=f"Of the first clip; the next has the next. {HELD_OUT}")],
+    frames: Frames = 16,
+    size: Size = 128,
+    views: Views = 8,
+    resolution: Resolution = 32,
+    families: Annotated[
+        str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turns; by default all.")
+    ] = "",
+    workers: Workers = None,
+    debug: Debug = False,
+) -> None:
+    """Makes clips of procedural objects, with ground truth.
+
+    Equal seeds and sizes give equal clips. Clips that are in DIR already are not made again, so the same command goes
+    on after an interruption, and asking for more adds to them.
+
+    Example:
+        ss4d data make clips --clips 2000 --seed 0
+    """
+    with explained(debug, KEPT, "the argument DIR"):
+        from pipelines.filming import Sizes, make_records
+
+        with _bar("clips") as progress:
+            outcome = make_records(
+                folder,
+                num_clips=clips,
+                seed=seed,
+                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution),
+                families=[name.strip() for name in families.split(",") if name.strip()],
+                workers=workers,
+                progress=progress,
+            )
+        _report(outcome, folder)
+        if outcome.failed:
+            raise typer.Exit(FAILED)
+
+
+@app.command("import", no_args_is_help=True)
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MESH...",
+            help="Animated .glb or .gltf files, or folders with such files at any depth.",
+            readable=False,  # what is wrong with one is said in its row
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the clips go; made if missing.")],
+    seed: Annotated[int, typer.Option("--seed", help=f"Decides cameras and light, with the mesh. {HELD_OUT}")] = 0,
+    frames: Frames = 16,
+    size: Size = 128,
+    views: Views = 8,
+    resolution: Resolution = 32,
+    workers: Workers = None,
+    debug: Debug = False,
+) -> None:
+    """Makes the same kind of clips of your own animated objects.
+
+    A file that cannot be used is left out: the manifest gives the reason, and the end of the output the number. The
+    exit code is 1 only if no file at all could be used.
+
+    Example:
+        ss4d data import assets/ fox.glb --out clips
+    """
+    with explained(debug, KEPT):
+        from pipelines.filming import Sizes, import_records
+
+        with _bar("files") as progress:
+            outcome = import_records(
+                out,
+                sources,
+                seed=seed,
+                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution),
+                workers=workers,
+                progress=progress,
+            )
+        _report(outcome, out)
+        if len(outcome.failed) == len(outcome.rows):
+            _say("None of the files could be used.")
+            raise typer.Exit(FAILED)
+
+
+@app.command("list", no_args_is_help=True)
+def list_(folder: Folder, debug: Debug = False) -> None:
+    """Prints how many clips of which kind DIR holds, and what could not be imported."""
+    with explained(debug, "nothing was changed"):
+        from pipelines.records import families, read_manifest
+
+        rows = read_manifest(folder)
+        table = Table("family", "train", "held out", "failed")
+        for family, counts in families(rows).items():
+            table.add_row(family, *(str(counts[kind]) for kind in ("train", "held_out", "failed")))
+        console.print(table)
+        held = [row for row in rows if row.error is None]
+        if held:
+            one = held[0]
+            _say(
+                f"{len(held)} clips of {one.frames} frames and {one.views} views at {one.size} pixels, grid "
+                f"{one.resolution}, {sum(row.voxels for row in held) / sum(row.frames for row in held):,.0f} voxels a "
+                f"frame, made in {sum(row.seconds for row in held):,.0f} s of one processor."
+            )
+        for row in rows:
+            if row.error is not None:
+                _say(f"failed: {row.id}: {row.error}")
+
+
+@app.command(no_args_is_help=True)
+def check(
+    folder: Folder,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete what cannot be used; the command that made it makes it again.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any."""
+    with explained(debug, "nothing was changed", "the argument DIR"):
+        from pipelines.records import check_records
+
+        with _bar("clips") as progress:
+            num_clips, bad = check_records(folder, remove=remove, progress=progress)
+        for name, reason in bad.items():
+            _say(f"bad: {name}: {reason}")
+        ending = " The others are deleted." if remove and bad else ""
+        _say(f"{num_clips - len(bad)} of {num_clips} clips are whole.{ending}")
+        if bad:
+            raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator["Report"]:
+    """A bar with the time left, where there is someone to watch it."""
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(unit, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _report(outcome: "Outcome", folder: Path) -> None:
+    """Says what there is now, and at what rate it was made."""
+    num_good = len(outcome.rows) - len(outcome.failed)
+    rate = f", {outcome.num_made / outcome.seconds:.1f} a second" if outcome.num_made else ""
+    _say(
+        f"{num_good} of {len(outcome.rows)} clips are in {folder}: {outcome.num_made} made in {outcome.seconds:.0f} s"
+        f"{rate}, {num_good - outcome.num_made} there already, {len(outcome.failed)} failed."
+    )
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
