@@ -17,9 +17,11 @@ import torch
 from stages.nn.checkpoint import build_network, save_network
 from stages.nn.occupancy import SparseStructureDecoder
 from stages.ops.backend import TORCH_OPS
+from stages.sampling import LatentNormalization
 from stages.training.tiny import PUBLISHED, changed, pipeline
 
 OCCUPIED_SHARE = 0.045  # of 32^3 cells: about 1,500 voxels a frame
+UNIT = LatentNormalization(mean=(0.0,) * 8, std=(1.0,) * 8)
 NOTICE = "the bundled model is not trained yet: every stage is real, but the object it makes is noise"
 
 
@@ -55,7 +57,7 @@ def write_model(folder: Path, *, seed: int, changes: Mapping[str, Mapping[str, A
             occupy_plausibly(network, torch.Generator().manual_seed(seed))
         save_network(folder / "ckpts" / role, name, network.args, network, torch.float16)
         parameters[role] = sum(p.numel() for p in network.parameters())
-    (folder / "pipeline.json").write_text(json.dumps(pipeline([0.0] * 8, [1.0] * 8), indent=1) + "\n")
+    (folder / "pipeline.json").write_text(json.dumps(pipeline(UNIT), indent=1) + "\n")
     (folder / "NOTICE.md").write_text(NOTICE + "\n")
     return parameters
 

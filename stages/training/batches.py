@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from stages.data.clip import TrainingClip
+from stages.errors import InputError
 from stages.training.clips import cut
 
 
@@ -13,12 +14,18 @@ def window(clips: Sequence[TrainingClip], generator: Generator, least: int, mult
     """Random windows of the clips, all of one random length.
 
     Args:
-        clips: of one length.
+        clips: of any lengths.
         generator: on the CPU.
         least: frames, where the clips have as many.
         multiple: of which the length is one.
+
+    Raises:
+        InputError: if a clip is shorter than that.
     """
-    most = clips[0].num_frames // multiple
+    shortest = min(clip.num_frames for clip in clips)
+    most = shortest // multiple
+    if not most:
+        raise InputError(f"the flow merges {multiple} frames, but a clip has only {shortest}; train on longer clips")
     fewest = min(-(-least // multiple), most)
     length = multiple * int(torch.randint(fewest, most + 1, (), generator=generator))
     starts = [int(torch.randint(clip.num_frames - length + 1, (), generator=generator)) for clip in clips]

@@ -92,6 +92,11 @@ def read_clip(file: Path) -> TrainingClip:
         raise InputError(f"the clip {file} cannot be read ({error}); delete it, and it is made again") from error
 
 
+def available_workers() -> int:
+    """As many processes as this one may use cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class FreshClips:
     """Makes new clips for every step, ahead of time, in processes that end with this one.
 
@@ -128,7 +133,7 @@ class StoredClips:
     Args:
         store: the clips.
         seed: decides order and windows.
-        num_frames: length of a window; shorter clips are an error.
+        num_frames: length of a window; shorter clips are taken whole.
     """
 
     def __init__(self, store: ClipStore, seed: int, num_frames: int) -> None:
@@ -163,12 +168,8 @@ class StoredClips:
 
     def _clip(self, index: int, place: int) -> TrainingClip:
         clip = self._store.read(index)
-        if clip.num_frames < self._num_frames:
-            raise InputError(
-                f"clip {index} has {clip.num_frames} frames, but {self._num_frames} are trained on at once"
-            )
-        start = draw(self._seed, "window", place, below=clip.num_frames - self._num_frames + 1)
-        return cut(clip, start, self._num_frames)
+        length = min(self._num_frames, clip.num_frames)
+        return cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from stages.training.objective import Losses
 from stages.training.occlusion import occlude
 from stages.training.show import beside, picture, voxel_picture
 from stages.training.splat import Views, splat
-from stages.training.tiny import SIGMA_MIN
+from stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
@@ -43,10 +43,10 @@ class StructureFlow:
 
     Args:
         flow: to train.
-        image_encoder: to train.
+        image_encoder: to train, too, if `learn_images`.
         encoder: gives the latents; its scale must be folded in.
         decoder: for pictures.
-        sampler: for pictures.
+        learn_images: whether the image encoder moves.
     """
 
     name = "structure"
@@ -57,13 +57,15 @@ class StructureFlow:
         image_encoder: VisionTransformer,
         encoder: SparseStructureEncoder,
         decoder: SparseStructureDecoder,
-        sampler: SamplerParams,
+        *,
+        learn_images: bool,
     ) -> None:
-        self.flow, self.image_encoder, self._sampler = flow, image_encoder, sampler
+        self.flow, self.image_encoder = flow, image_encoder.requires_grad_(learn_images)
         self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"sparse_structure_flow_model": self.flow, "image_encoder": self.image_encoder}
+        learnt = next(self.image_encoder.parameters()).requires_grad
+        return {"sparse_structure_flow_model": self.flow, **({"image_encoder": self.image_encoder} if learnt else {})}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
@@ -95,7 +97,7 @@ class StructureFlow:
             cond = image_tokens(self.image_encoder, [clip], device)
             truth = occupancy_grids([clip], device)[0, middle] > 0.5
             noise = torch.randn(self.latents([clip], device).shape, generator=Generator().manual_seed(number))
-            latent = sampled(self.flow, noise.to(device), cond, self._sampler)
+            latent = sampled(self.flow, noise.to(device), cond, STRUCTURE_SAMPLER)
             guess = self._decoder(latent[0, middle][None])[0, 0] > 0
             sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, guess)]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *sides]))
@@ -111,7 +113,6 @@ class LatentsFlow:
         encoder: gives the latents.
         normalization: of the latents.
         decoder: for pictures.
-        sampler: for pictures.
     """
 
     name = "latents"
@@ -123,9 +124,8 @@ class LatentsFlow:
         encoder: SLatEncoder,
         normalization: LatentNormalization,
         decoder: SLatGaussianDecoder,
-        sampler: SamplerParams,
     ) -> None:
-        self.flow, self._sampler = flow, sampler
+        self.flow = flow
         self._image_encoder = image_encoder.eval().requires_grad_(False)
         self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
         self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
@@ -164,7 +164,7 @@ class LatentsFlow:
             cond = image_tokens(self._image_encoder, [clip], device)
             sites, data = self.latents([clip], device)
             noise = torch.randn(data.shape, generator=Generator().manual_seed(number)).to(device)
-            guess = sampled(_OnSites(self.flow, sites), noise, cond, self._sampler)
+            guess = sampled(_OnSites(self.flow, sites), noise, cond, SLAT_SAMPLER)
             truth, made = (self._draw(sites, latents, clip.num_frames, middle) for latents in (data, guess))
             pairs = [side for pair in zip(truth, made, strict=True) for side in pair]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *pairs]))

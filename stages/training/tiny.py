@@ -3,11 +3,11 @@
 Tables hold, by role, the published class name and its options, as a model folder's JSON does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from stages.sampling import SamplerParams
+from stages.sampling import LatentNormalization, SamplerParams
 
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 
@@ -136,15 +136,19 @@ def changed(networks: Networks, changes: Mapping[str, Mapping[str, Any]]) -> Net
     return {role: (name, {**options, **changes.get(role, {})}) for role, (name, options) in networks.items()}
 
 
-def pipeline(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """The content of the tiny model's pipeline.json, for latents of this mean and deviation by channel."""
+def pipeline(
+    normalization: LatentNormalization,
+    structure_sampler: SamplerParams = STRUCTURE_SAMPLER,
+    slat_sampler: SamplerParams = SLAT_SAMPLER,
+) -> dict[str, Any]:
+    """The content of the pipeline.json of a model whose networks lie in ckpts/."""
     return {
         "name": "TrellisVideoTo4DPipeline",
         "args": {
             "models": {role: f"ckpts/{role}" for role in PUBLISHED if role != "image_encoder"},
-            "sparse_structure_sampler": _sampler(STRUCTURE_SAMPLER),
-            "slat_sampler": _sampler(SLAT_SAMPLER),
-            "slat_normalization": {"mean": list(mean), "std": list(std)},
+            "sparse_structure_sampler": _sampler(structure_sampler),
+            "slat_sampler": _sampler(slat_sampler),
+            "slat_normalization": {key: list(value) for key, value in asdict(normalization).items()},
             "image_cond_model": "ckpts/image_encoder",
         },
     }

@@ -1,0 +1,59 @@
+"""Trains a model on clips it makes itself, with nothing but torch, numpy, numba and safetensors.
+
+`ss4d train` does the same and more: it takes records from a data folder, and models from the hub to start from.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from stages.errors import InputError, ModelError, TrainingError
+from stages.ops.backend import TORCH_OPS
+from stages.training.clips import available_workers
+from stages.training.folder import read_start
+from stages.training.recipe import RECIPES, STEPS
+from stages.training.run import Training, run_training
+
+
+def main() -> int:
+    """Parses, trains, and says what went wrong in one sentence; the exit code is 0 also when the time was up."""
+    parser = argparse.ArgumentParser(prog="python -m stages.training", description=__doc__)
+    parser.add_argument("recipe", choices=list(RECIPES))
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="becomes a model folder")
+    parser.add_argument("--only", choices=STEPS, help="do this step alone")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="a model folder to go on from")
+    parser.add_argument(
+        "--lora", type=int, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
+    )
+    parser.add_argument("--fresh", action="store_true", help="make new clips for every step, instead of a pool")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    device = "cuda" if given.device == "auto" and torch.cuda.is_available() else given.device.replace("auto", "cpu")
+    try:
+        training = Training(
+            recipe=RECIPES[given.recipe],
+            out=given.out,
+            device=torch.device(device),
+            seed=given.seed,
+            only=given.only,
+            deadline=time.monotonic() + 60 * given.minutes,
+            start=None if given.init is None else read_start(given.init, TORCH_OPS),
+            lora=given.lora,
+            fresh=given.fresh,
+            workers=available_workers(),
+        )
+        run_training(training, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201  a command's output
+    except (InputError, ModelError, TrainingError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

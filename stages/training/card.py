@@ -1,0 +1,83 @@
+"""The card of a trained model: what it is, what it saw, for how long and where; Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.training.log import Row
+from stages.training.recipe import Recipe
+
+HIDDEN = {"step", "rate", "gradient", "clips_per_second"}
+LAST = 100  # rows that the last measures are averaged over
+
+TEXT = """# Model card: {name}
+
+Turns the frames of a video of one object into one set of 3D Gaussians for each frame, with the networks of SS4D (a 4D
+generator of two stages) at the sizes of the recipe `{name}`. {origin}
+
+## Data
+
+{data}
+
+## Training
+
+Seed {seed}, on {machine}. Weights are the exponential moving average of those of the steps.
+
+| step | steps | batch | learning rate | time | last measures |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+The last measures are means over the last {last} steps of training, on training clips: not what new clips would give.
+`ss4d eval` measures that.
+
+## Limits
+
+{limits}
+"""
+MADE = """Procedural animated objects, made by this package with ground truth: {clips}.
+Seeds from 2^31 on are held out."""
+LIMITS = """The model has seen procedural objects alone: simple bodies with plain colours and patterns, filmed from about
+the front and cut out cleanly. Real videos are another world to it. The grid is coarse, so parts
+finer than a thirtieth of the object are lost, and colours do not depend on the view."""
+
+
+def model_card(
+    recipe: Recipe, logs: Mapping[str, Sequence[Row]], settings: Mapping[str, Any], seed: int, machine: str
+) -> str:
+    """The card.
+
+    Args:
+        recipe: that was followed.
+        logs: of the steps that trained, by step.
+        settings: what else decided the training.
+        seed: where random numbers began.
+        machine: on which it ended.
+    """
+    records, start, lora = settings["records"], settings["start"], settings["lora"]
+    if records:
+        data = f"{records} clips of a data folder."
+    elif settings["fresh"]:
+        data = MADE.format(clips="new clips for every step, none seen twice")
+    else:
+        pools = {plan.pool for plan in recipe.plans.values()}
+        counts = [f"{p.size} clips of {p.num_frames} frames" for p in sorted(pools, key=lambda p: -p.num_frames)]
+        data = MADE.format(clips=" and ".join(counts))
+    how = "all weights" if lora is None else f"adapters of rank {lora} on the flows, merged"
+    return TEXT.format(
+        name=recipe.name,
+        origin=f"It goes on from the model {start} ({how})." if start else "It was trained from random weights.",
+        data=data,
+        seed=seed,
+        machine=machine,
+        rows="\n".join(_row(recipe, step, rows) for step, rows in logs.items() if rows),
+        last=LAST,
+        limits=LIMITS if not records and not start else "What the data do not show, the model has not learnt.",
+    )
+
+
+def _row(recipe: Recipe, step: str, rows: Sequence[Row]) -> str:
+    settings = recipe.plans[step].settings
+    minutes = sum(settings.batch / row["clips_per_second"] for row in rows) / 60
+    last = rows[-LAST:]
+    measures = [f"{name} {sum(r[name] for r in last) / len(last):.4g}" for name in last[-1] if name not in HIDDEN]
+    cells = (step, len(rows), settings.batch, settings.learning_rate, f"{minutes:.1f} min", ", ".join(measures))
+    return f"| {' | '.join(map(str, cells))} |"

@@ -1,0 +1,53 @@
+"""Random weights to train from, a function of the seed and the network's role alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.nn.checkpoint import build_network
+from stages.nn.embed import TimestepEmbedder
+from stages.nn.latent_flow import SLatFlow4DModel
+from stages.nn.resample import ResidualBlock
+from stages.nn.structure_flow import SparseStructureFlow4DModel
+from stages.ops.backend import Ops
+from stages.training.clips import draw
+
+
+def fresh_network(role: str, name: str, options: Mapping[str, Any], ops: Ops, seed: int) -> nn.Module:
+    """A new network for `role`, on the CPU.
+
+    Raises:
+        ModelError: naming an option that cannot be honoured.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw(seed, "weights", role, below=2**63))
+        network = build_network(name, options, ops)
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        if isinstance(network, SparseStructureFlow4DModel | SLatFlow4DModel):
+            _silence(network)
+    return network
+
+
+@torch.no_grad()
+def _silence(flow: SparseStructureFlow4DModel | SLatFlow4DModel) -> None:
+    """Lets a flow begin with a velocity of 0 and blocks that pass their rows on: nothing to unlearn."""
+    for name, module in flow.named_modules():
+        if name.endswith("adaLN_modulation") and isinstance(module, nn.Sequential):
+            _zero(module[-1])
+        elif isinstance(module, ResidualBlock):
+            _zero(module.conv2.conv)
+        elif isinstance(module, TimestepEmbedder):
+            for parameter in module.parameters():
+                if parameter.ndim > 1:
+                    nn.init.normal_(parameter, std=0.02)
+    _zero(flow.out_layer)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -1,0 +1,110 @@
+"""How a model is trained: its networks, and for each step how long, how fast, and on what clips."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stages.training.loop import TrainSettings
+from stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
+
+STEPS = ("occupancy", "appearance", "statistics", "structure", "latents")  # in their order
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolPlan:
+    """Clips that are made once, kept, and drawn from.
+
+    Attributes:
+        size: clips.
+        num_frames: of each.
+        num_views: cameras besides the input's.
+        view_size: side of their pictures in pixels.
+    """
+
+    size: int
+    num_frames: int
+    num_views: int = 1
+    view_size: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """One step of training.
+
+    Attributes:
+        pool: where its clips come from; records are used in its place where there are some.
+        settings: of the loop.
+    """
+
+    pool: PoolPlan
+    settings: TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one model is trained.
+
+    Attributes:
+        name: as the command knows it.
+        networks: by role, encoders included.
+        plans: by step, but for the statistics, which are no training.
+        measured: batches of `structure` that the statistics are taken over.
+    """
+
+    name: str
+    networks: Networks
+    plans: Mapping[str, StepPlan]
+    measured: int
+
+
+MOTION = PoolPlan(size=4096, num_frames=24)
+LOOKS = PoolPlan(size=3072, num_frames=8, num_views=6, view_size=128)
+TINY = Recipe(
+    name="tiny",
+    networks={**PUBLISHED, **ENCODERS},
+    plans={
+        "occupancy": StepPlan(pool=MOTION, settings=TrainSettings(steps=5000, batch=16, learning_rate=1e-3)),
+        "appearance": StepPlan(pool=LOOKS, settings=TrainSettings(steps=4000, batch=6, learning_rate=5e-4)),
+        "structure": StepPlan(pool=MOTION, settings=TrainSettings(steps=9000, batch=16, learning_rate=4e-4)),
+        "latents": StepPlan(pool=MOTION, settings=TrainSettings(steps=4000, batch=8, learning_rate=4e-4)),
+    },
+    measured=16,
+)
+
+# Networks on a grid of 8 cells, which learn nothing worth seeing: to try a machine in seconds.
+_SMALL: dict[str, dict[str, Any]] = {
+    "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
+    "sparse_structure_flow_model": {
+        "model_channels": 32,
+        "cond_channels": 24,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "resolution": 4,
+    },
+    "sparse_structure_decoder": {"channels": (16, 8)},
+    "sparse_structure_encoder": {"channels": (8, 16)},
+    "slat_flow_model": {
+        "resolution": 8,
+        "model_channels": 24,
+        "cond_channels": 24,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "patch_size": 2,
+        "io_block_channels": (16,),
+        "io_block_channels_t": (24,),
+    },
+    "slat_decoder_gs": {"resolution": 8, "model_channels": 24, "num_blocks": 2, "num_heads": 2},
+    "slat_encoder": {"resolution": 8, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
+}
+_FEW = PoolPlan(size=4, num_frames=4, num_views=2, view_size=16)
+_BRIEFLY = TrainSettings(
+    steps=6, batch=2, learning_rate=1e-3, warmup=2, save_every=2, picture_every=6, log_every=2, ema=0.5
+)
+SMOKE = Recipe(
+    name="smoke",
+    networks=changed(TINY.networks, _SMALL),
+    plans={step: StepPlan(pool=_FEW, settings=_BRIEFLY) for step in STEPS if step != "statistics"},
+    measured=2,
+)
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (TINY, SMOKE)}
