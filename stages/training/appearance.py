@@ -1,0 +1,236 @@
+"""The `appearance` objective: voxels of a few frames through encoder and decoder to Gaussians, held to pictures.
+
+Axes: b clip, f frame chosen (of all clips, one after the other), n voxel, k picture, p pixel along one side.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from stages.data.clip import TrainingClip
+from stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
+from stages.nn.latent_encoder import SLatEncoder
+from stages.ops.coords import Sites, SparseTensor
+from stages.ops.rasterize import ScreenFilter
+from stages.training import losses
+from stages.training.batches import batch_coords, batch_feats
+from stages.training.clips import cut
+from stages.training.objective import Losses
+from stages.training.show import beside
+from stages.training.splat import Views, splat
+
+START_SCALE = 0.5  # of a Gaussian, in cells
+START_LOGVAR = -4.0
+QUIET = 0.1  # factor on the weights of the decoder's last layer before training
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceSettings:
+    """What a step looks at, and what each term of the loss weighs; the absolute difference of colours weighs 1.
+
+    The weights are TRELLIS's; that of `volume` is for products in cells (see `losses.volume`).
+
+    Attributes:
+        num_frames: consecutive frames of each clip, at most; the decoder's attention windows span frames.
+        num_views: pictures of each frame, from views chosen at random.
+        ssim: of 1 - SSIM.
+        kl: of the KL divergence; tiny, as latents are normalised before the flow anyway.
+        transparency: of the opacity regulariser.
+        volume: of the volume regulariser.
+    """
+
+    num_frames: int = 4
+    num_views: int = 2
+    ssim: float = 0.2
+    kl: float = 1e-6
+    transparency: float = 1e-3
+    volume: float = 0.04
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is encoded, and pictures of it.
+
+    Attributes:
+        sites: voxels (b, t, x, y, z).
+        feats: (n, 9) of the voxels.
+        sizes: (f) how many voxels each frame has.
+        views: k pictures.
+        targets: (k, p, p, 4) straight RGBA, 0 to 1.
+    """
+
+    sites: Sites
+    feats: Tensor
+    sizes: Tensor
+    views: Views
+    targets: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Some frames of a clip that begin at frame `start` of it, and views (f, v) of each to look at."""
+
+    clip: TrainingClip
+    start: int
+    views: Tensor
+
+    @property
+    def frames(self) -> Tensor:
+        """The frame that each picture shows."""
+        return torch.arange(len(self.views)).repeat_interleave(self.views.shape[1])
+
+    @property
+    def seen(self) -> Tensor:
+        """The view that each picture shows."""
+        return self.views.flatten()
+
+
+class AppearanceAutoencoder:
+    """Trains the encoder of structured latents and the decoder to Gaussians.
+
+    Args:
+        encoder: to train.
+        decoder: to train; `start` makes a new one ready.
+        settings: weights and amounts.
+    """
+
+    name = "appearance"
+
+    def __init__(
+        self,
+        encoder: SLatEncoder,
+        decoder: SLatGaussianDecoder,
+        settings: AppearanceSettings = AppearanceSettings(),
+    ) -> None:
+        self.encoder, self.decoder, self.settings = encoder, decoder, settings
+        self.screen_filter = ScreenFilter(decoder.representation.screen_filter, compensate=True)
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {"slat_encoder": self.encoder, "slat_decoder_gs": self.decoder}
+
+    def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
+        settings, resolution = self.settings, self.decoder.args.resolution
+        choices = [self._choose(clip, generator) for clip in clips]
+        scene = self._scene(choices, backgrounds(sum(choice.views.numel() for choice in choices), generator))
+        mean, logvar = self._encode(scene)
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        gaussians = self._decode(scene, losses.sample(mean, logvar, noise))
+        images, _ = self._draw(scene, gaussians)
+        targets = over(scene.targets, scene.views.backgrounds)
+        parts = {
+            "l1": losses.l1(images, targets),
+            "dssim": 1 - losses.ssim(images, targets).mean(),
+            "kl": losses.gaussian_kl(mean, logvar),
+            "transparency": losses.transparency(gaussians.opacities),
+            "volume": losses.volume(gaussians.scales, resolution),
+        }
+        weights = (1.0, settings.ssim, settings.kl, settings.transparency, settings.volume)
+        total = torch.stack([weight * part for weight, part in zip(weights, parts.values(), strict=True)]).sum()
+        parts["psnr"] = losses.psnr(images, targets).mean()
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    @torch.no_grad()
+    def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
+        """Each clip's middle frame from two opposite views: the target beside the rendering."""
+        rows = []
+        for clip in clips:
+            count = min(self.settings.num_frames, clip.num_frames)
+            start = (clip.num_frames - count) // 2
+            views = torch.tensor([0, len(clip.views) // 2])
+            scene = self._scene(
+                [Choice(cut(clip, start, count), start, views.expand(count, 2))], torch.ones(2 * count, 3)
+            )
+            images, _ = self._draw(scene, self._decode(scene, self._encode(scene)[0]))
+            pairs = torch.stack([over(scene.targets, scene.views.backgrounds), images], dim=1)
+            middle = pairs[2 * (count // 2) :][:2].flatten(0, 1)  # of two views
+            rows.append(beside(list((middle.clamp(0, 1) * 255).round().byte().cpu())))
+        return {"objects": torch.cat(rows)}
+
+    def _choose(self, clip: TrainingClip, generator: Generator) -> Choice:
+        """A window of a clip, and for each of its frames other views chosen at random."""
+        count = min(self.settings.num_frames, clip.num_frames)
+        start = int(torch.randint(clip.num_frames - count + 1, (), generator=generator))
+        order = torch.rand(count, len(clip.views), generator=generator).argsort(dim=1)
+        return Choice(cut(clip, start, count), start, order[:, : self.settings.num_views])
+
+    def _scene(self, choices: Sequence[Choice], colors: Tensor) -> Scene:
+        """The choices' voxels and pictures over plain `colors` (k, 3), on the networks' device."""
+        device = self.decoder.out_layer.weight.device
+        clips = [choice.clip for choice in choices]
+        # Frames keep their place in the whole clip, so that windows of attention are cut wherever they can be.
+        places = torch.tensor([[0, choice.start, 0, 0, 0] for choice in choices], dtype=torch.int32)
+        coords = batch_coords(clips)
+        coords += places[coords[:, 0].long()]
+        firsts = torch.tensor([0, *(clip.num_frames for clip in clips)]).cumsum(0)
+        sizes = torch.cat([torch.bincount(clip.coords[:, 1], minlength=clip.num_frames) for clip in clips])
+        return Scene(
+            sites=Sites(coords.to(device)),
+            feats=batch_feats(clips).to(device),
+            sizes=sizes.to(device),
+            views=Views(
+                frames=torch.cat([choice.frames + firsts[b] for b, choice in enumerate(choices)]).to(device),
+                world_to_camera=torch.cat([choice.clip.view_cameras[choice.seen] for choice in choices]).to(device),
+                focals=torch.cat([choice.clip.view_focals[choice.seen] for choice in choices]).to(device),
+                backgrounds=colors.to(device),
+                size=clips[0].views.shape[2],
+            ),
+            targets=torch.cat([choice.clip.views[choice.seen, choice.frames] for choice in choices]).to(device) / 255,
+        )
+
+    def _encode(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (n, c) in float32."""
+        mean, logvar = self.encoder(SparseTensor(scene.sites, scene.feats))
+        return mean.float(), logvar.float()
+
+    def _decode(self, scene: Scene, latents: Tensor) -> Gaussians:
+        raw = self.decoder(SparseTensor(scene.sites, latents)).float()
+        return self.decoder.activate(self.decoder.split(raw, scene.sites.coords))
+
+    def _draw(self, scene: Scene, gaussians: Gaussians) -> tuple[Tensor, Tensor]:
+        sizes = scene.sizes * self.decoder.representation.num_gaussians
+        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return splat(gaussians, offsets, scene.views, screen_filter=self.screen_filter)
+
+
+def over(rgba: Tensor, colors: Tensor) -> Tensor:
+    """Straight RGBA (k, p, p, 4) over plain backgrounds (k, 3)."""
+    alpha = rgba[..., 3:]
+    return rgba[..., :3] * alpha + colors[:, None, None] * (1 - alpha)
+
+
+def backgrounds(count: int, generator: Generator) -> Tensor:
+    """Plain colours (count, 3), a third of them black and a third white.
+
+    Behind one colour alone, Gaussians of that colour could float anywhere without being seen.
+    """
+    kind = torch.randint(3, (count, 1), generator=generator)
+    colors = torch.rand(count, 3, generator=generator)
+    return torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, colors))
+
+
+@torch.no_grad()
+def start(encoder: SLatEncoder, decoder: SLatGaussianDecoder) -> None:
+    """Makes new networks ready to learn, in place.
+
+    The decoder begins with every voxel alike: small weights of its last layer make grey Gaussians, spread evenly in
+    the voxel and round, of half a cell and of the representation's opacity. Each then shows in some ten pixels of a
+    picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
+    wider or more opaque ones hide each other. The encoder begins with little noise in its latents: with as much noise
+    as signal, the decoder would first learn not to listen.
+    """
+    representation, resolution = decoder.representation, decoder.args.resolution
+    decoder.out_layer.weight.mul_(QUIET)
+    decoder.out_layer.bias.zero_()
+    columns = torch.split(decoder.out_layer.bias, [representation.num_gaussians * width for width in PARTS.values()])
+    softplus_inverse = (
+        math.log(math.expm1(scale)) for scale in (START_SCALE / resolution, representation.scaling_bias)
+    )
+    wanted, neutral = softplus_inverse
+    columns[list(PARTS).index("_scaling")].fill_((wanted - neutral) / representation.factors["_scaling"])
+    mean, logvar = encoder.out_layer.bias.chunk(2)
+    encoder.out_layer.weight.chunk(2)[1].mul_(QUIET)
+    logvar.fill_(START_LOGVAR)
+    mean.zero_()
