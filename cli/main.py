@@ -8,6 +8,7 @@ import typer
 from cli import data
 from cli.console import ConsoleReporter
 from cli.failures import explained
+from cli.train import train
 
 app = typer.Typer(
     name="ss4d",
@@ -21,6 +22,7 @@ Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 )
 
 app.add_typer(data.app)
+app.command(no_args_is_help=True)(train)
 
 
 @app.callback()

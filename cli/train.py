@@ -1,0 +1,100 @@
+"""`ss4d train`: train a model by a recipe, or go on from a trained one."""
+
+import signal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.console import console
+from cli.failures import explained
+
+KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="**tiny**: the small bundled model. **smoke**: networks too small to learn, to try a machine.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Becomes a model folder; made if missing.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Clips of `ss4d data`; without, procedural clips are made first and kept in --out.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="STEP",
+            help="One step alone: occupancy, appearance, statistics, structure or latents; by default, all in order.",
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
+    ] = "auto",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Stop with a checkpoint after so many minutes.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="MODEL", help="Go on from a model: a folder, bundled:NAME or hub:ORG/NAME."),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            "--lora",
+            metavar="RANK",
+            min=1,
+            help="With --init: learn low-rank adapters of the two flows, and merge them at the end.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Make new clips for every step, instead of drawing from a set made before.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Where the random numbers start.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+) -> None:
+    """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
+
+    Five steps: **occupancy** learns to code voxel grids, **appearance** to code their looks and to decode them to
+    Gaussians, **statistics** measures both codes, **structure** learns to make voxels of a video, **latents** to make
+    their looks. Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done
+    is skipped, so the same command goes on wherever it was stopped, and comes to the same weights on a CPU.
+
+    For example:
+
+        ss4d train tiny --out model
+
+        ss4d train tiny --out model --data clips --minutes 30
+
+        ss4d train tiny --out mine --data clips --init bundled:tiny --lora 8
+    """
+    with explained(debug, KEPT):
+        from pipelines.training import (  # not at the top: it imports torch, which takes seconds
+            TrainOptions,
+            train_model,
+        )
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        options = TrainOptions(
+            recipe=recipe,
+            out=out,
+            data=data,
+            only=only,
+            device=device,
+            minutes=minutes,
+            init=init,
+            lora=lora,
+            fresh=fresh,
+            seed=seed,
+        )
+        train_model(options, lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False))

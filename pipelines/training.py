@@ -1,0 +1,132 @@
+"""Train a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipelines.errors import ConfigError
+from pipelines.hub import hub_file, model_path
+from pipelines.networks import resolve_device
+from pipelines.records import RecordError, Records, open_records
+from stages.data.clip import TrainingClip
+from stages.ops.backend import TORCH_OPS
+from stages.training.clips import available_workers
+from stages.training.folder import IMAGE_ENCODER, Start, read_encoders
+from stages.training.recipe import RECIPES
+from stages.training.run import Training, run_training
+from stages.training.tiny import PUBLISHED
+from stages.weights import IMAGE_ENCODER as IMAGE_ROLE
+from stages.weights import ModelFolder
+
+_log = logging.getLogger("ss4d.training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the command was told; see `ss4d train --help`."""
+
+    recipe: str
+    out: Path
+    data: Path | None = None
+    only: str | None = None
+    device: str = "auto"
+    minutes: float | None = None
+    init: str | None = None
+    lora: int | None = None
+    fresh: bool = False
+    seed: int = 0
+
+
+class GoodRecords:
+    """Records to train on; the place of one that cannot be used is taken by the next, and it is counted.
+
+    Attributes:
+        skipped: the names of the records that could not be used so far, and why.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.skipped: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int) -> TrainingClip:
+        """The clip with this number, or the first good one after it.
+
+        Raises:
+            RecordError: if there is no good one.
+        """
+        for place in range(index, index + len(self)):
+            number = place % len(self)
+            try:
+                return self._records.read(number)
+            except RecordError as error:
+                if self._records.ids[number] not in self.skipped:
+                    _log.warning("skipped: %s", error)
+                self.skipped[self._records.ids[number]] = str(error)
+                last = error
+        raise last
+
+
+def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
+    """Does what is left of a training; whether all is done.
+
+    Raises:
+        ConfigError: an option names what there is not.
+        InputError: options do not fit each other or the folder.
+        ModelError: the model to start from cannot be used.
+        StoreError: the data folder cannot be used.
+        TrainingError: a loss stopped being a number.
+    """
+    if options.recipe not in RECIPES:
+        raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
+    deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+    records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
+    training = Training(
+        recipe=RECIPES[options.recipe],
+        out=options.out,
+        device=torch.device(resolve_device(options.device)),
+        seed=options.seed,
+        only=options.only,
+        deadline=deadline,
+        start=None if options.init is None else start_from(options.init),
+        lora=options.lora,
+        store=records,
+        fresh=options.fresh,
+        workers=available_workers(),
+    )
+    try:
+        return run_training(training, say)
+    finally:
+        if records is not None and records.skipped:
+            say(f"{len(records.skipped)} of {len(records)} records could not be used: {', '.join(records.skipped)}")
+
+
+def start_from(location: str) -> Start:
+    """The model at `location` ("bundled:NAME", "hub:ORG/NAME" or a folder), ready to be trained further.
+
+    Raises:
+        ModelError: it cannot be used; the sentence names the file at fault.
+    """
+    path = model_path(location)
+    folder = ModelFolder.open(path, hub_file)
+    cpu = torch.device("cpu")
+    networks = {
+        role: folder.load(IMAGE_ROLE if role == IMAGE_ENCODER else role, TORCH_OPS, device=cpu).train()
+        for role in PUBLISHED
+    }
+    for network in networks.values():
+        network.requires_grad_(True)
+    return Start(
+        networks={**networks, **read_encoders(path, TORCH_OPS)},
+        normalization=folder.slat_normalization,
+        structure_sampler=folder.structure_sampler,
+        slat_sampler=folder.slat_sampler,
+        origin=location,
+    )
