@@ -152,7 +152,7 @@ def _on_grid(clip: Clip, resolution: int) -> tuple[Floats, Floats]:
     layers = torch.cat((clip.rgb, clip.alpha[..., None]), dim=-1).numpy()
     method = cv2.INTER_AREA if layers.shape[1] > resolution else cv2.INTER_LINEAR
     small = np.stack([cv2.resize(frame, (resolution, resolution), interpolation=method) for frame in layers])
-    scaled = small.astype(np.float32) / 255
+    scaled: Floats = small.astype(np.float32) / np.float32(255)
     return scaled[..., 3], scaled[..., :3]
 
 

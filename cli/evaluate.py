@@ -1,0 +1,53 @@
+"""`ss4d eval`: measure a model on clips it was not trained on."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cli.console import console
+from cli.failures import explained
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, bundled:NAME, or hub:ORG/NAME.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Held-out clips that `ss4d data` made; by default clips are made on the fly."
+        ),
+    ] = None,
+    clips: Annotated[int, typer.Option("--clips", help="How many clips, at most.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first held-out clip made on the fly.")] = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = Path("evaluation"),
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
+    ] = "auto",
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+) -> None:
+    """Measures a model on held-out clips.
+
+    It is compared with its autoencoders alone (an upper bound; they need the encoders under MODEL/training) and with
+    two answers that need no learning: silhouette inflation, and the mean training shape. DIR gets `report.md`,
+    `report.json` and contact sheets of the first clips. Clips that have their scores in DIR are not measured again,
+    so the same command goes on after an interruption.
+
+    Examples:
+        ss4d eval bundled:tiny --clips 64
+        ss4d eval out/model --data heldout --out report
+    """
+    with explained(debug, "measured clips are kept, and the same command goes on where it stopped"):
+        from pipelines.evaluation import EvaluationOptions
+        from pipelines.evaluation import evaluate as measure
+
+        options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device)
+        columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("clips")
+            report = measure(options, lambda done, total: bar.update(task, completed=done, total=total))
+        typer.echo(report.read_text(encoding="utf-8"))
+        console.print(f"Report and contact sheets: {report.parent}", soft_wrap=True, highlight=False, markup=False)
