@@ -7,6 +7,7 @@ import typer
 
 from cli import data
 from cli.console import ConsoleReporter
+from cli.evaluate import evaluate
 from cli.failures import explained
 from cli.train import train
 
@@ -23,6 +24,7 @@ Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 
 app.add_typer(data.app)
 app.command(no_args_is_help=True)(train)
+app.command("eval", no_args_is_help=True)(evaluate)
 
 
 @app.callback()
