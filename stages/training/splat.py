@@ -102,8 +102,10 @@ def _project(gaussians: Gaussians, rows: Tensor, images: Tensor, views: Views, s
     parts = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.colors, gaussians.opacities)
     means, scales, quats, colors, opacities = (part[rows] for part in parts)
     cameras, focals = views.world_to_camera.to(means.dtype)[images], views.focals.to(means.dtype)[images]
-    points = (cameras[:, :3, :3] @ means[:, :, None]).squeeze(2) + cameras[:, :3, 3]
-    axes = cameras[:, :3, :3] @ quaternion_to_matrix(quats) * scales[:, None]  # a column each
+    # Sums of products, not matrix products: those a GPU may be told to round to ten bits (TF32), a tenth of a pixel.
+    turns = cameras[:, :3, :3]
+    points = (turns * means[:, None]).sum(2) + cameras[:, :3, 3]
+    axes = (turns[..., None] * quaternion_to_matrix(quats)[:, None]).sum(2) * scales[:, None]  # a column each
     slopes = points[:, :2] / points[:, 2:]
     zoom = (focals / points[:, 2])[:, None]
     limits = (JACOBIAN_LIMIT * views.size / 2 / focals)[:, None]
