@@ -1,5 +1,6 @@
 """`ss4d data`: make training clips, import assets as such, and look at what a folder holds."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.console import console
-from cli.failures import FAILED, explained
+from cli.exits import FAILED
+from cli.failures import explained
 
 if TYPE_CHECKING:
     from pipelines.filming import Outcome
@@ -61,6 +63,7 @@ def make(
     with explained(debug, KEPT, "the argument DIR"):
         from pipelines.filming import Sizes, make_records
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with _bar("clips") as progress:
             outcome = make_records(
                 folder,
@@ -106,6 +109,7 @@ def import_(
     with explained(debug, KEPT):
         from pipelines.filming import Sizes, import_records
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with _bar("files") as progress:
             outcome = import_records(
                 out,
@@ -157,6 +161,7 @@ def check(
     with explained(debug, "nothing was changed", "the argument DIR"):
         from pipelines.records import check_records
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with _bar("clips") as progress:
             num_clips, bad = check_records(folder, remove=remove, progress=progress)
         for name, reason in bad.items():

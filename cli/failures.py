@@ -11,8 +11,7 @@ import typer
 from rich.markup import escape
 
 from cli.console import console
-
-FAILED, DEFECT, INTERRUPTED, TERMINATED = 1, 70, 130, 143
+from cli.exits import DEFECT, FAILED, INTERRUPTED, TERMINATED
 
 
 @contextmanager
@@ -30,6 +29,10 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
         yield
     except typer.Exit:
         raise
+    except SystemExit as error:
+        if error.code != TERMINATED:
+            raise
+        _leave(TERMINATED, f"terminated; {interrupted}", debug)
     except KeyboardInterrupt:
         _leave(INTERRUPTED, f"interrupted; {interrupted}", debug)
     except Exception as error:

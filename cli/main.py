@@ -1,5 +1,6 @@
 """The `ss4d` command: parses, calls one function of the pipelines, and prints."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,7 +59,7 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable.",
+            help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable. **ss4d config** lists them.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
@@ -77,7 +78,8 @@ def run(
         ),
     ] = "prefect",
     from_stage: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again.")
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again, stored or not."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
 ) -> None:
@@ -92,9 +94,10 @@ def run(
     `cameras.json`, and `run.json`, the record of configuration, seed, versions, and what each stage cost.
 
     Exit codes: 0 done, 1 something you can mend (one sentence says what), 2 wrong usage, 70 a defect of the program,
-    130 interrupted.
+    130 interrupted, 143 terminated.
 
-    Examples:
+    For example:
+
         ss4d run clip.mp4
         ss4d run frames/ --out results --seed 7
         ss4d run clip.mp4 --set slat.sampler.steps=25
@@ -105,6 +108,7 @@ def run(
         # Not at the top: torch takes seconds to import, and --help should not.
         from pipelines.run import RunOptions, run_clip
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         options = RunOptions(
             source=source,
             out=out,
@@ -121,10 +125,15 @@ def run(
         reporter.results(folder)
 
 
-def main() -> None:
-    """Entry point of the installed command."""
-    app()
+@app.command()
+def config(
+    name: Annotated[str, typer.Argument(metavar="tiny|ss4d", help="Which of the bundled configurations.")] = "tiny",
+) -> None:
+    """Prints a bundled configuration: every key there is, its value, and what it means.
 
+    Redirect it to a file to start one of your own: **ss4d config tiny > mine.yaml**, then **--config mine.yaml**.
+    """
+    with explained(False, "nothing was changed"):
+        from pipelines.config import config_text
 
-if __name__ == "__main__":
-    main()
+        typer.echo(config_text(name), nl=False)

@@ -47,6 +47,17 @@ def bundled_configs() -> list[str]:
     return sorted(Path(f.name).stem for f in resources.files("configs").iterdir() if f.name.endswith(".yaml"))
 
 
+def config_text(name: str) -> str:
+    """The text of the bundled configuration called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in bundled_configs():
+        raise ConfigError(f"no bundled configuration is called {name!r}: choose {', '.join(bundled_configs())}")
+    return resources.files("configs").joinpath(f"{name}.yaml").read_text()
+
+
 def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration named `source` (bundled name or YAML file), with `key.sub=value` overrides applied in order.
 
@@ -67,7 +78,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def _read_yaml(source: str) -> dict[str, Any]:
     if source in bundled_configs():
-        text = resources.files("configs").joinpath(f"{source}.yaml").read_text()
+        text = config_text(source)
     elif not source.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"no configuration is called {source!r}: choose {', '.join(bundled_configs())} or give a .yaml file"
@@ -83,7 +94,9 @@ def _read_yaml(source: str) -> dict[str, Any]:
         raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold configuration keys and values, but holds {type(data).__name__}")
-    return data
+    # A path in a file means the same from wherever the command is run.
+    local = {key for key in ("model", "image_encoder") if isinstance(data.get(key), str) and ":" not in data[key]}
+    return data | {key: str(Path(source).absolute().parent / data[key]) for key in local}
 
 
 def _cause(error: Exception) -> str:
@@ -113,8 +126,10 @@ def _sentence(problem: Any) -> str:
         return f"unknown configuration key {key!r}; allowed here: {', '.join(sorted(section.model_fields))}"
     if problem["type"] == "missing":
         return f"configuration key {key!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"configuration key {key!r}: {message[:1].lower()}{message[1:]}; got {problem['input']!r}"
+    message = "should be a section of keys" if problem["type"] == "model_type" else problem["msg"]
+    message = message.removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], (dict, BaseModel)) else f"; got {problem['input']!r}"
+    return f"configuration key {key!r}: {message[:1].lower()}{message[1:]}{given}"
 
 
 def _resolve(location: Sequence[str | int]) -> tuple[str, type[BaseModel]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import EngineError
 from pipelines.plan import Job
-from pipelines.prefect_server import PREFECT_DEFAULTS, LocalServer
+from pipelines.prefect_server import PREFECT_DEFAULTS, LocalServer, keep_loopback_direct
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -53,13 +53,24 @@ def prefect(schedule: Schedule) -> None:
         schedule.prepare()
         # Imported only here: it takes two seconds that the direct engine need not spend, and reads the settings above.
         import httpx
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
         if server is not None:
-            stack.enter_context(temporary_settings({PREFECT_API_URL: server.wait()}))
+            keep_loopback_direct()
+            private = temporary_settings(
+                {PREFECT_API_URL: server.wait()}, restore_defaults={PREFECT_API_AUTH_STRING, PREFECT_API_KEY}
+            )
+            stack.enter_context(private)
+        with get_client(sync_client=True) as client:
+            if (problem := client.api_healthcheck()) is not None:
+                raise EngineError(
+                    f"the Prefect server at {PREFECT_API_URL.value()} cannot be used "
+                    f"({problem or type(problem).__name__}); start it, unset PREFECT_API_URL, or use --engine direct"
+                )
         try:
             _run_flow(schedule)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise EngineError(f"lost the Prefect server at {PREFECT_API_URL.value()}: {error}") from error
 
 

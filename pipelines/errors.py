@@ -44,7 +44,9 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
     """
     if isinstance(error, USER_ERRORS):
         return str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    # On a CPU torch has no type of its own for this.
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
     if isinstance(error, OSError) and error.errno is not None:
         where = f" ({error.filename})" if error.filename else ""

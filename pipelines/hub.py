@@ -28,7 +28,9 @@ def model_path(location: str) -> Path:
             raise ModelError(f"no bundled model is called {name!r}; there is {', '.join(known)}")
         return models / name
     if not Path(location).is_dir():
-        raise ModelError(f"there is no model folder {location}; give a folder, bundled:NAME or hub:ORG/NAME")
+        raise ModelError(
+            f"there is no model folder {Path(location).absolute()}; give a folder, bundled:NAME or hub:ORG/NAME"
+        )
     return Path(location)
 
 

@@ -14,7 +14,7 @@ from pipelines.errors import ConfigError
 from pipelines.hub import hub_file, model_path, weights_path
 from stages.ops.backend import TORCH_OPS, Ops
 from stages.ops.cuda import cuda_ops
-from stages.weights import DINOV2_FILE, DINOV2_REPOSITORY, ModelFolder
+from stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
 
 Device = Literal["cpu", "cuda"]
 
@@ -109,5 +109,7 @@ def _open(location: str, image_encoder: str | None, precision: str, device: Devi
         return hub_file(repository, file)
 
     folder = ModelFolder.open(model_path(location), resolve)
+    if image_encoder is not None and folder.references[IMAGE_ENCODER] != DINOV2_NAME:
+        raise ConfigError(f"the model {location} brings its own image encoder: set image_encoder to null")
     ops = cuda_ops() if device == "cuda" else TORCH_OPS
     return Model(location, folder, ops, device, getattr(torch, precision))

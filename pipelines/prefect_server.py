@@ -50,6 +50,7 @@ class LocalServer:
             # A session of its own: Ctrl-C in the terminal reaches the run, and the run ends the server.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.prefect_server", str(self._home)],
+                env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -65,11 +66,12 @@ class LocalServer:
         """
         assert self._process.stdout is not None
         deadline = time.monotonic() + START_TIMEOUT
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the user has
         port = self._process.stdout.readline().decode().strip()
         url = f"http://127.0.0.1:{port}/api"
         while port and self._process.poll() is None and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  (our own loopback address)
+                with direct.open(f"{url}/health", timeout=5):
                     return url
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
@@ -90,13 +92,18 @@ class LocalServer:
             self._process.wait()
 
 
+def keep_loopback_direct() -> None:
+    """Keeps Prefect's client from asking a proxy of the user's for a server on this very machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+
+
 def _serve(home: Path) -> None:
     _remove_stale(home)
     folder = home / f"server-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(PREFECT_DEFAULTS)
     os.environ["PREFECT_HOME"] = str(folder)
     os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     listener = socket.socket()

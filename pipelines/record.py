@@ -1,5 +1,6 @@
 """The record of a run, `run.json`: what it was made from, with which versions, and what each stage cost."""
 
+import logging
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -7,8 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from storage.files import read_json, write_json
+import psutil
+import torch
+from pydantic import BaseModel, ValidationError
 
+from storage.files import write_json
+
+LOG = logging.getLogger("ss4d")
 SCHEMA = 1
 RECORD = "run.json"
 PACKAGES = (
@@ -33,20 +39,41 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The machine in a few words, to make sense of the seconds."""
-    return {"system": platform.system(), "machine": platform.machine()}
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processors": psutil.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
 
 
-def previous_recipes(folder: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Recipes by stage of the last run recorded in `folder`; empty if there was none or its record is damaged."""
-    record = read_record(folder)
-    stages = record.get("stages", {}) if record else {}
-    return {name: stage["recipe"] for name, stage in stages.items() if "recipe" in stage}
+class _Input(BaseModel):
+    path: str
+    sha256: str
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record in `folder`, or None where there is none."""
+class _Stage(BaseModel):
+    recipe: dict[str, Any]
+
+
+class EarlierRun(BaseModel):
+    """What a new run under the same name wants to know of the last one. A record is a file: it is checked."""
+
+    input: _Input
+    stages: dict[str, _Stage]
+    results: list[str]
+
+
+def read_record(folder: Path) -> EarlierRun | None:
+    """The last run recorded in `folder`; None if there was none, or, with a warning, if its record is damaged."""
     path = folder / RECORD
-    return read_json(path) if path.is_file() else None
+    try:
+        return EarlierRun.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        LOG.warning("%s is damaged and will be replaced", path)
+        return None
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pipelines.engines import ENGINES, Schedule
 from pipelines.errors import ConfigError
 from pipelines.networks import Model, open_model, resolve_device
 from pipelines.plan import REUSE, RUN, SKIP, Job, Recipes, Step, jobs_of, make_plan
-from pipelines.record import machine, previous_recipes, read_record, versions, write_record
+from pipelines.record import EarlierRun, machine, read_record, versions, write_record
 from pipelines.stages import stages_of
 from pipelines.tasks import Outcome, run_job
 from stages.video_io import input_digest
@@ -98,21 +98,26 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
 
     folder = options.out / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
+    before = read_record(folder)
+    _refuse_clash(options, folder, before, source_digest)
     store = ArtifactStore(options.out / "store")
     fingerprints = {role: model.fingerprint(role) for stage in stages_of(config).values() for role in stage.roles}
     recipes = Recipes(config, source_digest, options.seed, fingerprints)
-    steps = make_plan(recipes, store, from_stage=options.from_stage, previous=previous_recipes(folder))
+    previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
+    steps = make_plan(recipes, store, from_stage=options.from_stage, previous=previous)
 
     if model.notice:
         reporter.message(f"Note: {model.notice}")
     record = _start_record(folder, options, config, model, source_digest, device, steps)
+    earlier = before.results if before else []
+    record.update(results=earlier)
     try:
         _compute(options, config, device, model, steps, record, reporter)
+        files = _lay_out_results(store, steps[-1], folder, earlier)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
             record.update(state="failed", error=f"{type(error).__name__}: {error}", finished=_now())
         raise
-    files = _lay_out_results(store, steps[-1], folder)
     record.update(state="complete", results=files, finished=_now(), wall_seconds=round(time.monotonic() - started, 3))
     return folder
 
@@ -149,10 +154,19 @@ def _compute(
 
 def _run_name(options: RunOptions) -> str:
     if options.name is None:
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", options.source.absolute().stem).strip("._-") or "clip"
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", options.name):
+        return re.sub(r"[^\w.-]+", "_", options.source.absolute().stem).strip("._-") or "clip"
+    if not re.fullmatch(r"[\w-][\w.-]*", options.name):
         raise ConfigError(f"--name may hold letters, digits, '.', '_' and '-'; got {options.name!r}")
     return options.name
+
+
+def _refuse_clash(options: RunOptions, folder: Path, before: EarlierRun | None, source_digest: str) -> None:
+    """Two inputs may have one name; the results of the first must not be lost to the second."""
+    if before and before.input.path != str(options.source.absolute()) and before.input.sha256 != source_digest:
+        raise ConfigError(
+            f"{folder} holds the results of another input, {before.input.path}: "
+            "give this run a name of its own with --name"
+        )
 
 
 def _start_record(
@@ -164,7 +178,6 @@ def _start_record(
     device: str,
     steps: Sequence[Step],
 ) -> _Record:
-    before = read_record(folder)
     record = _Record(folder)
     record.update(
         name=folder.name,
@@ -178,20 +191,19 @@ def _start_record(
         versions=versions(),
         machine=machine(),
         started=_now(),
+        overrides=list(options.overrides),
         stages={
             s.stage: {"key": s.ref.key, "state": STATES[s.action], "reason": s.reason, "recipe": s.recipe}
             for s in steps
         },
-        results=before.get("results", []) if before else [],
     )
     return record
 
 
-def _lay_out_results(store: ArtifactStore, export: Step, folder: Path) -> list[str]:
+def _lay_out_results(store: ArtifactStore, export: Step, folder: Path, earlier: Sequence[str]) -> list[str]:
     """The files of the export artifact under their names in the run's folder; those of an earlier export go."""
     files: Mapping[str, Path] = store.open(export.ref).files()
-    before = (read_record(folder) or {}).get("results", [])
-    for name in set(before) - set(files):
+    for name in set(earlier) - set(files):
         if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
             (folder / name).unlink(missing_ok=True)
     for name, path in files.items():

@@ -129,7 +129,7 @@ IMPLEMENTATIONS = (
     ),
     Stage(
         name="conditioning",
-        implementation="dinov2",
+        implementation="image_tokens",
         sections=("conditioning",),
         inputs=("segmentation",),
         output=Tokens,

@@ -47,7 +47,9 @@ class InputConfig(BaseModel):
     start: int = Field(0, ge=0, description="first frame, counted from 0")
     step: int = Field(1, ge=1, description="use every step-th frame from there; 1 uses all")
     count: int | None = Field(None, ge=1, description="use at most this many frames; null uses all")
-    fps: float = Field(24.0, gt=0, description="frames per second of an input that states none: images, a still")
+    fps: float = Field(
+        24.0, gt=0, allow_inf_nan=False, description="frames per second of an input that states none: images, a still"
+    )
 
 
 def read_video(path: Path, config: InputConfig) -> Video:

@@ -83,7 +83,7 @@ def command(model_folder: Path) -> Callable[..., list[str]]:
 
     def words(source: Path, out: Path, *more: str) -> list[str]:
         sets = [word for value in (f"model={model_folder}", *FAST) for word in ("--set", value)]
-        return [sys.executable, "-m", "cli.main", "run", str(source), "--out", str(out), *sets, *more]
+        return [sys.executable, "-m", "cli.entry", "run", str(source), "--out", str(out), *sets, *more]
 
     return words
 

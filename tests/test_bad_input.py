@@ -1,5 +1,6 @@
 """Whatever a user can do wrong: one clear sentence, an exit code, no traceback, and completed stages kept."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from pipelines.errors import explain
 from stages.video_io import write_video
 from tests.conftest import draw_frames, save_frames
 
@@ -38,14 +40,18 @@ def test_a_missing_file(ss4d: Run, tmp_path: Path) -> None:
     refused(ss4d(tmp_path / "none.mp4", tmp_path / "out"), "none.mp4")
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads everything")
+def without_privileges(words: list[str]) -> list[str]:
+    """The command as one whom file permissions bind: root gives up the right to pass them by."""
+    if os.geteuid() != 0:
+        return words
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", *words]
+
+
 def test_an_unreadable_file(command: Callable[..., list[str]], tmp_path: Path) -> None:
     file = tmp_path / "locked.mp4"
     file.write_bytes(b"x")
     file.chmod(0)
-    words = command(file, tmp_path / "out", "--engine", "direct")
-    if os.geteuid() == 0:  # root may read anything, so the command gives up that right
-        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", *words]
+    words = without_privileges(command(file, tmp_path / "out", "--engine", "direct"))
     refused(subprocess.run(words, capture_output=True, text=True, check=False), "locked.mp4", "ermission")
 
 
@@ -134,7 +140,7 @@ def test_no_model_folder(ss4d: Run, tmp_path: Path, clip: Path) -> None:
 
 def test_published_weights_without_a_network(tmp_path: Path, clip: Path) -> None:
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    words = [sys.executable, "-m", "cli.main", "run", str(clip), "--out", str(tmp_path / "out"), "--config", "ss4d"]
+    words = [sys.executable, "-m", "cli.entry", "run", str(clip), "--out", str(tmp_path / "out"), "--config", "ss4d"]
     finished = subprocess.run(words, capture_output=True, text=True, env=offline, check=False)
     refused(finished, "lizb6626/SS4D", "--set model=PATH")
 
@@ -143,6 +149,42 @@ def test_cuda_where_there_is_none(ss4d: Run, tmp_path: Path, clip: Path) -> None
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     refused(ss4d(clip, tmp_path / "out", "--device", "cuda"), "--device cpu")
+
+
+def test_an_image_encoder_nothing_would_use(ss4d: Run, tmp_path: Path, clip: Path) -> None:
+    refused(ss4d(clip, tmp_path / "out", "--set", "image_encoder=nowhere.safetensors"), "its own image encoder")
+
+
+def test_another_input_of_the_same_name(ss4d: Run, tmp_path: Path, clip: Path) -> None:
+    assert ss4d(clip, tmp_path / "out").returncode == 0
+    other = save_frames(tmp_path / "disc", draw_frames(1))
+    refused(ss4d(other, tmp_path / "out"), str(clip), "--name")
+    assert len(list((tmp_path / "out/runs/disc/frames").iterdir())) == 4
+    assert ss4d(other, tmp_path / "out", "--name", "kreis_円").returncode == 0
+
+
+def test_results_that_cannot_be_laid_out(ss4d: Run, tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "out/runs/disc/turntable.mp4/full").mkdir(parents=True)
+    refused(ss4d(clip, tmp_path / "out"), "turntable.mp4")
+    assert json.loads((tmp_path / "out/runs/disc/run.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"stages": 3}'])
+def test_a_damaged_record_is_replaced(ss4d: Run, tmp_path: Path, clip: Path, content: str) -> None:
+    record = tmp_path / "out/runs/disc/run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    finished = ss4d(clip, tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    assert "run.json is damaged" in finished.stderr
+    assert json.loads(record.read_text())["state"] == "complete"
+
+
+def test_a_dead_prefect_server(command: Callable[..., list[str]], tmp_path: Path, clip: Path) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    words = command(clip, tmp_path / "out")
+    finished = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    refused(finished, "http://127.0.0.1:9/api", "--engine direct")
 
 
 def test_a_name_that_would_leave_the_folder(ss4d: Run, tmp_path: Path, clip: Path) -> None:
@@ -171,9 +213,26 @@ def test_a_full_disk(ss4d: Run, clip: Path, small_disk: Path) -> None:
     assert made["stages"]["segmentation"]["state"] == "reused"
 
 
-def test_a_read_only_folder(ss4d: Run, clip: Path, small_disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    refused(ss4d(clip, small_disk / "out"), "cannot be written", "--out")
+def test_a_read_only_folder(command: Callable[..., list[str]], clip: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    words = without_privileges(command(clip, locked / "out", "--engine", "direct"))
+    refused(subprocess.run(words, capture_output=True, text=True, check=False), "cannot be written", "--out")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_what_a_full_disk_is_told_as(code: int) -> None:
+    sentence = explain(OSError(code, os.strerror(code), "/data/out/store"))
+    assert sentence is not None
+    assert sentence.startswith("the disk is full (/data/out/store)")
+
+
+def test_too_little_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    sentence = explain(caught.value)
+    assert sentence is not None
+    assert "not enough memory" in sentence
 
 
 def test_a_file_in_place_of_the_output_folder(ss4d: Run, clip: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import av
 import psutil
 import pytest
 
-from tests.conftest import draw_frames, record, save_frames
+from tests.conftest import FAST, draw_frames, record, save_frames
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ORDER = ["segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"]
@@ -117,6 +118,38 @@ def test_prefect_makes_the_same_artifacts_and_leaves_no_server(
     assert keys[0] == keys[1]
     assert descendants_named(str(tmp_path)) == []
     assert not list((tmp_path / ".prefect").glob("server-*"))
+
+
+def test_the_private_server_minds_no_settings_of_the_users(
+    command: Callable[..., list[str]], clip: Path, tmp_path: Path
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    settings = {"http_proxy": nowhere, "PREFECT_SERVER_API_AUTH_STRING": "a:b", "PREFECT_API_KEY": "c"}
+    words = command(clip, tmp_path)
+    finished = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **settings}, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 1.0, 2.0])
+def test_ctrl_c_while_it_starts(command: Callable[..., list[str]], clip: Path, tmp_path: Path, seconds: float) -> None:
+    process = subprocess.Popen(command(clip, tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+    assert wait_until(lambda: not descendants_named(str(tmp_path)), 10)
+
+
+def test_a_model_path_in_a_file_counts_from_the_file(ss4d: Run, clip: Path, tmp_path: Path, model_folder: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"model: {os.path.relpath(model_folder, tmp_path)}\n")
+    words = [sys.executable, "-m", "cli.entry", "run", str(clip), "--out", str(tmp_path / "out"), "--engine", "direct"]
+    sets = [word for value in FAST for word in ("--set", value)]
+    finished = subprocess.run(
+        [*words, "--config", str(tmp_path / "mine.yaml"), *sets], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])

@@ -144,11 +144,11 @@ def modulation_layer(channels: int) -> nn.Sequential:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, frames: Frames) -> Tensor:
-    """X (1 + scale) + shift with shift and scale (frames, C) of each row's frame."""
+    """Gives x (1 + scale) + shift with shift and scale (frames, C) of each row's frame."""
     spread = frames.spread
     return spread(shift).addcmul(frames.split(x), spread(1 + scale)).view_as(x)
 
 
 def add_gated(x: Tensor, h: Tensor, gate: Tensor, frames: Frames) -> Tensor:
-    """X + h gate with gate (frames, C) of each row's frame."""
+    """Gives x + h gate with gate (frames, C) of each row's frame."""
     return frames.split(x).addcmul(frames.split(h), frames.spread(gate)).view_as(x)

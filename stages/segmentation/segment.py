@@ -34,7 +34,7 @@ class SegmentationConfig(BaseModel):
     method: Literal["auto", "alpha", "colour_key", "saliency"] = Field(
         "auto", description="auto: the input's alpha, else a border of one colour, else saliency"
     )
-    size: int = Field(518, ge=14, description="side of the cropped frames, pixels")
+    size: int = Field(518, ge=14, le=2048, description="side of the cropped frames, pixels")
     box: BoxField | None = Field(
         None, description="the object in the first frame used: left, top, right, bottom in pixels; null: not given"
     )
