@@ -232,7 +232,7 @@ def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
     path = out / f"mean_shape_{resolution}_{MEAN_CLIPS}_{REVISION}.safetensors"
     if not path.exists():
         LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
-        shape = mean_shape(resolution)
+        shape = mean_shape(resolution, MEAN_CLIPS)
         write_bytes(path, save({"cells": shape.cells, "colors": shape.colors}))
     return MeanShape(**load_file(path), resolution=resolution)
 
