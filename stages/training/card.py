@@ -35,9 +35,9 @@ The last measures are means over the last {last} steps of training, on training 
 """
 MADE = """Procedural animated objects, made by this package with ground truth: {clips}.
 Seeds from 2^31 on are held out."""
-LIMITS = """The model has seen procedural objects alone: simple bodies with plain colours and patterns, filmed from about
-the front and cut out cleanly. Real videos are another world to it. The grid is coarse, so parts
-finer than a thirtieth of the object are lost, and colours do not depend on the view."""
+LIMITS = """The model has seen procedural objects alone: simple bodies with plain colours and patterns, filmed from
+about the front and cut out cleanly. Real videos are another world to it. Its grid is coarse, so thin parts are lost,
+and colours do not depend on the view."""
 
 
 def model_card(
