@@ -177,9 +177,6 @@ def check_records(folder: Path, *, remove: bool = False, progress: Progress = si
         progress(index + 1, len(records))
     if remove and bad:
         update_manifest(folder, (), without=bad)
-        for row in records.rows:
-            if row.id in bad:
-                record_store(folder).remove(_ref(row))
     return len(records), bad
 
 
