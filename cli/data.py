@@ -1,7 +1,7 @@
 """`ss4d data`: make training clips, import assets as such, and look at what a folder holds."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,6 @@ from cli.failures import explained
 
 if TYPE_CHECKING:
     from pipelines.filming import Outcome
-    from stages.types import Progress as Report
 
 app = typer.Typer(
     name="data",
@@ -173,7 +172,7 @@ def check(
 
 
 @contextmanager
-def _bar(unit: str) -> Iterator["Report"]:
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left, where there is someone to watch it."""
     columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
