@@ -1,5 +1,6 @@
 """`ss4d eval`: measure a model on clips it was not trained on."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,6 +45,7 @@ def evaluate(
         from pipelines.evaluation import EvaluationOptions
         from pipelines.evaluation import evaluate as measure
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device)
         columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
