@@ -14,9 +14,10 @@ from pipelines.hub import hub_file, model_path
 from pipelines.networks import resolve_device
 from pipelines.records import RecordError, Records, open_records
 from stages.data.clip import TrainingClip
-from stages.ops.backend import TORCH_OPS
+from stages.ops.backend import Ops
 from stages.training.clips import available_workers
 from stages.training.folder import IMAGE_ENCODER, Start, read_encoders
+from stages.training.kernels import training_ops
 from stages.training.recipe import RECIPES
 from stages.training.run import Training, run_training
 from stages.training.tiny import PUBLISHED
@@ -88,14 +89,17 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
     deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
+    device = torch.device(resolve_device(options.device))
+    ops = training_ops(device, say)
     training = Training(
         recipe=RECIPES[options.recipe],
         out=options.out,
-        device=torch.device(resolve_device(options.device)),
+        device=device,
+        ops=ops,
         seed=options.seed,
         only=options.only,
         deadline=deadline,
-        start=None if options.init is None else start_from(options.init),
+        start=None if options.init is None else start_from(options.init, ops),
         lora=options.lora,
         store=records,
         fresh=options.fresh,
@@ -108,7 +112,7 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
             say(f"{len(records.skipped)} of {len(records)} records could not be used: {', '.join(records.skipped)}")
 
 
-def start_from(location: str) -> Start:
+def start_from(location: str, ops: Ops) -> Start:
     """The model at `location` ("bundled:NAME", "hub:ORG/NAME" or a folder), ready to be trained further.
 
     Raises:
@@ -118,13 +122,12 @@ def start_from(location: str) -> Start:
     folder = ModelFolder.open(path, hub_file)
     cpu = torch.device("cpu")
     networks = {
-        role: folder.load(IMAGE_ROLE if role == IMAGE_ENCODER else role, TORCH_OPS, device=cpu).train()
-        for role in PUBLISHED
+        role: folder.load(IMAGE_ROLE if role == IMAGE_ENCODER else role, ops, device=cpu).train() for role in PUBLISHED
     }
     for network in networks.values():
         network.requires_grad_(True)
     return Start(
-        networks={**networks, **read_encoders(path, TORCH_OPS)},
+        networks={**networks, **read_encoders(path, ops)},
         normalization=folder.slat_normalization,
         structure_sampler=folder.structure_sampler,
         slat_sampler=folder.slat_sampler,

@@ -67,7 +67,9 @@ def test_stages_stand_alone(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in SOURCES if module(p).startswith(("stages.nn", "stages.ops", "stages.sampling"))], ids=module
+    "path",
+    [p for p in SOURCES if module(p).startswith(("stages.nn", "stages.ops", "stages.sampling", "stages.training"))],
+    ids=module,
 )
 def test_networks_need_numerics_only(path: Path) -> None:
     """So that training on generated clips needs nothing but these packages."""

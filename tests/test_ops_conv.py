@@ -20,7 +20,7 @@ def test_equals_the_reference_with_gradients(
     seed: int, kernel: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ops, "MIN_BLOCK_ROWS", 16)  # several blocks, the last one shorter
-    monkeypatch.setattr(ops, "BLOCK_FLOATS", 1)
+    monkeypatch.setitem(ops.BLOCK_FLOATS, "cpu", 1)
     torch.manual_seed(seed)
     coords = random_coords(seed, size=(2, 3, 3, 4, 3), count=60)
     feats = torch.randn(len(coords), 3, dtype=torch.float64, requires_grad=True)

@@ -229,7 +229,7 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
         make_pool(tmp_path, SPEC, 8, 5, 1, progress=silent)
 
     def drawn(seed: int, steps: range) -> list[list[int]]:
-        source = StoredClips(pool, seed, 4)
+        source = StoredClips(pool, seed, 4, 8)
         try:
             return [[clip.seed for clip in source.batch(step, 3)] for step in steps]
         finally:
@@ -241,6 +241,8 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
     flat = [seed for batch in ten for seed in batch]
     assert all(sorted(flat[i : i + 5]) == sorted(seeds) for i in range(0, 30, 5))  # each clip once an epoch
     assert flat[:5] != flat[5:10]
+    with pytest.raises(InputError, match="--resolution 16"):
+        StoredClips(pool, 0, 4, 16).batch(0, 1)
 
 
 def test_the_log_is_plain_json(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stages.data.clip import ClipSpec, make_clip
+from stages.ops.backend import TORCH_OPS
 from stages.training.clips import FreshClips, draw
 from stages.training.log import read_log
 from stages.training.recipe import SMOKE, Recipe, StepPlan
@@ -37,7 +38,7 @@ def recipe() -> Recipe:
 def run(out: Path, steps: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     for step in steps:
-        training = Training(recipe=recipe(), out=out, device=torch.device("cpu"), only=step)
+        training = Training(recipe=recipe(), out=out, device=torch.device("cpu"), ops=TORCH_OPS, only=step)
         run_training(training, lambda line: None)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from stages.errors import InputError, ModelError, TrainingError
-from stages.ops.backend import TORCH_OPS
 from stages.training.clips import available_workers
 from stages.training.folder import read_start
+from stages.training.kernels import training_ops
 from stages.training.recipe import RECIPES, STEPS
 from stages.training.run import Training, run_training
 
@@ -34,25 +34,32 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="make new clips for every step, instead of a pool")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    device = "cuda" if given.device == "auto" and torch.cuda.is_available() else given.device.replace("auto", "cpu")
+    name = "cuda" if given.device == "auto" and torch.cuda.is_available() else given.device.replace("auto", "cpu")
+    device = torch.device(name)
     try:
+        ops = training_ops(device, _say)
         training = Training(
             recipe=RECIPES[given.recipe],
             out=given.out,
-            device=torch.device(device),
+            device=device,
+            ops=ops,
             seed=given.seed,
             only=given.only,
             deadline=time.monotonic() + 60 * given.minutes,
-            start=None if given.init is None else read_start(given.init, TORCH_OPS),
+            start=None if given.init is None else read_start(given.init, ops),
             lora=given.lora,
             fresh=given.fresh,
             workers=available_workers(),
         )
-        run_training(training, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201  a command's output
+        run_training(training, _say)
     except (InputError, ModelError, TrainingError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        _say(str(error))
         return 1
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  a command's output
 
 
 if __name__ == "__main__":

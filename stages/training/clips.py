@@ -134,12 +134,13 @@ class StoredClips:
         store: the clips.
         seed: decides order and windows.
         num_frames: length of a window; shorter clips are taken whole.
+        resolution: of the grid that the networks are for.
     """
 
-    def __init__(self, store: ClipStore, seed: int, num_frames: int) -> None:
+    def __init__(self, store: ClipStore, seed: int, num_frames: int, resolution: int) -> None:
         if not len(store):
             raise InputError("there is no clip to train on")
-        self._store, self._seed, self._num_frames = store, seed, num_frames
+        self._store, self._seed, self._num_frames, self._resolution = store, seed, num_frames, resolution
         self._threads = ThreadPoolExecutor(8)
         self._read: dict[tuple[int, int], list[Future[TrainingClip]]] = {}
         self._order: tuple[int, list[int]] = (-1, [])
@@ -168,6 +169,11 @@ class StoredClips:
 
     def _clip(self, index: int, place: int) -> TrainingClip:
         clip = self._store.read(index)
+        if clip.resolution != self._resolution:
+            raise InputError(
+                f"a clip has a grid of {clip.resolution} cells, but the networks are for {self._resolution}; make the "
+                f"data with --resolution {self._resolution}"
+            )
         length = min(self._num_frames, clip.num_frames)
         return cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
 

@@ -98,7 +98,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 _FEW = PoolPlan(size=4, num_frames=4, num_views=2, view_size=16)
 _BRIEFLY = TrainSettings(
-    steps=6, batch=2, learning_rate=1e-3, warmup=2, save_every=2, picture_every=6, log_every=2, ema=0.5
+    steps=4, batch=2, learning_rate=1e-3, warmup=2, save_every=2, picture_every=4, log_every=2, ema=0.5
 )
 SMOKE = Recipe(
     name="smoke",

@@ -22,7 +22,7 @@ from torch import nn
 from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
 from stages.nn.checkpoint import read_network
-from stages.ops.backend import TORCH_OPS
+from stages.ops.backend import Ops
 from stages.sampling import LatentNormalization
 from stages.training import appearance
 from stages.training.card import model_card
@@ -55,7 +55,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "latents": ("appearance", "statistics", "structure"),
 }
 FLOWS = ("structure", "latents")
-SHOWN = 3  # clips in pictures
+SHOWN = 2  # clips in pictures
 REPORT_EVERY = 10.0  # seconds between two lines on the clips being made
 
 
@@ -67,6 +67,7 @@ class Training:
         recipe: what to train and how long.
         out: the folder that becomes a model folder.
         device: to train on.
+        ops: kernels for it.
         seed: decides everything random.
         only: one step, or None for all that there are to do.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
@@ -80,6 +81,7 @@ class Training:
     recipe: Recipe
     out: Path
     device: torch.device
+    ops: Ops
     seed: int = 0
     only: str | None = None
     deadline: float = math.inf
@@ -237,11 +239,11 @@ class _Run:
         training = self.training
         for step in reversed(STEPS):
             if role in LEAVES[step] and (self._result(step) / f"{role}.json").exists():
-                return read_network(self._result(step) / role, TORCH_OPS).to(training.device)
+                return read_network(self._result(step) / role, training.ops).to(training.device)
         if self._known(role):
             assert training.start is not None, "known roles that no step left come from there"
             return deepcopy(training.start.networks[role]).to(training.device)
-        return fresh_network(role, *training.recipe.networks[role], TORCH_OPS, training.seed).to(training.device)
+        return fresh_network(role, *training.recipe.networks[role], training.ops, training.seed).to(training.device)
 
     def _known(self, role: str) -> bool:
         """Whether the network was trained: by a step, or before."""
@@ -285,12 +287,12 @@ class _Run:
     @contextmanager
     def _clips(self, plan: StepPlan) -> Iterator[StoredClips | FreshClips]:
         training = self.training
-        if training.store is not None:
-            source: StoredClips | FreshClips = StoredClips(training.store, training.seed, plan.pool.num_frames)
-        elif training.fresh:
-            source = FreshClips(self._spec(plan.pool), training.seed, training.workers)
+        spec, num_frames = self._spec(plan.pool), plan.pool.num_frames
+        if training.fresh and training.store is None:
+            source: StoredClips | FreshClips = FreshClips(spec, training.seed, training.workers)
         else:
-            source = StoredClips(self._pool(plan.pool), training.seed, plan.pool.num_frames)
+            store = training.store or self._pool(plan.pool)
+            source = StoredClips(store, training.seed, num_frames, spec.resolution)
         try:
             yield source
         finally:

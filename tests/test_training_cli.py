@@ -1,0 +1,126 @@
+"""`ss4d train` from the command line to a model that `ss4d run` takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from stages.training.tiny import ENCODERS, PUBLISHED
+
+
+def ss4d_train(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.entry", "train", *map(str, words), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    done = ss4d_train("smoke", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert "the model is in" in done.stderr
+    return folder
+
+
+def test_the_folder_is_a_model(model: Path) -> None:
+    assert {p.stem for p in (model / "ckpts").glob("*.safetensors")} == set(PUBLISHED)
+    for file in (model / "ckpts").glob("*.safetensors"):
+        assert {str(tensor.dtype) for tensor in load_file(file).values()} == {"torch.float16"}
+    assert {p.stem for p in (model / "training").glob("*.safetensors")} == set(ENCODERS)
+    assert not (model / "NOTICE.md").exists()
+    card = (model / "MODEL_CARD.md").read_text()
+    assert "| structure | 4 | 2 |" in card
+    numbers = json.loads((model / "pipeline.json").read_text())["args"]["slat_normalization"]
+    assert len(numbers["mean"]) == len(numbers["std"]) == 8
+    assert numbers["std"] != [1.0] * 8
+    for step in ("occupancy", "appearance", "structure", "latents"):
+        assert (model / "training" / step / "curves.svg").exists()
+        assert list((model / "training" / step / "pictures").glob("*.png"))
+
+
+def test_a_run_takes_the_model(model: Path, clip: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cli.entry", "run", clip, "--out", tmp_path, "--engine", "direct", "--device", "cpu"]
+    sets = (f"model={model}", "slat.sampler.steps=2", "sparse_structure.sampler.steps=2", "segmentation.size=64")
+    more = [word for value in (*sets, "export.size=64", "export.frames=6") for word in ("--set", value)]
+    done = subprocess.run([*map(str, words), *more], capture_output=True, text=True, timeout=240, check=False)
+    # So few steps teach so little that there may be no voxel at all, which is an answer, too.
+    assert done.returncode == 0 or "structure came out empty" in done.stderr, done.stderr
+
+
+def test_adapters_go_on_from_a_model(model: Path, tmp_path: Path) -> None:
+    done = ss4d_train("smoke", "--out", tmp_path, "--init", model, "--lora", "2")
+    assert done.returncode == 0, done.stderr
+    for role in PUBLISHED:
+        old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (model, tmp_path))
+        assert old.keys() == new.keys()
+        same = all(old[name].equal(new[name]) for name in old)
+        assert same == ("flow" not in role), role
+    assert (tmp_path / "pipeline.json").read_text() == (model / "pipeline.json").read_text()
+    assert "adapters of rank 2" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("huge",), "there is no recipe 'huge'"),
+        (("smoke", "--only", "structure"), "structure needs what statistics leaves"),
+        (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
+        (("smoke", "--lora", "4"), "give --init with --lora"),
+        (("smoke", "--init", "nowhere"), "no model folder"),
+        (("smoke", "--data", "nowhere"), "manifest.parquet"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from cli.main import app
+
+    result = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "x"), "--device", "cpu"])
+    assert result.exit_code == 1
+    assert sentence in " ".join(result.output.split())
+
+
+def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from cli.main import app
+    from pipelines.filming import Sizes, make_records
+    from pipelines.records import open_records
+    from stages.types import silent
+
+    sizes = Sizes(frames=4, size=32, views=2, resolution=8)
+    make_records(tmp_path / "data", num_clips=3, seed=0, sizes=sizes, families=[], workers=1, progress=silent)
+    row = open_records(tmp_path / "data").rows[1]
+    stored = next((tmp_path / "data" / "store").rglob(f"{row.key}.zarr"))
+    for chunk in (path for path in stored.rglob("*") if path.is_file() and path.suffix != ".json"):
+        chunk.write_bytes(b"not a chunk")
+    words = ["smoke", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--only", "occupancy"]
+    result = CliRunner().invoke(app, ["train", *words, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert f"1 of 3 records could not be used: {row.id}" in " ".join(result.output.split())
+
+
+def test_training_on_made_clips_needs_few_packages() -> None:
+    unwanted = (
+        "pydantic",
+        "zarr",
+        "PIL",
+        "cv2",
+        "matplotlib",
+        "prefect",
+        "typer",
+        "rich",
+        "pygltflib",
+        "pyarrow",
+        "av",
+    )
+    lines = f"import sys\nsys.modules.update(dict.fromkeys({unwanted!r}))\nimport stages.training.__main__"
+    subprocess.run([sys.executable, "-c", lines], check=True, timeout=120)
