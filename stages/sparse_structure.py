@@ -11,6 +11,9 @@ from stages.sampler_config import SamplerConfig
 from stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
 from stages.types import Progress, Tokens, Voxels, silent
 
+# Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
+FRAMES_AT_ONCE = 4
+
 
 class SparseStructureConfig(BaseModel):
     """How the structure is sampled."""
@@ -65,8 +68,9 @@ def sample_structure(
 def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
     """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size."""
     coords = []
-    for t, frame in enumerate(latent):  # one at a time: a frame at full size already fills hundreds of megabytes
-        logits = decoder(frame[None])[0, 0]
+    for start in range(0, len(latent), FRAMES_AT_ONCE):
+        logits = decoder(latent[start : start + FRAMES_AT_ONCE])[:, 0]
         cells = torch.nonzero(logits > 0).int().cpu()
-        coords.append(torch.cat([cells.new_tensor([0, t]).expand(len(cells), 2), cells], dim=1))
+        coords.append(torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1))
+        coords[-1][:, 1] += start
     return torch.cat(coords), logits.shape[-1]

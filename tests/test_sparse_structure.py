@@ -9,7 +9,7 @@ from stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructure
 from stages.ops.backend import TORCH_OPS
 from stages.sampler_config import SamplerConfig
 from stages.sampling import time_grid
-from stages.sparse_structure import SparseStructureConfig, occupied_cells, sample_structure
+from stages.sparse_structure import FRAMES_AT_ONCE, SparseStructureConfig, occupied_cells, sample_structure
 from stages.types import Tokens, Voxels
 
 FLOW = SparseStructureFlow4DModelArgs(
@@ -92,12 +92,12 @@ def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_with_zeros_to
 
 
 def test_a_frame_without_cells_is_empty_and_the_others_keep_their_index() -> None:
-    logits = torch.full((3, 1, 4, 4, 4), -1.0)
-    logits[0, 0, 1, 2, 3] = logits[2, 0, 3, 0, 0] = 0.5
+    logits = torch.full((7, 1, 4, 4, 4), -1.0)
+    logits[0, 0, 1, 2, 3] = logits[5, 0, 3, 0, 0] = 0.5
     logits[2, 0, 0, 0, 0] = 0.0  # not above 0
-    frames = iter(logits)
-    coords, resolution = occupied_cells(lambda latent: next(frames)[None], torch.zeros(3, 8, 1, 1, 1))
-    assert coords.tolist() == [[0, 0, 1, 2, 3], [0, 2, 3, 0, 0]]
+    frames = iter(logits.split(FRAMES_AT_ONCE))
+    coords, resolution = occupied_cells(lambda _: next(frames), torch.zeros(7, 8, 1, 1, 1))
+    assert coords.tolist() == [[0, 0, 1, 2, 3], [0, 5, 3, 0, 0]]
     assert coords.dtype == torch.int32
     assert resolution == 4
 

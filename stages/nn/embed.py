@@ -1,11 +1,22 @@
 """Embed positions (x, y, z) and flow times as sines and cosines, in float32."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 NUM_TIME_FREQUENCIES = 128
+
+
+def constant(compute: Callable[[], Tensor]) -> Tensor:
+    """What `compute` gives, for a buffer on the device that networks are being built on.
+
+    Computed on the CPU: on the meta device the first arithmetic imports torch's compiler, which takes seconds.
+    """
+    with torch.device("cpu"):
+        values = compute()
+    return values.to(torch.empty(0).device)
 
 
 def absolute_position(positions: Tensor, channels: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from stages.errors import ModelError
 from stages.nn.args import one_of
+from stages.nn.embed import constant
 from stages.nn.trunk import SparseTransformer, SparseTransformerArgs
 from stages.ops.backend import Ops
 from stages.ops.coords import SparseTensor
@@ -111,8 +112,8 @@ class SLatGaussianDecoder(SparseTransformer):
         super().__init__(args, args.latent_channels, out_channels, ops)
         self.args, self.representation = args, representation
         if representation.perturbed:
-            offsets = offset_perturbation(representation.num_gaussians, representation.voxel_size)
-            self.register_buffer("offset_perturbation", offsets)
+            count, voxel_size = representation.num_gaussians, representation.voxel_size
+            self.register_buffer("offset_perturbation", constant(lambda: offset_perturbation(count, voxel_size)))
 
     def forward(self, x: SparseTensor) -> Tensor:
         """Latents (N, latent channels) to the raw channels (N, 14 G) of each voxel; see `split` and `activate`."""

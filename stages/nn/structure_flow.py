@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stages.errors import InputError, ModelError
 from stages.nn.args import at_least_one, head_count, one_of
 from stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
-from stages.nn.embed import TimestepEmbedder, absolute_position
+from stages.nn.embed import TimestepEmbedder, absolute_position, constant
 from stages.nn.norm import FINAL_EPS, layer_norm
 from stages.nn.precision import cast_weights
 from stages.ops.attention import token_plan
@@ -89,7 +89,8 @@ class SparseStructureFlow4DModel(nn.Module):
         self.adaLN_modulation = modulation_layer(channels) if args.share_mod else None
         self.input_layer = nn.Linear(args.in_channels * cells, channels)
         self.pos_emb: Tensor
-        self.register_buffer("pos_emb", absolute_position(_cells(args.resolution // args.patch_size), channels))
+        side = args.resolution // args.patch_size
+        self.register_buffer("pos_emb", constant(lambda: absolute_position(_cells(side), channels)))
         self.blocks = nn.ModuleList(
             ConditionedBlock(
                 channels,
