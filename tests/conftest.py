@@ -11,29 +11,7 @@ import pytest
 from PIL import Image
 
 from examples.make_untrained_model import write_model
-
-MICRO = {  # the bundled model's networks, cut to what a test can afford
-    "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
-    "sparse_structure_flow_model": {
-        "model_channels": 32,
-        "cond_channels": 24,
-        "num_blocks": 1,
-        "num_heads": 2,
-        "resolution": 4,
-    },
-    "sparse_structure_decoder": {"channels": (16, 8), "latent_channels": 8},
-    "slat_flow_model": {
-        "resolution": 8,
-        "model_channels": 24,
-        "cond_channels": 24,
-        "num_blocks": 1,
-        "num_heads": 2,
-        "patch_size": 2,
-        "io_block_channels": (16,),
-        "io_block_channels_t": (24,),
-    },
-    "slat_decoder_gs": {"resolution": 8, "model_channels": 24, "num_blocks": 2, "num_heads": 2},
-}
+from stages.training.recipe import MICRO
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
 from stages.nn.occupancy import SparseStructureEncoder, SparseStructureEncoderArgs
 from stages.ops.backend import TORCH_OPS
 from stages.ops.rasterize import rasterize
+from stages.training.recipe import MICRO
 from stages.types import Camera, silent
-from tests.conftest import MICRO
 
 SEED = HELD_OUT_SEED
 SMALL = Sizes(frames=2, size=24, views=2, resolution=8)

@@ -72,7 +72,7 @@ TINY = Recipe(
 )
 
 # Networks on a grid of 8 cells, which learn nothing worth seeing: to try a machine in seconds.
-_SMALL: dict[str, dict[str, Any]] = {
+MICRO: dict[str, dict[str, Any]] = {
     "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
     "sparse_structure_flow_model": {
         "model_channels": 32,
@@ -102,7 +102,7 @@ _BRIEFLY = TrainSettings(
 )
 SMOKE = Recipe(
     name="smoke",
-    networks=changed(TINY.networks, _SMALL),
+    networks=changed(TINY.networks, MICRO),
     plans={step: StepPlan(pool=_FEW, settings=_BRIEFLY) for step in STEPS if step != "statistics"},
     measured=2,
 )
