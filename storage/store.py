@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,18 @@ class ArtifactStore:
         finally:
             delete(staging)
 
+    def refs(self) -> Iterator[ArtifactRef]:
+        """Every artifact that has a place in the store, in order of stage and key, damaged or unfinished ones too."""
+        for path in sorted(self.root.glob("*/??/*.zarr")):
+            with suppress(StoreError):  # a stranger's folder, which no artifact could be called
+                if self._path(ref := ArtifactRef(path.parent.parent.name, path.stem)) == path:
+                    yield ref
+
+    def size(self, ref: ArtifactRef) -> int:
+        """Bytes of all the files of an artifact, whatever its state; 0 if it is not there."""
+        files = (Path(folder, name) for folder, _, names in os.walk(self._path(ref)) for name in names)
+        return sum(file.lstat().st_size for file in files)
+
     def remove(self, ref: ArtifactRef) -> None:
         """Deletes an artifact at once, whatever its state; does nothing if it is not there."""
         aside = self._staging_path()
@@ -304,6 +316,15 @@ class ArtifactStore:
             raise
         finally:
             delete(aside)
+
+
+def open_store(location: str | Path) -> ArtifactStore:
+    """The store at a place, which need not exist yet.
+
+    Args:
+        location: a folder.
+    """
+    return ArtifactStore(Path(location))
 
 
 def _rename_if_free(source: Path, target: Path) -> bool:
