@@ -27,7 +27,7 @@ def write_value(writer: Writer, value: Value, *, whole: bool = False) -> None:
             name,
             ArrayData(
                 data=tensor.detach().cpu().contiguous().numpy(),
-                dims=spec.axes,
+                dims=spec.dims,
                 chunks=tuple(max(size, 1) for size in tensor.shape) if whole else None,
                 attributes={"meaning": spec.meaning},
             ),

@@ -24,13 +24,19 @@ def silent(done: int, total: int) -> None:
 class ArraySpec:
     """What one array of a value must be.
 
-    `axes` names each axis: a letter whose size agrees across the value's arrays, a letter with "+1" for one more than
-    that size, or a number for a fixed size. `meaning` says content and unit in words.
+    `axes` tells the size of each axis: a letter whose size agrees across the value's arrays, a letter with "+1" for one
+    more than that size, or a number for a fixed size; "row=s" is an axis called row of size s. `meaning` says content
+    and unit in words.
     """
 
     axes: tuple[str, ...]
     dtype: torch.dtype
     meaning: str
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """What each axis is called."""
+        return tuple(axis.partition("=")[0] for axis in self.axes)
 
 
 def array(axes: str, dtype: torch.dtype, meaning: str) -> Any:
@@ -65,8 +71,9 @@ def _check(name: str, value: object, spec: ArraySpec, sizes: dict[str, int]) -> 
     if value.dtype != spec.dtype or value.ndim != len(spec.axes):
         raise ValueSpecError(f"{expected}; {given}")
     for axis, size in zip(spec.axes, value.shape, strict=True):
-        letter, _, extra = axis.partition("+")
-        wanted = int(axis) if axis.isdigit() else sizes.setdefault(letter, size - int(extra or 0)) + int(extra or 0)
+        size_name = axis.rpartition("=")[2]
+        letter, _, extra = size_name.partition("+")
+        wanted = int(letter) if letter.isdigit() else sizes.setdefault(letter, size - int(extra or 0)) + int(extra or 0)
         if size != wanted:
             raise ValueSpecError(f"{expected}; {given}, where {axis} should be {wanted}")
 
@@ -83,8 +90,8 @@ class Video(Value):
 class Clip(Value):
     """The object cut out of its background, cropped once for the whole clip (specification, section 2)."""
 
-    rgb: Tensor = array("t s s 3", torch.uint8, "RGB multiplied by alpha, over black, 0 to 255")
-    alpha: Tensor = array("t s s", torch.uint8, "foreground opacity, 0 to 255")
+    rgb: Tensor = array("t row=s column=s 3", torch.uint8, "RGB multiplied by alpha, over black, 0 to 255")
+    alpha: Tensor = array("t row=s column=s", torch.uint8, "foreground opacity, 0 to 255")
     crop: Tensor = array("4", torch.int64, "left, top, right, bottom of the crop in source pixels; may lie outside")
     confidence: Tensor = array("t", torch.float32, "how sure the segmentation is of each frame, 0 to 1")
     method: str
@@ -103,7 +110,7 @@ class Voxels(Value):
     """The sparse structure: which cells of the grid the object occupies in each frame."""
 
     coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
-    latent: Tensor = array("t c r r r", torch.float32, "occupancy latent the cells were decoded from")
+    latent: Tensor = array("t c x=r y=r z=r", torch.float32, "occupancy latent the cells were decoded from")
     resolution: int
 
     @property

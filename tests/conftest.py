@@ -78,6 +78,33 @@ def ss4d(command: Callable[..., list[str]]) -> Callable[..., subprocess.Complete
     return run
 
 
+class Silent:
+    """Hears how a run goes on, and tells nobody."""
+
+    def message(self, text: str) -> None: ...
+
+    def stage_started(self, step: object) -> None: ...
+
+    def stage_progress(self, done: int, total: int) -> None: ...
+
+    def stage_finished(self, outcome: object) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def finished_run(model_folder: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the small model on `clip`, made in this process; not to be changed."""
+    from pipelines.run import RunOptions, run_clip  # only here: tests of one layer do not depend on the others
+
+    options = RunOptions(
+        source=clip,
+        out=tmp_path_factory.mktemp("finished"),
+        overrides=(f"model={model_folder}", *FAST),
+        device="cpu",
+        engine="direct",
+    )
+    return run_clip(options, Silent())
+
+
 def record(out: Path, name: str) -> dict:
     """The record of a run."""
     return json.loads((out / "runs" / name / "run.json").read_text())

@@ -1,0 +1,249 @@
+"""A run as it lies on the disk, opened to look into: its record, and its stages' arrays, read when indexed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import zarr
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.record import RECORD
+from pipelines.stages import IMPLEMENTATIONS
+from pipelines.summary import ArraySummary, StageSummary, html_table, text_table
+from pipelines.values import read_value
+from stages.types import Value
+from storage.errors import StoreError
+from storage.refs import ArtifactRef
+from storage.store import Artifact, ArtifactStore, open_store
+
+if TYPE_CHECKING:
+    import xarray
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FINISHED = ("computed", "reused")  # states of a stage whose result was in the store when the record was written
+
+
+class Recipe(BaseModel):
+    """Everything that decided a stage's result; its hash is the artifact's key."""
+
+    model_config = ConfigDict(extra="allow")
+
+    implementation: str
+    revision: int
+    parameters: dict[str, Any]
+    inputs: dict[str, Key]
+
+
+class StageRecord(BaseModel):
+    """What the record says of one stage; costs are known of finished stages only."""
+
+    key: Key
+    state: str
+    reason: str = ""
+    recipe: Recipe
+    seconds: float | None = None
+    peak_memory_mib: int | None = None
+    peak_device_memory_mib: int | None = None
+
+
+class InputRecord(BaseModel):
+    """The file or folder the run was made from."""
+
+    path: str
+    sha256: str
+
+
+class ModelRecord(BaseModel):
+    """The weights the run was made with: where they lie, and the hashes of their files by role."""
+
+    location: str
+    sha256: dict[str, str] = {}
+    notice: str | None = None
+
+
+class RunRecord(BaseModel):
+    """The content of run.json, checked, since a file is never trusted."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    state: str
+    input: InputRecord
+    seed: int
+    device: str
+    engine: str
+    model: ModelRecord
+    config: dict[str, Any]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    overrides: list[str] = []
+    started: str
+    finished: str | None = None
+    wall_seconds: float | None = None
+    error: str | None = None
+    store: str = "../../store"
+    stages: dict[str, StageRecord]
+    results: list[str] = []
+
+
+def parse_record(data: bytes, where: str) -> RunRecord:
+    """The record in the bytes of a run.json.
+
+    Raises:
+        StoreError: if they are no such record, naming `where` and the entry that is wrong.
+    """
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        entry = ".".join(map(str, problem["loc"])) or "its content"
+        raise StoreError(
+            f"{where} is not a run's record that this version reads ({entry}: {problem['msg']}); "
+            "upgrade if a newer version wrote it, or run the clip again under the same name to replace it"
+        ) from error
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedStage:
+    """One stage of a run; nothing is read before it is asked for."""
+
+    record: StageRecord
+    ref: ArtifactRef
+    store: ArtifactStore
+
+    @property
+    def stored(self) -> bool:
+        """Whether its result is in the store."""
+        return self.store.contains(self.ref)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """Its result in the store.
+
+        Raises:
+            StoreError: if it is not there or was never finished.
+        """
+        return self.store.open(self.ref)
+
+    def arrays(self) -> tuple[str, ...]:
+        """The names of its arrays; none if the stage makes files."""
+        return self.artifact.arrays()
+
+    def __getitem__(self, name: str) -> zarr.Array[Any]:
+        """An array whose chunks are read when it is indexed, e.g. `run["slat"]["feats"][:100]`.
+
+        Raises:
+            StoreError: if there is no such array, or it is damaged.
+        """
+        return self.artifact.array(name)
+
+    def files(self) -> dict[str, Path]:
+        """Its plain files by name, for a stage that makes files."""
+        return self.artifact.files()
+
+    def value(self) -> Value:
+        """Its whole value in memory, as the next stage was given it.
+
+        Raises:
+            StoreError: if the stage gives files, or an array is not as declared.
+        """
+        kinds = {stage.name: stage.output for stage in IMPLEMENTATIONS}
+        if (kind := kinds.get(self.ref.stage)) is None:
+            raise StoreError(f"{self.ref.stage} gives files and no value; files() has their paths")
+        return read_value(kind, self.artifact)
+
+    def xarray(self) -> "xarray.Dataset":
+        """Its arrays as a dataset with named axes, read when indexed; needs the package xarray."""
+        from pipelines.labelled import dataset  # xarray is optional
+
+        return dataset(self.artifact)
+
+    def summary(self) -> StageSummary:
+        """What it holds and cost, without reading a chunk."""
+        summary = StageSummary(
+            stage=self.ref.stage,
+            state=self.record.state,
+            key=self.ref.key,
+            implementation=self.record.recipe.implementation,
+            parents=tuple(self.record.recipe.inputs),
+            seconds=self.record.seconds,
+            peak_memory_mib=self.record.peak_memory_mib,
+        )
+        if not self.stored:
+            return replace(summary, state="missing" if self.record.state in FINISHED else self.record.state)
+        try:
+            return replace(
+                summary,
+                state=self.record.state if self.record.state in FINISHED else "stored",
+                arrays=tuple(ArraySummary(n, self[n].dtype.name, self[n].shape) for n in self.arrays()),
+                num_files=len(self.artifact.attributes["files"]),
+                size=self.store.size(self.ref),
+            )
+        except StoreError as error:
+            return replace(summary, state="damaged", problem=str(error))
+
+    def __repr__(self) -> str:
+        return text_table([self.summary()])
+
+    def _repr_html_(self) -> str:
+        return html_table([self.summary()])
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedRun:
+    """A run: `run.record`, and `run.stages` by name in order; `run["slat"]["feats"]` is an array."""
+
+    path: Path
+    record: RunRecord
+    stages: dict[str, OpenedStage]
+
+    def __getitem__(self, stage: str) -> OpenedStage:
+        """The named stage.
+
+        Raises:
+            StoreError: if the run has none of that name.
+        """
+        if stage not in self.stages:
+            raise StoreError(f"the run {self.path} has no stage {stage!r}; it has {', '.join(self.stages)}")
+        return self.stages[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stages)
+
+    def summaries(self) -> list[StageSummary]:
+        """A row for each stage."""
+        return [stage.summary() for stage in self.stages.values()]
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.record.name} ({self.record.state}), from {self.record.input.path}\n{text_table(self.summaries())}"
+        )
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        title = f"<b>{escape(record.name)}</b> ({escape(record.state)}), from {escape(record.input.path)}"
+        return f"<p>{title}</p>{html_table(self.summaries())}"
+
+
+def open_run(path: str | Path) -> OpenedRun:
+    """The run in the folder `path`, such as output/runs/bird.
+
+    Raises:
+        StoreError: if there is no run, or its record is damaged or from a newer version.
+    """
+    folder = Path(path)
+    try:
+        data = (folder / RECORD).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"{folder} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
+        ) from error
+    record = parse_record(data, str(folder / RECORD))
+    store = open_store(record.store if "://" in record.store else folder / record.store)
+    return OpenedRun(folder, record, _stages(record.stages, store))
+
+
+def _stages(records: Mapping[str, StageRecord], store: ArtifactStore) -> dict[str, OpenedStage]:
+    return {name: OpenedStage(record, ArtifactRef(name, record.key), store) for name, record in records.items()}
