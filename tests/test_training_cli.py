@@ -71,7 +71,7 @@ def test_adapters_go_on_from_a_model(model: Path, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (("huge",), "there is no recipe 'huge'"),
-        (("smoke", "--only", "structure"), "structure needs what statistics leaves"),
+        (("smoke", "--only", "structure"), "structure needs what occupancy leaves"),
         (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
         (("smoke", "--lora", "4"), "give --init with --lora"),
         (("smoke", "--init", "nowhere"), "no model folder"),

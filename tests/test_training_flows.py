@@ -154,8 +154,9 @@ def test_tokens_are_those_of_the_pipeline(clips: list[TrainingClip]) -> None:
 def test_windows_fit_the_clips(clips: list[TrainingClip]) -> None:
     lengths = set()
     for seed in range(30):
-        parts = window(clips, torch.Generator().manual_seed(seed), 2, 2)
+        parts = window(clips, torch.Generator().manual_seed(seed), 2, None, 2)
         assert len({part.num_frames for part in parts}) == 1
+        assert len(parts) == max(1, len(clips) * 2 // parts[0].num_frames)  # twice as long, half as many
         lengths.add(parts[0].num_frames)
         grids = occupancy_grids(parts, CPU)
         assert int(grids.sum()) == len(batch_coords(parts))
@@ -163,7 +164,7 @@ def test_windows_fit_the_clips(clips: list[TrainingClip]) -> None:
         assert any(torch.equal(grids[0], wholes[0, s : s + grids.shape[1]]) for s in range(4))
     assert lengths == {2, 4}
     with pytest.raises(InputError, match="longer clips"):
-        window(clips, torch.Generator(), 2, 8)
+        window(clips, torch.Generator(), 2, None, 8)
 
 
 def test_folding_the_scale_leaves_the_decoded_as_it_was(clips: list[TrainingClip]) -> None:
@@ -178,7 +179,7 @@ def test_folding_the_scale_leaves_the_decoded_as_it_was(clips: list[TrainingClip
         scaled, scaled_logvar = encoder(grids)
         after = decoder(scaled)
     assert torch.allclose(after, before, atol=1e-4)
-    assert torch.allclose(scaled.square().mean((0, 2, 3, 4)), torch.ones(8), atol=1e-4)
+    assert torch.allclose(scaled.square().mean((0, 2, 3, 4)), torch.ones(len(scale)), atol=1e-4)
     ratio = scale.log()[:, None, None, None]
     assert torch.allclose(scaled_logvar + 2 * ratio, logvar, atol=1e-4)  # noise is scaled like the mean
 

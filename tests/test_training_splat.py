@@ -12,11 +12,22 @@ from stages.ops import rasterize_reference
 from stages.ops.geometry import orbit_camera
 from stages.ops.rasterize import CLASSIC, MIP_SPLATTING, ScreenFilter
 from stages.training import splat as module
+from stages.training.blend_cpu import LoopBlend
+from stages.training.blend_sorted import SortedBlend
 from stages.training.splat import Views, splat
 from stages.types import Camera, GaussianClip
 from tests.test_rasterize import scene
 
 PARTS = ("means", "scales", "quats", "colors", "opacities")
+
+
+BLENDS = [LoopBlend, SortedBlend]
+
+
+@pytest.fixture(autouse=True, params=BLENDS, ids=["loops", "sorted"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to blend, whichever the device would choose."""
+    monkeypatch.setattr(module, "blend_on", lambda device: request.param)
 
 
 def parts_of(clip: GaussianClip) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from stages.training.objective import Losses
 from stages.training.show import beside
 from stages.training.splat import Views, splat
 
-START_SCALE = 0.5  # of a Gaussian, in cells
+START_SCALE = 0.3  # of a Gaussian, in cells
 START_LOGVAR = -4.0
 QUIET = 0.1  # factor on the weights of the decoder's last layer before training
 

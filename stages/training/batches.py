@@ -10,26 +10,33 @@ from stages.errors import InputError
 from stages.training.clips import cut
 
 
-def window(clips: Sequence[TrainingClip], generator: Generator, least: int, multiple: int) -> list[TrainingClip]:
-    """Random windows of the clips, all of one random length.
+def window(
+    clips: Sequence[TrainingClip], generator: Generator, least: int, most: int | None, multiple: int
+) -> list[TrainingClip]:
+    """Random windows of the clips, all of one random length: of all clips if that is `least`, else of as many as keep
+    the number of frames about the same.
 
     Args:
         clips: of any lengths.
         generator: on the CPU.
         least: frames, where the clips have as many.
+        most: frames, where the clips have as many; None for all they have.
         multiple: of which the length is one.
 
     Raises:
         InputError: if a clip is shorter than that.
     """
     shortest = min(clip.num_frames for clip in clips)
-    most = shortest // multiple
-    if not most:
+    highest = min(shortest, most or shortest) // multiple
+    if not highest:
         raise InputError(f"the flow merges {multiple} frames, but a clip has only {shortest}; train on longer clips")
-    fewest = min(-(-least // multiple), most)
-    length = multiple * int(torch.randint(fewest, most + 1, (), generator=generator))
-    starts = [int(torch.randint(clip.num_frames - length + 1, (), generator=generator)) for clip in clips]
-    return [cut(clip, start, length) for clip, start in zip(clips, starts, strict=True)]
+    lowest = min(-(-least // multiple), highest)
+    # Short windows are the likelier ones: they leave room for more objects in a batch.
+    ratio = (highest + 1) / lowest
+    length = multiple * min(int(lowest * ratio ** float(torch.rand((), generator=generator))), highest)
+    kept = clips[: max(1, len(clips) * multiple * lowest // length)]
+    starts = [int(torch.randint(clip.num_frames - length + 1, (), generator=generator)) for clip in kept]
+    return [cut(clip, start, length) for clip, start in zip(kept, starts, strict=True)]
 
 
 def batch_coords(clips: Sequence[TrainingClip]) -> Tensor:

@@ -1,7 +1,7 @@
 """What training must remember to go on exactly where it was: weights, their average, the optimizer, and the step."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from stages.errors import InputError
 from stages.training.files import UNFINISHED, remove_folder, whole_folder
 
 KEPT = 2  # newest checkpoints that stay
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, for each weight
+_WEIGHTS, _AVERAGE = "weights", "average"  # beside what the optimizers remember of each weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +24,22 @@ class State:
     Attributes:
         weights: by name.
         average: of the weights, by the same names.
-        optimizer: holds the weights in the same order.
+        optimizers: each weight is in one of them.
     """
 
     weights: Mapping[str, Tensor]
     average: Mapping[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
 
 
 def save_state(folder: Path, step: int, state: State, settings: Mapping[str, Any]) -> None:
     """Writes the state after `step` steps to a folder of its own in `folder`; only the newest `KEPT` stay."""
-    tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
-    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
+    tensors = {f"{_WEIGHTS}/{name}": tensor for name, tensor in state.weights.items()}
+    tensors |= {f"{_AVERAGE}/{name}": tensor for name, tensor in state.average.items()}
     for name, weight in state.weights.items():
-        if weight in state.optimizer.state:  # not so for a weight that no loss has depended on
-            tensors |= {f"{moment}/{name}": state.optimizer.state[weight][moment] for moment in MOMENTS}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        for optimizer in state.optimizers:  # of a weight that no loss has depended on none remembers anything
+            moments = optimizer.state.get(weight, {})
+            tensors |= {f"{moment}/{name}": tensor for moment, tensor in moments.items()}
     with whole_folder(folder / f"{step:08d}") as draft:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft / "state.safetensors"
@@ -68,13 +68,17 @@ def load_state(folder: Path, state: State, settings: Mapping[str, Any]) -> int:
         for name, weight in state.weights.items():
             weight.copy_(tensors[f"weights/{name}"])
             state.average[name].copy_(tensors[f"average/{name}"])
-    saved = state.optimizer.state_dict()
-    saved["state"] = {
-        index: {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS}
-        for index, name in enumerate(state.weights)
-        if f"step/{name}" in tensors
-    }
-    state.optimizer.load_state_dict(saved)
+    moments: dict[str, dict[str, Tensor]] = {name: {} for name in state.weights}
+    for key, tensor in tensors.items():
+        moment, _, name = key.partition("/")
+        if moment not in (_WEIGHTS, _AVERAGE):
+            moments[name][moment] = tensor
+    names = {weight: name for name, weight in state.weights.items()}
+    for optimizer in state.optimizers:
+        saved = optimizer.state_dict()
+        held = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
+        saved["state"] = {index: moments[name] for index, name in enumerate(held) if moments[name]}
+        optimizer.load_state_dict(saved)
     step: int = content["step"]
     return step
 

@@ -69,7 +69,8 @@ class StructureFlow:
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
-        clips = window(clips, generator, LEAST_FRAMES, 1)
+        span = self.flow.args.window_size  # and frames of two neighbouring windows, which meet in every other block
+        clips = window(clips, generator, LEAST_FRAMES, span and 2 * span, 1)
         cond = dropped(image_tokens(self.image_encoder, clips, device, generator), generator)
         data = self.latents(clips, device)
         noise = torch.randn(data.shape, generator=generator).to(device)
@@ -135,7 +136,7 @@ class LatentsFlow:
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.out_layer.weight.device
-        clips = window(clips, generator, LEAST_FRAMES, self.flow.frame_multiple)
+        clips = window(clips, generator, LEAST_FRAMES, None, self.flow.frame_multiple)
         with torch.no_grad():
             cond = dropped(image_tokens(self._image_encoder, clips, device, generator), generator)
         sites, data = self.latents(clips, device)

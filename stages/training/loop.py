@@ -6,7 +6,7 @@ optimizer come from the newest checkpoint, so there is no other state to lose.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,7 @@ class TrainSettings:
         steps: in all.
         batch: clips in each.
         learning_rate: after the warm-up.
+        matrix_rate: that of Muon on the matrices of transformer blocks; None for AdamW there, too.
         warmup: steps in which the learning rate rises from 0.
         schedule: "cosine" falls to a hundredth at the last step; "constant" stays.
         weight_decay: of AdamW, on matrices and kernels; biases, norms and gains have none.
@@ -49,6 +50,7 @@ class TrainSettings:
     steps: int
     batch: int
     learning_rate: float
+    matrix_rate: float | None = None
     warmup: int = 200
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.01
@@ -60,12 +62,16 @@ class TrainSettings:
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0: of the step alone, so that resumed runs follow the same path."""
+        """The learning rate of a step, counted from 0."""
+        return self.learning_rate * self.share(step)
+
+    def share(self, step: int) -> float:
+        """What part of its rate a step learns at: of the step alone, so that resumed runs follow the same path."""
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
         if self.schedule == "constant":
-            return self.learning_rate * rise
+            return rise
         done = max(0.0, (step - self.warmup) / max(self.steps - self.warmup, 1))
-        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     def decides(self) -> dict[str, object]:
         """The settings that change what is learnt."""
@@ -129,9 +135,9 @@ class _Run:
         self.objective, self.settings, self.folder, self._say = objective, settings, folder, say
         self.weights = _weights(objective)
         self.device = next(iter(self.weights.values())).device
-        self.optimizer = _adamw(self.weights, settings, self.device)
+        self.optimizers = _optimizers(self.weights, settings, self.device)
         self.ema = Ema(self.weights, settings.ema)
-        self._state = State(self.weights, self.ema.average, self.optimizer)
+        self._state = State(self.weights, self.ema.average, self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
         self.done = load_state(folder / "checkpoints", self._state, settings.decides())
         self._log = Log(folder, self.done)
@@ -144,12 +150,14 @@ class _Run:
         generator = step_generator(settings.seed, self.objective.name, number)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             losses = self.objective.loss(batch, generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        for weight in self.weights.values():
+            weight.grad = None
         losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         norm = nn.utils.clip_grad_norm_(list(self.weights.values()), settings.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.rate(number)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_rate"] * settings.share(number)
+            optimizer.step()
         self.ema.update(number)
         self.done += 1
         measured = {"loss": losses.total.detach(), **losses.parts, "gradient": norm}
@@ -201,23 +209,46 @@ class _Run:
         save_state(self.folder / "checkpoints", self.done, self._state, self.settings.decides())
 
 
-def _adamw(weights: Mapping[str, Tensor], settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
-    """The optimizer, which numbers the weights in their order: those that decay come first."""
-    decays = [weight for weight in weights.values() if weight.ndim > 1]
-    stays = [weight for weight in weights.values() if weight.ndim <= 1]
-    groups = [
-        {"params": decays, "weight_decay": settings.weight_decay},
-        {"params": stays, "weight_decay": 0.0},
+def _optimizers(
+    weights: Mapping[str, Tensor], settings: TrainSettings, device: torch.device
+) -> list[torch.optim.Optimizer]:
+    """One optimizer, or two: `full_rate` of each group is what the schedule takes its share of."""
+    matrices = [
+        weight
+        for name, weight in weights.items()
+        if ".blocks." in name and weight.ndim == 2 and name.endswith(".weight")
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS, fused=device.type == "cuda")
+    if settings.matrix_rate is None or not matrices:
+        return [_adamw(weights.values(), settings, device)]
+    chosen = {id(weight) for weight in matrices}
+    muon = torch.optim.Muon(
+        [{"params": matrices, "full_rate": settings.matrix_rate}],
+        lr=settings.matrix_rate,
+        weight_decay=settings.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, _adamw([weight for weight in weights.values() if id(weight) not in chosen], settings, device)]
+
+
+def _adamw(weights: Iterable[Tensor], settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
+    weights = list(weights)
+    rate = settings.learning_rate
+    groups = [
+        {
+            "params": [weight for weight in weights if weight.ndim > 1],
+            "weight_decay": settings.weight_decay,
+            "full_rate": rate,
+        },
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0, "full_rate": rate},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=device.type == "cuda")
 
 
 def _weights(objective: Objective) -> dict[str, Tensor]:
-    """What the objective trains, by role and name, in the order of the optimizer."""
-    weights = {
+    """What the objective trains, by role and name."""
+    return {
         f"{role}.{name}": weight
         for role, network in objective.trained().items()
         for name, weight in network.named_parameters()
         if weight.requires_grad
     }
-    return dict(sorted(weights.items(), key=lambda item: item[1].ndim <= 1))

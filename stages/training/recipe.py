@@ -57,16 +57,26 @@ class Recipe:
     measured: int
 
 
-MOTION = PoolPlan(size=4096, num_frames=24)
-LOOKS = PoolPlan(size=3072, num_frames=8, num_views=6, view_size=128)
+MOTION = PoolPlan(size=8192, num_frames=16)
+LOOKS = PoolPlan(size=2048, num_frames=8, num_views=6, view_size=96)
 TINY = Recipe(
     name="tiny",
     networks={**PUBLISHED, **ENCODERS},
     plans={
-        "occupancy": StepPlan(pool=MOTION, settings=TrainSettings(steps=5000, batch=16, learning_rate=1e-3)),
-        "appearance": StepPlan(pool=LOOKS, settings=TrainSettings(steps=4000, batch=6, learning_rate=5e-4)),
-        "structure": StepPlan(pool=MOTION, settings=TrainSettings(steps=9000, batch=16, learning_rate=4e-4)),
-        "latents": StepPlan(pool=MOTION, settings=TrainSettings(steps=4000, batch=8, learning_rate=4e-4)),
+        "occupancy": StepPlan(
+            pool=MOTION, settings=TrainSettings(steps=450, batch=6, learning_rate=2e-3, warmup=30, ema=0.99)
+        ),
+        "appearance": StepPlan(
+            pool=LOOKS, settings=TrainSettings(steps=900, batch=3, learning_rate=1e-3, warmup=50, ema=0.99)
+        ),
+        "structure": StepPlan(
+            pool=MOTION,
+            settings=TrainSettings(steps=1700, batch=16, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100, ema=0.995),
+        ),
+        "latents": StepPlan(
+            pool=MOTION,
+            settings=TrainSettings(steps=900, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=50, ema=0.99),
+        ),
     },
     measured=16,
 )
@@ -98,7 +108,15 @@ MICRO: dict[str, dict[str, Any]] = {
 }
 _FEW = PoolPlan(size=4, num_frames=4, num_views=2, view_size=16)
 _BRIEFLY = TrainSettings(
-    steps=4, batch=2, learning_rate=1e-3, warmup=2, save_every=2, picture_every=4, log_every=2, ema=0.5
+    steps=4,
+    batch=2,
+    learning_rate=1e-3,
+    matrix_rate=1e-3,
+    warmup=2,
+    save_every=2,
+    picture_every=4,
+    log_every=2,
+    ema=0.5,
 )
 SMOKE = Recipe(
     name="smoke",

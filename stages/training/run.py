@@ -22,6 +22,7 @@ from torch import nn
 from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
 from stages.nn.checkpoint import read_network
+from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from stages.ops.backend import Ops
 from stages.sampling import LatentNormalization
 from stages.training import appearance
@@ -39,19 +40,19 @@ from stages.training.occupancy import OccupancyAutoencoder
 from stages.training.recipe import STEPS, PoolPlan, Recipe, StepPlan
 from stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
 
-# What each step leaves, by role; the statistics' latents are those of the encoders they leave.
+# What each step leaves, by role; the statistics are numbers.
 LEAVES: Mapping[str, tuple[str, ...]] = {
     "occupancy": ("sparse_structure_encoder", "sparse_structure_decoder"),
     "appearance": ("slat_encoder", "slat_decoder_gs"),
-    "statistics": ("sparse_structure_encoder", "sparse_structure_decoder"),
+    "statistics": (),
     "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
     "latents": ("slat_flow_model",),
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "occupancy": (),
     "appearance": (),
-    "statistics": ("occupancy", "appearance"),
-    "structure": ("statistics",),
+    "statistics": ("appearance",),
+    "structure": ("occupancy",),
     "latents": ("appearance", "statistics", "structure"),
 }
 FLOWS = ("structure", "latents")
@@ -195,19 +196,31 @@ class _Run:
             return None, {}
         for network in trained.values():
             merge_adapters(network)
-        return trained, {}
+        return trained, self._fold_scale(**trained) if step == "occupancy" else {}
+
+    def _fold_scale(
+        self, sparse_structure_encoder: nn.Module, sparse_structure_decoder: nn.Module
+    ) -> dict[str, list[float]]:
+        """Brings the occupancy latent to unit size."""
+        encoder, decoder = sparse_structure_encoder, sparse_structure_decoder
+        assert isinstance(encoder, SparseStructureEncoder), "that is its role"
+        assert isinstance(decoder, SparseStructureDecoder), "that is its role"
+        scale = occupancy_scale(encoder, self._measured())
+        fold_scale(encoder, decoder, scale)
+        return {"occupancy_scale": scale.tolist()}
 
     def _measure(self) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+        """The statistics of the structured latents."""
+        normalization = slat_normalization(self._network("slat_encoder"), self._measured())
+        numbers = {"slat_normalization": asdict(normalization)}
+        self._say(f"statistics  {json.dumps(numbers)}")
+        return {}, numbers
+
+    def _measured(self) -> list[list[TrainingClip]]:
+        """The batches that latents are measured on."""
         plan = self._plan("structure")
-        encoder, decoder = self._network("sparse_structure_encoder"), self._network("sparse_structure_decoder")
         with self._clips(plan) as clips:
-            batches = [clips.batch(i, plan.settings.batch) for i in range(self.training.recipe.measured)]
-        scale = occupancy_scale(encoder, batches)
-        fold_scale(encoder, decoder, scale)
-        normalization = slat_normalization(self._network("slat_encoder"), batches)
-        numbers = {"slat_normalization": asdict(normalization), "occupancy_scale": scale.tolist()}
-        self._say(f"statistics  of {len(batches) * plan.settings.batch} clips: {json.dumps(numbers)}")
-        return {"sparse_structure_encoder": encoder, "sparse_structure_decoder": decoder}, numbers
+            return [clips.batch(i, plan.settings.batch) for i in range(self.training.recipe.measured)]
 
     def _objective(self, step: str) -> Objective:
         network, start = self._network, self.training.start

@@ -10,6 +10,8 @@ running sum of logarithms in float64.
 
 Axes: n Gaussian, k image, g Gaussian in an image, s span, p pair; images are (k, row, column) with pixel centres at
 half integers; camera space is x right, y down, z forward.
+
+On a CPU, `stages.training.blend_cpu` blends the same spans in compiled loops, many times faster.
 """
 
 from dataclasses import dataclass
@@ -23,13 +25,13 @@ from stages.nn.gaussian_decoder import Gaussians
 from stages.ops.geometry import quaternion_to_matrix
 from stages.ops.rasterize import (
     JACOBIAN_LIMIT,
-    MAX_ALPHA,
     MIN_ALPHA,
-    MIN_TRANSMITTANCE,
     MIP_SPLATTING,
     NEAR,
     ScreenFilter,
 )
+from stages.training.blend_cpu import LoopBlend
+from stages.training.blend_sorted import SortedBlend, segment_sum
 
 MAX_PAIRS = 2**24  # blended at once, or the pairs of one image: about 100 bytes each while it lasts, 20 until backward
 
@@ -54,7 +56,11 @@ class Views:
 
 
 def splat(
-    gaussians: Gaussians, offsets: Tensor, views: Views, *, screen_filter: ScreenFilter = MIP_SPLATTING
+    gaussians: Gaussians,
+    offsets: Tensor,
+    views: Views,
+    *,
+    screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
     """Colour and coverage of every image, with gradients to all five parts of the Gaussians.
 
@@ -71,13 +77,20 @@ def splat(
         rows, images = _shown(gaussians.means.detach(), offsets, views)
         splats = _project(gaussians, rows, images, views, screen_filter)
         spans, widths, pixels = _spans(splats, images, views.size)
+        area = views.size**2
+        blend = blend_on(spans.device)
         blended = torch.cat([
-            _blend(spans[part], widths[part], pixels[part] - first, count)
-            for part, first, count in _chunks(widths, pixels, len(views.frames), views.size**2)
+            blend.apply(spans[part], widths[part], pixels[part] - first, count, area)  # type: ignore[no-untyped-call]
+            for part, first, count in _chunks(widths, pixels, len(views.frames), area)
         ])  # fmt: skip
         light = blended[:, 3].view(-1, views.size, views.size)
         rgb = blended[:, :3].view(-1, views.size, views.size, 3)
         return rgb + light[..., None] * views.backgrounds[:, None, None].to(rgb.dtype), 1 - light
+
+
+def blend_on(device: torch.device) -> type[LoopBlend | SortedBlend]:
+    """The faster way to blend there."""
+    return LoopBlend if device.type == "cpu" else SortedBlend
 
 
 def _shown(means: Tensor, offsets: Tensor, views: Views) -> tuple[Tensor, Tensor]:
@@ -171,12 +184,6 @@ def _chunks(widths: Tensor, pixels: Tensor, num_images: int, area: int) -> list[
     return chunks
 
 
-def _segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums of consecutive rows, `lengths` of them each; the same on every run."""
-    sums: Tensor = torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True, initial=0)
-    return sums
-
-
 class _Repeat(torch.autograd.Function):
     """Rows `values[owners]`, owners listed in order, `counts` times each."""
 
@@ -189,74 +196,4 @@ class _Repeat(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (counts,) = ctx.saved_tensors
-        return _segment_sum(grad.contiguous(), counts), None, None
-
-
-def _blend(spans: Tensor, widths: Tensor, pixels: Tensor, num_pixels: int) -> Tensor:
-    """RGB over black and transmittance (num_pixels, 4); arguments as `_spans` gives them."""
-    blended: Tensor = _Blend.apply(spans, widths, pixels, num_pixels)  # type: ignore[no-untyped-call]  # as above
-    return blended
-
-
-class _Blend(torch.autograd.Function):
-    """Front-to-back blending. With transmittance T_i = prod_{j < i} (1 - a_j) and weights w_i = T_i a_i, a pixel is
-    sum_i w_i c_i and T_end; and with g_i the derivative by w_i and e that by T_end, the derivative by a_i is
-    T_i g_i - (sum_{j > i} w_j g_j + T_end e) / (1 - a_i).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, spans: Tensor, widths: Tensor, pixels: Tensor, num_pixels: int) -> Tensor:
-        starts = widths.cumsum(0) - widths
-        span = torch.arange(len(widths), device=widths.device).repeat_interleave(widths)
-        place = torch.arange(len(span), device=span.device)
-        slope, shift, vertical, opacity = spans[:, :4].index_select(0, span).unbind(1)
-        u = (place - starts[span]).to(slope.dtype) * slope + shift
-        alphas = (opacity * (-u.square() - vertical).exp()).clamp(max=MAX_ALPHA)
-        pixel, order = (place + (pixels - starts)[span]).int().sort(stable=True)
-        alphas = alphas[order]
-
-        after, before = _transmittances(alphas, pixel, num_pixels)
-        kept = (after >= MIN_TRANSMITTANCE).nonzero().squeeze(1)
-        pixel, order, alphas, before = (x[kept] for x in (pixel, order, alphas, before))
-        span = span[order]
-        counts = torch.bincount(pixel, minlength=num_pixels)
-        colors = spans[:, 4:].index_select(0, span)
-        rgb = _segment_sum((before * alphas)[:, None] * colors, counts)
-        ends = torch.cat([after.new_ones(1), after[kept]])[torch.where(counts > 0, counts.cumsum(0), 0)]
-        ctx.num_pairs = len(place)
-        ctx.save_for_backward(spans, widths, counts, ends, pixel, order.int(), span.int(), alphas, before)
-        return torch.cat([rgb, ends[:, None]], dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        spans, widths, counts, ends, pixel, order, span, alphas, before = ctx.saved_tensors
-        pulls = grad[:, :3].index_select(0, pixel)
-        gains = (pulls * spans[:, 4:].index_select(0, span)).sum(1)
-        weights = before * alphas
-        running = (weights * gains).double().cumsum(0)
-        whole = torch.cat([running.new_zeros(1), running])[counts.cumsum(0)] + ends * grad[:, 3]
-        behind = (whole.index_select(0, pixel) - running).to(alphas.dtype)
-        by_alpha = before * gains - behind / (1 - alphas)
-
-        slope, shift = spans[:, :2].index_select(0, span).unbind(1)
-        column = (order - (widths.cumsum(0) - widths).int().index_select(0, span)).to(alphas.dtype)
-        u = column * slope + shift
-        by_log = torch.where(alphas < MAX_ALPHA, by_alpha * alphas, 0)
-        by_u = by_log * u
-        table = torch.stack([by_u * column, by_u, by_log], dim=1)
-        pairs = table.new_zeros(ctx.num_pairs, 6)
-        pairs[order] = torch.cat([table, weights[:, None] * pulls], dim=1)
-        sums = _segment_sum(pairs, widths)
-        by_spans = torch.cat([-2 * sums[:, :2], -sums[:, 2:3], sums[:, 2:3] / spans[:, 3:4], sums[:, 3:]], dim=1)
-        return by_spans, None, None, None
-
-
-def _transmittances(alphas: Tensor, pixel: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:
-    """The light that is left after and before each pair; `pixel` is sorted."""
-    logs = (-alphas.double()).log1p()
-    running = logs.cumsum(0)
-    counts = torch.bincount(pixel, minlength=num_pixels)
-    nothing = torch.cat([running.new_zeros(1), running])[counts.cumsum(0) - counts]
-    total = running - nothing.index_select(0, pixel)
-    return total.exp().to(alphas.dtype), (total - logs).exp().to(alphas.dtype)
+        return segment_sum(grad.contiguous(), counts), None, None
