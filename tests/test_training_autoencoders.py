@@ -18,6 +18,7 @@ from stages.nn.occupancy import (
 )
 from stages.ops.backend import TORCH_OPS
 from stages.training.appearance import (
+    START_SCALE,
     AppearanceAutoencoder,
     AppearanceSettings,
     backgrounds,
@@ -164,7 +165,7 @@ def test_new_networks_start_as_described(appearance: AppearanceAutoencoder, clip
     scene = appearance._scene([appearance._choose(clip, generator(0))], torch.zeros(4, 3))
     _, logvar = appearance._encode(scene)
     gaussians = appearance._decode(scene, torch.randn(len(scene.feats), 8, generator=generator(1)))
-    assert_close(gaussians.scales.mean() * SIZE["resolution"], torch.tensor(0.5), atol=0.05, rtol=0)
+    assert_close(gaussians.scales.mean() * SIZE["resolution"], torch.tensor(START_SCALE), atol=0.05, rtol=0)
     assert_close(gaussians.colors, torch.full_like(gaussians.colors, 0.5), atol=0.1, rtol=0)
     assert_close(logvar, torch.full_like(logvar, -4), atol=0.3, rtol=0)
 
