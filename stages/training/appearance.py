@@ -216,8 +216,8 @@ def start(encoder: SLatEncoder, decoder: SLatGaussianDecoder) -> None:
     """Makes new networks ready to learn, in place.
 
     The decoder begins with every voxel alike: small weights of its last layer make grey Gaussians, spread evenly in
-    the voxel and round, a third of a cell wide and of the representation's opacity. Each then shows in some ten pixels of a
-    picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
+    the voxel and round, a third of a cell wide and of the representation's opacity. Each then shows in some ten pixels
+    of a picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
     wider or more opaque ones hide each other. The encoder begins with little noise in its latents: with as much noise
     as signal, the decoder would first learn not to listen.
     """
