@@ -1,0 +1,123 @@
+"""`ss4d inspect` and `ss4d report`: look into a run, in numbers, in pictures, and as one page for a browser."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import console
+from cli.failures import explained
+
+if TYPE_CHECKING:
+    from pipelines.inspection import ArrayStatistics
+    from pipelines.opened import OpenedRun
+
+NOTHING_LOST = "the run itself is as it was"
+WIDE = 160  # characters; a table in a file or a pipe is not cut to a terminal's width
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as output/runs/bird.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
+
+
+def inspect(
+    run: Run,
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="A stage to look into; by default all as a table.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the stage's picture goes; by default RUN/inspect."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Shows what the stages of a run made.
+
+    Without STAGE: a row for each stage with its state, key, arrays, size in the store, seconds, peak memory and
+    what it was made from. With STAGE: range, mean, numbers that are not finite and a histogram of each array, and
+    a picture over time in RUN/inspect/STAGE.png. A run that is not finished can be looked into as well.
+
+    Examples:
+        ss4d inspect output/runs/bird
+        ss4d inspect output/runs/bird sparse_structure
+        ss4d inspect output/runs/bird slat --json
+    """
+    with explained(debug, NOTHING_LOST):
+        from pipelines.opened import open_run
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        opened = open_run(run)
+        if stage is None:
+            _show_run(opened, as_json)
+        else:
+            _show_stage(opened, stage, out or run / "inspect", as_json)
+
+
+def _show_run(opened: "OpenedRun", as_json: bool) -> None:
+    from pipelines.summary import COLUMNS, NUMERIC
+
+    rows = opened.summaries()
+    if as_json:
+        record = opened.record
+        _print_json({"name": record.name, "state": record.state, "stages": [asdict(row) for row in rows]})
+        return
+    table = Table(box=None, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in NUMERIC else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row.cells()))
+    _output().print(
+        Text(f"{opened.record.name}: {opened.record.state}, from {opened.record.input.path}"), soft_wrap=True
+    )
+    _output().print(table)
+
+
+def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> None:
+    from pipelines.inspection import array_statistics
+    from pipelines.pictures import Pictures
+
+    stage = opened[name]
+    statistics = array_statistics(stage)
+    picture = Pictures(opened).write(name, folder)
+    if as_json:
+        numbers = {"arrays": [asdict(one) for one in statistics], "picture": str(picture) if picture else None}
+        _print_json({**asdict(stage.summary()), **numbers})
+        return
+    for one in statistics:
+        _show_array(one)
+    for file, path in stage.files().items():
+        _output().print(Text(f"{file}  {path.stat().st_size:,} bytes"), soft_wrap=True)
+    if picture is not None:
+        console.print(f"Picture: {picture}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _show_array(one: "ArrayStatistics") -> None:
+    from pipelines.inspection import bars
+
+    axes = ", ".join(
+        f"{dim} {size}" if dim != str(size) else dim for dim, size in zip(one.dims, one.shape, strict=True)
+    )
+    bad = f", {one.num_nan:,} NaN, {one.num_inf:,} infinite" if one.num_nan + one.num_inf else ", all finite"
+    range_ = "no finite number" if one.least is None else f"{one.least:.6g} to {one.most:.6g}, mean {one.mean:.6g}"
+    lines = (
+        f"{one.name}  {one.dtype} ({axes}), chunks ({', '.join(map(str, one.chunks))})",
+        f"    {one.meaning}",
+        f"    {range_}{bad}",
+        f"    |{bars(one.histogram)}|",
+    )
+    _output().print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _output() -> Console:
+    """The standard output; as wide as the terminal, or wide enough where there is none."""
+    return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
+def _print_json(data: object) -> None:
+    typer.echo(json.dumps(data, indent=2))
