@@ -10,6 +10,10 @@ from cli import data
 from cli.console import ConsoleReporter
 from cli.evaluate import evaluate
 from cli.failures import explained
+from cli.inspect import inspect
+from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from cli.plan import plan
+from cli.stages import stages
 from cli.train import train
 
 app = typer.Typer(
@@ -25,7 +29,10 @@ Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 
 app.add_typer(data.app)
 app.command(no_args_is_help=True)(train)
+app.command(no_args_is_help=True)(plan)
+app.command()(stages)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(inspect)
 
 
 @app.callback()
@@ -43,9 +50,7 @@ def run(
             readable=False,  # the run itself says in one sentence what is wrong with it
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the store and the results go; made if missing.")
-    ] = Path("output"),
+    out: Out = Path("output"),
     config: Annotated[
         str,
         typer.Option(
@@ -54,22 +59,13 @@ def run(
             help="**tiny**: the small bundled model, for a CPU. **ss4d**: the published weights, for a GPU. Or a file.",
         ),
     ] = "tiny",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable. **ss4d config** lists them.",
-        ),
-    ] = None,
+    overrides: Overrides = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
     ] = "auto",
-    name: Annotated[
-        str | None, typer.Option("--name", help="Names the run's folder; by default the input's name.")
-    ] = None,
+    name: Name = None,
     engine: Annotated[
         Literal["prefect", "direct"],
         typer.Option(
@@ -77,11 +73,11 @@ def run(
             help="**prefect** runs the stages as tasks of a flow; **direct** runs the same stages without it.",
         ),
     ] = "prefect",
-    from_stage: Annotated[
-        str | None,
-        typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again, stored or not."),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+    store: Store = None,
+    from_stage: FromStage = None,
+    only: Only = None,
+    force: Force = None,
+    debug: Debug = False,
 ) -> None:
     """Makes the 4D asset of one clip.
 
@@ -102,11 +98,14 @@ def run(
         ss4d run frames/ --out results --seed 7
         ss4d run clip.mp4 --set slat.sampler.steps=25
         ss4d run clip.mp4 --from slat
+        ss4d run clip.mp4 --force slat --store s3://bucket/prefix
         ss4d run clip.mp4 --config ss4d --device cuda
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from pipelines.run import RunOptions, run_clip
+        from pipelines.plan import Wish
+        from pipelines.prepare import RunOptions
+        from pipelines.run import run_clip
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = RunOptions(
@@ -118,11 +117,15 @@ def run(
             device=device,
             name=name,
             engine=engine,
-            from_stage=from_stage,
+            store=store,
+            wish=Wish(from_stage=from_stage, only=only, force=force or ()),
         )
         with ConsoleReporter() as reporter:
             folder = run_clip(options, reporter)
-        reporter.results(folder)
+        if only:
+            reporter.message(f"\nDone: the result of {only} is stored. Without --only the run goes on from there.")
+        else:
+            reporter.results(folder)
 
 
 @app.command()

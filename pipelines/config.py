@@ -1,45 +1,53 @@
 """The configuration of a run: one section per stage, strictly validated, from a YAML file and `--set key=value`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, SerializeAsAny, ValidationError
 
 from pipelines.errors import ConfigError
+from pipelines.implementation import STAGES, Implementation
+from pipelines.networks import ModelChoice
+from pipelines.registry import installed
 from stages.conditioning import ConditioningConfig
 from stages.decoding import DecodingConfig
 from stages.export.asset import ExportConfig
-from stages.inflation import InflationConfig
 from stages.segmentation.segment import SegmentationConfig
 from stages.slat import SlatConfig
 from stages.sparse_structure import SparseStructureConfig
+from stages.stage_config import StageConfig
 from stages.video_io import InputConfig
+from stages.weights import ModelFolder
 
-Precision = Literal["float32", "float16", "bfloat16"]
 
-
-class RunConfig(BaseModel):
+class RunConfig(ModelChoice):
     """Everything that decides what a run computes, apart from its input, seed and device."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    model: str = Field(description="bundled:NAME, hub:ORG/NAME, or a model folder")
-    image_encoder: str | None = Field(
-        default=None,
-        description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
-    )
-    precision: Precision = Field(default="float32", description="number format of the transformer torsos")
     input: InputConfig = InputConfig()
-    segmentation: SegmentationConfig = SegmentationConfig()
-    conditioning: ConditioningConfig = ConditioningConfig()
-    sparse_structure: SparseStructureConfig = SparseStructureConfig()
-    slat: SlatConfig = SlatConfig()
-    decoding: DecodingConfig | InflationConfig = Field(default=DecodingConfig(), discriminator="method")
-    export: ExportConfig = ExportConfig()
+    segmentation: SerializeAsAny[StageConfig] = SegmentationConfig()
+    conditioning: SerializeAsAny[StageConfig] = ConditioningConfig()
+    sparse_structure: SerializeAsAny[StageConfig] = SparseStructureConfig()
+    slat: SerializeAsAny[StageConfig] = SlatConfig()
+    decoding: SerializeAsAny[StageConfig] = DecodingConfig()
+    export: SerializeAsAny[StageConfig] = ExportConfig()
+
+    def section(self, stage: str) -> StageConfig:
+        """The configuration of the named stage."""
+        section: StageConfig = getattr(self, stage)
+        return section
+
+    def implementations(self) -> dict[str, Implementation]:
+        """What does each stage, by name and in order."""
+        return {stage: installed().get(stage, self.section(stage).method) for stage in STAGES}
+
+    def resolve(self, folder: ModelFolder) -> Self:
+        """This configuration with every value that was left to the model folder filled in."""
+        chosen = self.implementations().items()
+        return self.model_copy(update={stage: one.resolve(self.section(stage), folder) for stage, one in chosen})
 
 
 def bundled_configs() -> list[str]:
@@ -63,20 +71,50 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         ConfigError: naming the file or key, the value given and what is allowed.
+        PluginError: a package that it asks for is broken.
     """
-    data = _read_yaml(source)
-    for override in overrides:
-        _apply(data, override)
+    data, folder = _read_yaml(source)
+    overridden = {_apply(data, override) for override in overrides}
     try:
-        # JSON mode is strict about types, yet takes the lists and strings that YAML can write.
-        return RunConfig.model_validate_json(json.dumps(data))
+        sections = {stage: _stage_section(stage, data.pop(stage, {})) for stage in STAGES}
+        config = RunConfig.model_validate_json(json.dumps(data))
     except TypeError as error:
         raise ConfigError(f"configuration {source!r} holds a value that is not plain data: {error}") from error
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(problem) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_sentence(problem, RunConfig) for problem in error.errors())) from error
+    return config.model_copy(
+        update={stage: _with_places(stage, section, folder, overridden) for stage, section in sections.items()}
+    )
 
 
-def _read_yaml(source: str) -> dict[str, Any]:
+def _stage_section(stage: str, data: Any) -> StageConfig:
+    """A stage's section as the implementation wants it that its method chooses."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration key {stage!r}: should be a section of keys; got {data!r}")
+    data = {"method": installed().default(stage), **data}
+    kind = installed().get(stage, data["method"]).config
+    try:
+        # JSON mode is strict about types, yet takes the lists and strings that YAML can write.
+        return kind.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(problem, kind, stage) for problem in error.errors())) from error
+
+
+def _with_places(stage: str, section: StageConfig, folder: Path, overridden: set[str]) -> StageConfig:
+    """The section with absolute paths: those of a file count from its folder, those of the command from where it runs.
+
+    So a path in a file means the same from wherever the command is run.
+    """
+    paths = {
+        name: (Path.cwd() if f"{stage}.{name}" in overridden else folder) / value
+        for name, value in section
+        if isinstance(value, Path)
+    }
+    return section.model_copy(update=paths)
+
+
+def _read_yaml(source: str) -> tuple[dict[str, Any], Path]:
+    """What a configuration says, and the folder that its paths count from."""
     if source in bundled_configs():
         text = config_text(source)
     elif not source.endswith((".yaml", ".yml")):
@@ -94,16 +132,17 @@ def _read_yaml(source: str) -> dict[str, Any]:
         raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold configuration keys and values, but holds {type(data).__name__}")
-    # A path in a file means the same from wherever the command is run.
+    folder = Path(source).absolute().parent
     local = {key for key in ("model", "image_encoder") if isinstance(data.get(key), str) and ":" not in data[key]}
-    return data | {key: str(Path(source).absolute().parent / data[key]) for key in local}
+    return data | {key: str(folder / data[key]) for key in local}, folder
 
 
 def _cause(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not a text file"
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def _apply(data: dict[str, Any], override: str) -> str:
+    """Puts one `key.sub=value` into the data, and gives its key."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes key=value, for example slat.sampler.steps=12; got {override!r}")
@@ -117,13 +156,16 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError(f"--set {key}: {'.'.join(sections[:depth])} is a value, not a section")
     data[last] = value
+    return key
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:
     """One pydantic problem as a sentence that names the key, the value and what is allowed."""
-    key, section = _resolve(problem["loc"])
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join([stage, *location] if stage else location)
     if problem["type"] == "extra_forbidden":
-        return f"unknown configuration key {key!r}; allowed here: {', '.join(sorted(section.model_fields))}"
+        allowed = ", ".join(sorted(_keys_beside(kind, location)))
+        return f"unknown configuration key {key!r}" + (f"; allowed here: {allowed}" if allowed else "")
     if problem["type"] == "missing":
         return f"configuration key {key!r} is missing"
     message = "should be a section of keys" if problem["type"] == "model_type" else problem["msg"]
@@ -132,23 +174,11 @@ def _sentence(problem: Any) -> str:
     return f"configuration key {key!r}: {message[:1].lower()}{message[1:]}{given}"
 
 
-def _resolve(location: Sequence[str | int]) -> tuple[str, type[BaseModel]]:
-    """The key at a pydantic location, and the section it stands in; where methods share a section, the chosen one's."""
-    section: type[BaseModel] = RunConfig
-    key: list[str] = []
-    choices: dict[str, type[BaseModel]] = {}
-    for part in map(str, location):
-        if part in choices:  # not a key: pydantic's way to say which method was chosen
-            section, choices = choices[part], {}
-            continue
-        key.append(part)
-        annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part != location[-1]:
-            section = annotation
-        choices = {kind.model_fields["method"].default: kind for kind in _section_types(annotation)}
-    return ".".join(key), section
-
-
-def _section_types(annotation: Any) -> list[type[BaseModel]]:
-    """The sections in a union of them; none for anything else."""
-    return [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+def _keys_beside(kind: type[BaseModel], location: Sequence[str]) -> Iterable[str]:
+    """The keys of the section that the last part of a location stands in; none where that section is one of several."""
+    for part in location[:-1]:
+        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ()
+        kind = annotation
+    return kind.model_fields

@@ -16,6 +16,10 @@ class EngineError(RuntimeError):
     """The orchestration engine could not be started or lost its server."""
 
 
+class PluginError(RuntimeError):
+    """What a package adds to the program cannot be used, or failed; the sentence names the package."""
+
+
 class WorkerError(RuntimeError):
     """A helping process died, which is nearly always the system's answer to too little memory."""
 
@@ -25,6 +29,7 @@ USER_ERRORS = (
     EngineError,
     InputError,
     ModelError,
+    PluginError,
     StoreError,
     TrainingError,
     ValueSpecError,

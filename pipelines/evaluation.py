@@ -11,14 +11,13 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save
 
-from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.evaluation_report import Score, write_report, write_sheet
-from pipelines.networks import Model, open_model, resolve_device
+from pipelines.networks import Model, ModelChoice, open_model, resolve_device
 from pipelines.records import RecordError, open_records
-from stages.conditioning import encode_images
+from stages.conditioning import ConditioningConfig, encode_images
 from stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
-from stages.decoding import decode_gaussians
+from stages.decoding import DecodingConfig, decode_gaussians
 from stages.errors import InputError
 from stages.evaluation.baselines import (
     MEAN_CLIPS,
@@ -33,8 +32,9 @@ from stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr
 from stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from stages.inflation import InflationConfig, inflate
 from stages.ops.coords import Sites, SparseTensor
-from stages.slat import sample_latents
-from stages.sparse_structure import occupied_cells, sample_structure
+from stages.sampler_config import SamplerConfig
+from stages.slat import SlatConfig, sample_latents
+from stages.sparse_structure import SparseStructureConfig, occupied_cells, sample_structure
 from stages.types import GaussianClip, Progress, StructuredLatents, silent
 from storage.files import write_bytes
 
@@ -104,16 +104,14 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
         raise ConfigError(
             f"--clips must be at least 1 and --seed from 0 to {HELD_OUT_SEED - 1}; got {options.clips}, {options.seed}"
         )
-    config = RunConfig(model=options.model)
-    model = open_model(config, resolve_device(options.device))
-    config = model.resolve(config)
+    model = open_model(ModelChoice(model=options.model), resolve_device(options.device))
     resolution = model.network("slat_decoder_gs").args.resolution
     clips = _clips(options, resolution)
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = _encoders(model)
     settings = _settings(options, model, encoders)
     scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl")
-    methods = _methods(config, model, encoders, _cached_mean_shape(options.out, resolution))
+    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution))
     ids = clips.ids[: options.clips]
     done, skipped = scores.read(), {}
     for index, name in enumerate(ids):
@@ -237,9 +235,7 @@ def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
     return MeanShape(**load_file(path), resolution=resolution)
 
 
-def _methods(
-    config: RunConfig, model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape
-) -> dict[str, Method]:
+def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape) -> dict[str, Method]:
     """What is measured, by name, best expected first."""
     resolution = shape.resolution
 
@@ -247,9 +243,9 @@ def _methods(
         gaussians = inflate(InflationConfig(), input_clip(clip))
         return Answer(gaussians, occupied_by(gaussians, resolution))
 
-    trained: dict[str, Method] = {"model": lambda clip: model_answer(clip, config, model)}
+    trained: dict[str, Method] = {"model": lambda clip: model_answer(clip, model)}
     if encoders is not None:
-        trained = {"autoencoders": lambda clip: autoencoded(clip, config, model, encoders), **trained}
+        trained = {"autoencoders": lambda clip: autoencoded(clip, model, encoders), **trained}
     return {
         "true voxels": truth_answer,
         **trained,
@@ -258,22 +254,24 @@ def _methods(
     }
 
 
-def model_answer(clip: TrainingClip, config: RunConfig, model: Model) -> Answer:
+def model_answer(clip: TrainingClip, model: Model) -> Answer:
     """What the whole model makes of the input view; nothing at all if it finds no occupied cell."""
-    images = encode_images(config.conditioning, model.network("image_cond_model"), input_clip(clip))
+    images = encode_images(ConditioningConfig(), model.network("image_cond_model"), input_clip(clip))
     flow, decoder = (model.network(f"sparse_structure_{part}") for part in ("flow_model", "decoder"))
     try:
-        voxels = sample_structure(config.sparse_structure, flow, decoder, images, _generator())
+        sampler = SamplerConfig().resolve(model.folder.structure_sampler)
+        voxels = sample_structure(SparseStructureConfig(sampler=sampler), flow, decoder, images, _generator())
     except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
         LOG.warning("%s: %s", clip.seed, error)
         return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
     normalization = model.folder.slat_normalization
     flow, decoder = model.network("slat_flow_model"), model.network("slat_decoder_gs")
-    latents = sample_latents(config.slat, flow, normalization, images, voxels, _generator())
-    return Answer(_decoded(config, decoder, latents), voxels.coords)
+    sampler = SamplerConfig().resolve(model.folder.slat_sampler)
+    latents = sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
+    return Answer(decode_gaussians(DecodingConfig(), decoder, latents), voxels.coords)
 
 
-def autoencoded(clip: TrainingClip, config: RunConfig, model: Model, encoders: Mapping[str, Any]) -> Answer:
+def autoencoded(clip: TrainingClip, model: Model, encoders: Mapping[str, Any]) -> Answer:
     """The truth through both autoencoders: occupancy through one, the true cells' looks through the other."""
     decoder = model.network("sparse_structure_decoder")
     device = decoder.out_layer[-1].weight.device
@@ -289,12 +287,7 @@ def autoencoded(clip: TrainingClip, config: RunConfig, model: Model, encoders: M
     latents = StructuredLatents(
         coords=clip.coords, feats=mean.float().cpu(), num_frames=clip.num_frames, resolution=side
     )
-    return Answer(_decoded(config, model.network("slat_decoder_gs"), latents), cells)
-
-
-def _decoded(config: RunConfig, decoder: Any, latents: StructuredLatents) -> GaussianClip:
-    assert not isinstance(config.decoding, InflationConfig)
-    return decode_gaussians(config.decoding, decoder, latents)
+    return Answer(decode_gaussians(DecodingConfig(), model.network("slat_decoder_gs"), latents), cells)
 
 
 def _generator() -> torch.Generator:

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.hub import hub_file, model_path, weights_path
 from stages.ops.backend import TORCH_OPS, Ops
@@ -17,6 +17,20 @@ from stages.ops.cuda import cuda_ops
 from stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
 
 Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+class ModelChoice(BaseModel):
+    """Which weights, and in what precision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = Field(description="bundled:NAME, hub:ORG/NAME, or a model folder")
+    image_encoder: str | None = Field(
+        default=None,
+        description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
+    )
+    precision: Precision = Field(default="float32", description="number format of the transformer torsos")
 
 
 def resolve_device(device: str) -> Device:
@@ -84,21 +98,10 @@ class Model:
         """What a run's record says of the model: where it lies and the hashes of its files by role."""
         return {"location": self.location, "sha256": dict(self._fingerprints), "notice": self.notice}
 
-    def resolve(self, config: RunConfig) -> RunConfig:
-        """The configuration with every value that was left to the model folder filled in."""
-        structure = config.sparse_structure.sampler.resolve(self.folder.structure_sampler)
-        slat = config.slat.sampler.resolve(self.folder.slat_sampler)
-        return config.model_copy(
-            update={
-                "sparse_structure": config.sparse_structure.model_copy(update={"sampler": structure}),
-                "slat": config.slat.model_copy(update={"sampler": slat}),
-            }
-        )
 
-
-def open_model(config: RunConfig, device: str) -> Model:
-    """The model that `config` names, the same object for the same model, precision and device."""
-    return _open(config.model, config.image_encoder, config.precision, resolve_device(device))
+def open_model(choice: ModelChoice, device: str) -> Model:
+    """The model that is chosen, the same object for the same model, precision and device."""
+    return _open(choice.model, choice.image_encoder, choice.precision, resolve_device(device))
 
 
 @cache

@@ -1,13 +1,17 @@
 """What a run will do, stage by stage and why, known before anything is computed: keys depend on recipes alone."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.stages import Stage, stages_of
+from pipelines.implementation import Implementation
+from stages.stage_config import StageConfig
+from stages.video_io import input_digest
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore
 
@@ -27,6 +31,51 @@ class Step:
     replace: bool  # compute again although it is stored
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which stages a user wants computed, apart from those that are missing.
+
+    Attributes:
+        from_stage: this one and those after it again, stored or not.
+        only: this one alone; what it takes must be stored.
+        force: these again, stored or not; what follows them has keys of its own and is kept.
+    """
+
+    from_stage: str | None = None
+    only: str | None = None
+    force: Sequence[str] = ()
+
+    def check(self, stages: Sequence[str]) -> None:
+        """Raises ConfigError for a stage that the run does not have, or wishes that exclude each other."""
+        for option, name in (("--from", self.from_stage), ("--only", self.only), *(("--force", n) for n in self.force)):
+            if name is not None and name not in stages:
+                raise ConfigError(
+                    f"{option}: there is no stage {name!r} in this run; choose one of {', '.join(stages)}"
+                )
+        if self.only and self.from_stage:
+            raise ConfigError("--only and --from exclude each other: give one of them")
+        if self.only and any(name != self.only for name in self.force):
+            raise ConfigError(f"--only {self.only} leaves the other stages alone: --force can name no other with it")
+
+    def forced(self, stages: Sequence[str]) -> Mapping[str, str]:
+        """The stages to compute though they are stored, and the option that asks for it."""
+        tail = stages[list(stages).index(self.from_stage) :] if self.from_stage else ()
+        return dict.fromkeys(tail, f"--from {self.from_stage}") | {name: f"--force {name}" for name in self.force}
+
+
+NO_WISH = Wish()
+
+
+def stages_of(config: RunConfig) -> dict[str, Implementation]:
+    """The stages a run of `config` goes through, by name and in order: those that the last one needs."""
+    chosen = config.implementations()
+    needed = {next(reversed(chosen))}
+    for name in reversed(chosen):
+        if name in needed:
+            needed.update(chosen[name].inputs)
+    return {name: one for name, one in chosen.items() if name in needed}
+
+
 @dataclass(frozen=True)
 class Recipes:
     """What the recipes of one run are made from."""
@@ -36,67 +85,96 @@ class Recipes:
     seed: int
     fingerprints: Mapping[str, str]  # of each role's weights
 
-    def of(self, stage: Stage, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
+    def of(self, one: Implementation, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """Everything that decides the stage's result. Not: device, batch size, codec, paths."""
+        section = self.config.section(one.stage)
         recipe: dict[str, Any] = {
             "schema": SCHEMA,
-            "stage": stage.name,
-            "implementation": stage.implementation,
-            "revision": stage.revision,
-            "parameters": {name: getattr(self.config, name).model_dump(mode="json") for name in stage.sections},
-            "inputs": {name: refs[name].key for name in stage.inputs},
+            "stage": one.stage,
+            "implementation": section.method,
+            "revision": one.revision,
+            "parameters": {one.stage: _parameters(section)},
+            "inputs": {name: refs[name].key for name in one.inputs},
         }
-        if not stage.inputs:
+        if one.package:
+            recipe["package"] = asdict(one.package)
+        if one.source:
             recipe["source"] = self.source_digest
-        if stage.roles:
-            recipe["weights"] = {role: self.fingerprints[role] for role in stage.roles}
+            recipe["parameters"]["input"] = self.config.input.model_dump(mode="json")
+        if one.roles:
+            recipe["weights"] = {role: self.fingerprints[role] for role in one.roles}
             recipe["precision"] = self.config.precision
-        if stage.seeded:
+        if one.seeded:
             recipe["seed"] = self.seed
         return recipe
 
 
+def _parameters(section: StageConfig) -> Any:
+    """A stage's configuration as its recipe has it: the method stands elsewhere, and a file counts by its content."""
+    return to_jsonable_python(_by_content(section.model_dump(exclude={"method"})))
+
+
+def _by_content(value: Any) -> Any:
+    if isinstance(value, Path):
+        return {"sha256": input_digest(value)}
+    if isinstance(value, dict):
+        return {key: _by_content(item) for key, item in value.items()}
+    return [_by_content(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def make_plan(
-    recipes: Recipes, store: ArtifactStore, *, from_stage: str | None, previous: Mapping[str, Mapping[str, Any]]
+    recipes: Recipes, store: ArtifactStore, *, wish: Wish, previous: Mapping[str, Mapping[str, Any]]
 ) -> list[Step]:
     """The steps of a run in order.
 
     Args:
         recipes: what each stage's recipe is made from.
         store: what is stored already.
-        from_stage: compute this stage and those after it again, stored or not.
+        wish: what to compute besides what is missing, or what to leave out.
         previous: recipes of the last run under the same name, by stage; they tell why a stage runs.
 
     Raises:
-        ConfigError: there is no stage called `from_stage`.
+        ConfigError: `wish` cannot be met.
+        InputError: a file that the configuration names cannot be read.
     """
     stages = stages_of(recipes.config)
-    if from_stage is not None and from_stage not in stages:
-        raise ConfigError(f"there is no stage {from_stage!r} in this run; choose one of {', '.join(stages)}")
+    order = list(stages)
+    wish.check(order)
     refs: dict[str, ArtifactRef] = {}
     made: dict[str, dict[str, Any]] = {}
-    for name, stage in stages.items():
-        made[name] = recipes.of(stage, refs)
+    for name, one in stages.items():
+        made[name] = recipes.of(one, refs)
         refs[name] = ArtifactRef(name, artifact_key(made[name]))
+    stored = {name: store.contains(ref) for name, ref in refs.items()}
+    if wish.only:
+        _check_inputs(wish.only, stages[wish.only].inputs, stored)
 
-    order = list(stages)
-    forced = set(order[order.index(from_stage) :]) if from_stage else set()
+    forced = wish.forced(order)
     steps: list[Step] = []
-    needed = {order[-1]}
+    needed = {wish.only or order[-1]}
     for name in reversed(order):
-        stored = store.contains(refs[name])
         if name in forced:
-            action, reason = RUN, f"asked for by --from {from_stage}"
-        elif stored:
+            action, reason = RUN, f"asked for by {forced[name]}"
+        elif stored[name]:
             action, reason = REUSE, "stored, made from the same input and parameters"
         elif name in needed:
             action, reason = RUN, _why(made[name], previous.get(name))
+        elif wish.only:
+            action, reason = SKIP, f"left out by --only {wish.only}"
         else:
             action, reason = SKIP, "not stored, and not needed: what comes after it is"
         if action == RUN:
             needed.update(stages[name].inputs)
         steps.append(Step(name, refs[name], made[name], action, reason, replace=name in forced))
     return steps[::-1]
+
+
+def _check_inputs(only: str, inputs: Sequence[str], stored: Mapping[str, bool]) -> None:
+    if missing := [name for name in inputs if not stored[name]]:
+        raise ConfigError(
+            f"--only {only} needs the result of {' and of '.join(missing)}, which is not stored for this input and "
+            "these parameters: run without --only first"
+        )
 
 
 def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
@@ -117,6 +195,8 @@ def _change(key: str, before: Any, now: Any) -> str:
         return f"the weights of {rest} changed"
     if section == "source":
         return "the input file changed"
+    if rest.endswith(".sha256"):
+        return f"the content of {rest.removesuffix('.sha256')} changed"
     return f"{rest if section == 'parameters' else key} changed from {before} to {now}"
 
 
@@ -138,10 +218,10 @@ class Job:
     source: Path
     seed: int
     device: str
-    store: Path
+    store: str  # where it lies
 
 
-def jobs_of(steps: list[Step], config: RunConfig, source: Path, seed: int, device: str, store: Path) -> list[Job]:
+def jobs_of(steps: Sequence[Step], config: RunConfig, source: Path, seed: int, device: str, store: str) -> list[Job]:
     """The jobs of the steps that are not skipped, in order."""
     refs = {step.stage: step.ref for step in steps}
     stages = stages_of(config)

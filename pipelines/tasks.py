@@ -1,16 +1,27 @@
-"""The one adapter between a stage and the store: look up, read the inputs, compute, commit."""
+"""The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from pipelines.contract import check_result
+from pipelines.errors import USER_ERRORS, PluginError
+from pipelines.implementation import STAGES, Implementation, Work
 from pipelines.meter import Meter
 from pipelines.networks import open_model
-from pipelines.plan import Job
+from pipelines.plan import Job, stages_of
 from pipelines.record import versions
-from pipelines.stages import Stage, Work, stages_of
 from pipelines.values import read_value, scalars, write_value
+from stages.errors import ValueSpecError
 from stages.types import Progress, Value
+from storage.artifact import Artifact
+from storage.errors import StoreError
 from storage.refs import ArtifactRef
-from storage.store import ArtifactStore
+from storage.store import ArtifactStore, open_store
+
+LOG = logging.getLogger("ss4d")
 
 
 @dataclass(frozen=True)
@@ -27,34 +38,30 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     """Makes the job's artifact, unless it is there. Whatever interrupts it, the store holds all of it or nothing.
 
     Raises:
-        InputError, ModelError, ValueSpecError, StoreError, OSError: see the stages and the store.
+        InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
     """
-    store = ArtifactStore(job.store)
-    if store.contains(job.step.ref) and not job.step.replace:
-        attributes = store.open(job.step.ref).attributes
-        return Outcome(True, attributes["seconds"], attributes["peak_memory"], attributes["peak_device_memory"])
-    stages = stages_of(job.config)
-    stage = stages[job.step.stage]
-    model = open_model(job.config, job.device)
+    store = open_store(job.store)
+    former = store.open(job.step.ref) if store.contains(job.step.ref) else None
+    if former and not job.step.replace:
+        known = former.attributes
+        return Outcome(True, known["seconds"], known["peak_memory"], known["peak_device_memory"])
+    one = stages_of(job.config)[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
-        work = Work(
-            config=job.config,
-            source=job.source,
-            inputs={name: _read(store, ref, stages[name]) for name, ref in job.inputs.items()},
-            model=model,
-            seed=job.seed,
-            folder=writer.folder,
-            progress=progress,
-        )
-        value = stage.run(work)
-        if stage.output is not None:
+        value = _call(one, job, store, writer.folder, progress)
+        if value is not None:
             write_value(writer, value)
         meter.stop()
+        if former and value is not None and _differs(value, former):
+            LOG.warning(
+                "%s came out different from what was stored; what follows it was made from that: --from %s renews it",
+                one.stage,
+                one.stage,
+            )
         writer.commit(
             {
                 "recipe": dict(job.step.recipe),
                 "inputs": {name: ref.key for name, ref in job.inputs.items()},
-                "values": {} if stage.output is None else scalars(value),
+                "values": {} if value is None else scalars(value),
                 "device": job.device,
                 "versions": versions(),
                 "seconds": round(meter.seconds, 3),
@@ -65,6 +72,42 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory)
 
 
-def _read(store: ArtifactStore, ref: ArtifactRef, stage: Stage) -> Value:
-    assert stage.output is not None
-    return read_value(stage.output, store.open(ref))
+def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Value | None:
+    """What the stage's function makes, checked."""
+    work = Work(
+        implementation=one,
+        source=job.source,
+        input_config=job.config.input,
+        inputs={name: _read(store, ref) for name, ref in job.inputs.items()},
+        model=open_model(job.config, job.device),
+        seed=job.seed,
+        folder=folder,
+        progress=progress,
+    )
+    try:
+        value = one.run(job.config.section(one.stage), work)
+    except ValueSpecError as error:  # raised where the function builds its result
+        raise ValueSpecError(f"{one} gave a wrong result: {error}") from error
+    except Exception as error:
+        # Errors of the system and of memory have sentences of their own, and the engine may try them again.
+        if one.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
+            raise
+        raise PluginError(f"{one} failed: {type(error).__name__}: {error} (--debug shows where)") from error
+    check_result(one, value, folder)
+    return value
+
+
+def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:
+    kind = STAGES[ref.stage]
+    assert kind is not None
+    return read_value(kind, store.open(ref))
+
+
+def _differs(value: Value, former: Artifact) -> bool:
+    """Whether any array is not what was stored, bit for bit; of a damaged one nobody can tell."""
+    try:
+        stored = {name: former.read(name) for name in former.arrays()}
+    except StoreError:
+        return False
+    given = {name: getattr(value, name).numpy(force=True) for name in stored}
+    return any(not np.array_equal(given[name], data, equal_nan=True) for name, data in stored.items())

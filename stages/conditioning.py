@@ -1,19 +1,24 @@
 """Images to tokens: what the flows are told about each frame (specification, section 3)."""
 
+from typing import Literal
+
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from torch import Tensor
 
 from stages.nn.image_encoders import VisionTransformer, fit_images
+from stages.stage_config import StageConfig
 from stages.types import Clip, Progress, Tokens, silent
 
 FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
 
 
-class ConditioningConfig(BaseModel):
+class ConditioningConfig(StageConfig):
     """Nothing to choose: the image encoder comes with the model folder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    method: Literal["image_tokens"] = Field(
+        default="image_tokens", description="what the model folder's image encoder sees"
+    )
 
 
 def encode_images(

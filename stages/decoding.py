@@ -3,19 +3,18 @@
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from stages.errors import ModelError
 from stages.nn.gaussian_decoder import SLatGaussianDecoder
 from stages.ops.coords import Sites, SparseTensor
+from stages.stage_config import StageConfig
 from stages.types import GaussianClip, Progress, StructuredLatents, silent
 
 
-class DecodingConfig(BaseModel):
+class DecodingConfig(StageConfig):
     """Latents to Gaussians; the decoder's own options say how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     method: Literal["gaussians"] = Field(default="gaussians", description="by the Gaussian decoder")
 

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from stages.data.kernels import kernel
 from stages.ops.geometry import FRONT_YAW, orbit_camera
+from stages.stage_config import StageConfig
 from stages.types import Clip, GaussianClip, Progress, silent
 
 CROP_SIDE = 1.2  # world units that the crop spans (specification, section 2)
@@ -31,10 +32,8 @@ SURE = 0.98  # alpha above which a cell's colour is the object's alone
 Floats = NDArray[np.float32]
 
 
-class InflationConfig(BaseModel):
+class InflationConfig(StageConfig):
     """What the solid is like."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     method: Literal["inflation"] = Field(default="inflation", description="the silhouette as a solid, without a model")
     depth: float = Field(

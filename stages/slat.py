@@ -1,7 +1,9 @@
 """Sparse structure and tokens to structured latents: a feature for every occupied cell (specification, section 7)."""
 
+from typing import Literal
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError, ModelError
@@ -9,14 +11,14 @@ from stages.nn.latent_flow import SLatFlow4DModel
 from stages.ops.coords import Sites, SparseTensor
 from stages.sampler_config import SamplerConfig
 from stages.sampling import LatentNormalization, Velocity, latent_noise, network_condition, network_time, sample
+from stages.stage_config import StageConfig
 from stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
 
 
-class SlatConfig(BaseModel):
+class SlatConfig(StageConfig):
     """How structured latents are sampled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+    method: Literal["flow"] = Field(default="flow", description="sampled from noise, guided by the image tokens")
     sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the structured latents")
 
 

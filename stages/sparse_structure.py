@@ -1,7 +1,9 @@
 """Tokens to the sparse structure: which cells the object occupies in each frame (specification, sections 4 to 6)."""
 
+from typing import Literal
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError
@@ -9,17 +11,17 @@ from stages.nn.occupancy import SparseStructureDecoder
 from stages.nn.structure_flow import SparseStructureFlow4DModel
 from stages.sampler_config import SamplerConfig
 from stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
+from stages.stage_config import StageConfig
 from stages.types import Progress, Tokens, Voxels, silent
 
 # Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
 FRAMES_AT_ONCE = 4
 
 
-class SparseStructureConfig(BaseModel):
+class SparseStructureConfig(StageConfig):
     """How the structure is sampled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+    method: Literal["flow"] = Field(default="flow", description="sampled from noise, guided by the image tokens")
     sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the occupancy latent")
 
 

@@ -53,6 +53,10 @@ class Value:
     """
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Checks the arrays as construction does: tensors can be changed in place afterwards."""
         sizes: dict[str, int] = {}
         for name, spec in self.specs().items():
             _check(f"{type(self).__name__}.{name}", getattr(self, name), spec, sizes)

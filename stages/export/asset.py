@@ -1,21 +1,22 @@
 """The export stage: a clip of Gaussians becomes the files a user opens."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stages.export.cameras import write_cameras
 from stages.export.ply import write_ply
 from stages.export.turntable import plan_turntable, write_turntable
 from stages.ops.rasterize import Rasterize
+from stages.stage_config import StageConfig
 from stages.types import GaussianClip, Progress, silent
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(StageConfig):
     """What the turntable looks like; the PLY files have no settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+    method: Literal["asset"] = Field(default="asset", description="PLY files, a turntable and its cameras")
     size: int = Field(default=512, ge=16, le=4096, description="width and height of the turntable in pixels")
     frames: int = Field(
         default=96, ge=1, description="least number of turntable frames; rounded up to whole loops of the clip"

@@ -4,7 +4,7 @@ import logging
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError
@@ -13,6 +13,7 @@ from stages.segmentation.colour_key import UNIFORM, colour_key_masks, find_key
 from stages.segmentation.crop import crop_clip
 from stages.segmentation.masks import Follower
 from stages.segmentation.saliency import saliency_masks
+from stages.stage_config import StageConfig
 from stages.types import Clip, Progress, Video, silent
 
 LOG = logging.getLogger("ss4d")
@@ -26,10 +27,8 @@ BoxField = Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)]
 PointField = Annotated[tuple[Pixel, Pixel], Field(strict=False)]
 
 
-class SegmentationConfig(BaseModel):
+class SegmentationConfig(StageConfig):
     """How the object is separated from its background."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     method: Literal["auto", "alpha", "colour_key", "saliency"] = Field(
         "auto", description="auto: the input's alpha, else a border of one colour, else saliency"

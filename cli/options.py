@@ -1,0 +1,38 @@
+"""Options that more than one command takes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the store and the results go; made if missing.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable. **ss4d config** lists them.",
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Names the run's folder; by default the input's name.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="LOCATION",
+        help="Where what the stages give is kept: a folder, or a URL such as s3://bucket/prefix; by default DIR/store.",
+    ),
+]
+FromStage = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again, stored or not."),
+]
+Only = Annotated[
+    str | None,
+    typer.Option("--only", metavar="STAGE", help="This stage alone; what it takes must be stored."),
+]
+Force = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="STAGE", help="Compute this stage again, stored or not. Repeatable."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]

@@ -1,0 +1,73 @@
+"""`ss4d plan`: what a run would compute, and why, before anything is computed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.failures import explained
+from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    pass
+
+
+def plan(
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|INPUT", help="The folder of a run, or the input of one to come.", readable=False),
+    ],
+    overrides: Overrides = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Where the random numbers start; by default the run's, or 42.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration; by default the run's, or **tiny**."
+        ),
+    ] = None,
+    from_stage: FromStage = None,
+    only: Only = None,
+    force: Force = None,
+    store: Store = None,
+    out: Out = Path("output"),
+    name: Name = None,
+    debug: Debug = False,
+) -> None:
+    """Shows what a run would compute and why; computes nothing.
+
+    With a RUN, that is what **ss4d run** would do if it were given the same input and options again, and the changes
+    you ask for here. With an INPUT, what it would do for the first time; **--out** and **--name** count only then.
+
+    For example:
+
+        ss4d plan output/runs/bird --set slat.sampler.steps=25
+        ss4d plan output/runs/bird --from slat
+        ss4d plan clip.mp4
+    """
+    with explained(debug, "nothing was changed"):
+        from pipelines.plan import RUN, Wish
+        from pipelines.prepare import Changes, RunOptions, is_run, options_of_run, prepare
+
+        wish = Wish(from_stage=from_stage, only=only, force=force or ())
+        if is_run(target):
+            changes = Changes(config=config, overrides=overrides or (), seed=seed, store=store, wish=wish)
+            options = options_of_run(target, changes)
+        else:
+            options = RunOptions(
+                source=target,
+                out=out,
+                config=config or "tiny",
+                overrides=overrides or (),
+                seed=42 if seed is None else seed,
+                device="cpu",  # no result depends on it
+                name=name,
+                store=store,
+                wish=wish,
+            )
+        steps = prepare(options).steps
+        rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
+        print_table(("stage", "action", "artifact", "why"), rows)
+        typer.echo(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")

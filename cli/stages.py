@@ -1,0 +1,62 @@
+"""`ss4d stages`: the implementations of every stage, with their parameters."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exits import FAILED
+from cli.failures import explained
+from cli.options import Debug
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from pipelines.catalogue import Offer
+
+
+def stages(
+    stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="One stage alone.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Lists every stage's implementations, with parameters, types, defaults, ranges and units.
+
+    Choose one with **--set STAGE.method=NAME**, or in a configuration file. Packages can offer more, and appear here
+    once they are installed. Exit code 1 if one of them cannot be used.
+
+    For example:
+
+        ss4d stages
+        ss4d stages segmentation
+    """
+    with explained(debug, "nothing was changed"):
+        from pipelines.catalogue import offers
+        from pipelines.errors import ConfigError
+        from pipelines.implementation import STAGES
+        from pipelines.registry import installed, unknown_names
+
+        if stage is not None and stage not in STAGES:
+            raise ConfigError(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
+        registry = installed()
+        chosen = [offer for offer in offers(registry) if stage in (None, offer.stage)]
+        for offer in chosen:
+            _print(offer)
+        problems = [offer.problem for offer in chosen if offer.problem] + unknown_names(registry)
+        for problem in problems:
+            typer.echo(f"ss4d: {problem}", err=True)
+        if problems:
+            raise typer.Exit(FAILED)
+
+
+def _print(offer: "Offer") -> None:
+    if offer.problem:
+        typer.echo(f"{offer.stage}.method = {offer.methods[0]}: cannot be used\n")
+        return
+    usual = " (default)" if offer.default else ""
+    typer.echo(f"{offer.stage}.method = {' | '.join(offer.methods)}{usual}, from {offer.package}")
+    random = ", random numbers" if offer.seeded else ""
+    networks = f"; networks: {', '.join(offer.networks)}" if offer.networks else ""
+    typer.echo(f"  takes: {', '.join(offer.takes) or 'nothing'}{random}{networks}")
+    print_table(
+        ("key", "type", "default", "range", "meaning"),
+        [(p.key, p.kind, p.default, p.limits, p.meaning) for p in offer.parameters],
+    )
+    typer.echo("")

@@ -1,0 +1,22 @@
+"""Tables on the output stream: ruled in a terminal, and one line a row where a program reads them."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.box import HEAVY_HEAD
+from rich.console import Console
+from rich.table import Table
+
+PIPED_WIDTH = 400  # characters: no row is broken
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints the rows under the names of their columns."""
+    console = Console()
+    table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=console.is_terminal)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH, markup=False)
+    console.print(table, highlight=False, crop=False, markup=False)

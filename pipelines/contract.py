@@ -1,0 +1,78 @@
+"""What a stage must give: anything else is refused before it reaches the store, whoever wrote the implementation."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipelines.implementation import Implementation
+from stages.errors import ValueSpecError
+from stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
+
+
+def check_result(one: Implementation, result: object, folder: Path) -> None:
+    """Checks what `one` gave.
+
+    Args:
+        one: whose function ran.
+        result: what it returned.
+        folder: where it wrote files.
+
+    Raises:
+        ValueSpecError: naming the implementation, the array and what was expected.
+    """
+    if one.output is None:
+        if result is not None or not any(path.is_file() for path in folder.rglob("*")):
+            raise ValueSpecError(f"{one} must write files and return nothing; it returned {type(result).__name__}")
+        return
+    # The very type: what is stored is read again as it, and a subclass would lose what it adds.
+    if type(result) is not one.output:
+        raise ValueSpecError(f"{one} must give {one.output.__name__}, but gave {type(result).__name__}")
+    assert isinstance(result, Value)
+    try:
+        result.check()
+    except ValueSpecError as error:
+        raise ValueSpecError(f"{one} gave a wrong result: {error}") from error
+    if problem := next(_problems(result), None):
+        raise ValueSpecError(f"{one} gave a wrong result: {type(result).__name__}.{problem}")
+
+
+def _problems(value: Value) -> Iterator[str]:
+    """What is wrong with content that has the right axes and dtypes."""
+    for field in fields(value):
+        given = getattr(value, field.name)
+        if "spec" not in field.metadata and type(given) is not field.type:
+            kind = getattr(field.type, "__name__", field.type)
+            yield f"{field.name} must be of type {kind}; got {given!r} of type {type(given).__name__}"
+    if isinstance(value, Voxels | StructuredLatents):
+        yield from _misplaced(value.coords.cpu(), value.num_frames, value.resolution)
+    if isinstance(value, Clip) and not value.fps > 0:
+        yield f"fps must be above 0; got {value.fps}"
+    if isinstance(value, GaussianClip):
+        offsets = value.offsets
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(value.means) or (offsets.diff() < 0).any():
+            yield f"offsets must rise from 0 to {len(value.means)}, the number of Gaussians; got {_few(offsets)}"
+
+
+def _misplaced(coords: Tensor, num_frames: int, resolution: int) -> Iterator[str]:
+    sizes = torch.tensor([1, num_frames, resolution, resolution, resolution])
+    outside = ((coords < 0) | (coords >= sizes)).any(1)
+    if outside.any():
+        yield (
+            f"coords must be (b, t, x, y, z) below (1, {num_frames}, {resolution}, {resolution}, {resolution}) and at "
+            f"least 0; got {_few(coords[outside][0])}"
+        )
+        return
+    places = coords.long()
+    order = places[:, 0]
+    for axis in range(1, 5):
+        order = order * int(sizes[axis]) + places[:, axis]
+    if (order.diff() <= 0).any():
+        row = int((order.diff() <= 0).nonzero()[0]) + 1
+        yield f"coords must be sorted by (b, t, x, y, z), each once; row {row} is {_few(coords[row])}"
+
+
+def _few(numbers: Tensor) -> str:
+    return str(numbers[:8].tolist())

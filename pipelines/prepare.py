@@ -1,0 +1,175 @@
+"""What a run is about to do, worked out from what a user asks for, before anything is computed or written."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipelines.config import RunConfig, bundled_configs, load_config
+from pipelines.errors import ConfigError
+from pipelines.networks import Model, open_model, resolve_device
+from pipelines.opened import open_run
+from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
+from pipelines.record import RECORD, EarlierRun, read_record
+from stages.video_io import input_digest
+from storage.store import ArtifactStore, open_store
+
+DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a user asks for."""
+
+    source: Path
+    out: Path
+    config: str = "tiny"
+    overrides: Sequence[str] = ()
+    seed: int = 42
+    device: str = "auto"
+    name: str | None = None
+    engine: str = "prefect"
+    store: str | None = None  # a folder or a URL; None: the folder store in `out`
+    wish: Wish = NO_WISH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """A run that could begin.
+
+    Attributes:
+        config: with every value filled in.
+        folder: of the run, which need not exist.
+        before: the last run in that folder.
+        location: of the store, the same from wherever it is opened.
+    """
+
+    config: RunConfig
+    model: Model
+    device: str
+    source_digest: str
+    folder: Path
+    before: EarlierRun | None
+    location: str
+    store: ArtifactStore
+    steps: Sequence[Step]
+
+
+def prepare(options: RunOptions) -> Preparation:
+    """Reads the configuration, the hashes of input and weights, and what is stored; loads no network, writes nothing.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
+    """
+    config = load_config(options.config, options.overrides)
+    name = _run_name(options)
+    if options.seed < 0 or options.seed >= 2**63:
+        raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {options.seed}")
+    location = _location(options)
+    device = resolve_device(options.device)
+    source_digest = input_digest(options.source)
+    model = open_model(config, device)
+    config = config.resolve(model.folder)
+
+    folder = options.out / "runs" / name
+    before = read_record(folder)
+    _refuse_clash(options, folder, before, source_digest)
+    store = open_store(location)
+    fingerprints = {role: model.fingerprint(role) for one in stages_of(config).values() for role in one.roles}
+    recipes = Recipes(config, source_digest, options.seed, fingerprints)
+    previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
+    return Preparation(
+        config=config,
+        model=model,
+        device=device,
+        source_digest=source_digest,
+        folder=folder,
+        before=before,
+        location=location,
+        store=store,
+        steps=make_plan(recipes, store, wish=options.wish, previous=previous),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a user wants otherwise than in a run that was made; None and empty leave it as it was."""
+
+    config: str | None = None
+    overrides: Sequence[str] = ()
+    seed: int | None = None
+    store: str | None = None
+    wish: Wish = NO_WISH
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, and no input."""
+    return (folder / RECORD).is_file()
+
+
+def options_of_run(run: Path, changes: Changes) -> RunOptions:
+    """The options that make the run in the folder `run` again, with some changes.
+
+    Raises:
+        StoreError: there is no run, or its record cannot be read.
+        ConfigError: the record does not tell enough.
+    """
+    record = open_run(run).record
+    folder = run.absolute()
+    if folder.parent.name != "runs":
+        raise ConfigError(f"{run} must lie in a folder runs/, as `ss4d run` made it; give the path of such a run")
+    config = changes.config or record.configuration
+    if config is None:
+        raise ConfigError(f"{run} was made by a version that did not note its configuration: name it with --config")
+    return RunOptions(
+        source=Path(record.input.path),
+        out=folder.parent.parent,
+        config=config,
+        overrides=[*record.overrides, *changes.overrides],
+        seed=record.seed if changes.seed is None else changes.seed,
+        device="cpu",  # a plan needs no other, and no result depends on it
+        name=folder.name,
+        store=changes.store or (None if record.store == DEFAULT_STORE else record.store),
+        wish=changes.wish,
+    )
+
+
+def recorded(options: RunOptions) -> Mapping[str, str]:
+    """Where configuration and store lie, as the record says it, so that it can be found from any folder."""
+    named = options.config in bundled_configs()
+    return {
+        "configuration": options.config if named else str(Path(options.config).absolute()),
+        "store": DEFAULT_STORE if options.store is None else _location(options),
+    }
+
+
+def _location(options: RunOptions) -> str:
+    if options.store is None:
+        return str((options.out / "store").absolute())
+    if "://" not in options.store:
+        return str(Path(options.store).absolute())
+    url = urlsplit(options.store)
+    if url.password or (url.username and url.scheme != "abfss") or url.query:
+        raise ConfigError(
+            f"--store {url.scheme}://...: leave credentials and options out of the address, since the record keeps it; "
+            "they are taken from the environment"
+        )
+    return options.store
+
+
+def _run_name(options: RunOptions) -> str:
+    if options.name is None:
+        return re.sub(r"[^\w.-]+", "_", options.source.absolute().stem).strip("._-") or "clip"
+    if not re.fullmatch(r"[\w-][\w.-]*", options.name):
+        raise ConfigError(f"--name may hold letters, digits, '.', '_' and '-'; got {options.name!r}")
+    return options.name
+
+
+def _refuse_clash(options: RunOptions, folder: Path, before: EarlierRun | None, source_digest: str) -> None:
+    """Two inputs may have one name; the results of the first must not be lost to the second."""
+    if before and before.input.path != str(options.source.absolute()) and before.input.sha256 != source_digest:
+        raise ConfigError(
+            f"{folder} holds the results of another input, {before.input.path}: "
+            "give this run a name of its own with --name"
+        )
