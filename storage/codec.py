@@ -7,17 +7,21 @@ missing one is known to be lost: Zarr itself reads a missing chunk as zeros.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError, reached
+from storage.place import ROOT
 
 ROWS = 16384  # rows in a chunk of packed data
 _WAITING = "waiting for the others"
@@ -104,36 +108,50 @@ def write_array(folder: Path, array: ArrayData) -> None:
         raise
 
 
-def open_array(folder: Path) -> zarr.Array[Any]:
-    """The array that fills `folder`, read-only; nothing is read but its description.
+class _WholeStore(WrapperStore[Store]):
+    """Lets a missing chunk be an error: all chunks are written, but Zarr would read zeros."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        with reached(str(self._store)):
+            found = await super().get(key, prototype, byte_range)
+        if found is None and not key.endswith(ROOT):
+            raise DamageError(f"the chunk {key} is missing")
+        return found
+
+
+def open_array(store: Store, path: str) -> zarr.Array[Any]:
+    """The array at `path` in a store of Zarr's, read-only; nothing is read but its description.
 
     Raises:
-        StoreError: if there is none, or it lacks chunks.
+        DamageError: if there is none.
     """
     try:
-        array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+        return zarr.open_array(_WholeStore(store), path=path, mode="r", zarr_format=3)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:  # what odd JSON leads to
-        raise StoreError(f"{folder} holds no readable Zarr array: {error}") from error
-    if array.nchunks_initialized != expected_chunks(array.shape, array.chunks):
-        raise StoreError(f"{folder} lacks chunks: it has {array.nchunks_initialized} of {array.nchunks}")
-    return array
+        raise DamageError(f"{path or store} is no readable Zarr array: {error}") from error
 
 
-def read_array(array: zarr.Array[Any]) -> NDArray[Any]:
-    """The whole array in memory.
+def read_array(array: zarr.Array[Any], part: tuple[slice, ...] | None = None) -> NDArray[Any]:
+    """The whole array in memory, or a part of it.
 
     Raises:
-        StoreError: if a chunk's checksum says that it was damaged.
+        DamageError: if a chunk is missing, or its checksum says that it was damaged.
     """
     try:
-        return np.asarray(array[...])
+        return np.asarray(array[... if part is None else part])
+    except StoreError:
+        raise
     except (ValueError, RuntimeError) as error:
-        raise StoreError(f"{array.store} has a damaged chunk: {error}") from error
+        raise DamageError(f"{array.name} has a damaged chunk: {error}") from error
 
 
-def expected_chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
-    """Into how many chunks an array is cut."""
-    return int(np.prod([-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)], dtype=np.int64))
+def chunk_names(shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, tuple[slice, ...]]:
+    """The part of an array that lies in each of its chunks' files."""
+    counts = [range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True)]
+    return {
+        ".".join(map(str, ("c", *index))): tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
+        for index in product(*counts)
+    }
 
 
 async def _others_done() -> None:

@@ -1,5 +1,30 @@
-"""The one error the store raises; errors of the operating system pass through as they are."""
+"""The errors the store raises; errors of the operating system pass through as they are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from zipfile import BadZipFile
+
+from obstore.exceptions import BaseError as ObjectError
 
 
 class StoreError(RuntimeError):
-    """An artifact cannot be used or named; the sentence says which one, why, and what to do."""
+    """An artifact or a store cannot be used or named; the sentence says which one, why, and what to do."""
+
+
+class DamageError(StoreError):
+    """Something is not as it was written, or was never written to the end; to be made again."""
+
+
+@contextmanager
+def reached(location: str) -> Iterator[None]:
+    """Turns the errors of object stores and archives into sentences; what is not found stays FileNotFoundError."""
+    try:
+        yield
+    except ObjectError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StoreError(
+            f"the store {location} cannot be used: {reason}; check its address, the credentials in the environment "
+            "and the network"
+        ) from error
+    except BadZipFile as error:
+        raise DamageError(f"the archive {location} has a damaged entry: {error}") from error

@@ -8,12 +8,13 @@ import re
 import secrets
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError
 
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
@@ -35,10 +36,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends without an error.
+
+    Raises:
+        OSError: if it cannot be written; `path` is then as it was.
+    """
     temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -95,6 +107,22 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))
+
+
+def listed(folder: Path) -> list[str]:
+    """The names in a folder, in order; none if there is no such folder."""
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def check_name(name: str) -> str:
+    """The relative path `name`, if it stays in the folder it is put in, on any system.
+
+    Raises:
+        DamageError: if it is absolute, goes up, or has parts that some system reads otherwise.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")) or re.search(r"[\\:\x00-\x1f]", name):
+        raise DamageError(f"the name {name!r} leads somewhere else")
+    return name
 
 
 def delete(path: Path) -> None:

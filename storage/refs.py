@@ -38,6 +38,11 @@ class ArtifactRef:
         return f"{self.stage}/{self.key}"
 
 
+def ref_of(stage: str, key: str) -> ArtifactRef | None:
+    """The reference of these parts; None if they are none, such as those of a stranger's file."""
+    return ArtifactRef(stage, key) if _STAGE.fullmatch(stage) and _KEY.fullmatch(key) else None
+
+
 def artifact_key(recipe: Mapping[str, object]) -> str:
     """Content address of what `recipe` makes: sha256 of its canonical JSON (sorted keys, no spaces, floats by repr).
 

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from storage.artifact import SCHEMA_VERSION, root_bytes
 from storage.codec import ROWS, ArrayData, bfloat16_array, bfloat16_to_float32
 from storage.errors import StoreError
 from storage.files import owned_name
 from storage.refs import ArtifactRef, artifact_key
-from storage.store import SCHEMA_VERSION, ArtifactStore
+from storage.store import ArtifactStore
 
 REF = ArtifactRef("slat", artifact_key({"stage": "slat", "seed": 1}))
 DTYPES = ["bool", "uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
@@ -37,14 +38,14 @@ def put(store: ArtifactStore, ref: ArtifactRef = REF, *, value: float = 1, repla
 
 
 def path_of(store: ArtifactStore, ref: ArtifactRef = REF) -> Path:
-    return store.root / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
+    return Path(store.location) / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
 
 
 def edit_root(store: ArtifactStore, **attributes: Any) -> None:
     path = path_of(store) / "zarr.json"
-    group = json.loads(path.read_text())
-    group["attributes"].update(attributes)
-    path.write_text(json.dumps(group))
+    before = json.loads(path.read_text())["attributes"]
+    del before["digest"]
+    path.write_bytes(root_bytes({**before, **attributes}))
 
 
 # ---- arrays ----
@@ -157,11 +158,13 @@ def test_nothing_is_there_until_commit(store: ArtifactStore) -> None:
             writer.commit({})
         with pytest.raises(StoreError, match="committed already"):
             writer.write("more", ArrayData(np.zeros(1), ("n",)))
-    assert os.listdir(store.root / ".staging") == []
-    attributes = ArtifactStore(store.root).open(REF).attributes
+    assert os.listdir(Path(store.location, ".staging")) == []
+    attributes = ArtifactStore(Path(store.location)).open(REF).attributes
     assert (attributes["stage"], attributes["key"], attributes["seconds"]) == (REF.stage, REF.key, 1.5)
     assert attributes["schema"] == SCHEMA_VERSION
-    assert attributes["arrays"]["feats"] == {"shape": [3, 2], "dtype": "float64", "dims": ["n", "c"], "chunks": [3, 2]}
+    described = attributes["arrays"]["feats"]
+    assert len(described.pop("sha256")) == 64
+    assert described == {"shape": [3, 2], "dtype": "float64", "dims": ["n", "c"], "chunks": [3, 2]}
 
 
 def test_leaving_without_commit_leaves_nothing(store: ArtifactStore) -> None:
@@ -173,7 +176,7 @@ def test_leaving_without_commit_leaves_nothing(store: ArtifactStore) -> None:
         writer.commit({"seconds": math.nan})
     with pytest.raises(StoreError, match="attributes called key"), store.create(REF) as writer:
         writer.commit({"key": "0", "stage": REF.stage})
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
     with pytest.raises(StoreError, match=f"slat/{REF.key} is missing in .* rerun the stage slat"):
         store.open(REF)
 
@@ -189,7 +192,7 @@ def test_a_damaged_folder_counts_as_absent_and_is_replaced(store: ArtifactStore,
         store.open(REF)
     put(store)
     assert store.open(REF).read("feats").tolist() == [[1, 1]] * 3
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 def test_a_file_or_a_link_in_the_place_of_an_artifact_is_replaced(store: ArtifactStore, tmp_path: Path) -> None:
@@ -206,7 +209,7 @@ def test_a_file_or_a_link_in_the_place_of_an_artifact_is_replaced(store: Artifac
     assert not store.contains(REF)
     put(store, value=3)
     assert store.open(REF).read("feats")[0, 0] == 3
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 def test_without_the_mark_a_whole_artifact_counts_as_absent(store: ArtifactStore) -> None:
@@ -229,7 +232,7 @@ def test_the_first_of_two_writers_wins(store: ArtifactStore) -> None:
         put(store, value=2)
         first.commit({})
     assert store.open(REF).read("feats")[0, 0] == 2
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 def test_replace_keeps_the_old_until_the_new_is_in_place(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +257,7 @@ def test_replace_keeps_the_old_until_the_new_is_in_place(store: ArtifactStore, m
 
     put(store, value=4, replace=True)
     assert store.open(REF).read("feats")[0, 0] == 4
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 def test_remove(store: ArtifactStore) -> None:
@@ -263,7 +266,7 @@ def test_remove(store: ArtifactStore) -> None:
     store.remove(REF)
     assert not store.contains(REF)
     assert not path_of(store).exists()
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 def test_a_newer_schema_is_refused(store: ArtifactStore) -> None:
@@ -272,7 +275,7 @@ def test_a_newer_schema_is_refused(store: ArtifactStore) -> None:
     for use in (store.contains, store.open, lambda ref: put(store, ref), lambda ref: put(store, ref, replace=True)):
         with pytest.raises(StoreError, match=r"newer version .* upgrade"):
             use(REF)
-    assert os.listdir(store.root / ".staging") == []
+    assert os.listdir(Path(store.location, ".staging")) == []
 
 
 # ---- damage ----
@@ -322,7 +325,7 @@ def test_missing_parts_are_found(store: ArtifactStore) -> None:
 def test_a_staging_folder_emptied_by_others_is_not_committed(store: ArtifactStore) -> None:
     with store.create(REF) as writer:
         writer.write("feats", ArrayData(np.zeros((3, 2)), ("t", "c")))
-        next(store.root.glob(".staging/*/feats/c.1.0")).unlink()
+        next(Path(store.location).glob(".staging/*/feats/c.1.0")).unlink()
         with pytest.raises(StoreError, match=r"lost parts of feats .*\(2 of 3 chunks\)"):
             writer.commit({})
     assert not store.contains(REF)
@@ -387,12 +390,12 @@ def test_links_put_in_later_are_not_followed(store: ArtifactStore, tmp_path: Pat
 
 def test_opening_sweeps_the_dead_and_spares_the_living(store: ArtifactStore) -> None:
     random, started, _, host = owned_name().split("-", 3)
-    dead = store.root / ".staging" / f"{random}-{started}-{2**22 + 1}-{host}"
+    dead = Path(store.location, ".staging") / f"{random}-{started}-{2**22 + 1}-{host}"
     with store.create(REF) as writer:
         writer.write("feats", ArrayData(np.zeros(2), ("n",)))
         dead.mkdir()
         (dead / "rest").write_text("x")
-        ArtifactStore(store.root)
+        ArtifactStore(Path(store.location))
         assert not dead.exists()
         writer.commit({})
     assert store.contains(REF)

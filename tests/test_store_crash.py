@@ -147,14 +147,14 @@ def test_writers_of_the_same_artifact_all_succeed(tmp_path: Path, replace: bool)
     store = ArtifactStore(tmp_path / "store")
     for _ in range(3):
         barrier = CHILDREN.Barrier(3)
-        children = [CHILDREN.Process(target=meet, args=(store.root, replace, barrier)) for _ in range(3)]
+        children = [CHILDREN.Process(target=meet, args=(Path(store.location), replace, barrier)) for _ in range(3)]
         for child in children:
             child.start()
         for child in children:
             child.join(60)
         assert [child.exitcode for child in children] == [0, 0, 0]
         assert_whole(store, 1)
-        assert os.listdir(store.root / ".staging") == []
+        assert os.listdir(Path(store.location, ".staging")) == []
         if not replace:
             store.remove(ref_of(1))
 

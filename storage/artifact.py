@@ -1,0 +1,138 @@
+"""A complete artifact as a reader has it, and the description at its root that says what belongs to it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+from numpy.typing import NDArray
+
+from storage.codec import chunk_names, open_array, read_array
+from storage.errors import DamageError, StoreError
+from storage.place import FILES, ROOT, Parts
+from storage.refs import ArtifactRef
+
+SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
+_DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions
+_BLANK = "0" * 64
+
+
+def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What Zarr keeps of a group, in its `zarr.json`."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def root_bytes(attributes: Mapping[str, Any]) -> bytes:
+    """The root's `zarr.json`, with its own SHA-256 in it, taken while 64 zeros stand in the digest's place."""
+    text = json.dumps(group({"digest": _BLANK, **attributes}), indent=2, allow_nan=False) + "\n"
+    return text.replace(_BLANK, hashlib.sha256(text.encode()).hexdigest(), 1).encode()
+
+
+def read_root(parts: Parts, ref: ArtifactRef) -> dict[str, Any]:
+    """The attributes of a complete artifact; cheap: it reads one small file.
+
+    Raises:
+        DamageError: if they are missing, unfinished, damaged or another artifact's.
+        StoreError: if a newer version of the program wrote them.
+    """
+    data = parts.read(ROOT)
+    try:
+        attributes = json.loads(data)["attributes"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise DamageError("its description is damaged") from error
+    if not isinstance(attributes, dict) or attributes.get("complete") is not True:
+        raise DamageError("it has no completion mark")
+    # The rule for the digest is the same in all versions, so that damage to the version's number is found, too.
+    schema, digest = attributes.get("schema"), attributes.get("digest")
+    if digest is not None and not _is_digest_of(digest, data):
+        raise DamageError("its description is not what it was")
+    if not isinstance(schema, int) or (schema >= _DIGESTS_SINCE and digest is None):
+        raise DamageError("its description is damaged")
+    if schema > SCHEMA_VERSION:
+        raise StoreError(
+            f"{ref} was written by a newer version of this program (store schema {schema}, this one knows up to "
+            f"{SCHEMA_VERSION}); upgrade, or use another store"
+        )
+    if (attributes.get("stage"), attributes.get("key")) != (ref.stage, ref.key):
+        raise DamageError("it is another artifact under this one's name")
+    if not (_is_table(attributes.get("arrays")) and _is_table(attributes.get("files"))):
+        raise DamageError("its description lacks the lists of arrays and files")
+    return attributes
+
+
+def files_digest(digests: Mapping[str, str]) -> str:
+    """One SHA-256 for a folder: of what `sha256sum` prints of its files, in order of names."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class Artifact:
+    """A complete artifact, read in parts as asked for; see `ArtifactStore.open`."""
+
+    def __init__(self, ref: ArtifactRef, parts: Parts, attributes: dict[str, Any]) -> None:
+        self.ref = ref
+        self.attributes = attributes
+        self._parts = parts
+
+    def arrays(self) -> tuple[str, ...]:
+        """The names of its arrays, in the order in which they were written."""
+        return tuple(self.attributes["arrays"])
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """An array whose chunks are read when it is indexed.
+
+        Raises:
+            StoreError: if there is no such array, or it is not as it was when committed.
+        """
+        if name not in self.arrays():
+            raise StoreError(f"{self.ref} has no array {name!r}; it has {', '.join(self.arrays()) or 'none'}")
+        try:
+            array = open_array(*self._parts.array(name))
+            listed = self.attributes["arrays"][name]
+            if [list(array.shape), array.dtype.name] != [listed["shape"], listed["dtype"]]:
+                raise DamageError(f"{name} is {array.dtype} {array.shape}, not {listed['dtype']} {listed['shape']}")
+            wanted = chunk_names(array.shape, array.chunks)
+            if lost := wanted.keys() - {key.removeprefix(f"{name}/") for key in self._parts.sizes(f"{name}/")}:
+                raise DamageError(f"{name} lacks chunks: it has {len(wanted) - len(lost)} of {len(wanted)}")
+        except DamageError as error:
+            raise self._damaged(error) from error
+        return array
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A whole array in memory, its checksums checked. Raises as `array` does."""
+        array = self.array(name)
+        try:
+            return read_array(array)
+        except DamageError as error:
+            raise self._damaged(error) from error
+
+    def files(self) -> dict[str, Path]:
+        """The plain files by their names, such as "frames/frame0001.ply". Do not write into them.
+
+        Of a store elsewhere they are copies, checked, which stay as long as the process.
+
+        Raises:
+            StoreError: if one is missing, or is a link, or would lie outside the artifact.
+        """
+        digests = {f"{FILES}/{name}": file.get("sha256", "") for name, file in self.attributes["files"].items()}
+        try:
+            paths = self._parts.fetch(digests)
+        except DamageError as error:
+            raise self._damaged(error) from error
+        return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
+
+    def _damaged(self, error: DamageError) -> DamageError:
+        return DamageError(f"{self.ref} is damaged: {error}; remove it and rerun the stage {self.ref.stage}")
+
+
+def _is_digest_of(digest: object, data: bytes) -> bool:
+    if not isinstance(digest, str) or len(digest) != len(_BLANK):
+        return False
+    blank = data.replace(digest.encode(errors="replace"), _BLANK.encode(), 1)
+    return hashlib.sha256(blank).hexdigest() == digest
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(row, dict) for row in value.values())

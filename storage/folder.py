@@ -1,0 +1,195 @@
+"""Artifacts in a local folder: `<root>/<stage>/<first two digits of the key>/<key>.zarr`, each put there by one rename.
+
+Beside the stages lie `.staging`, where artifacts are made, and `.replaced`, where one waits until another is in its
+place. Their folders are called by their owners, so that a process can tidy up after a dead one.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from storage.errors import DamageError
+from storage.files import delete, is_orphan, listed, owned_name, sync
+from storage.place import FILES
+from storage.refs import ArtifactRef, ref_of
+
+_STAGING, _REPLACED = ".staging", ".replaced"
+_OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what renaming onto an existing name may say
+
+
+class FolderParts:
+    """The files of an artifact in a folder; links are not followed, not even one in the artifact's own place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.parent.resolve() / folder.name
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """See `Parts`; links, pipes and the like count as files."""
+        found = {}
+        for parent, folders, names in os.walk(self._inside(folder)):
+            for name in (*names, *(name for name in folders if Path(parent, name).is_symlink())):
+                path = Path(parent, name)
+                found[path.relative_to(self._folder).as_posix()] = path.lstat().st_size
+        return dict(sorted(found.items()))
+
+    def read(self, name: str) -> bytes:
+        """See `Parts`."""
+        return self._file(name).read_bytes()
+
+    def array(self, name: str) -> tuple[Store, str]:
+        """See `Parts`."""
+        return LocalStore(self._inside(name), read_only=True), ""
+
+    def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
+        """See `Parts`; gives the files themselves, unchecked."""
+        return {name: self._file(name) for name in digests}
+
+    def _file(self, name: str) -> Path:
+        path = self._inside(name)
+        if not path.is_file():
+            raise DamageError(f"its file {name.removeprefix(FILES + '/')!r} is missing")
+        return path
+
+    def _inside(self, name: str) -> Path:
+        """The path of a part, sure to lie in this folder and to be reached through no link."""
+        path = self._folder / name
+        if path.resolve() != path or not path.is_relative_to(self._folder):
+            raise DamageError(f"its part {name!r} leads somewhere else")
+        return path
+
+
+class FolderPlace:
+    """The folder `root`, which need not exist yet; nothing outside it is written."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def location(self) -> str:
+        """The path of the folder."""
+        return str(self._root)
+
+    def parts(self, ref: ArtifactRef) -> FolderParts | None:
+        """See `Place`."""
+        path = self._path(ref)
+        return FolderParts(path) if os.path.lexists(path) else None
+
+    def refs(self) -> Iterator[ArtifactRef]:
+        """See `Place`."""
+        for path in sorted(self._root.glob("*/*/*.zarr")):
+            if (ref := self._ref(path)) is not None:
+                yield ref
+
+    def strangers(self) -> list[str]:
+        """See `Place`."""
+        names = []
+        for stage in (name for name in listed(self._root) if name not in (_STAGING, _REPLACED)):
+            for digits in listed(self._root / stage) or [""]:
+                paths = [self._root / stage / digits / name for name in listed(self._root / stage / digits)]
+                names += [str(path.relative_to(self._root)) for path in paths if self._ref(path) is None]
+                if not (self._root / stage / digits).is_dir():
+                    names.append(f"{stage}/{digits}".rstrip("/"))
+        return names
+
+    def modified(self, ref: ArtifactRef) -> float:
+        """See `Place`; a folder changes when its last file, the description, comes into it."""
+        return self._path(ref).lstat().st_mtime
+
+    def staging(self) -> Path:
+        """See `Place`; on the same file system, for the rename."""
+        return self._root / _STAGING / owned_name()
+
+    def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
+        """See `Place`."""
+        target = self._path(ref)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while not _rename_if_free(folder, target):
+            if keep():
+                return
+            if self._swap(folder, target):
+                break
+        for parent in (target.parent, target.parent.parent, self._root):
+            sync(parent)
+
+    def remove(self, ref: ArtifactRef) -> None:
+        """See `Place`."""
+        aside = self.staging()
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path(ref).rename(aside)
+        except FileNotFoundError:
+            return
+        delete(aside)
+
+    def sweep(self) -> None:
+        """See `Place`; what a killed process was about to replace comes back."""
+        for folder in (_STAGING, _REPLACED):
+            for name in listed(self._root / folder):
+                if is_orphan(name):
+                    self.discard(f"{folder}/{name}")
+
+    def abandoned(self, age: float) -> dict[str, int]:
+        """See `Place`."""
+        found = {}
+        for name in (f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)):
+            paths = [self._root / name, *(self._root / name).rglob("*")]
+            with suppress(FileNotFoundError):  # its owner lives, and has finished it
+                stats = [path.lstat() for path in paths]
+                if max(stat.st_mtime for stat in stats) <= time.time() - age:
+                    found[name] = sum(stat.st_size for path, stat in zip(paths, stats, strict=True) if path.is_file())
+        return found
+
+    def discard(self, name: str) -> None:
+        """See `Place`."""
+        aside = self._root / name
+        if name.startswith(_REPLACED):
+            for path in aside.glob("*/*/*.zarr"):
+                with suppress(FileNotFoundError):  # another process is doing the same
+                    _rename_if_free(path, self._root / path.relative_to(aside))
+        delete(aside)
+
+    def _path(self, ref: ArtifactRef) -> Path:
+        return self._root / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
+
+    def _ref(self, path: Path) -> ArtifactRef | None:
+        """Which artifact has its place at `path`; None if none could."""
+        ref = ref_of(path.parent.parent.name, path.name.removesuffix(".zarr"))
+        return ref if ref is not None and self._path(ref) == path else None
+
+    def _swap(self, folder: Path, target: Path) -> bool:
+        """Puts a finished folder in the place of `target`, which it then deletes; False if another writer came between.
+
+        If it fails, the old content is back in its place; if it is killed, `sweep` puts it back.
+        """
+        owned = self._root / _REPLACED / owned_name()
+        aside = owned / target.relative_to(self._root)
+        aside.parent.mkdir(parents=True)
+        try:
+            target.rename(aside)
+        except FileNotFoundError:
+            delete(owned)
+            return False
+        try:
+            return _rename_if_free(folder, target)
+        except BaseException:
+            aside.rename(target)
+            raise
+        finally:
+            delete(owned)
+
+
+def _rename_if_free(source: Path, target: Path) -> bool:
+    """Renames a folder unless the target exists and is not an empty folder."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _OCCUPIED:
+            return False
+        raise
+    return True
