@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.implementation import STAGES
 from pipelines.record import RECORD
-from pipelines.stages import IMPLEMENTATIONS
 from pipelines.summary import ArraySummary, StageSummary, html_table, text_table
 from pipelines.values import read_value
 from stages.types import Value
@@ -79,6 +79,7 @@ class RunRecord(BaseModel):
     versions: dict[str, str]
     machine: dict[str, Any]
     overrides: list[str] = []
+    configuration: str | None = None  # a bundled name or a file; older versions did not note it
     started: str
     finished: str | None = None
     wall_seconds: float | None = None
@@ -149,8 +150,7 @@ class OpenedStage:
         Raises:
             StoreError: if the stage gives files, or an array is not as declared.
         """
-        kinds = {stage.name: stage.output for stage in IMPLEMENTATIONS}
-        if (kind := kinds.get(self.ref.stage)) is None:
+        if (kind := STAGES.get(self.ref.stage)) is None:
             raise StoreError(f"{self.ref.stage} gives files and no value; files() has their paths")
         return read_value(kind, self.artifact)
 
