@@ -1,17 +1,41 @@
 """How a run looks in a terminal: a line a stage, with a bar where there is someone to watch it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from pipelines.plan import Step
     from pipelines.tasks import Outcome
 
 console = Console(stderr=True)
+
+
+@contextmanager
+def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, where there is someone to watch it; to be told what is done, of how much."""
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(unit, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def say(text: str) -> None:
+    """Prints one line as it is, on the error stream."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class ConsoleReporter:
@@ -40,7 +64,7 @@ class ConsoleReporter:
 
     def message(self, text: str) -> None:
         """Prints one line as it is."""
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(text)
 
     def stage_started(self, step: "Step") -> None:
         """Says that the stage runs or is reused, and why."""

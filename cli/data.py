@@ -1,16 +1,13 @@
 """`ss4d data`: make training clips, import assets as such, and look at what a folder holds."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli.console import console
+from cli.console import bar, console, say
 from cli.exits import FAILED
 from cli.failures import explained
 
@@ -63,7 +60,7 @@ def make(
         from pipelines.filming import Sizes, make_records
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with _bar("clips") as progress:
+        with bar("clips") as progress:
             outcome = make_records(
                 folder,
                 num_clips=clips,
@@ -109,7 +106,7 @@ def import_(
         from pipelines.filming import Sizes, import_records
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with _bar("files") as progress:
+        with bar("files") as progress:
             outcome = import_records(
                 out,
                 sources,
@@ -120,7 +117,7 @@ def import_(
             )
         _report(outcome, out)
         if len(outcome.failed) == len(outcome.rows):
-            _say("None of the files could be used.")
+            say("None of the files could be used.")
             raise typer.Exit(FAILED)
 
 
@@ -138,14 +135,14 @@ def list_(folder: Folder, debug: Debug = False) -> None:
         held = [row for row in rows if row.error is None]
         if held:
             one = held[0]
-            _say(
+            say(
                 f"{len(held)} clips of {one.frames} frames and {one.views} views at {one.size} pixels, grid "
                 f"{one.resolution}, {sum(row.voxels for row in held) / sum(row.frames for row in held):,.0f} voxels a "
                 f"frame, made in {sum(row.seconds for row in held):,.0f} s of one processor."
             )
         for row in rows:
             if row.error is not None:
-                _say(f"failed: {row.id}: {row.error}")
+                say(f"failed: {row.id}: {row.error}")
 
 
 @app.command(no_args_is_help=True)
@@ -161,34 +158,21 @@ def check(
         from pipelines.records import check_records
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with _bar("clips") as progress:
+        with bar("clips") as progress:
             num_clips, bad = check_records(folder, remove=remove, progress=progress)
         for name, reason in bad.items():
-            _say(f"bad: {name}: {reason}")
+            say(f"bad: {name}: {reason}")
         ending = " The others are deleted." if remove and bad else ""
-        _say(f"{num_clips - len(bad)} of {num_clips} clips are whole.{ending}")
+        say(f"{num_clips - len(bad)} of {num_clips} clips are whole.{ending}")
         if bad:
             raise typer.Exit(FAILED)
-
-
-@contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left, where there is someone to watch it."""
-    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(unit, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _report(outcome: "Outcome", folder: Path) -> None:
     """Says what there is now, and at what rate it was made."""
     num_good = len(outcome.rows) - len(outcome.failed)
     rate = f", {outcome.num_made / outcome.seconds:.1f} a second" if outcome.num_made else ""
-    _say(
+    say(
         f"{num_good} of {len(outcome.rows)} clips are in {folder}: {outcome.num_made} made in {outcome.seconds:.0f} s"
         f"{rate}, {num_good - outcome.num_made} there already, {len(outcome.failed)} failed."
     )
-
-
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)

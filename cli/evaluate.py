@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cli.console import console
+from cli.console import bar, say
 from cli.failures import explained
 
 
@@ -47,9 +46,7 @@ def evaluate(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device)
-        columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("clips")
-            report = measure(options, lambda done, total: bar.update(task, completed=done, total=total))
+        with bar("clips") as progress:
+            report = measure(options, progress)
         typer.echo(report.read_text(encoding="utf-8"))
-        console.print(f"Report and contact sheets: {report.parent}", soft_wrap=True, highlight=False, markup=False)
+        say(f"Report and contact sheets: {report.parent}")
