@@ -110,7 +110,7 @@ class ArchiveParts:
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """See `Parts`."""
-        names = self._archive.names(f"{self._prefix}/{folder}")
+        names = self._archive.names(f"{self._prefix}/{folder}".rstrip("/") + "/")
         return {name.removeprefix(f"{self._prefix}/"): self._archive.size(name) for name in names}
 
     def read(self, name: str) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 import zarr
 from numpy.typing import NDArray
 
-from storage.codec import chunk_names, open_array, read_array
-from storage.errors import DamageError, StoreError
+from storage.codec import check_chunks, open_array, read_array
+from storage.errors import DamageError, NewerError, StoreError
 from storage.place import FILES, ROOT, Parts
 from storage.refs import ArtifactRef
 
@@ -30,12 +30,16 @@ def root_bytes(attributes: Mapping[str, Any]) -> bytes:
     return text.replace(_BLANK, hashlib.sha256(text.encode()).hexdigest(), 1).encode()
 
 
+# As a group of its own, the folder of plain files does not make Zarr warn of a stranger when it lists an artifact.
+FILES_GROUP = (json.dumps(group({"meaning": "plain files, listed in the parent group"}), indent=2) + "\n").encode()
+
+
 def read_root(parts: Parts, ref: ArtifactRef) -> dict[str, Any]:
     """The attributes of a complete artifact; cheap: it reads one small file.
 
     Raises:
         DamageError: if they are missing, unfinished, damaged or another artifact's.
-        StoreError: if a newer version of the program wrote them.
+        NewerError: if a newer version of the program wrote them.
     """
     data = parts.read(ROOT)
     try:
@@ -51,7 +55,7 @@ def read_root(parts: Parts, ref: ArtifactRef) -> dict[str, Any]:
     if not isinstance(schema, int) or (schema >= _DIGESTS_SINCE and digest is None):
         raise DamageError("its description is damaged")
     if schema > SCHEMA_VERSION:
-        raise StoreError(
+        raise NewerError(
             f"{ref} was written by a newer version of this program (store schema {schema}, this one knows up to "
             f"{SCHEMA_VERSION}); upgrade, or use another store"
         )
@@ -93,9 +97,7 @@ class Artifact:
             listed = self.attributes["arrays"][name]
             if [list(array.shape), array.dtype.name] != [listed["shape"], listed["dtype"]]:
                 raise DamageError(f"{name} is {array.dtype} {array.shape}, not {listed['dtype']} {listed['shape']}")
-            wanted = chunk_names(array.shape, array.chunks)
-            if lost := wanted.keys() - {key.removeprefix(f"{name}/") for key in self._parts.sizes(f"{name}/")}:
-                raise DamageError(f"{name} lacks chunks: it has {len(wanted) - len(lost)} of {len(wanted)}")
+            check_chunks(array.shape, array.chunks, {key.removeprefix(f"{name}/") for key in self._parts.sizes(name)})
         except DamageError as error:
             raise self._damaged(error) from error
         return array

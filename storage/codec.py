@@ -5,7 +5,8 @@ missing one is known to be lost: Zarr itself reads a missing chunk as zeros.
 """
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -127,7 +128,8 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
     """
     try:
         return zarr.open_array(_WholeStore(store), path=path, mode="r", zarr_format=3)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:  # what odd JSON leads to
+    except (FileNotFoundError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # what odd JSON leads to
         raise DamageError(f"{path or store} is no readable Zarr array: {error}") from error
 
 
@@ -143,6 +145,21 @@ def read_array(array: zarr.Array[Any], part: tuple[slice, ...] | None = None) ->
         raise
     except (ValueError, RuntimeError) as error:
         raise DamageError(f"{array.name} has a damaged chunk: {error}") from error
+
+
+def check_chunks(shape: tuple[int, ...], chunks: tuple[int, ...], files: Set[str]) -> None:
+    """Makes sure that an array's folder, with these files in it, has all its chunks.
+
+    Raises:
+        DamageError: if it has not.
+    """
+    num_chunks = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
+    # Counted before they are named: a damaged description may claim any number.
+    lost = num_chunks - len(files - {ROOT})
+    if lost <= 0:
+        lost = len(chunk_names(shape, chunks).keys() - files)
+    if lost > 0:
+        raise DamageError(f"lacks chunks: it has {num_chunks - lost} of {num_chunks}")
 
 
 def chunk_names(shape: tuple[int, ...], chunks: tuple[int, ...]) -> dict[str, tuple[slice, ...]]:

@@ -15,6 +15,10 @@ class DamageError(StoreError):
     """Something is not as it was written, or was never written to the end; to be made again."""
 
 
+class NewerError(StoreError):
+    """A newer version of this program wrote it: not to be touched."""
+
+
 @contextmanager
 def reached(location: str) -> Iterator[None]:
     """Turns the errors of object stores and archives into sentences; what is not found stays FileNotFoundError."""

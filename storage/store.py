@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from storage.archive import ArchivePlace
-from storage.artifact import SCHEMA_VERSION, Artifact, files_digest, group, read_root, root_bytes
-from storage.codec import ArrayData, chunk_names, write_array
+from storage.artifact import FILES_GROUP, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
+from storage.codec import ArrayData, check_chunks, write_array
 from storage.errors import DamageError, StoreError
-from storage.files import delete, sync_tree, write_bytes, write_json
+from storage.files import delete, sync_tree, write_bytes
 from storage.folder import FolderPlace
 from storage.objects import ObjectPlace, is_url
 from storage.place import FILES, ROOT, Place
@@ -85,8 +85,7 @@ class Writer:
                 f"{self._ref} cannot have attributes called {', '.join(sorted(taken))}: the store has them"
             )
         if (self._staging / FILES).is_dir():
-            # As a group of its own, the folder does not make Zarr warn of a stranger when it lists the artifact.
-            write_json(self._staging / FILES / ROOT, group({"meaning": "plain files, listed in the parent group"}))
+            write_bytes(self._staging / FILES / ROOT, FILES_GROUP)
         sync_tree(self._staging)
         write_bytes(self._staging / ROOT, root_bytes({**own, **attributes}))
         self._store._publish(self._ref, self._staging, self._replace)
@@ -98,11 +97,11 @@ class Writer:
 
     def _check_chunks(self) -> None:
         for name, array in self._arrays.items():
-            wanted = chunk_names(tuple(array["shape"]), tuple(array["chunks"]))
-            found = {path.name for path in (self._staging / name).iterdir()}
-            if lost := wanted.keys() - found:
-                got = f"{len(wanted) - len(lost)} of {len(wanted)} chunks"
-                raise StoreError(f"{self._ref} lost parts of {name} while it was made ({got})")
+            try:
+                found = {path.name for path in (self._staging / name).iterdir()}
+                check_chunks(tuple(array["shape"]), tuple(array["chunks"]), found)
+            except DamageError as error:
+                raise StoreError(f"{self._ref} lost parts of {name} while it was made: it {error}") from error
 
     def _digest(self, name: str) -> str:
         return files_digest({path.name: _sha256(path) for path in (self._staging / name).iterdir()})
