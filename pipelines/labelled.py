@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
-from storage.store import Artifact
+from storage.artifact import Artifact
 
 
 class _StoredArray(BackendArray):

@@ -15,9 +15,10 @@ from pipelines.record import RECORD
 from pipelines.summary import ArraySummary, StageSummary, html_table, text_table
 from pipelines.values import read_value
 from stages.types import Value
+from storage.artifact import Artifact
 from storage.errors import StoreError
 from storage.refs import ArtifactRef
-from storage.store import Artifact, ArtifactStore, open_store
+from storage.store import ArtifactStore, open_store
 
 if TYPE_CHECKING:
     import xarray

@@ -15,10 +15,11 @@ from pipelines.values import read_value, scalars, write_value
 from stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
 from stages.errors import ValueSpecError
 from stages.types import Progress, silent
+from storage.artifact import Artifact
 from storage.errors import StoreError
 from storage.manifest import locked, read_rows, write_rows
 from storage.refs import ArtifactRef, artifact_key
-from storage.store import Artifact, ArtifactStore
+from storage.store import ArtifactStore
 
 STAGE = "training_clip"
 MANIFEST = "manifest.parquet"

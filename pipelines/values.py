@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import torch
 
 from stages.types import Value
+from storage.artifact import Artifact
 from storage.codec import ArrayData
-from storage.store import Artifact, Writer
+from storage.store import Writer
 
 V = TypeVar("V", bound=Value)
 
