@@ -74,7 +74,12 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         PluginError: a package that it asks for is broken.
     """
     data, folder = _read_yaml(source)
-    overridden = {_apply(data, override) for override in overrides}
+    changes = [_parse(override) for override in overrides]
+    for key, value in changes:
+        _leave_to_another_method(data, key, value)
+    for key, value in changes:
+        _put(data, key, value)
+    overridden = {key for key, _ in changes}
     try:
         sections = {stage: _stage_section(stage, data.pop(stage, {})) for stage in STAGES}
         config = RunConfig.model_validate_json(json.dumps(data))
@@ -141,22 +146,34 @@ def _cause(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not a text file"
 
 
-def _apply(data: dict[str, Any], override: str) -> str:
-    """Puts one `key.sub=value` into the data, and gives its key."""
+def _parse(override: str) -> tuple[str, Any]:
+    """The key and the value of `key.sub=value`."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes key=value, for example slat.sampler.steps=12; got {override!r}")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: the value {text!r} is not valid YAML") from error
+
+
+def _leave_to_another_method(data: dict[str, Any], key: str, method: Any) -> None:
+    """Empties a stage's section if `key` chooses another implementation: what stands there is for the one it names."""
+    stage, _, rest = key.partition(".")
+    section = data.get(stage)
+    if rest == "method" and stage in STAGES and isinstance(section, dict):
+        registry = installed()
+        if not registry.same(stage, section.get("method", registry.default(stage)), method):
+            data[stage] = {}
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for depth, section in enumerate(sections, start=1):
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
             raise ConfigError(f"--set {key}: {'.'.join(sections[:depth])} is a value, not a section")
     data[last] = value
-    return key
 
 
 def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 from pipelines.config import RunConfig, bundled_configs, load_config
 from pipelines.errors import ConfigError
+from pipelines.implementation import STAGES
 from pipelines.networks import Model, open_model, resolve_device
-from pipelines.opened import open_run
+from pipelines.opened import RunRecord, open_run
 from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
 from pipelines.record import RECORD, EarlierRun, read_record
+from pipelines.registry import installed
 from stages.video_io import input_digest
 from storage.store import ArtifactStore, open_store
 
@@ -126,13 +128,25 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
         source=Path(record.input.path),
         out=folder.parent.parent,
         config=config,
-        overrides=[*record.overrides, *changes.overrides],
+        overrides=[*_still_meant(record, changes.overrides), *changes.overrides],
         seed=record.seed if changes.seed is None else changes.seed,
         device="cpu",  # a plan needs no other, and no result depends on it
         name=folder.name,
         store=changes.store or (None if record.store == DEFAULT_STORE else record.store),
         wish=changes.wish,
     )
+
+
+def _still_meant(record: RunRecord, overrides: Sequence[str]) -> list[str]:
+    """The recorded overrides without those of a stage for which another implementation is chosen now."""
+    now = dict(override.split("=", 1) for override in overrides if "=" in override)
+    replaced = {
+        stage
+        for stage in STAGES
+        if (method := now.get(f"{stage}.method")) is not None
+        and not installed().same(stage, record.config.get(stage, {}).get("method"), method)
+    }
+    return [override for override in record.overrides if override.partition(".")[0] not in replaced]
 
 
 def recorded(options: RunOptions) -> Mapping[str, str]:

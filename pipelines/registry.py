@@ -35,6 +35,12 @@ class Registry:
         foreign = [entry.name.partition(".")[2] for entry in self.offered if entry.name.partition(".")[0] == stage]
         return list(dict.fromkeys([*own, *sorted(foreign)]))
 
+    def same(self, stage: str, method: object, other: object) -> bool:
+        """Whether two methods are one implementation's."""
+        return method == other or any(
+            one.stage == stage and method in one.methods and other in one.methods for one in self.built_in
+        )
+
     def get(self, stage: str, method: object) -> Implementation:
         """The implementation that `method` chooses.
 

@@ -100,3 +100,12 @@ def test_a_missing_file_and_an_unknown_name() -> None:
         load_config("nowhere.yaml")
     with pytest.raises(ConfigError, match="choose ss4d, tiny"):
         load_config("huge")
+
+
+def test_the_section_of_a_file_is_for_the_method_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: bundled:tiny\ndecoding: {method: inflation, depth: 0.5}\nsegmentation: {size: 64}\n")
+    assert load_config(str(file), ["decoding.method=gaussians"]).decoding.method == "gaussians"
+    assert load_config(str(file), ["segmentation.method=alpha"]).segmentation.model_dump()["size"] == 64
+    again = load_config(str(file), ["decoding.resolution=32", "decoding.method=inflation"]).decoding.model_dump()
+    assert (again["depth"], again["resolution"]) == (0.5, 32)
