@@ -1,0 +1,240 @@
+"""Keeping a store in order: check it, free what no run needs, and pack a run into one file.
+
+What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name.
+Between a run's look into the store and its record pass moments, so what was made within the last hours is kept as well.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pipelines.errors import ConfigError
+from pipelines.implementation import STAGES
+from pipelines.opened import open_run, parse_record
+from pipelines.record import RECORD
+from stages.types import Progress
+from storage.archive import archive_name, write_archive
+from storage.errors import StoreError
+from storage.refs import ArtifactRef
+from storage.store import ArtifactStore, open_store
+from storage.verify import Findings, problems, verify
+
+NICKNAMES = {"tokens": "conditioning"}  # what to call the artifacts that are large and quickly made again
+ABANDONED = 7 * 24 * 3600  # seconds without a change after which nobody is thought to work on something any more
+PACKED_STORE = "../../store"  # from a run's folder in an archive
+
+
+def existing_store(location: str) -> ArtifactStore:
+    """The store at a place where there is one.
+
+    Raises:
+        ConfigError: if there is no such folder.
+        StoreError: see `storage.store.open_store`.
+    """
+    if "://" not in location and not Path(location).exists():
+        raise ConfigError(f"there is no store at {location}: give a folder such as output/store, a URL, or a .zip file")
+    return open_store(location)
+
+
+def _changeable_store(location: str) -> ArtifactStore:
+    """The same, refused where artifacts can only be read."""
+    store = existing_store(location)
+    store.place.staging()
+    return store
+
+
+def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings:
+    """Checks every artifact; `repair` deletes the damaged ones, so that the next run makes them again.
+
+    Raises:
+        ConfigError, StoreError, OSError: if the store cannot be read, or not be written although `repair` asks for it.
+    """
+    store = _changeable_store(location) if repair else existing_store(location)
+    findings = verify(store, progress)
+    if repair:
+        for ref in findings.damaged:
+            store.remove(ref)
+    return findings
+
+
+@dataclass(frozen=True)
+class Unused:
+    """An artifact that can go."""
+
+    ref: ArtifactRef
+    size: int  # bytes
+    reason: str
+
+
+@dataclass
+class Sorting:
+    """What of a store can go, and what stays.
+
+    Attributes:
+        unused: artifacts that can go.
+        abandoned: bytes of what was half made, long ago, by name.
+        young: bytes of artifacts that no run refers to, but that were made a short time ago.
+        kept: bytes of all the others.
+    """
+
+    unused: list[Unused] = field(default_factory=list)
+    abandoned: dict[str, int] = field(default_factory=dict)
+    young: dict[ArtifactRef, int] = field(default_factory=dict)
+    kept: dict[ArtifactRef, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class References:
+    """The artifacts that runs refer to, and of those the ones of runs that go on."""
+
+    used: frozenset[ArtifactRef]
+    running: frozenset[ArtifactRef]
+
+
+def collect(
+    location: str,
+    *,
+    runs: Sequence[Path] = (),
+    drop: Sequence[str] = (),
+    min_age: float,
+    dry_run: bool,
+    progress: Progress,
+    abandoned: float = ABANDONED,
+) -> Sorting:
+    """Deletes the artifacts that no run refers to, and what was half made and left; says what goes and what stays.
+
+    Args:
+        location: the store.
+        runs: further folders of runs, or runs; those in `../runs` of a store in a folder are always looked at.
+        drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless one of those goes on.
+        min_age: seconds that an artifact without a run is kept after it was made.
+        dry_run: delete nothing.
+        progress: told how many artifacts are deleted.
+        abandoned: seconds without a change after which something half made counts as left.
+
+    Raises:
+        ConfigError: if there is no store, no folder of runs, or no such stage.
+        StoreError: if a record is damaged, since what its run refers to is then unknown; nothing is deleted.
+    """
+    store = _changeable_store(location)
+    folders = _folders_of_runs(location, runs)
+    sorting = sort_artifacts(store, references(folders), _stages_of(drop), min_age)
+    sorting.abandoned = store.place.abandoned(abandoned)
+    if dry_run:
+        return sorting
+    gone = []
+    for index, unused in enumerate(sorting.unused):
+        now = references(folders)  # a run may have begun meanwhile
+        if unused.ref not in (now.running if unused.reason == DROPPED else now.used):
+            store.remove(unused.ref)
+            gone.append(unused)
+        progress(index + 1, len(sorting.unused))
+    for name in sorting.abandoned:
+        store.place.discard(name)
+    sorting.unused = gone
+    return sorting
+
+
+NO_RUN, DROPPED = "no run refers to it", "dropped; a run makes it again if it needs it"
+
+
+def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str], min_age: float) -> Sorting:
+    """Sorts the artifacts of a store; reads none of them."""
+    sorting = Sorting()
+    for ref in store.refs():
+        try:
+            age = time.time() - store.place.modified(ref)
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        size = store.size(ref)
+        if ref.stage in drop and ref not in refers.running:
+            sorting.unused.append(Unused(ref, size, DROPPED))
+        elif ref in refers.used:
+            sorting.kept[ref] = size
+        elif age < min_age:
+            sorting.young[ref] = size
+        else:
+            sorting.unused.append(Unused(ref, size, NO_RUN))
+    return sorting
+
+
+def references(folders: Sequence[Path]) -> References:
+    """What the runs in these folders refer to.
+
+    Raises:
+        StoreError: if a record is damaged, or a newer version's.
+    """
+    used: set[ArtifactRef] = set()
+    running: set[ArtifactRef] = set()
+    for path in (path for folder in folders for path in _records(folder)):
+        try:
+            record = parse_record(path.read_bytes(), str(path))
+            changed = path.stat().st_mtime
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        except StoreError as error:
+            raise StoreError(f"{error}; nothing is deleted while it is unknown what that run refers to") from error
+        refs = {ArtifactRef(stage, known.key) for stage, known in record.stages.items()}
+        used |= refs
+        if record.state == "running" and changed > time.time() - ABANDONED:
+            running |= refs
+    return References(frozenset(used), frozenset(running))
+
+
+def _records(folder: Path) -> list[Path]:
+    """The records of the runs in a folder, or of the run that it is itself."""
+    return sorted([folder / RECORD] if (folder / RECORD).exists() else folder.glob(f"*/{RECORD}"))
+
+
+def _folders_of_runs(location: str, runs: Sequence[Path]) -> list[Path]:
+    beside = [] if "://" in location else [Path(location).absolute().parent / "runs"]
+    if missing := [folder for folder in runs if not folder.is_dir()]:
+        raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
+    folders = [*(folder for folder in beside if folder.is_dir()), *runs]
+    if not folders:
+        raise ConfigError(
+            f"there is no folder of runs beside {location}, so everything in it would count as unused: "
+            "say with --runs where the runs lie that use it"
+        )
+    return folders
+
+
+def _stages_of(names: Sequence[str]) -> frozenset[str]:
+    if unknown := [name for name in names if name not in NICKNAMES and name not in STAGES]:
+        raise ConfigError(f"--drop takes {', '.join([*NICKNAMES, *STAGES])}; got {', '.join(unknown)}")
+    return frozenset(NICKNAMES.get(name, name) for name in names)
+
+
+def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
+    """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
+
+    Unpacked, it is an output folder like any other.
+
+    Returns:
+        Bytes of each stage's artifact; stages that are not stored, such as dropped tokens, are left out.
+
+    Raises:
+        ConfigError: if `target` has another ending than .zip.
+        StoreError: if there is no run, or an artifact is damaged.
+        OSError: if the file cannot be written; what was there before stays.
+    """
+    if target.suffix != ".zip":
+        raise ConfigError(f"the file to pack into must end in .zip; got {target}")
+    opened = open_run(run)
+    record = json.loads((run / RECORD).read_bytes()) | {"store": PACKED_STORE}
+    text = (json.dumps(record, indent=2) + "\n").encode()
+    members = {f"runs/{run.resolve().name}/{RECORD}": lambda: text}
+    sizes: dict[str, int] = {}
+    for index, (name, stage) in enumerate(opened.stages.items()):
+        if found := problems(stage.store, stage.ref):
+            raise StoreError(f"{stage.ref} is damaged ({found[0]}): run the clip again, then pack")
+        if (parts := stage.store.place.parts(stage.ref)) is not None:
+            files = parts.sizes()
+            members |= {archive_name(stage.ref, file): partial(parts.read, file) for file in files}
+            sizes[name] = sum(files.values())
+        progress(index + 1, len(opened.stages))
+    write_archive(target, members)
+    return sizes
