@@ -182,12 +182,14 @@ def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
         return "nothing is stored for this input and these parameters"
     before, now = dict(_flat(previous)), dict(_flat(recipe))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if before.get("implementation") != now["implementation"]:  # what only one of the two knows goes without saying
+        changed = [key for key in changed if key in before and key in now]
     if not changed:
         return "its stored result is gone or was never finished"
-    return "; ".join(_change(key, before.get(key), now.get(key)) for key in changed)
+    return "; ".join(_change(key, before.get(key), now.get(key), now["stage"]) for key in changed)
 
 
-def _change(key: str, before: Any, now: Any) -> str:
+def _change(key: str, before: Any, now: Any, stage: str) -> str:
     section, _, rest = key.partition(".")
     if section == "inputs":
         return f"its input {rest} changed"
@@ -195,6 +197,8 @@ def _change(key: str, before: Any, now: Any) -> str:
         return f"the weights of {rest} changed"
     if section == "source":
         return "the input file changed"
+    if section == "implementation":
+        return f"{stage}.method changed from {before} to {now}"
     if rest.endswith(".sha256"):
         return f"the content of {rest.removesuffix('.sha256')} changed"
     return f"{rest if section == 'parameters' else key} changed from {before} to {now}"
