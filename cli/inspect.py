@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -57,6 +58,33 @@ def inspect(
             _show_run(opened, as_json)
         else:
             _show_stage(opened, stage, out or run / "inspect", as_json)
+
+
+def report(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.html", help="The page; by default RUN/report.html.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Makes one HTML page of a run, to open in a browser or to hand on.
+
+    It holds the record, a table of the stages, pictures of what each of them made, and the asset in a viewer to turn
+    and to play. It needs no network and no other file. What a run that is not finished lacks is said on the page.
+
+    Example:
+        ss4d report output/runs/bird --out bird.html
+    """
+    with explained(debug, NOTHING_LOST):
+        from pipelines.opened import open_run
+        from pipelines.report import write_report
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        path = out or run / "report.html"
+        opened = open_run(run)
+        with console.status("drawing") as status:
+            write_report(opened, path, lambda part: status.update(f"drawing {part}"))
+        console.print(f"Page: {path} ({decimal(path.stat().st_size)})", soft_wrap=True, highlight=False, markup=False)
 
 
 def _show_run(opened: "OpenedRun", as_json: bool) -> None:

@@ -10,10 +10,11 @@ from cli import data
 from cli.console import ConsoleReporter
 from cli.evaluate import evaluate
 from cli.failures import explained
-from cli.inspect import inspect
+from cli.inspect import inspect, report
 from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
 from cli.plan import plan
 from cli.stages import stages
+from cli.store import gc, pack, verify
 from cli.train import train
 
 app = typer.Typer(
@@ -33,6 +34,10 @@ app.command(no_args_is_help=True)(plan)
 app.command()(stages)
 app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(inspect)
+app.command(no_args_is_help=True)(report)
+app.command(no_args_is_help=True)(verify)
+app.command(no_args_is_help=True)(gc)
+app.command(no_args_is_help=True)(pack)
 
 
 @app.callback()

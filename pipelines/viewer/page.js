@@ -1,0 +1,204 @@
+// The page's one timeline: it moves the viewer, the panels beside it and the mark in every film strip.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const START = { yaw: 180, pitch: 15, radius: 2, fov: 40 }; // from the front, as the turntable starts
+const CLOSEST = 0.6;
+const FARTHEST = 8;
+
+const state = { frame: 0, playing: false, camera: { ...START } };
+let renderer = null;
+let due = false; // whether a drawing is on its way
+
+function show(frame) {
+  state.frame = ((frame % data.num_frames) + data.num_frames) % data.num_frames;
+  byId("timeline").value = state.frame;
+  byId("frame").textContent = `${state.frame + 1} / ${data.num_frames}`;
+  byId("timeline").setAttribute("aria-valuetext", `frame ${state.frame + 1} of ${data.num_frames}`);
+  for (const strip of data.strips) {
+    const cells = [...document.querySelectorAll(`[data-strip="${strip.id}"] .cell`)];
+    const now = nearest(cells.map((cell) => Number(cell.dataset.frame)));
+    cells.forEach((cell, k) => cell.classList.toggle("now", k === now));
+    for (const panel of document.querySelectorAll(`[data-panel="${strip.id}"]`)) {
+      panel.style.backgroundPosition = place(nearest(strip.times), strip);
+    }
+  }
+  redraw();
+}
+
+// Which of some frames, by its place among them, is nearest to the one shown.
+function nearest(times) {
+  let best = 0;
+  times.forEach((time, k) => {
+    if (Math.abs(time - state.frame) < Math.abs(times[best] - state.frame)) best = k;
+  });
+  return best;
+}
+
+// Where a cell lies in its strip's picture, as CSS wants it.
+function place(cell, strip) {
+  const share = (index, count) => (count > 1 ? (100 * index) / (count - 1) : 0);
+  return `${share(cell % strip.columns, strip.columns)}% ${share(Math.floor(cell / strip.columns), strip.rows)}%`;
+}
+
+function redraw() {
+  if (renderer === null || due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    if (!renderer.loaded(state.frame)) return; // `loadFrames` draws it when it is there
+    renderer.draw(state.frame, state.camera);
+    byId("canvas").dataset.drawn = `${state.frame} ${Object.values(state.camera).join(" ")}`;
+  });
+}
+
+function orbit(yaw, pitch) {
+  state.camera.yaw = (state.camera.yaw + yaw + 360) % 360;
+  state.camera.pitch = Math.min(89, Math.max(-89, state.camera.pitch + pitch));
+  redraw();
+}
+
+function zoom(factor) {
+  state.camera.radius = Math.min(FARTHEST, Math.max(CLOSEST, state.camera.radius * factor));
+  redraw();
+}
+
+function play(on) {
+  state.playing = on;
+  byId("play").textContent = on ? "Pause" : "Play";
+  byId("play").setAttribute("aria-pressed", String(on));
+  let last = performance.now();
+  const tick = (now) => {
+    if (!state.playing) return;
+    const fps = Math.min(120, Math.max(0.1, Number(byId("fps").value) || data.fps));
+    const steps = Math.floor(((now - last) * fps) / 1000);
+    const next = (state.frame + steps) % data.num_frames;
+    if (steps > 0 && (renderer === null || renderer.loaded(next))) {
+      last = steps > 4 ? now : last + (steps * 1000) / fps; // after a pause of the browser, do not catch up
+      show(next);
+    }
+    requestAnimationFrame(tick);
+  };
+  if (on) requestAnimationFrame(tick);
+}
+
+function listenToPointers(canvas) {
+  const pointers = new Map();
+  const gap = () => {
+    const [a, b] = [...pointers.values()];
+    return Math.hypot(a.x - b.x, a.y - b.y);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId);
+    if (before === undefined) return;
+    const wide = pointers.size === 2 ? gap() : 0;
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (pointers.size === 2) zoom(wide / Math.max(gap(), 1));
+    else orbit((event.clientX - before.x) * 0.4, (event.clientY - before.y) * 0.4);
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
+  }
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoom(Math.exp(event.deltaY * 0.001));
+  }, { passive: false });
+}
+
+function listenToKeys(canvas) {
+  const keys = {
+    ArrowLeft: () => orbit(-5, 0),
+    ArrowRight: () => orbit(5, 0),
+    ArrowUp: () => orbit(0, 5),
+    ArrowDown: () => orbit(0, -5),
+    "+": () => zoom(0.9),
+    "-": () => zoom(1 / 0.9),
+    " ": () => play(!state.playing),
+    ",": () => show(state.frame - 1),
+    ".": () => show(state.frame + 1),
+    0: reset,
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+}
+
+function reset() {
+  Object.assign(state.camera, START);
+  redraw();
+}
+
+function fitCanvas(canvas) {
+  const resize = () => {
+    const scale = Math.min(window.devicePixelRatio || 1, 2);
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    redraw();
+  };
+  new ResizeObserver(resize).observe(canvas);
+  resize();
+}
+
+// The words of one frame: base64 of deflated bytes, all first bytes of the words' rows before all second ones.
+async function unpack(text) {
+  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const bytes = new Uint8Array(planes.length);
+  const count = planes.length / 16;
+  for (let plane = 0; plane < 16; plane++) {
+    for (let i = 0; i < count; i++) bytes[16 * i + plane] = planes[plane * count + i];
+  }
+  return new Uint32Array(bytes.buffer);
+}
+
+async function loadFrames() {
+  const texts = JSON.parse(byId("asset").textContent);
+  for (let t = 0; t < texts.length; t++) {
+    renderer.load(t, await unpack(texts[t]));
+    byId("status").textContent = t + 1 < texts.length ? `Loading frame ${t + 2} of ${texts.length}` : "";
+    if (t === state.frame) redraw();
+  }
+  document.body.dataset.ready = "true";
+}
+
+function startViewer() {
+  const canvas = byId("canvas");
+  try {
+    renderer = new SplatRenderer(canvas, data.asset);
+  } catch (error) {
+    canvas.hidden = true;
+    byId("status").textContent =
+      `The asset cannot be shown here (${error.message}). Open this page in a current browser with WebGL2; ` +
+      "everything else on it works as it is.";
+    document.body.dataset.ready = "true";
+    return;
+  }
+  canvas.addEventListener("webglcontextlost", () => {
+    renderer = null;
+    byId("status").textContent = "The browser took the graphics memory away; reload the page to go on.";
+  });
+  listenToPointers(canvas);
+  listenToKeys(canvas);
+  fitCanvas(canvas);
+  loadFrames().catch((error) => {
+    byId("status").textContent = `The asset in this page cannot be read (${error.message}); make the page again.`;
+  });
+}
+
+byId("timeline").addEventListener("input", (event) => show(Number(event.target.value)));
+byId("play").addEventListener("click", () => play(!state.playing));
+byId("reset").addEventListener("click", reset);
+for (const cell of document.querySelectorAll(".cell")) {
+  cell.addEventListener("click", () => show(Number(cell.dataset.frame)));
+}
+if (data.asset === null) document.body.dataset.ready = "true";
+else startViewer();
+show(0);
