@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 NOTHING_LOST = "the run itself is as it was"
 WIDE = 160  # characters; a table in a file or a pipe is not cut to a terminal's width
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as output/runs/bird.")]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The folder of a run, such as output/runs/bird, or a packed run, bird.zip."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
 
 
@@ -33,7 +36,11 @@ def inspect(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where the stage's picture goes; by default RUN/inspect."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where the stage's picture goes; by default RUN/inspect; for bird.zip bird/inspect.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
     debug: Debug = False,
@@ -57,13 +64,16 @@ def inspect(
         if stage is None:
             _show_run(opened, as_json)
         else:
-            _show_stage(opened, stage, out or run / "inspect", as_json)
+            _show_stage(opened, stage, out or _beside(run) / "inspect", as_json)
 
 
 def report(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.html", help="The page; by default RUN/report.html.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.html", help="The page; by default RUN/report.html; for bird.zip bird/report.html."
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -80,11 +90,16 @@ def report(
         from pipelines.report import write_report
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        path = out or run / "report.html"
+        path = out or _beside(run) / "report.html"
         opened = open_run(run)
         with console.status("drawing") as status:
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
         console.print(f"Page: {path} ({decimal(path.stat().st_size)})", soft_wrap=True, highlight=False, markup=False)
+
+
+def _beside(run: Path) -> Path:
+    """Where what is made of a run goes: its folder, or a folder with the name of its archive."""
+    return run if run.is_dir() else run.with_suffix("")
 
 
 def _show_run(opened: "OpenedRun", as_json: bool) -> None:

@@ -15,8 +15,10 @@ from pipelines.record import RECORD
 from pipelines.summary import ArraySummary, StageSummary, html_table, text_table
 from pipelines.values import read_value
 from stages.types import Value
+from storage.archive import Archive
 from storage.artifact import Artifact
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError
+from storage.objects import is_url
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
 
@@ -182,7 +184,7 @@ class OpenedStage:
                 num_files=len(self.artifact.attributes["files"]),
                 size=self.store.size(self.ref),
             )
-        except StoreError as error:
+        except DamageError as error:
             return replace(summary, state="damaged", problem=str(error))
 
     def __repr__(self) -> str:
@@ -229,21 +231,33 @@ class OpenedRun:
 
 
 def open_run(path: str | Path) -> OpenedRun:
-    """The run in the folder `path`, such as output/runs/bird.
+    """The run in the folder `path`, such as output/runs/bird, or in a zip file that `ss4d pack` made.
 
     Raises:
         StoreError: if there is no run, or its record is damaged or from a newer version.
     """
-    folder = Path(path)
+    path = Path(path)
+    if path.suffix == ".zip" and path.is_file():
+        record = _packed_record(path)
+        return OpenedRun(path, record, _stages(record.stages, open_store(path)))
     try:
-        data = (folder / RECORD).read_bytes()
+        data = (path / RECORD).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
-            f"{folder} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
+            f"{path} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
         ) from error
-    record = parse_record(data, str(folder / RECORD))
-    store = open_store(record.store if "://" in record.store else folder / record.store)
-    return OpenedRun(folder, record, _stages(record.stages, store))
+    record = parse_record(data, str(path / RECORD))
+    store = open_store(record.store if is_url(record.store) else path / record.store)
+    return OpenedRun(path, record, _stages(record.stages, store))
+
+
+def _packed_record(path: Path) -> RunRecord:
+    """The record of the one run in an archive."""
+    archive = Archive(path)
+    names = [name for name in archive.names("runs/") if name.endswith(f"/{RECORD}")]
+    if len(names) != 1:
+        raise StoreError(f"{path} holds {len(names)} runs, not one; give a file that `ss4d pack` made")
+    return parse_record(archive.read(names[0]), f"{names[0]} in {path}")
 
 
 def _stages(records: Mapping[str, StageRecord], store: ArtifactStore) -> dict[str, OpenedStage]:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.housekeeping import pack_run
 from pipelines.opened import OpenedRun, open_run
-from stages.types import GaussianClip, StructuredLatents
+from stages.types import GaussianClip, StructuredLatents, silent
+from storage.archive import write_archive
 from storage.codec import ArrayData
 from storage.errors import StoreError
 from storage.refs import ArtifactRef
@@ -163,6 +165,22 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(StoreError, match="is not a run"):
             open_run(path)
+
+
+def test_a_packed_run_opens_as_the_run_itself(run: OpenedRun, finished_run: Path, tmp_path: Path) -> None:
+    pack_run(finished_run, tmp_path / "run.zip", silent)
+    packed = open_run(tmp_path / "run.zip")
+    assert packed.summaries() == run.summaries()
+    np.testing.assert_array_equal(packed["slat"]["feats"][:], run["slat"]["feats"][:])
+    assert packed["export"].files().keys() == run["export"].files().keys()
+    assert packed["slat"].xarray()["feats"].dims == ("n", "c")
+
+
+@pytest.mark.parametrize("names", [(), ("runs/a/run.json", "runs/b/run.json")])
+def test_an_archive_that_is_not_one_run_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    write_archive(tmp_path / "odd.zip", {name: lambda: b"{}" for name in names})
+    with pytest.raises(StoreError, match=f"holds {len(names)} runs"):
+        open_run(tmp_path / "odd.zip")
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are(run: OpenedRun) -> None:
