@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta  # only its type stubs have it
 
 _ATTEMPTS = ".attempts"
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _UPLOADS = 8  # at once
 
 
@@ -88,11 +89,11 @@ class ObjectPlace:
         Raises:
             StoreError: if no object store has such a URL.
         """
-        endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+        endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
         try:
             with reached(url):
-                # Without encryption only where the endpoint was given so.
-                plain = endpoint.startswith("http://")
+                # Without encryption only where the environment names such an endpoint.
+                plain = any(endpoint.startswith("http://") for endpoint in endpoints)
                 return cls(obstore.store.from_url(url, client_options={"allow_http": plain}), url)
         except ValueError as error:
             raise StoreError(f"{url} is no address of a store ({error}); use s3://, gs:// or az://") from error
