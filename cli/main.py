@@ -8,6 +8,7 @@ import typer
 
 from cli import data
 from cli.console import ConsoleReporter
+from cli.diff import diff
 from cli.evaluate import evaluate
 from cli.failures import explained
 from cli.inspect import inspect, report
@@ -32,6 +33,7 @@ app.add_typer(data.app)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(plan)
 app.command()(stages)
+app.command(no_args_is_help=True)(diff)
 app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(report)

@@ -15,6 +15,7 @@ from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
 from pipelines.record import RECORD, EarlierRun, read_record
 from pipelines.registry import installed
 from stages.video_io import input_digest
+from storage.objects import is_url
 from storage.store import ArtifactStore, open_store
 
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
@@ -161,7 +162,7 @@ def recorded(options: RunOptions) -> Mapping[str, str]:
 def _location(options: RunOptions) -> str:
     if options.store is None:
         return str((options.out / "store").absolute())
-    if "://" not in options.store:
+    if not is_url(options.store):
         return str(Path(options.store).absolute())
     url = urlsplit(options.store)
     if url.password or (url.username and url.scheme != "abfss") or url.query:

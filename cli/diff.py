@@ -1,0 +1,75 @@
+"""`ss4d diff`: what differs between two runs, and how far apart their results are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.failures import explained
+from cli.options import Debug
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from pipelines.diff import Change, RunDiff
+
+PLAIN = {"voxels_a", "voxels_b", "gaussians_a", "gaussians_b", "files_equal", "files_a", "files_b"}  # counts
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a run, or a packed one.", readable=False)],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one.", readable=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it for a program.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Says what differs between two runs: input, seed, parameters, weights, versions, and the results of each stage.
+
+    **mask_iou** and **voxel_iou**: overlap, 1 is equal; **token_distance** and **latent_distance** (on voxels that both
+    have): difference over size, 0 is equal; **psnr**: of pictures of the Gaussians from four sides, dB, 100 is equal.
+    Means over frames; **_least** is the worst. What is gone from the store is said, and the rest compared.
+
+    For example:
+
+        ss4d diff output/runs/bird output/runs/bird25
+    """
+    with explained(debug, "nothing was changed"):
+        from pipelines.diff import compare_runs
+        from pipelines.opened import open_run
+
+        found = compare_runs(open_run(a), open_run(b))
+        if as_json:
+            typer.echo(json.dumps(asdict(found), indent=2))
+        else:
+            _print(found)
+
+
+def _print(found: "RunDiff") -> None:
+    groups: list[tuple[str, list[Change]]] = [
+        (name, list(getattr(found, name))) for name in ("input", "seed", "parameters", "weights", "versions")
+    ]
+    rows = [
+        (name if index == 0 else "", change.what, _word(change.a), _word(change.b))
+        for name, group in groups
+        for index, change in enumerate(group)
+    ]
+    if rows:
+        print_table(("differs", "", "A", "B"), rows)
+    if same := [name for name, group in groups if not group]:
+        typer.echo(f"The same: {', '.join(same)}.")
+    typer.echo("")
+    print_table(
+        ("stage", "results", "how far apart"),
+        [
+            (stage.stage, f"{stage.verdict}: {stage.why}", ", ".join(_measure(*m) for m in stage.measures.items()))
+            for stage in found.stages
+        ],
+    )
+
+
+def _measure(name: str, value: float) -> str:
+    return f"{name} {value:,.0f}" if name in PLAIN else f"{name} {value:.4g}"
+
+
+def _word(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,137 @@
+"""How far apart two results of one stage are, in numbers that a person can weigh.
+
+Shares and intersections over union lie between 0 and 1, a relative distance is the RMS of a difference over the RMS of
+what differs: 0 is equal, 1.4 unrelated.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.evaluation.metrics import occupancy_iou, psnr
+from stages.ops.geometry import FRONT_YAW, orbit_camera
+from stages.ops.rasterize import Rasterize
+from stages.preview import render_frames
+from stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
+
+VIEWS, PITCH, SIZE = 4, 15.0, 256  # cameras all around the object, degrees above the horizon, pixels
+Measures = Mapping[str, float]
+
+
+class IncomparableError(ValueError):
+    """Two results have no common measure, such as clips of different length."""
+
+
+def distances(a: Value, b: Value, render: Rasterize) -> Measures:
+    """How far apart two values of one type are; what is measured depends on the type.
+
+    Args:
+        a: a stage's value.
+        b: another one of the same stage.
+        render: the rasteriser that pictures of Gaussians are drawn with.
+
+    Raises:
+        IncomparableError: in one phrase.
+    """
+    of: Mapping[type[Value], Callable[[Any, Any], Measures]] = {
+        Clip: clip_distance,
+        Tokens: tokens_distance,
+        Voxels: voxels_distance,
+        StructuredLatents: latents_distance,
+        GaussianClip: lambda x, y: gaussians_distance(x, y, render),
+    }
+    if type(a) is not type(b) or type(a) not in of:
+        raise IncomparableError(f"{type(a).__name__} and {type(b).__name__} have no common measure")
+    return of[type(a)](a, b)
+
+
+def clip_distance(a: Clip, b: Clip) -> Measures:
+    """IoU of the masks (alpha above half) in each frame, in pixels of the source, however each was cropped."""
+    _same("frames", len(a.alpha), len(b.alpha))
+    left, top = (min(int(a.crop[i]), int(b.crop[i])) for i in (0, 1))
+    right, bottom = (max(int(a.crop[i]), int(b.crop[i])) for i in (2, 3))
+    places = np.arange(top, bottom) + 0.5, np.arange(left, right) + 0.5
+    ious = []
+    for t in range(len(a.alpha)):
+        masks = [_in_source(clip.alpha[t].numpy() > 127, clip.crop.tolist(), *places) for clip in (a, b)]
+        either = int((masks[0] | masks[1]).sum())
+        ious.append(int((masks[0] & masks[1]).sum()) / either if either else 1.0)
+    return {"mask_iou": float(np.mean(ious)), "mask_iou_least": min(ious)}
+
+
+def _in_source(
+    mask: NDArray[np.bool_], crop: list[int], rows: NDArray[Any], columns: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """A cropped mask (s, s) at the given places (y) and (x) of the source; False outside the crop."""
+    left, top, right, bottom = crop
+    y = np.floor((rows - top) / (bottom - top) * len(mask)).astype(np.int64)
+    x = np.floor((columns - left) / (right - left) * len(mask)).astype(np.int64)
+    padded = np.pad(mask, 1)  # what lies outside falls on the padding
+    return padded[np.ix_(np.clip(y, -1, len(mask)) + 1, np.clip(x, -1, len(mask)) + 1)]
+
+
+def tokens_distance(a: Tokens, b: Tokens) -> Measures:
+    """Relative distance of all tokens."""
+    if a.feats.shape != b.feats.shape:
+        raise IncomparableError(f"tokens of {tuple(a.feats.shape)} and of {tuple(b.feats.shape)}")
+    return {"token_distance": relative_distance(a.feats, b.feats)}
+
+
+def voxels_distance(a: Voxels, b: Voxels) -> Measures:
+    """IoU of the occupied cells of each frame."""
+    _same("frames", a.num_frames, b.num_frames)
+    _same("cells along an axis", a.resolution, b.resolution)
+    ious = occupancy_iou(a.coords, b.coords, a.num_frames, a.resolution)
+    return {
+        "voxel_iou": float(ious.mean()),
+        "voxel_iou_least": float(ious.min()),
+        "voxels_a": len(a.coords),
+        "voxels_b": len(b.coords),
+    }
+
+
+def latents_distance(a: StructuredLatents, b: StructuredLatents) -> Measures:
+    """Relative distance of the latents on voxels that both have, and which share of all voxels these are."""
+    _same("frames", a.num_frames, b.num_frames)
+    _same("cells along an axis", a.resolution, b.resolution)
+    _same("channels", a.feats.shape[1], b.feats.shape[1])
+    shape = (1, a.num_frames, *(a.resolution,) * 3)
+    one, two = (np.ravel_multi_index(tuple(x.coords.numpy().T), shape) for x in (a, b))
+    shared, rows_a, rows_b = np.intersect1d(one, two, assume_unique=True, return_indices=True)
+    num_either = len(a.coords) + len(b.coords) - len(shared)
+    share = {"voxels_shared": len(shared) / num_either if num_either else 1.0}
+    if not len(shared):
+        return share
+    return {**share, "latent_distance": relative_distance(a.feats[rows_a], b.feats[rows_b])}
+
+
+def gaussians_distance(a: GaussianClip, b: GaussianClip, render: Rasterize) -> Measures:
+    """PSNR (dB, at most 100) between pictures of the first, middle and last frame from four sides, over white."""
+    _same("frames", a.num_frames, b.num_frames)
+    cameras = [orbit_camera(FRONT_YAW + 360 * view / VIEWS, PITCH, size=SIZE) for view in range(VIEWS)]
+    frames = sorted({0, (a.num_frames - 1) // 2, a.num_frames - 1})
+    shots = [(frame, camera) for frame in frames for camera in cameras]
+    one, two = (torch.stack(list(render_frames(x, shots, render=render))).float() / 255 for x in (a, b))
+    ratios = psnr(one, two)
+    return {
+        "psnr": float(ratios.mean()),
+        "psnr_least": float(ratios.min()),
+        "gaussians_a": len(a.means),
+        "gaussians_b": len(b.means),
+    }
+
+
+def relative_distance(a: Tensor, b: Tensor) -> float:
+    """RMS of a - b over the RMS of both: 0 if they are equal, 2 if they are opposite."""
+    size = (a.double().square().mean() + b.double().square().mean()) / 2
+    difference = (a.double() - b.double()).square().mean()
+    return float((difference / size).sqrt()) if size > 0 else 0.0
+
+
+def _same(what: str, a: int, b: int) -> None:
+    if a != b:
+        raise IncomparableError(f"{a} {what} against {b}")
