@@ -18,6 +18,7 @@ from pipelines.record import RECORD
 from stages.types import Progress
 from storage.archive import archive_name, write_archive
 from storage.errors import StoreError
+from storage.objects import is_url
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
 from storage.verify import Findings, problems, verify
@@ -34,7 +35,7 @@ def existing_store(location: str) -> ArtifactStore:
         ConfigError: if there is no such folder.
         StoreError: see `storage.store.open_store`.
     """
-    if "://" not in location and not Path(location).exists():
+    if not is_url(location) and not Path(location).exists():
         raise ConfigError(f"there is no store at {location}: give a folder such as output/store, a URL, or a .zip file")
     return open_store(location)
 
@@ -190,7 +191,7 @@ def _records(folder: Path) -> list[Path]:
 
 
 def _folders_of_runs(location: str, runs: Sequence[Path]) -> list[Path]:
-    beside = [] if "://" in location else [Path(location).absolute().parent / "runs"]
+    beside = [] if is_url(location) else [Path(location).absolute().parent / "runs"]
     if missing := [folder for folder in runs if not folder.is_dir()]:
         raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
     folders = [*(folder for folder in beside if folder.is_dir()), *runs]
@@ -217,10 +218,12 @@ def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
         Bytes of each stage's artifact; stages that are not stored, such as dropped tokens, are left out.
 
     Raises:
-        ConfigError: if `target` has another ending than .zip.
+        ConfigError: if `run` is no folder, or `target` has another ending than .zip.
         StoreError: if there is no run, or an artifact is damaged.
         OSError: if the file cannot be written; what was there before stays.
     """
+    if run.is_file():
+        raise ConfigError(f"{run} is a file: give the folder of a run, such as output/runs/bird")
     if target.suffix != ".zip":
         raise ConfigError(f"the file to pack into must end in .zip; got {target}")
     opened = open_run(run)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import obstore
@@ -21,7 +22,9 @@ from storage.objects import ObjectPlace
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore, open_store
 from storage.verify import verify
-from tests.s3_server import S3
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3
 
 pytest_plugins = ["tests.s3_server"]
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -211,7 +214,7 @@ def test_strangers_are_named(place: Place) -> None:
 
 
 @pytest.fixture
-def remote(s3: S3) -> Place:
+def remote(s3: "S3") -> Place:
     url = s3.new_url()
     return Place(open_store(url), objects_at(url))
 
@@ -251,7 +254,7 @@ def test_copies_are_checked_and_stay_with_the_process(remote: Place, cache: Path
         open_store(remote.store.location).open(REF).files()
 
 
-def test_what_cannot_be_reached_is_no_missing_artifact(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_reached_is_no_missing_artifact(s3: "S3", monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"s3://nowhere/x cannot be written.*nowhere"):
         put(open_store("s3://nowhere/x"))
     for url in ("nonsense://x", "s3://"):
@@ -271,7 +274,7 @@ def put_to(store: ArtifactStore) -> Callable[[ArtifactRef], None]:
     return lambda ref: put(store, ref)
 
 
-def test_an_endpoint_for_s3_alone(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_for_s3_alone(s3: "S3", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.environment["AWS_ENDPOINT_URL"])
     store = open_store(s3.new_url())
@@ -286,7 +289,7 @@ def fill(store: ArtifactStore, number: int, ready: Callable[[], object], *, repl
     ref = ArtifactRef("slat", artifact_key({"number": number}))
     with store.create(ref, replace=replace) as writer:
         rng = np.random.default_rng(number)
-        writer.write("frames", ArrayData(rng.integers(1, 255, (40, 16, 16), np.uint8), ("t", "y", "x")))
+        writer.write("frames", ArrayData(rng.integers(1, 255, (16, 16, 16), np.uint8), ("t", "y", "x")))
         (writer.folder / "a.ply").write_bytes(bytes([number]) * 1000)
         ready()
         writer.commit({})
@@ -312,12 +315,12 @@ def start(
 
 def assert_whole(store: ArtifactStore, number: int) -> None:
     artifact = store.open(ArtifactRef("slat", artifact_key({"number": number})))
-    wanted = np.random.default_rng(number).integers(1, 255, (40, 16, 16), np.uint8)
+    wanted = np.random.default_rng(number).integers(1, 255, (16, 16, 16), np.uint8)
     assert np.array_equal(artifact.read("frames"), wanted)
     assert artifact.files()["a.ply"].read_bytes() == bytes([number]) * 1000
 
 
-def test_a_killed_writer_leaves_all_or_nothing(s3: S3, cache: Path) -> None:
+def test_a_killed_writer_leaves_all_or_nothing(s3: "S3", cache: Path) -> None:
     url = s3.new_url()
     environment = {**s3.environment, "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
     for _ in range(2):
@@ -351,7 +354,7 @@ def test_a_killed_writer_leaves_all_or_nothing(s3: S3, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_writers_of_the_same_artifact_all_succeed(s3: S3, replace: bool) -> None:
+def test_writers_of_the_same_artifact_all_succeed(s3: "S3", replace: bool) -> None:
     url = s3.new_url()
     started = [start(s3.environment, url, 1, replace) for _ in range(3)]
     for child, _pipe in started:
