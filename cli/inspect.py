@@ -128,14 +128,17 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
     stage = opened[name]
     statistics = array_statistics(stage)
     picture = Pictures(opened).write(name, folder)
+    values, files = stage.artifact.attributes.get("values", {}), stage.artifact.attributes["files"]
     if as_json:
-        numbers = {"arrays": [asdict(one) for one in statistics], "picture": str(picture) if picture else None}
-        _print_json({**asdict(stage.summary()), **numbers})
+        numbers = {"arrays": [asdict(one) for one in statistics], "values": values, "files": files}
+        _print_json({**asdict(stage.summary()), **numbers, "picture": str(picture) if picture else None})
         return
     for one in statistics:
         _show_array(one)
-    for file, path in stage.files().items():
-        _output().print(Text(f"{file}  {path.stat().st_size:,} bytes"), soft_wrap=True)
+    if isinstance(values, dict) and values:
+        _output().print(Text(", ".join(f"{key} {value}" for key, value in values.items())), soft_wrap=True)
+    for file, described in files.items():
+        _output().print(Text(f"{file}  {described.get('bytes')} bytes"), soft_wrap=True)
     if picture is not None:
         console.print(f"Picture: {picture}", soft_wrap=True, highlight=False, markup=False)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.opened import OpenedStage
+from pipelines.summary import axis_names
 from storage.codec import bfloat16_to_float32
 
 NUM_BINS = 24
@@ -56,7 +57,7 @@ def _statistics(stage: OpenedStage, name: str) -> ArrayStatistics:
         name=name,
         dtype=str(attributes.get("logical_dtype", stored.dtype.name)),
         shape=stored.shape,
-        dims=tuple(str(dim) for dim in stage.artifact.attributes["arrays"][name]["dims"]),
+        dims=axis_names(stored),
         chunks=stored.chunks,
         meaning=str(attributes.get("meaning", "")),
         least=low,

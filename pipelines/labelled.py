@@ -1,7 +1,6 @@
 """An artifact's arrays as an xarray dataset with named axes, each read when it is indexed. Needs the package xarray."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
+from pipelines.summary import axis_names
 from storage.artifact import Artifact
 
 
@@ -35,18 +35,8 @@ def dataset(artifact: Artifact) -> xarray.Dataset:
     arrays = {name: artifact.array(name) for name in artifact.arrays()}
     return xarray.Dataset(
         {
-            name: xarray.Variable(_dims(array), LazilyIndexedArray(_StoredArray(array)), dict(array.attrs))
+            name: xarray.Variable(axis_names(array), LazilyIndexedArray(_StoredArray(array)), dict(array.attrs))
             for name, array in arrays.items()
         },
         attrs={name: value for name, value in artifact.attributes.items() if name not in ("arrays", "files")},
     )
-
-
-def _dims(array: zarr.Array[Any]) -> list[str]:
-    """The stored names of the axes; a name that comes again, as in artifacts of early versions, gets a number."""
-    names = cast(Sequence[str | None], array.metadata.to_dict().get("dimension_names") or [None] * array.ndim)
-    dims: list[str] = []
-    for axis, name in enumerate(names):
-        base = name or f"axis{axis}"
-        dims.append(base if base not in dims else f"{base}{1 + names[:axis].count(name)}")
-    return dims

@@ -32,6 +32,7 @@ from storage.errors import StoreError
 
 V = TypeVar("V", bound=Value)
 SHEET_FRAMES, SHEET_SIZE = 8, 192
+FINEST = 1024  # cells along a grid's axis that a picture is made of
 OUTSIDE = 0.3  # brightness of what the mask leaves out
 EDGE = (255, 64, 160)  # colour of the mask's outline
 PITCH = 15.0  # degrees that the cameras look down
@@ -166,6 +167,8 @@ class Pictures:
     def _voxel_pictures(
         self, coords: NDArray[np.int32], colors: Floats, resolution: int, times: Sequence[int]
     ) -> Picture:
+        if not (resolution <= FINEST and (coords[:, 2:] >= 0).all() and (coords[:, 2:] < resolution).all()):
+            raise StoreError(f"the voxels cannot be drawn: some lie outside of their grid of {resolution} cells")
         pictures = [
             draw_voxels(coords[coords[:, 1] == t, 2:], colors[coords[:, 1] == t], resolution, self._size) for t in times
         ]

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any, cast
 
+import zarr
 from rich.filesize import decimal
 
 COLUMNS = ("stage", "state", "key", "implementation", "holds", "size", "seconds", "memory", "made from")
@@ -57,6 +59,16 @@ class StageSummary:
             "-" if self.peak_memory_mib is None else f"{self.peak_memory_mib:,} MiB",
             ", ".join(self.parents) or "input",
         )
+
+
+def axis_names(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """The stored names of an array's axes; one that comes again, as in artifacts of early versions, gets a number."""
+    names = cast(Sequence[str | None], array.metadata.to_dict().get("dimension_names") or [None] * array.ndim)
+    unique: list[str] = []
+    for axis, name in enumerate(names):
+        base = name or f"axis{axis}"
+        unique.append(base if base not in unique else f"{base}{1 + names[:axis].count(name)}")
+    return tuple(unique)
 
 
 def text_table(rows: Sequence[StageSummary]) -> str:

@@ -9,6 +9,7 @@ import torch
 from stages.types import Value
 from storage.artifact import Artifact
 from storage.codec import ArrayData
+from storage.errors import DamageError
 from storage.store import Writer
 
 V = TypeVar("V", bound=Value)
@@ -41,6 +42,27 @@ def scalars(value: Value) -> Mapping[str, Any]:
 
 
 def read_value(kind: type[V], artifact: Artifact) -> V:
-    """The value of type `kind` in `artifact`, checked against its declaration."""
+    """The value of type `kind` in `artifact`, checked against its declaration.
+
+    Raises:
+        DamageError: if it is not there as it was written.
+        ValueSpecError: if an array is not what the type declares.
+    """
     arrays = {name: torch.from_numpy(artifact.read(name)) for name in kind.specs()}
-    return kind(**arrays, **artifact.attributes["values"])
+    return kind(**arrays, **_read_scalars(kind, artifact))
+
+
+def _read_scalars(kind: type[Value], artifact: Artifact) -> dict[str, Any]:
+    wanted = {f.name: f.type for f in fields(kind) if "spec" not in f.metadata}
+    given = artifact.attributes.get("values")
+    if not isinstance(given, dict) or given.keys() != wanted.keys() or not _fit(given, wanted):
+        told = ", ".join(f"{name} ({getattr(type_, '__name__', type_)})" for name, type_ in wanted.items())
+        raise DamageError(
+            f"{artifact.ref} is no {kind.__name__}: it must tell {told or 'nothing'}, but tells {given!r}"
+        )
+    return given
+
+
+def _fit(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether all numbers and words have their types; JSON may have made an int of a float."""
+    return all(type(given[name]) in ((int, float) if kind is float else (kind,)) for name, kind in wanted.items())

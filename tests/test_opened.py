@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.housekeeping import pack_run
-from pipelines.opened import OpenedRun, open_run
+from pipelines.opened import OpenedRun, OpenedStage, open_run
 from stages.types import GaussianClip, StructuredLatents, silent
 from storage.archive import write_archive
 from storage.codec import ArrayData
@@ -181,6 +181,17 @@ def test_an_archive_that_is_not_one_run_is_refused(names: tuple[str, ...], tmp_p
     write_archive(tmp_path / "odd.zip", {name: lambda: b"{}" for name in names})
     with pytest.raises(StoreError, match=f"holds {len(names)} runs"):
         open_run(tmp_path / "odd.zip")
+
+
+@pytest.mark.parametrize("values", [None, [], {}, {"num_frames": 1}, {"num_frames": "1", "resolution": 8}])
+def test_a_value_that_lacks_a_number_is_refused(run: OpenedRun, values: object, tmp_path: Path) -> None:
+    store, ref = ArtifactStore(tmp_path), run["slat"].ref
+    with store.create(ref) as writer:
+        writer.write("coords", ArrayData(run["slat"]["coords"][:], ("n", "5")))
+        writer.write("feats", ArrayData(run["slat"]["feats"][:], ("n", "c")))
+        writer.commit({"values": values})
+    with pytest.raises(StoreError, match=r"num_frames \(int\)"):
+        OpenedStage(run["slat"].record, ref, store).value()
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are(run: OpenedRun) -> None:
