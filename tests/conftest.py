@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.make_untrained_model import write_model
 from stages.training.recipe import MICRO
+from tests.untrained import write_model
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ TINY = Recipe(
         ),
         "structure": StepPlan(
             pool=MOTION,
-            settings=TrainSettings(steps=1700, batch=16, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100, ema=0.995),
+            settings=TrainSettings(steps=1200, batch=16, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100, ema=0.995),
         ),
         "latents": StepPlan(
             pool=MOTION,

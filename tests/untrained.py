@@ -1,12 +1,9 @@
-"""Writes an untrained model folder at the bundled size: the published networks and file format, random weights.
-
-Usage: python examples/make_untrained_model.py FOLDER [--seed N]
+"""Writes an untrained model folder: the published networks and file format, the tiny model's sizes, random weights.
 
 The occupancy decoder is set up so that random latents decode to one blob with about as many voxels as a real object
 has: everything downstream then has as much to do as with trained weights.
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +17,9 @@ from stages.ops.backend import TORCH_OPS
 from stages.sampling import LatentNormalization
 from stages.training.tiny import PUBLISHED, changed, pipeline
 
-OCCUPIED_SHARE = 0.045  # of 32^3 cells: about 1,500 voxels a frame
+OCCUPIED_SHARE = 0.045  # of the cells: as many as the surface of a lump touches
 UNIT = LatentNormalization(mean=(0.0,) * 8, std=(1.0,) * 8)
-NOTICE = "the bundled model is not trained yet: every stage is real, but the object it makes is noise"
+NOTICE = "these weights are random: the object is noise"
 
 
 @torch.no_grad()
@@ -47,30 +44,13 @@ def occupy_plausibly(decoder: SparseStructureDecoder, generator: torch.Generator
     last.bias.sub_(torch.quantile(-logits if outside_in else logits, 1 - OCCUPIED_SHARE))
 
 
-def write_model(folder: Path, *, seed: int, changes: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, int]:
-    """Writes the model folder, with `changes` to the networks' options by role; gives the parameters by role."""
-    parameters = {}
+def write_model(folder: Path, *, seed: int, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Writes the model folder, with `changes` to the networks' options by role."""
     for role, (name, args) in changed(PUBLISHED, changes or {}).items():
         torch.manual_seed(seed)
         network = build_network(name, args, TORCH_OPS)
         if isinstance(network, SparseStructureDecoder):
             occupy_plausibly(network, torch.Generator().manual_seed(seed))
         save_network(folder / "ckpts" / role, name, network.args, network, torch.float16)
-        parameters[role] = sum(p.numel() for p in network.parameters())
     (folder / "pipeline.json").write_text(json.dumps(pipeline(UNIT), indent=1) + "\n")
     (folder / "NOTICE.md").write_text(NOTICE + "\n")
-    return parameters
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=2)
-    options = parser.parse_args()
-    parameters = write_model(options.folder, seed=options.seed)
-    for role, count in {**parameters, "all": sum(parameters.values())}.items():
-        print(f"{role:<30} {count:>10,} parameters")
-
-
-if __name__ == "__main__":
-    main()
