@@ -46,6 +46,9 @@ def _problems(value: Value) -> Iterator[str]:
         if "spec" not in field.metadata and type(given) is not field.type:
             kind = getattr(field.type, "__name__", field.type)
             yield f"{field.name} must be of type {kind}; got {given!r} of type {type(given).__name__}"
+    for name, spec in value.specs().items():
+        if spec.axes[0] == "t" and not len(getattr(value, name)):
+            yield f"{name} must have at least one frame; it has none"
     if isinstance(value, Voxels | StructuredLatents):
         yield from _misplaced(value.coords.cpu(), value.num_frames, value.resolution)
     if isinstance(value, Clip) and not value.fps > 0:

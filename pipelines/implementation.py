@@ -66,7 +66,10 @@ class Work:
         """The value of type `kind` that the named stage gave."""
         self._declared(stage in self.inputs, f"inputs with {stage!r}")
         value = self.inputs[stage]
-        assert isinstance(value, kind)
+        if not isinstance(value, kind):
+            raise PluginError(
+                f"{self.implementation} asks {stage} for {kind.__name__}, but it gives {type(value).__name__}"
+            )
         return value
 
     def video(self) -> Video:

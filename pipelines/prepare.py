@@ -164,7 +164,10 @@ def _location(options: RunOptions) -> str:
         return str((options.out / "store").absolute())
     if not is_url(options.store):
         return str(Path(options.store).absolute())
-    url = urlsplit(options.store)
+    try:
+        url = urlsplit(options.store)
+    except ValueError as error:
+        raise ConfigError(f"--store: {options.store!r} is no address ({error})") from error
     if url.password or (url.username and url.scheme != "abfss") or url.query:
         raise ConfigError(
             f"--store {url.scheme}://...: leave credentials and options out of the address, since the record keeps it; "

@@ -136,6 +136,11 @@ def test_credentials_in_the_address_are_refused(make: Make, out: Path, secret: s
     assert "secret" not in (out / "runs" / "disc" / "run.json").read_text()
 
 
+def test_what_is_no_address(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"'s3://\[bucket' is no address"):
+        make(store="s3://[bucket")
+
+
 # Plans
 
 

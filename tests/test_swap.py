@@ -176,7 +176,7 @@ def gaussians(offsets: list[int]) -> GaussianClip:
 
 
 def rows(*numbers: list[int]) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.int32)
+    return torch.tensor(numbers, dtype=torch.int32).reshape(-1, 5)
 
 
 STRUCTURE = replace(OTHER, stage="sparse_structure", package=Package("some-stages", "1.2"))
@@ -196,6 +196,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (STRUCTURE, Tokens(feats=torch.zeros(1, 1, 1)), "must give Voxels, but gave Tokens"),
         (STRUCTURE, {"coords": 3}, "must give Voxels, but gave dict"),
         (STRUCTURE, voxels(resolution=np.int64(4)), "Voxels.resolution must be of type int"),
+        (STRUCTURE, voxels(coords=rows(), latent=torch.zeros(0, 1, 1, 1, 1)), "latent must have at least one frame"),
         (STRUCTURE, voxels(coords=rows([0, 0, 1, 2, 4])), r"coords must be .* below \(1, 2, 4, 4, 4\)"),
         (STRUCTURE, voxels(coords=rows([0, 2, 1, 2, 3])), "coords must be"),
         (STRUCTURE, voxels(coords=rows([1, 0, 1, 2, 3])), "coords must be"),
@@ -238,6 +239,9 @@ def test_what_is_not_declared_is_not_given(tmp_path: Path) -> None:
         (lambda: work.network("slat_flow_model"), "roles with 'slat_flow_model'"),
         (lambda: work.input("segmentation", Clip), "inputs with 'segmentation'"),
     ]
+    taking = replace(work, inputs={"segmentation": Tokens(feats=torch.zeros(1, 1, 1))})
+    with pytest.raises(PluginError, match="asks segmentation for Clip, but it gives Tokens"):
+        taking.input("segmentation", Clip)
     for ask, words in asked:
         with pytest.raises(PluginError, match=f"package some-stages 1.2 uses what it does not declare.*{words}"):
             ask()
