@@ -67,7 +67,6 @@ function zoom(factor) {
 function play(on) {
   state.playing = on;
   byId("play").textContent = on ? "Pause" : "Play";
-  byId("play").setAttribute("aria-pressed", String(on));
   let last = performance.now();
   const tick = (now) => {
     if (!state.playing) return;
