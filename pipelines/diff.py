@@ -94,8 +94,8 @@ def _versions(run: OpenedRun) -> dict[str, Any]:
     for name, stage in run.stages.items():
         recipe = stage.record.recipe
         found[f"{name} ({recipe.implementation}) revision"] = recipe.revision
-        if package := (recipe.model_extra or {}).get("package"):
-            found[f"{name} ({recipe.implementation}) package"] = f"{package['name']} {package['version']}"
+        if recipe.package:
+            found[f"{name} ({recipe.implementation}) package"] = f"{recipe.package.name} {recipe.package.version}"
     return found
 
 

@@ -29,6 +29,13 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FINISHED = ("computed", "reused")  # states of a stage whose result was in the store when the record was written
 
 
+class PackageRecord(BaseModel):
+    """The package that an implementation came from."""
+
+    name: str
+    version: str
+
+
 class Recipe(BaseModel):
     """Everything that decided a stage's result; its hash is the artifact's key."""
 
@@ -38,6 +45,7 @@ class Recipe(BaseModel):
     revision: int
     parameters: dict[str, Any]
     inputs: dict[str, Key]
+    package: PackageRecord | None = None  # None: this program
 
 
 class StageRecord(BaseModel):

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pipelines.config import RunConfig, bundled_configs, load_config
 from pipelines.errors import ConfigError
-from pipelines.implementation import STAGES
 from pipelines.networks import Model, open_model, resolve_device
 from pipelines.opened import RunRecord, open_run
 from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
@@ -143,9 +142,9 @@ def _still_meant(record: RunRecord, overrides: Sequence[str]) -> list[str]:
     now = dict(override.split("=", 1) for override in overrides if "=" in override)
     replaced = {
         stage
-        for stage in STAGES
+        for stage in record.stages
         if (method := now.get(f"{stage}.method")) is not None
-        and not installed().same(stage, record.config.get(stage, {}).get("method"), method)
+        and not installed().same(stage, record.stages[stage].recipe.implementation, method)
     }
     return [override for override in record.overrides if override.partition(".")[0] not in replaced]
 

@@ -213,6 +213,23 @@ def test_one_recipe_in_two_stores(out: Path, finished_run: Path) -> None:
     assert "damaged" in slat.why
 
 
+def test_versions_packages_and_weights(out: Path, finished_run: Path) -> None:
+    path = out / "runs" / "disc" / "run.json"
+    record = json.loads(path.read_text())
+    record["versions"]["torch"] = "0.1"
+    record["model"]["sha256"]["slat_flow_model"] = "2" * 64
+    record["stages"]["slat"]["recipe"] |= {"revision": 2, "package": {"name": "some-stages", "version": "1.2"}}
+    path.write_text(json.dumps(record))
+    found = compare_runs(open_run(finished_run), open_run(path.parent))
+    told = {change.what: change.b for change in (*found.versions, *found.weights)}
+    assert told == {
+        "torch": "0.1",
+        "slat (flow) revision": 2,
+        "slat (flow) package": "some-stages 1.2",
+        "slat_flow_model": "2" * 64,
+    }
+
+
 def test_the_command(out: Path, clip: Path, model_folder: Path, tmp_path: Path) -> None:
     disc, other = str(out / "runs" / "disc"), str(again(out, clip, model_folder, "export.size=32"))
     words = [sys.executable, "-m", "cli.entry", "diff", disc, other]
