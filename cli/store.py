@@ -110,7 +110,7 @@ def gc(
             typer.echo(f"{decimal(size):>10}  {name}  half made, and left")
         freed = sum(unused.size for unused in sorting.unused) + sum(sorting.abandoned.values())
         say(f"{'Would free' if dry_run else 'Freed'} {decimal(freed)} of {len(sorting.unused)} artifacts.")
-        say(f"Stays: {decimal(sum(sorting.kept.values()))} of {len(sorting.kept)} artifacts that runs refer to.")
+        say(f"Stays: {decimal(sum(sorting.kept.values()))} of {len(sorting.kept)} artifacts in use.")
         if sorting.young:
             young = decimal(sum(sorting.young.values()))
             say(f"Stays: {young} of {len(sorting.young)} artifacts made within {min_age:g} hours (--min-age).")

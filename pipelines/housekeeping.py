@@ -78,7 +78,7 @@ class Sorting:
         unused: artifacts that can go.
         abandoned: bytes of what was half made, long ago, by name.
         young: bytes of artifacts that no run refers to, but that were made a short time ago.
-        kept: bytes of all the others.
+        kept: bytes of all the others: runs refer to them, or they are of no stage of a run.
     """
 
     unused: list[Unused] = field(default_factory=list)
@@ -153,7 +153,7 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
         size = store.size(ref)
         if ref.stage in drop and ref not in refers.running:
             sorting.unused.append(Unused(ref, size, DROPPED))
-        elif ref in refers.used:
+        elif ref in refers.used or ref.stage not in STAGES:  # what no run makes, such as training clips
             sorting.kept[ref] = size
         elif age < min_age:
             sorting.young[ref] = size

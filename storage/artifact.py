@@ -95,8 +95,9 @@ class Artifact:
         try:
             array = open_array(*self._parts.array(name))
             listed = self.attributes["arrays"][name]
-            if [list(array.shape), array.dtype.name] != [listed["shape"], listed["dtype"]]:
-                raise DamageError(f"{name} is {array.dtype} {array.shape}, not {listed['dtype']} {listed['shape']}")
+            wanted = listed.get("dtype"), listed.get("shape")
+            if (array.dtype.name, list(array.shape)) != wanted:
+                raise DamageError(f"{name} is {array.dtype} {array.shape}, not {wanted[0]} {wanted[1]}")
             check_chunks(array.shape, array.chunks, {key.removeprefix(f"{name}/") for key in self._parts.sizes(name)})
         except DamageError as error:
             raise self._damaged(error) from error

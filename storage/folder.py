@@ -132,14 +132,15 @@ class FolderPlace:
         for folder in (_STAGING, _REPLACED):
             for name in listed(self._root / folder):
                 if is_orphan(name):
-                    self.discard(f"{folder}/{name}")
+                    with suppress(OSError):  # on a read-only disk, say: a later process tries again
+                        self.discard(f"{folder}/{name}")
 
     def abandoned(self, age: float) -> dict[str, int]:
         """See `Place`."""
         found = {}
         for name in (f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)):
-            paths = [self._root / name, *(self._root / name).rglob("*")]
             with suppress(FileNotFoundError):  # its owner lives, and has finished it
+                paths = [self._root / name, *(self._root / name).rglob("*")]
                 stats = [path.lstat() for path in paths]
                 if max(stat.st_mtime for stat in stats) <= time.time() - age:
                     found[name] = sum(stat.st_size for path, stat in zip(paths, stats, strict=True) if path.is_file())

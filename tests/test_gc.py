@@ -97,6 +97,14 @@ def test_what_no_run_refers_to_goes(out: Path) -> None:
     assert run_gc(out).unused == []
 
 
+def test_what_no_run_could_refer_to_stays(out: Path) -> None:
+    clip = ArtifactRef("record", "0" * 64)
+    with ArtifactStore(out / "store").create(clip) as writer:
+        writer.commit({})
+    assert clip in run_gc(out).kept
+    assert clip in stored(out)
+
+
 def test_what_was_just_made_stays(out: Path) -> None:
     sorting = run_gc(out, min_age=3600)
     assert (sorting.unused, set(sorting.young)) == ([], refs(2) - refs(1))
@@ -211,7 +219,7 @@ def test_the_commands(out: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert [line.split()[2] for line in done.stdout.splitlines()] == sorted(map(str, refs(2) - refs(1)))
     assert "Would free 3.0 kB of 2 artifacts" in done.stderr
-    assert "of 3 artifacts that runs refer to" in done.stderr
+    assert "of 3 artifacts in use" in done.stderr
     assert "2 artifacts made within 24 hours" in command("gc", out / "store").stderr
     assert command("verify", out / "store").exit_code == 0
     (out / "runs" / "kept" / RECORD).write_text("{")
