@@ -183,6 +183,16 @@ def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
     return [orbit_camera(float(yaw), float(pitch), size=size) for yaw, pitch in zip(yaws, pitches, strict=True)]
 
 
+def lit(feats: Tensor) -> Tensor:
+    """Colours (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`."""
+    normals = feats[:, 3:6]
+    up = (0.5 + 0.5 * normals[:, 2:]).clamp(0, 1)
+    sky, ground, lamp = (feats.new_tensor(color) for color in (SOFT.sky, SOFT.ground, SOFT.color))
+    facing_lamp = (normals @ feats.new_tensor(SOFT.direction[0])).clamp(min=0)[:, None]
+    colors: Tensor = feats[:, :3] * (ground + up * (sky - ground) + facing_lamp * lamp)
+    return colors.clamp(0, 1)
+
+
 def random_light(rng: Generator, num_frames: int, yaw: float) -> Light:
     """A lamp on the camera's side that drifts during the clip, tinted, in front of some ambient light."""
     drift = rng.uniform(-40, 40) * np.linspace(0, 1, num_frames) * (rng.random() < 0.5)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.data.clip import HELD_OUT_SEED, SOFT, TrainingClip
+from stages.data.clip import HELD_OUT_SEED, TrainingClip, lit
 from stages.data.objects import family_of, make_object
 from stages.data.voxels import surface_voxels, visible
 from stages.inflation import facing
@@ -82,16 +82,6 @@ def truth_answer(clip: TrainingClip) -> Answer:
     normals, offsets = clip.feats[:, 3:6], clip.feats[:, 6:]
     gaussians = voxel_gaussians(clip.coords, lit(clip.feats), normals, offsets, clip.num_frames, clip.resolution)
     return Answer(gaussians, clip.coords)
-
-
-def lit(feats: Tensor) -> Tensor:
-    """Colours (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`."""
-    normals = feats[:, 3:6]
-    up = (0.5 + 0.5 * normals[:, 2:]).clamp(0, 1)
-    sky, ground, lamp = (torch.tensor(color) for color in (SOFT.sky, SOFT.ground, SOFT.color))
-    facing_lamp = (normals @ torch.from_numpy(SOFT.direction[0])).clamp(min=0)[:, None]
-    colors: Tensor = feats[:, :3] * (ground + up * (sky - ground) + facing_lamp * lamp)
-    return colors.clamp(0, 1)
 
 
 def voxel_gaussians(

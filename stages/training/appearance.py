@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from stages.data.clip import TrainingClip
+from stages.data.clip import TrainingClip, lit
 from stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
 from stages.nn.latent_encoder import SLatEncoder
 from stages.ops.coords import Sites, SparseTensor
@@ -31,7 +31,8 @@ QUIET = 0.1  # factor on the weights of the decoder's last layer before training
 class AppearanceSettings:
     """What a step looks at, and what each term of the loss weighs; the absolute difference of colours weighs 1.
 
-    The weights are TRELLIS's; that of `volume` is for products in cells (see `losses.volume`).
+    The weights are TRELLIS's but for two: that of `volume` is for products in cells (see `losses.volume`), and `color`
+    is of this package, where steps are few.
 
     Attributes:
         num_frames: consecutive frames of each clip, at most; the decoder's attention windows span frames.
@@ -40,6 +41,8 @@ class AppearanceSettings:
         kl: of the KL divergence; tiny, as latents are normalised before the flow anyway.
         transparency: of the opacity regulariser.
         volume: of the volume regulariser.
+        color: of the absolute difference between a voxel's own colour and the mean colour of its Gaussians, which
+            pictures alone teach slowly.
     """
 
     num_frames: int = 4
@@ -48,6 +51,7 @@ class AppearanceSettings:
     kl: float = 1e-6
     transparency: float = 1e-3
     volume: float = 0.04
+    color: float = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +130,9 @@ class AppearanceAutoencoder:
             "kl": losses.gaussian_kl(mean, logvar),
             "transparency": losses.transparency(gaussians.opacities),
             "volume": losses.volume(gaussians.scales, resolution),
+            "color": losses.l1(gaussians.colors.view(len(scene.feats), -1, 3).mean(1), lit(scene.feats)),
         }
-        weights = (1.0, settings.ssim, settings.kl, settings.transparency, settings.volume)
+        weights = (1.0, settings.ssim, settings.kl, settings.transparency, settings.volume, settings.color)
         total = torch.stack([weight * part for weight, part in zip(weights, parts.values(), strict=True)]).sum()
         parts["psnr"] = losses.psnr(images, targets).mean()
         return Losses(total, {name: part.detach() for name, part in parts.items()})

@@ -67,7 +67,8 @@ TINY = Recipe(
             pool=MOTION, settings=TrainSettings(steps=450, batch=6, learning_rate=2e-3, warmup=30, ema=0.99)
         ),
         "appearance": StepPlan(
-            pool=LOOKS, settings=TrainSettings(steps=900, batch=3, learning_rate=1e-3, warmup=50, ema=0.99)
+            pool=LOOKS,
+            settings=TrainSettings(steps=700, batch=3, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=40, ema=0.99),
         ),
         "structure": StepPlan(
             pool=MOTION,

@@ -86,7 +86,7 @@ PUBLISHED: Networks = {
             "expand_self_attn": True,
             "use_fp16": False,
             "representation_config": {
-                "lr": {"_xyz": 1.0, "_features_dc": 1.0, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
+                "lr": {"_xyz": 1.0, "_features_dc": 3.5, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
                 "perturb_offset": True,
                 "voxel_size": 1.5,
                 "num_gaussians": 16,
