@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint, PathDistribution
 from pathlib import Path
@@ -12,11 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import torch
 
 from pipelines.catalogue import offers, parameters
 from pipelines.config import load_config
-from pipelines.contract import check_result
 from pipelines.errors import ConfigError, PluginError, explain
 from pipelines.implementation import STAGES, Implementation, Package, Work
 from pipelines.networks import ModelChoice, open_model
@@ -26,8 +24,7 @@ from pipelines.run import run_clip
 from pipelines.stages import BUILT_IN
 from stages.errors import InputError, ValueSpecError
 from stages.stage_config import StageConfig
-from stages.types import Clip, GaussianClip, Tokens, Voxels
-from stages.video_io import InputConfig
+from stages.types import Clip
 from tests.conftest import FAST, Silent, draw_frames, record, save_frames
 
 PLUGIN = Path(__file__).parent.parent / "examples" / "plugin"
@@ -154,97 +151,6 @@ def test_a_broken_package_is_told_in_the_list(tmp_path: Path) -> None:
     broken = offered(tmp_path, "segmentation.other", "no_such_module:X")
     told = [offer for offer in offers(Registry(BUILT_IN, (broken,))) if offer.problem]
     assert [(offer.stage, tuple(offer.methods)) for offer in told] == [("segmentation", ("other",))]
-
-
-# What a stage gives
-
-
-def voxels(**changes: Any) -> Voxels:
-    coords = torch.tensor([[0, 0, 1, 2, 3], [0, 1, 0, 0, 0]], dtype=torch.int32)
-    return Voxels(**{"coords": coords, "latent": torch.zeros(2, 1, 1, 1, 1), "resolution": 4, **changes})
-
-
-def gaussians(offsets: list[int]) -> GaussianClip:
-    return GaussianClip(
-        means=torch.zeros(3, 3),
-        scales=torch.ones(3, 3),
-        quats=torch.ones(3, 4),
-        colors=torch.zeros(3, 3),
-        opacities=torch.ones(3),
-        offsets=torch.tensor(offsets),
-    )
-
-
-def rows(*numbers: list[int]) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.int32).reshape(-1, 5)
-
-
-STRUCTURE = replace(OTHER, stage="sparse_structure", package=Package("some-stages", "1.2"))
-DECODER = replace(OTHER, stage="decoding")
-
-
-def test_what_is_right_passes(tmp_path: Path) -> None:
-    check_result(STRUCTURE, voxels(), tmp_path)
-    check_result(STRUCTURE, voxels(coords=torch.zeros(0, 5, dtype=torch.int32)), tmp_path)
-    check_result(DECODER, gaussians([0, 0, 3]), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("one", "result", "words"),
-    [
-        (STRUCTURE, None, "must give Voxels, but gave NoneType"),
-        (STRUCTURE, Tokens(feats=torch.zeros(1, 1, 1)), "must give Voxels, but gave Tokens"),
-        (STRUCTURE, {"coords": 3}, "must give Voxels, but gave dict"),
-        (STRUCTURE, voxels(resolution=np.int64(4)), "Voxels.resolution must be of type int"),
-        (STRUCTURE, voxels(coords=rows(), latent=torch.zeros(0, 1, 1, 1, 1)), "latent must have at least one frame"),
-        (STRUCTURE, voxels(coords=rows([0, 0, 1, 2, 4])), r"coords must be .* below \(1, 2, 4, 4, 4\)"),
-        (STRUCTURE, voxels(coords=rows([0, 2, 1, 2, 3])), "coords must be"),
-        (STRUCTURE, voxels(coords=rows([1, 0, 1, 2, 3])), "coords must be"),
-        (STRUCTURE, voxels(coords=rows([0, 0, -1, 2, 3])), "at least 0"),
-        (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 0, 3, 3, 3])), "sorted .* row 1 is"),
-        (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 1, 0, 0, 0])), "each once"),
-        (DECODER, gaussians([0, 2]), "offsets must rise from 0 to 3"),
-        (DECODER, gaussians([0, 4, 3]), "offsets must rise"),
-        (replace(OTHER, stage="export"), None, "must write files"),
-    ],
-)
-def test_what_is_wrong_is_refused(tmp_path: Path, one: Implementation, result: object, words: str) -> None:
-    with pytest.raises(ValueSpecError, match=words) as caught:
-        check_result(one, result, tmp_path)
-    assert f"the implementation 'other' of the stage {one.stage}" in str(caught.value)
-
-
-def test_a_tensor_changed_after_its_check_is_refused(tmp_path: Path) -> None:
-    wrong = voxels()
-    wrong.coords.resize_(2, 4)
-    with pytest.raises(ValueSpecError, match=r"Voxels.coords must be a tensor \(n, 5\).*the package|coords"):
-        check_result(STRUCTURE, wrong, tmp_path)
-
-
-def test_what_is_not_declared_is_not_given(tmp_path: Path) -> None:
-    """Else it would not be in the key."""
-    work = Work(
-        implementation=STRUCTURE,
-        source=tmp_path,
-        input_config=InputConfig(),
-        inputs={},
-        model=open_model(ModelChoice(model="bundled:tiny"), "cpu"),
-        seed=1,
-        folder=tmp_path,
-        progress=lambda done, total: None,
-    )
-    asked: list[tuple[Callable[[], object], str]] = [
-        (work.video, "source=True"),
-        (work.generator, "seeded=True"),
-        (lambda: work.network("slat_flow_model"), "roles with 'slat_flow_model'"),
-        (lambda: work.input("segmentation", Clip), "inputs with 'segmentation'"),
-    ]
-    taking = replace(work, inputs={"segmentation": Tokens(feats=torch.zeros(1, 1, 1))})
-    with pytest.raises(PluginError, match="asks segmentation for Clip, but it gives Tokens"):
-        taking.input("segmentation", Clip)
-    for ask, words in asked:
-        with pytest.raises(PluginError, match=f"package some-stages 1.2 uses what it does not declare.*{words}"):
-            ask()
 
 
 # A real package and the real command
