@@ -7,6 +7,7 @@ Between a run's look into the store and its record pass moments, so what was mad
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -122,14 +123,16 @@ def collect(
     """
     store = _changeable_store(location)
     folders = _folders_of_runs(location, runs)
-    sorting = sort_artifacts(store, references(folders), _stages_of(drop), min_age)
+    stamps, refers = _stamps(folders), references(folders)
+    sorting = sort_artifacts(store, refers, _stages_of(drop), min_age)
     sorting.abandoned = store.place.abandoned(abandoned)
     if dry_run:
         return sorting
     gone = []
     for index, unused in enumerate(sorting.unused):
-        now = references(folders)  # a run may have begun meanwhile
-        if unused.ref not in (now.running if unused.reason == DROPPED else now.used):
+        if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
+            stamps, refers = now, references(folders)
+        if unused.ref not in (refers.running if unused.reason == DROPPED else refers.used):
             store.remove(unused.ref)
             gone.append(unused)
         progress(index + 1, len(sorting.unused))
@@ -188,6 +191,16 @@ def references(folders: Sequence[Path]) -> References:
 def _records(folder: Path) -> list[Path]:
     """The records of the runs in a folder, or of the run that it is itself."""
     return sorted([folder / RECORD] if (folder / RECORD).exists() else folder.glob(f"*/{RECORD}"))
+
+
+def _stamps(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """What changes when a record does: it is replaced as a whole, so it becomes another file."""
+    stamps = {}
+    for path in (path for folder in folders for path in _records(folder)):
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            stat = path.stat()
+            stamps[path] = (stat.st_ino, stat.st_mtime_ns)
+    return stamps
 
 
 def _folders_of_runs(location: str, runs: Sequence[Path]) -> list[Path]:

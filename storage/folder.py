@@ -128,7 +128,7 @@ class FolderPlace:
         delete(aside)
 
     def sweep(self) -> None:
-        """See `Place`; what a killed process was about to replace comes back."""
+        """See `Place`."""
         for folder in (_STAGING, _REPLACED):
             for name in listed(self._root / folder):
                 if is_orphan(name):
@@ -147,7 +147,7 @@ class FolderPlace:
         return found
 
     def discard(self, name: str) -> None:
-        """See `Place`."""
+        """See `Place`; what was to be replaced, and was not, comes back."""
         aside = self._root / name
         if name.startswith(_REPLACED):
             for path in aside.glob("*/*/*.zarr"):
@@ -168,21 +168,21 @@ class FolderPlace:
 
         If it fails, the old content is back in its place; if it is killed, `sweep` puts it back.
         """
-        owned = self._root / _REPLACED / owned_name()
-        aside = owned / target.relative_to(self._root)
+        name = f"{_REPLACED}/{owned_name()}"
+        aside = self._root / name / target.relative_to(self._root)
         aside.parent.mkdir(parents=True)
         try:
             target.rename(aside)
         except FileNotFoundError:
-            delete(owned)
+            delete(self._root / name)
             return False
         try:
-            return _rename_if_free(folder, target)
+            placed = _rename_if_free(folder, target)
         except BaseException:
-            aside.rename(target)
+            self.discard(name)
             raise
-        finally:
-            delete(owned)
+        delete(self._root / name)
+        return placed
 
 
 def _rename_if_free(source: Path, target: Path) -> bool:
