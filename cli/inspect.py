@@ -149,12 +149,15 @@ def _show_array(one: "ArrayStatistics") -> None:
     axes = ", ".join(
         f"{dim} {size}" if dim != str(size) else dim for dim, size in zip(one.dims, one.shape, strict=True)
     )
-    bad = f", {one.num_nan:,} NaN, {one.num_inf:,} infinite" if one.num_nan + one.num_inf else ", all finite"
-    range_ = "no finite number" if one.least is None else f"{one.least:.6g} to {one.most:.6g}, mean {one.mean:.6g}"
+    if one.least is None:
+        summary = f"no finite number; {one.num_nan:,} NaN, {one.num_inf:,} infinite"
+    else:
+        bad = f"{one.num_nan:,} NaN, {one.num_inf:,} infinite" if one.num_nan + one.num_inf else "all finite"
+        summary = f"{one.least:.6g} to {one.most:.6g}, mean {one.mean:.6g}, {bad}"
     lines = (
         f"{one.name}  {one.dtype} ({axes}), chunks ({', '.join(map(str, one.chunks))})",
         f"    {one.meaning}",
-        f"    {range_}{bad}",
+        f"    {summary}",
         f"    |{bars(one.histogram)}|",
     )
     _output().print(Text("\n".join(lines)), soft_wrap=True)

@@ -92,9 +92,10 @@ def _page_data(content: Content) -> dict[str, Any]:
         {"id": name, "times": list(strip.times), "columns": _grid(strip)[0], "rows": _grid(strip)[1]}
         for name, strip in content.films().items()
     ]
-    bounds = None
+    bounds: dict[str, Any] | None = None
     if isinstance(asset, SplatData):
         bounds = {"origin": asset.origin, "extent": asset.extent, "log_scale": asset.log_scale}
+        bounds |= {"num_frames": len(asset.frames)}
     return {"num_frames": content.num_frames(), "fps": content.fps, "strips": strips, "asset": bounds}
 
 

@@ -90,7 +90,8 @@ def text_table(rows: Sequence[StageSummary]) -> str:
 
 def html_table(rows: Sequence[StageSummary]) -> str:
     """The rows as an HTML table, every text escaped."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    numeric = dict.fromkeys(NUMERIC, ' class="number"')
+    head = "".join(f'<th scope="col"{numeric.get(name, "")}>{name}</th>' for name in COLUMNS)
     body = "".join(_html_row(row) for row in rows)
     return f'<table class="stages"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 

@@ -106,6 +106,11 @@ def test_a_voxel_is_drawn_inside_the_picture_and_hidden_by_a_nearer_one(x: int, 
             np.testing.assert_array_equal(both, draw_voxels(near, blue, 8, size))
 
 
+def test_a_frame_without_voxels_is_blank() -> None:
+    empty = draw_voxels(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), 16, 64)
+    assert (empty == PAPER).all()
+
+
 def test_the_outline_lies_on_the_edge() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5:15, 5:15] = True

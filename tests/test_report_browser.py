@@ -123,7 +123,7 @@ def open_page(driver: webdriver.Chrome, page: Path) -> None:
 
 
 def wait(driver: webdriver.Chrome, condition: Callable[[], bool]) -> None:
-    WebDriverWait(driver, 30, poll_frequency=0.05).until(lambda _: condition())
+    WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda _: condition())
 
 
 def element(browser: webdriver.Chrome, name: str) -> WebElement:

@@ -42,13 +42,18 @@ function place(cell, strip) {
   return `${share(cell % strip.columns, strip.columns)}% ${share(Math.floor(cell / strip.columns), strip.rows)}%`;
 }
 
+// The asset may have fewer frames than the clip; its last one then stays.
+function assetFrame(frame) {
+  return Math.min(frame, data.asset.num_frames - 1);
+}
+
 function redraw() {
   if (renderer === null || due) return;
   due = true;
   requestAnimationFrame(() => {
     due = false;
-    if (!renderer.loaded(state.frame)) return; // `loadFrames` draws it when it is there
-    renderer.draw(state.frame, state.camera);
+    if (!renderer.loaded(assetFrame(state.frame))) return; // `loadFrames` draws it when it is there
+    renderer.draw(assetFrame(state.frame), state.camera);
     byId("canvas").dataset.drawn = `${state.frame} ${Object.values(state.camera).join(" ")}`;
   });
 }
@@ -73,7 +78,7 @@ function play(on) {
     const fps = Math.min(120, Math.max(0.1, Number(byId("fps").value) || data.fps));
     const steps = Math.floor(((now - last) * fps) / 1000);
     const next = (state.frame + steps) % data.num_frames;
-    if (steps > 0 && (renderer === null || renderer.loaded(next))) {
+    if (steps > 0 && (renderer === null || renderer.loaded(assetFrame(next)))) {
       last = steps > 4 ? now : last + (steps * 1000) / fps; // after a pause of the browser, do not catch up
       show(next);
     }
@@ -163,7 +168,7 @@ async function loadFrames() {
   for (let t = 0; t < texts.length; t++) {
     renderer.load(t, await unpack(texts[t]));
     byId("status").textContent = t + 1 < texts.length ? `Loading frame ${t + 2} of ${texts.length}` : "";
-    if (t === state.frame) redraw();
+    if (t === assetFrame(state.frame)) redraw();
   }
   document.body.dataset.ready = "true";
 }
