@@ -162,8 +162,7 @@ def test_nothing_is_there_until_commit(store: ArtifactStore) -> None:
     attributes = ArtifactStore(Path(store.location)).open(REF).attributes
     assert (attributes["stage"], attributes["key"], attributes["seconds"]) == (REF.stage, REF.key, 1.5)
     assert attributes["schema"] == SCHEMA_VERSION
-    described = attributes["arrays"]["feats"]
-    assert len(described.pop("sha256")) == 64
+    assert len((described := attributes["arrays"]["feats"]).pop("sha256")) == 64
     assert described == {"shape": [3, 2], "dtype": "float64", "dims": ["n", "c"], "chunks": [3, 2]}
 
 
