@@ -14,7 +14,7 @@ from pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
 from pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from pipelines.record import machine, versions, write_record
 from pipelines.tasks import Outcome, run_job
-from storage.files import link_or_copy
+from storage.files import link_or_copy, sweep_temporary_files
 from storage.store import ArtifactStore
 
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
@@ -70,6 +70,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     started = time.monotonic()
     run = prepare(options)
     run.folder.mkdir(parents=True, exist_ok=True)
+    sweep_temporary_files(run.folder)
     if run.model.notice:
         reporter.message(f"Note: {run.model.notice}")
     record = _start_record(options, run)
@@ -79,7 +80,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
         _compute(options, run, record, reporter)
         # With --only, the asset may not be there; the files of an earlier one stay.
         whole = run.store.contains(run.steps[-1].ref)
-        files = _lay_out_results(run.store, run.steps[-1], run.folder, earlier) if whole else earlier
+        files = _lay_out_results(run.store, run.steps[-1], record, earlier) if whole else earlier
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
             record.update(state="failed", error=f"{type(error).__name__}: {error}", finished=_now())
@@ -133,9 +134,12 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
     return record
 
 
-def _lay_out_results(store: ArtifactStore, export: Step, folder: Path, earlier: Sequence[str]) -> list[str]:
+def _lay_out_results(store: ArtifactStore, export: Step, record: _Record, earlier: Sequence[str]) -> list[str]:
     """The files of the export artifact under their names in the run's folder; those of an earlier export go."""
     files: Mapping[str, Path] = store.open(export.ref).files()
+    folder = record.folder
+    # Before they are there: if this run is killed, the next one knows what it may have left.
+    record.update(results=sorted({*earlier, *files}))
     for name in set(earlier) - set(files):
         if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
             (folder / name).unlink(missing_ok=True)

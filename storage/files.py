@@ -17,6 +17,7 @@ import psutil
 from storage.errors import DamageError, StoreError
 
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_TEMPORARY = ".tmp"
 _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
 
 
@@ -175,5 +176,12 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", f"{socket.gethostname()} {scope}").strip("_")
 
 
+def sweep_temporary_files(folder: Path) -> None:
+    """Deletes the files that dead processes of this host were about to give their names, anywhere below `folder`."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        if is_orphan(path.name[1:].removesuffix(_TEMPORARY)):
+            delete(path)
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{owned_name()}{_TEMPORARY}")

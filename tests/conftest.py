@@ -1,6 +1,7 @@
 """A model folder small enough for tests of whole runs, clips to feed it, and a way to run the command."""
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,23 @@ from PIL import Image
 
 from stages.training.recipe import MICRO
 from tests.untrained import write_model
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=1, metavar="TIMES", help="kill so many times as often as usual")
+    parser.addoption("--kill-seed", type=int, default=0, help="decides where to kill")
+
+
+@pytest.fixture(scope="session")
+def times(pytestconfig: pytest.Config) -> int:
+    """How many times as often as usual a test of crashes kills."""
+    return int(pytestconfig.getoption("--kills"))
+
+
+@pytest.fixture
+def chance(pytestconfig: pytest.Config) -> random.Random:
+    """Decides where to kill."""
+    return random.Random(pytestconfig.getoption("--kill-seed"))
 
 
 @pytest.fixture(scope="session")
