@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.console import bar, console, say
 from cli.exits import FAILED
 from cli.failures import explained
+from cli.options import Debug
 
 if TYPE_CHECKING:
     from pipelines.filming import Outcome
@@ -29,7 +30,6 @@ Size = Annotated[int, typer.Option("--size", help="Side of the input frames and 
 Views = Annotated[int, typer.Option("--views", help="Cameras around the object, besides the input's.")]
 Resolution = Annotated[int, typer.Option("--resolution", help="Cells of the voxel grid along each axis.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one for each processor.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")]
 
 
@@ -53,7 +53,8 @@ def make(
     Equal seeds and sizes give equal clips. Clips that are in DIR already are not made again, so the same command goes
     on after an interruption, and asking for more adds to them.
 
-    Example:
+    For example:
+
         ss4d data make clips --clips 2000 --seed 0
     """
     with explained(debug, KEPT, "the argument DIR"):
@@ -99,7 +100,8 @@ def import_(
     A file that cannot be used is left out: the manifest gives the reason, and the end of the output the number. The
     exit code is 1 only if no file at all could be used.
 
-    Example:
+    For example:
+
         ss4d data import assets/ fox.glb --out clips
     """
     with explained(debug, KEPT):

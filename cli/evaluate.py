@@ -8,6 +8,7 @@ import typer
 
 from cli.console import bar, say
 from cli.failures import explained
+from cli.options import Debug
 
 
 def evaluate(
@@ -27,7 +28,7 @@ def evaluate(
         Literal["auto", "cpu", "cuda"],
         typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
     ] = "auto",
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Measures a model on held-out clips.
 
@@ -36,7 +37,8 @@ def evaluate(
     `report.json` and contact sheets of the first clips. Clips that have their scores in DIR are not measured again,
     so the same command goes on after an interruption.
 
-    Examples:
+    For example:
+
         ss4d eval bundled:tiny --clips 64
         ss4d eval out/model --data heldout --out report
     """

@@ -13,8 +13,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import console
+from cli.console import console, say
 from cli.failures import explained
+from cli.options import Debug
 
 if TYPE_CHECKING:
     from pipelines.inspection import ArrayStatistics
@@ -26,7 +27,6 @@ Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="The folder of a run, such as output/runs/bird, or a packed run, bird.zip."),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
 
 
 def inspect(
@@ -51,7 +51,8 @@ def inspect(
     what it was made from. With STAGE: range, mean, numbers that are not finite and a histogram of each array, and
     a picture over time in RUN/inspect/STAGE.png. A run that is not finished can be looked into as well.
 
-    Examples:
+    For example:
+
         ss4d inspect output/runs/bird
         ss4d inspect output/runs/bird sparse_structure
         ss4d inspect output/runs/bird slat --json
@@ -82,7 +83,8 @@ def report(
     It holds the record, a table of the stages, pictures of what each of them made, and the asset in a viewer to turn
     and to play. It needs no network and no other file. What a run that is not finished lacks is said on the page.
 
-    Example:
+    For example:
+
         ss4d report output/runs/bird --out bird.html
     """
     with explained(debug, NOTHING_LOST):
@@ -94,7 +96,7 @@ def report(
         opened = open_run(run)
         with console.status("drawing") as status:
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
-        console.print(f"Page: {path} ({decimal(path.stat().st_size)})", soft_wrap=True, highlight=False, markup=False)
+        say(f"Page: {path} ({decimal(path.stat().st_size)})")
 
 
 def _beside(run: Path) -> Path:
@@ -140,7 +142,7 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
     for file, described in files.items():
         _output().print(Text(f"{file}  {described.get('bytes')} bytes"), soft_wrap=True)
     if picture is not None:
-        console.print(f"Picture: {picture}", soft_wrap=True, highlight=False, markup=False)
+        say(f"Picture: {picture}")
 
 
 def _show_array(one: "ArrayStatistics") -> None:

@@ -29,25 +29,12 @@ app = typer.Typer(
 Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 )
 
-app.add_typer(data.app)
-app.command(no_args_is_help=True)(train)
-app.command(no_args_is_help=True)(plan)
-app.command()(stages)
-app.command(no_args_is_help=True)(diff)
-app.command("eval", no_args_is_help=True)(evaluate)
-app.command(no_args_is_help=True)(inspect)
-app.command(no_args_is_help=True)(report)
-app.command(no_args_is_help=True)(verify)
-app.command(no_args_is_help=True)(gc)
-app.command(no_args_is_help=True)(pack)
-
 
 @app.callback()
 def _options() -> None:
     """Holds the sub-commands, so that `run` has a name of its own."""
 
 
-@app.command(no_args_is_help=True)
 def run(
     source: Annotated[
         Path,
@@ -135,7 +122,6 @@ def run(
             reporter.results(folder)
 
 
-@app.command()
 def config(
     name: Annotated[str, typer.Argument(metavar="tiny|ss4d", help="Which of the bundled configurations.")] = "tiny",
 ) -> None:
@@ -147,3 +133,19 @@ def config(
         from pipelines.config import config_text
 
         typer.echo(config_text(name), nl=False)
+
+
+# In the order in which `ss4d --help` lists them.
+app.command(no_args_is_help=True)(run)
+app.command(no_args_is_help=True)(plan)
+app.command(no_args_is_help=True)(inspect)
+app.command(no_args_is_help=True)(report)
+app.command(no_args_is_help=True)(diff)
+app.command()(stages)
+app.command()(config)
+app.command(no_args_is_help=True)(verify)
+app.command(no_args_is_help=True)(gc)
+app.command(no_args_is_help=True)(pack)
+app.command(no_args_is_help=True)(train)
+app.command("eval", no_args_is_help=True)(evaluate)
+app.add_typer(data.app)

@@ -1,16 +1,13 @@
 """`ss4d plan`: what a run would compute, and why, before anything is computed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.failures import explained
 from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
 from cli.tables import print_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def plan(

@@ -29,7 +29,8 @@ def verify(
     Each one must have its completion mark and exactly the files it was committed with; every file is read and held
     against its checksum, every chunk is decoded. Also checks a `.zip` file that **ss4d pack** wrote.
 
-    Examples:
+    For example:
+
         ss4d verify output/store
         ss4d verify s3://bucket/prefix --repair
     """
@@ -86,7 +87,8 @@ def gc(
     run's folder to let its artifacts go. If a record cannot be read, nothing is deleted. What was half made by a
     process that died goes after a week without a change. A run that goes on loses nothing, not even with --drop.
 
-    Examples:
+    For example:
+
         ss4d gc output/store --dry-run
         ss4d gc output/store --drop tokens
         ss4d gc s3://bucket/prefix --runs output/runs
@@ -123,10 +125,12 @@ def pack(
 ) -> None:
     """Packs a run into one zip file: its record, and the artifacts of all its stages.
 
-    The file can be read as it is, by **ss4d verify** and from Python. Unpacked, it is an output folder like any other:
-    the plain files of the asset lie in `store/export/`, and **ss4d run** goes on from there.
+    The file can be read as it is: by **ss4d inspect**, **report**, **diff** and **verify**, and from Python. Unpacked,
+    it is an output folder like any other: the plain files of the asset lie in `store/export/`, and **ss4d run** goes on
+    from there.
 
-    Example:
+    For example:
+
         ss4d pack output/runs/bird bird.zip
     """
     with explained(debug, "nothing was written", "the argument FILE.zip"):

@@ -8,6 +8,7 @@ import typer
 
 from cli.console import console
 from cli.failures import explained
+from cli.options import Debug
 
 KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
 
@@ -61,7 +62,7 @@ def train(
         bool, typer.Option("--fresh", help="Make new clips for every step, instead of drawing from a set made before.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Where the random numbers start.")] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
 
