@@ -1,8 +1,8 @@
-# setup · lint · types · test · bench · demo
+# setup · lint · types · test · stress · bench · demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test check bench demo
+.PHONY: setup lint types test stress check bench demo
 
 .venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ types: .venv/.develops
 
 test: .venv/.develops
 	$(BIN)/python -m pytest
+
+# Kills hundreds of runs and writers, other ones each time; the first line says which.
+stress: .venv/.develops
+	$(BIN)/python -m pytest tests/test_run_crash.py tests/test_store_crash.py --timeout 3600 --kills 20 --kill-seed $(shell date +%s)
 
 check: lint types test
 

@@ -17,7 +17,7 @@ from pipelines.values import read_value, scalars, write_value
 from stages.errors import ValueSpecError
 from stages.types import Progress, Value
 from storage.artifact import Artifact
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
 
@@ -100,7 +100,10 @@ def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
 def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:
     kind = STAGES[ref.stage]
     assert kind is not None
-    return read_value(kind, store.open(ref))
+    try:
+        return read_value(kind, store.open(ref))
+    except DamageError:  # or replaced by another run, and the old one deleted, while it was read
+        return read_value(kind, store.open(ref))
 
 
 def _differs(value: Value, former: Artifact) -> bool:

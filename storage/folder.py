@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from zarr.abc.store import Store
@@ -76,9 +77,13 @@ class FolderPlace:
         return str(self._root)
 
     def parts(self, ref: ArtifactRef) -> FolderParts | None:
-        """See `Place`."""
+        """See `Place`; between the two renames of a replacement, the old artifact."""
         path = self._path(ref)
-        return FolderParts(path) if os.path.lexists(path) else None
+        waiting = self._root.glob(f"{_REPLACED}/*/{path.relative_to(self._root)}")
+        for found in chain([path], waiting, [path]):
+            if os.path.lexists(found):
+                return FolderParts(found)
+        return None
 
     def refs(self) -> Iterator[ArtifactRef]:
         """See `Place`."""

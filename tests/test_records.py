@@ -49,7 +49,7 @@ def words(*arguments: object) -> list[str]:
 
 
 def ss4d(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(words(*arguments), capture_output=True, text=True, timeout=280, check=False)
 
 
 def refused(finished: subprocess.CompletedProcess[str], *expected: str) -> None:
@@ -132,7 +132,7 @@ def started(folder: Path, num_workers: int) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    await_true(lambda: len(list(folder.glob("store/*/*/*.zarr"))) >= 2 or process.poll() is not None, 60)
+    await_true(lambda: len(list(folder.glob("store/*/*/*.zarr"))) >= 2 or process.poll() is not None, 240)
     assert process.poll() is None, process.communicate()[1]
     return process
 

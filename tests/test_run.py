@@ -135,11 +135,11 @@ def test_ctrl_c_while_it_starts(command: Callable[..., list[str]], clip: Path, t
     process = subprocess.Popen(command(clip, tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "interrupted" in errors
-    assert wait_until(lambda: not descendants_named(str(tmp_path)), 10)
+    assert wait_until(lambda: not descendants_named(str(tmp_path)), 60)
 
 
 def test_a_model_path_in_a_file_counts_from_the_file(ss4d: Run, clip: Path, tmp_path: Path, model_folder: Path) -> None:
@@ -166,6 +166,7 @@ def test_fewer_frames_leave_no_old_results(ss4d: Run, tmp_path: Path, clip: Path
     assert len(list((tmp_path / "runs/disc/frames").iterdir())) == 2
 
 
+@pytest.mark.timeout(900)  # what it waits for takes seconds, unless the machine is busy
 @pytest.mark.parametrize("engine", ["prefect", "direct"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_in_the_middle(
@@ -175,13 +176,15 @@ def test_stopped_in_the_middle(
     slow = command(clip, tmp_path, "--engine", engine, "--set", "slat.sampler.steps=100000")
     process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, start_new_session=True)
     latents = tmp_path / "store" / "sparse_structure"
-    assert wait_until(lambda: list(latents.glob("*/*.zarr")), 120)
+    assert wait_until(lambda: list(latents.glob("*/*.zarr")) or process.poll() is not None, 240)
+    assert process.poll() is None, process.communicate()[1]
     time.sleep(0.5)
     os.kill(process.pid, sent)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sent]
     assert "Traceback" not in errors
-    assert wait_until(lambda: not descendants_named(str(tmp_path)), 10)
+    assert wait_until(lambda: not descendants_named(str(tmp_path)), 60)
+    assert not list(tmp_path.glob(".prefect/server-*"))
     if sent == signal.SIGINT:
         assert "interrupted; finished stages are kept" in errors
         assert not list((tmp_path / "store/.staging").iterdir())

@@ -3,31 +3,41 @@
 The runs are forked, so that many can be killed; `make stress` kills hundreds.
 """
 
+import errno
 import json
 import os
+import pickle
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import pytest
+from obstore.store import from_url
 
-from pipelines.plan import REUSE
+from pipelines.plan import REUSE, Wish
 from pipelines.run import RunOptions, run_clip
 from storage.folder import FolderPlace
 from storage.objects import ObjectPlace
 from storage.place import ROOT, Parts, Place
 from storage.refs import ArtifactRef
-from tests.conftest import FAST, record
+from storage.store import open_store
+from storage.verify import verify
+from tests.conftest import FAST, Silent, record
 from tests.dying import PHASES, Steps, Watched
 from tests.forks import FORKS
+from tests.test_store_crash import private_mounts
 
 if TYPE_CHECKING:
-    pass
+    from tests.s3_server import S3
 
 pytest_plugins = ["tests.s3_server"]
 COSTS = {"seconds", "peak_memory", "peak_device_memory", "digest"}  # of its description, which holds them
@@ -109,16 +119,15 @@ class Runs:
 
     def look(self, child: Child, what: str) -> None:
         """After a child's end: whatever can be seen is whole, and what was complete was neither made nor touched."""
-        found = snapshot(self.place)
-        for ref, content in found.items():
+        place, stored = self.place, {ref.stage for ref in self.before}
+        found = {ref: place.modified(ref) for ref in place.refs()}
+        assert found | self.before == found, f"what was complete was made again, {what}"
+        for ref, content in snapshot(place, found.keys() - self.before.keys()).items():
             assert content == self.whole[ref], f"{ref} is not what it is in an undisturbed run, {what}"
-        for ref, made in self.before.items():
-            assert self.place.modified(ref) == made, f"{ref} was complete and was made again, {what}"
-        stored = {ref.stage for ref in self.before}
         begun = [told for told in child.told if isinstance(told, tuple)]
         computed = [stage for stage, action in begun if stage in stored and action != REUSE]
         assert computed == [], f"complete, and computed again, {what}"
-        self.before = {ref: self.place.modified(ref) for ref in found}
+        self.before = found
 
     def complete(self) -> None:
         """Lets a run end well: everything is there as in an undisturbed run, and nothing else."""
@@ -136,9 +145,10 @@ class Runs:
             assert not (self.options.out / folder).exists() or os.listdir(self.options.out / folder) == []
 
 
-def snapshot(place: Place) -> Snapshot:
-    """What can be seen in a store: each artifact's files, its description without what it cost."""
-    return {ref: content_of(parts) for ref in place.refs() if (parts := place.parts(ref)) is not None}
+def snapshot(place: Place, refs: Iterable[ArtifactRef] | None = None) -> Snapshot:
+    """What can be seen in a store, or of some artifacts: the files, the description without what it cost."""
+    chosen = place.refs() if refs is None else refs
+    return {ref: content_of(parts) for ref in chosen if (parts := place.parts(ref)) is not None}
 
 
 def content_of(parts: Parts) -> dict[str, Any]:
@@ -217,7 +227,9 @@ def test_killed_at_random_instants(undisturbed: Undisturbed, tmp_path: Path, tim
     kills = 0
     while kills < 8 * times:
         runs = undisturbed.again(tmp_path / str(kills))
-        while runs.killed(seconds=chance.uniform(0, undisturbed.seconds)):
+        for _ in range(8):  # each goes on where the one before was
+            if not runs.killed(seconds=chance.uniform(0, undisturbed.seconds)):
+                break
             kills += 1
         runs.complete()
 
@@ -256,3 +268,94 @@ def test_a_run_goes_on_when_another_of_the_same_clip_is_killed(
         dies, lives = runs.start(death, barrier), runs.start(barrier=barrier)
         assert (dies.end() in (0, -signal.SIGKILL), lives.end()) == (True, 0), f"killed at {death}"
         runs.complete()  # and sweeps
+
+
+# ---- a full disk ----
+
+
+def test_a_run_that_filled_the_disk_goes_on_when_there_is_room(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    used = sum(path.stat().st_size for path in undisturbed.runs.options.out.rglob("*") if path.is_file())
+    sizes = [f"size={used * share // 100}" for share in (30, 85)]
+    script = (
+        "import sys, pickle; from tests.test_run_crash import fill_disks; fill_disks(*pickle.load(sys.stdin.buffer))"
+    )
+    done = subprocess.run(
+        [*private_mounts(tmp_path), sys.executable, "-c", script],
+        input=pickle.dumps((undisturbed, tmp_path, sizes)),
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        timeout=200,
+    )
+    assert (done.returncode, done.stdout) == (0, b"passed\n"), done.stderr.decode()
+
+
+def fill_disks(undisturbed: Undisturbed, folder: Path, sizes: Sequence[str]) -> None:
+    """What a process does that alone sees what it mounts."""
+    for size in sizes:
+        out = folder / size
+        out.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", out], check=True)
+        runs = undisturbed.again(out)
+        with pytest.raises(OSError, match=f"Errno {errno.ENOSPC}"):
+            run_clip(runs.options, Silent())
+        assert all(content == runs.whole[ref] for ref, content in snapshot(runs.place).items())
+        assert os.listdir(out / "store/.staging") == []
+        stored = set(snapshot(runs.place))
+        subprocess.run(["mount", "-o", "remount,size=64m", out], check=True)
+        run_clip(runs.options, Silent())
+        runs.assert_whole()
+        states = {entry["key"]: entry["state"] for entry in record(out, "disc")["stages"].values()}
+        assert {ref.key for ref in stored} == {key for key, state in states.items() if state == "reused"}
+    print("passed")
+
+
+# ---- an object store ----
+
+
+def test_killed_anywhere_with_an_object_store(
+    undisturbed: Undisturbed, s3: "S3", cache: Path, tmp_path: Path, times: int, chance: random.Random
+) -> None:
+    remote = measured(undisturbed.again(tmp_path / "whole", store=s3.new_url()))
+    assert remote.runs.whole == undisturbed.runs.whole, "where artifacts lie changes nothing"
+    for number in range(times):
+        runs = remote.again(tmp_path / str(number), store=s3.new_url())
+        kills = sum(runs.killed(death) for death in remote.some_deaths(chance, 1))
+        kills += sum(runs.killed(seconds=chance.uniform(0, remote.seconds / 3)) for _ in range(2))
+        assert kills > 5
+        runs.complete()
+        store = open_store(str(runs.options.store))
+        for name in store.place.abandoned(0):  # gc does so after a week
+            store.place.discard(name)
+        runs.assert_whole()
+        assert [name for name in os.listdir(cache) if f"-{os.getpid()}-" not in name] == []
+
+
+def test_the_command_with_an_object_store(
+    ss4d: Callable[..., subprocess.CompletedProcess[str]],
+    undisturbed: Undisturbed,
+    s3: "S3",
+    clip: Path,
+    tmp_path: Path,
+) -> None:
+    url = s3.new_url()
+
+    def states() -> Counter[str]:
+        done = ss4d(clip, tmp_path, "--store", url)
+        assert done.returncode == 0, done.stderr
+        return Counter(entry["state"] for entry in record(tmp_path, "disc")["stages"].values())
+
+    assert states() == {"computed": 6}
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"], "nothing is kept here"
+    objects = from_url(url, client_options={"allow_http": True})
+    names = [meta["path"] for batch in obstore.list(objects) for meta in batch]
+    (frame,) = (name for name in names if name.endswith("frame0002.ply"))
+    obstore.put(objects, frame, bytes(obstore.get(objects, frame).bytes())[:-1])
+    words = [sys.executable, "-m", "cli.entry", "verify", url, "--repair"]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert found.returncode == 1
+    assert "damaged: export/" in found.stderr
+    assert "5 of 6 artifacts are whole" in found.stderr
+    assert "The damaged ones are deleted." in found.stderr
+    assert states() == {"computed": 1, "reused": 5}
+    assert snapshot(ObjectPlace.at(url)) == undisturbed.runs.whole
+    assert verify(open_store(url), lambda *_: None).damaged == {}

@@ -1,26 +1,28 @@
 """The artifact store when processes die, collide or run out of disk: an artifact is whole or not there."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storage.artifact import Artifact, read_root
 from storage.codec import ArrayData
+from storage.folder import FolderPlace
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore, Writer
+from tests.dying import Steps
+from tests.forks import FORKS
 
-# Children are forked from a server that has imported the store but never used it: fast, and no thread is copied.
-CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["storage.store"])
 FRAMES = 24
 
 
@@ -56,10 +58,10 @@ def make(root: Path, number: int, replace: bool, ready: Connection) -> None:
         sys.exit(130)
 
 
-def start(root: Path, number: int, replace: bool = False) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def start(root: Path, number: int, replace: bool = False) -> tuple[BaseProcess, Connection]:
     """A child that has written its first array and goes on."""
-    here, there = CHILDREN.Pipe()
-    child = CHILDREN.Process(target=make, args=(root, number, replace, there))
+    here, there = FORKS.Pipe()
+    child = FORKS.Process(target=make, args=(root, number, replace, there))
     child.start()
     assert here.poll(60), "the child did not start"
     return child, here
@@ -118,6 +120,81 @@ def test_a_killed_writer_leaves_all_or_nothing(tmp_path: Path) -> None:
     assert visible(root) == {ref_of(number).key for number in range(16)}
 
 
+def small(store: ArtifactStore, generation: int) -> None:
+    """Makes a small artifact, in the place of an older one if there is one."""
+    with store.create(ref_of(1), replace=True) as writer:
+        writer.write("feats", ArrayData(np.full((3, 2), generation), ("t", "c")))
+        (writer.folder / "a.ply").write_text(str(generation))
+        writer.commit({"generation": generation})
+
+
+DEEDS: dict[str, Callable[[Path], None]] = {
+    "make": lambda root: small(ArtifactStore(root), 1),
+    "replace": lambda root: small(ArtifactStore(root), 2),
+    "remove": lambda root: ArtifactStore(root).remove(ref_of(1)),
+    "sweep": lambda root: ArtifactStore(root).place.sweep(),
+}
+
+
+def do(deed: str, root: Path, death: int | None, tell: Connection) -> None:
+    """What a child does that dies at one of its steps; if it does not, it tells how many there are."""
+    steps = Steps([root], None if death is None else ("", death))
+    DEEDS[deed](root)
+    tell.send(steps.counts[""])
+
+
+def in_child(deed: str, root: Path, death: int | None = None) -> int | None:
+    """Lets a child do a deed; how many steps that took, or None if it died."""
+    here, there = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=do, args=(deed, root, death, there))
+    child.start()
+    there.close()
+    child.join(60)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return here.recv() if child.exitcode == 0 else None
+
+
+def seen(root: Path) -> int:
+    """The generation that a reader finds while nobody has tidied up, 0 if there is none; what it finds is whole."""
+    parts = FolderPlace(root).parts(ref_of(1))
+    if parts is None:
+        return 0
+    artifact = Artifact(ref_of(1), parts, read_root(parts, ref_of(1)))
+    generation = artifact.attributes["generation"]
+    assert artifact.read("feats").tolist() == [[generation] * 2] * 3
+    assert artifact.files()["a.ply"].read_text() == str(generation)
+    return int(generation)
+
+
+@pytest.mark.parametrize(("deed", "before", "after"), [("make", 0, 1), ("replace", 1, 2), ("remove", 1, 0)])
+def test_killed_before_any_of_its_steps(
+    tmp_path: Path, deed: str, before: int, after: int, times: int, chance: random.Random
+) -> None:
+    def fresh(name: str) -> Path:
+        if before:
+            small(ArtifactStore(tmp_path / name), before)
+        return tmp_path / name
+
+    num_steps = in_child(deed, fresh("whole"))
+    assert num_steps is not None
+    found = set()
+    for death in chance.sample(range(1, num_steps + 1), min(8 * times, num_steps)):
+        what = f"killed at step {death} of {num_steps}"
+        root = fresh(str(death))
+        assert in_child(deed, root, death) is None
+        generation = seen(root)
+        found.add(generation)
+        in_child("sweep", root, chance.randint(1, 12))  # what tidies up may be killed, too
+        assert seen(root) == generation, what
+        ArtifactStore(root)
+        assert seen(root) == generation, what
+        assert [path for name in (".staging", ".replaced") for path in root.glob(f"{name}/*")] == [], what
+        DEEDS[deed](root)
+        assert seen(root) == after, what
+    assert found <= {before, after}
+    assert before in found
+
+
 def test_an_interrupted_writer_cleans_up(tmp_path: Path) -> None:
     root = tmp_path / "store"
     seconds = usual_seconds(root)
@@ -146,8 +223,8 @@ def meet(root: Path, replace: bool, barrier: object) -> None:
 def test_writers_of_the_same_artifact_all_succeed(tmp_path: Path, replace: bool) -> None:
     store = ArtifactStore(tmp_path / "store")
     for _ in range(3):
-        barrier = CHILDREN.Barrier(3)
-        children = [CHILDREN.Process(target=meet, args=(Path(store.location), replace, barrier)) for _ in range(3)]
+        barrier = FORKS.Barrier(3)
+        children = [FORKS.Process(target=meet, args=(Path(store.location), replace, barrier)) for _ in range(3)]
         for child in children:
             child.start()
         for child in children:

@@ -1,12 +1,12 @@
 """What holds of a store wherever it lies, in a folder, in memory or on an S3 server; and what dying writers leave."""
 
-import multiprocessing
 import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,12 @@ from storage.objects import ObjectPlace
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore, open_store
 from storage.verify import problems, verify
+from tests.forks import FORKS
 
 if TYPE_CHECKING:
     from tests.s3_server import S3
 
 pytest_plugins = ["tests.s3_server"]
-CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["storage.store"])
 REF, OTHER = (ArtifactRef("slat", artifact_key({"number": number})) for number in (-1, -2))
 
 
@@ -318,12 +317,10 @@ def write(environment: dict[str, str], url: str, number: int, replace: bool, rea
     ready.send(time.monotonic())
 
 
-def start(
-    environment: dict[str, str], url: str, number: int, replace: bool = False
-) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def start(environment: dict[str, str], url: str, number: int, replace: bool = False) -> tuple[BaseProcess, Connection]:
     """A child that is about to commit."""
-    here, there = CHILDREN.Pipe()
-    child = CHILDREN.Process(target=write, args=(environment, url, number, replace, there))
+    here, there = FORKS.Pipe()
+    child = FORKS.Process(target=write, args=(environment, url, number, replace, there))
     child.start()
     assert here.poll(60), "the child did not start"
     return child, here

@@ -18,11 +18,10 @@ from stages.training.clips import FreshClips, draw
 from stages.training.log import read_log
 from stages.training.recipe import SMOKE, Recipe, StepPlan
 from stages.training.run import Training, run_training
+from tests.forks import FORKS
 
 STEP, STEPS = "structure", 30
 SPEC = ClipSpec(seed=0, num_frames=2, input_size=16, num_views=1, view_size=8, resolution=8)
-FORKS = multiprocessing.get_context("forkserver")  # loads torch once, and not into the process that is killed
-FORKS.set_forkserver_preload(["stages.training.run"])
 
 
 def recipe() -> Recipe:
