@@ -241,4 +241,14 @@ def test_verify_names_the_bad_and_repairs(out: Path) -> None:
         assert (ref in stored(out)) == kept
     done = command("verify", out / "store")
     assert (done.exit_code, "4 of 4 artifacts are whole" in done.stderr) == (0, True)
-    assert command("verify", out / "nowhere").exit_code == 1
+
+
+def test_verify_tells_what_is_no_store(out: Path) -> None:
+    for folder, sentence in ((out, "holds no artifact"), (out / "runs", "holds no artifact"), (out / "no", "no store")):
+        done = command("verify", folder)
+        assert (done.exit_code, sentence in done.stderr) == (1, True)
+    (out / "empty").mkdir()
+    assert command("verify", out / "empty").exit_code == 0  # a store in which nothing is yet
+    for words in (("verify",), ("gc", "--dry-run", "--runs", out / "runs")):
+        done = command(*words, out / "runs" / "kept" / RECORD)
+        assert (done.exit_code, "is a file: give the folder" in done.stderr) == (1, True)

@@ -15,12 +15,15 @@ from typer.testing import CliRunner
 from cli.main import app
 from pipelines import tasks
 from pipelines.errors import ConfigError
+from pipelines.housekeeping import pack_run
 from pipelines.plan import Wish
 from pipelines.prepare import Changes, RunOptions, options_of_run, prepare
 from pipelines.run import run_clip
-from storage.errors import StoreError
+from stages.types import silent
+from storage.errors import NewerError, StoreError
 from storage.store import ArtifactStore
 from tests.conftest import FAST, Silent
+from tests.untrained import NOTICE
 
 ORDER = ["segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"]
 Make = Callable[..., dict[str, Any]]
@@ -141,6 +144,29 @@ def test_credentials_in_the_address_are_refused(make: Make, out: Path, secret: s
 def test_what_is_no_address(make: Make) -> None:
     with pytest.raises(ConfigError, match=r"'s3://\[bucket' is no address"):
         make(store="s3://[bucket")
+
+
+def test_a_store_that_can_only_be_read_leaves_the_earlier_record(make: Make, out: Path, tmp_path: Path) -> None:
+    run = out / "runs" / "disc"
+    pack_run(run, tmp_path / "disc.zip", silent)
+    before = (run / "run.json").read_bytes()
+    with pytest.raises(StoreError, match="can only be read"):
+        make(store=str(tmp_path / "disc.zip"), seed=7)
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_newer_record_is_refused_and_left_alone(make: Make, out: Path) -> None:
+    path = out / "runs" / "disc" / "run.json"
+    path.write_text(json.dumps({"schema": 2, "stages": []}))
+    for use in (make, lambda: options_of_run(path.parent, Changes())):
+        with pytest.raises(NewerError, match=r"run\.json was written by a newer version .* upgrade"):
+            use()
+    assert json.loads(path.read_text()) == {"schema": 2, "stages": []}
+
+
+def test_what_is_said_of_a_model_is_said_where_it_is_used(make: Make) -> None:
+    assert make()["model"]["notice"] == NOTICE
+    assert make("decoding.method=inflation", "decoding.resolution=32", name="solid")["model"]["notice"] is None
 
 
 # Plans

@@ -30,7 +30,7 @@ from stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
-LEAST_FRAMES = 4
+LEAST_FRAMES = 4  # of structured latents, which are merged over time
 PICTURE_SIZE = 128
 PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
 
@@ -70,7 +70,7 @@ class StructureFlow:
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
         span = self.flow.args.window_size  # and frames of two neighbouring windows, which meet in every other block
-        clips = window(clips, generator, LEAST_FRAMES, span and 2 * span, 1)
+        clips = window(clips, generator, 1, span and 2 * span, 1)
         cond = dropped(image_tokens(self.image_encoder, clips, device, generator), generator)
         data = self.latents(clips, device)
         noise = torch.randn(data.shape, generator=generator).to(device)

@@ -8,6 +8,7 @@ from torch import nn
 
 from stages.nn.checkpoint import build_network
 from stages.nn.embed import TimestepEmbedder
+from stages.nn.image_encoders import VisionTransformer
 from stages.nn.latent_flow import SLatFlow4DModel
 from stages.nn.resample import ResidualBlock
 from stages.nn.structure_flow import SparseStructureFlow4DModel
@@ -30,6 +31,8 @@ def fresh_network(role: str, name: str, options: Mapping[str, Any], ops: Ops, se
                 nn.init.zeros_(module.bias)
         if isinstance(network, SparseStructureFlow4DModel | SLatFlow4DModel):
             _silence(network)
+        elif isinstance(network, VisionTransformer):
+            _place(network)
     return network
 
 
@@ -46,6 +49,17 @@ def _silence(flow: SparseStructureFlow4DModel | SLatFlow4DModel) -> None:
                 if parameter.ndim > 1:
                     nn.init.normal_(parameter, std=0.02)
     _zero(flow.out_layer)
+
+
+@torch.no_grad()
+def _place(encoder: VisionTransformer) -> None:
+    """Lets tokens know from the start where they are: embeddings as large as what a patch shows.
+
+    From the usual 0.02 they take hundreds of steps to be heard beside the pixels, and until then nothing can be learnt
+    of where an object's parts are.
+    """
+    for embedding in (encoder.pos_embed, encoder.cls_token, encoder.register_tokens):
+        nn.init.normal_(embedding)
 
 
 def _zero(layer: nn.Module) -> None:

@@ -58,25 +58,26 @@ class Recipe:
 
 
 MOTION = PoolPlan(size=8192, num_frames=16)
+SHAPES = PoolPlan(size=16384, num_frames=8)
 LOOKS = PoolPlan(size=2048, num_frames=8, num_views=6, view_size=96)
 TINY = Recipe(
     name="tiny",
     networks={**PUBLISHED, **ENCODERS},
     plans={
         "occupancy": StepPlan(
-            pool=MOTION, settings=TrainSettings(steps=450, batch=6, learning_rate=2e-3, warmup=30, ema=0.99)
+            pool=MOTION, settings=TrainSettings(steps=1200, batch=6, learning_rate=2e-3, warmup=50, ema=0.99)
         ),
         "appearance": StepPlan(
             pool=LOOKS,
             settings=TrainSettings(steps=700, batch=3, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=40, ema=0.99),
         ),
         "structure": StepPlan(
-            pool=MOTION,
-            settings=TrainSettings(steps=1200, batch=16, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100, ema=0.995),
+            pool=SHAPES,
+            settings=TrainSettings(steps=5000, batch=128, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
         ),
         "latents": StepPlan(
             pool=MOTION,
-            settings=TrainSettings(steps=900, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=50, ema=0.99),
+            settings=TrainSettings(steps=3000, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
         ),
     },
     measured=16,
