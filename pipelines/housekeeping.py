@@ -44,7 +44,7 @@ def existing_store(location: str) -> ArtifactStore:
 def _changeable_store(location: str) -> ArtifactStore:
     """The same, refused where artifacts can only be read."""
     store = existing_store(location)
-    store.place.staging()
+    store.check_writable()
     return store
 
 
@@ -52,10 +52,14 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
     """Checks every artifact; `repair` deletes the damaged ones, so that the next run makes them again.
 
     Raises:
-        ConfigError, StoreError, OSError: if the store cannot be read, or not be written although `repair` asks for it.
+        ConfigError, StoreError, OSError: if there is no store, or it cannot be read, or not be written to repair it.
     """
     store = _changeable_store(location) if repair else existing_store(location)
     findings = verify(store, progress)
+    if findings.strangers and not findings.num_artifacts:
+        raise ConfigError(
+            f"{location} holds no artifact, but {findings.strangers[0]}: give the store itself, such as output/store"
+        )
     if repair:
         for ref in findings.damaged:
             store.remove(ref)

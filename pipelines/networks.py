@@ -95,8 +95,8 @@ class Model:
         return hashlib.sha256(f"{files} {numbers}".encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of the model: where it lies and the hashes of its files by role."""
-        return {"location": self.location, "sha256": dict(self._fingerprints), "notice": self.notice}
+        """What a run's record says of the weights: where they lie and the hashes of their files by role."""
+        return {"location": self.location, "sha256": dict(self._fingerprints)}
 
 
 def open_model(choice: ModelChoice, device: str) -> Model:

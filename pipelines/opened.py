@@ -11,7 +11,7 @@ import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.implementation import STAGES
-from pipelines.record import RECORD
+from pipelines.record import RECORD, refuse_newer
 from pipelines.summary import ArraySummary, StageSummary, html_table, text_table
 from pipelines.values import read_value
 from stages.types import Value
@@ -104,8 +104,9 @@ def parse_record(data: bytes, where: str) -> RunRecord:
     """The record in the bytes of a run.json.
 
     Raises:
-        StoreError: if they are no such record, naming `where` and the entry that is wrong.
+        StoreError: if they are no such record, naming `where` and the entry that is wrong, or a newer version's.
     """
+    refuse_newer(data, where)
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
@@ -113,7 +114,7 @@ def parse_record(data: bytes, where: str) -> RunRecord:
         entry = ".".join(map(str, problem["loc"])) or "its content"
         raise StoreError(
             f"{where} is not a run's record that this version reads ({entry}: {problem['msg']}); "
-            "upgrade if a newer version wrote it, or run the clip again under the same name to replace it"
+            "run the clip again under the same name to replace it"
         ) from error
 
 

@@ -57,6 +57,11 @@ class Preparation:
     store: ArtifactStore
     steps: Sequence[Step]
 
+    @property
+    def notice(self) -> str | None:
+        """What a user of the model must know, if any stage uses it."""
+        return self.model.notice if any(one.roles for one in stages_of(self.config).values()) else None
+
 
 def prepare(options: RunOptions) -> Preparation:
     """Reads the configuration, the hashes of input and weights, and what is stored; loads no network, writes nothing.

@@ -10,8 +10,9 @@ from typing import Any
 
 import psutil
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from storage.errors import NewerError
 from storage.files import write_json
 
 LOG = logging.getLogger("ss4d")
@@ -47,6 +48,10 @@ def machine() -> dict[str, Any]:
     }
 
 
+class _Version(BaseModel):
+    schema_version: int = Field(alias="schema")
+
+
 class _Input(BaseModel):
     path: str
     sha256: str
@@ -65,15 +70,34 @@ class EarlierRun(BaseModel):
 
 
 def read_record(folder: Path) -> EarlierRun | None:
-    """The last run recorded in `folder`; None if there was none, or, with a warning, if its record is damaged."""
+    """The last run recorded in `folder`; None if there was none, or, with a warning, if its record is damaged.
+
+    Raises:
+        NewerError: if a newer version wrote the record.
+    """
     path = folder / RECORD
     try:
-        return EarlierRun.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        refuse_newer(data, str(path))
+        return EarlierRun.model_validate_json(data)
     except FileNotFoundError:
         return None
     except ValidationError:
         LOG.warning("%s is damaged and will be replaced", path)
         return None
+
+
+def refuse_newer(data: bytes, where: str) -> None:
+    """Raises NewerError if the record in the bytes of `where` is of a newer version; says nothing of a damaged one."""
+    try:
+        version = _Version.model_validate_json(data).schema_version
+    except ValidationError:
+        return
+    if version > SCHEMA:
+        raise NewerError(
+            f"{where} was written by a newer version of this program (schema {version}, this one knows {SCHEMA}); "
+            "upgrade, or give the run another name"
+        )
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

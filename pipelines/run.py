@@ -69,10 +69,12 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     """
     started = time.monotonic()
     run = prepare(options)
+    if any(step.action == RUN for step in run.steps):
+        run.store.check_writable()  # before the record of an earlier run is replaced
     run.folder.mkdir(parents=True, exist_ok=True)
     sweep_temporary_files(run.folder)
-    if run.model.notice:
-        reporter.message(f"Note: {run.model.notice}")
+    if run.notice:
+        reporter.message(f"Note: {run.notice}")
     record = _start_record(options, run)
     earlier = run.before.results if run.before else []
     record.update(results=earlier)
@@ -119,7 +121,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         seed=options.seed,
         device=run.device,
         engine=options.engine,
-        model=run.model.describe(),
+        model={**run.model.describe(), "notice": run.notice},
         config=run.config.model_dump(mode="json"),
         versions=versions(),
         machine=machine(),

@@ -197,6 +197,10 @@ class ArtifactStore:
         except DamageError:  # nothing leads to its files
             return 0
 
+    def check_writable(self) -> None:
+        """Raises StoreError if artifacts here can only be read."""
+        self.place.staging()
+
     def remove(self, ref: ArtifactRef) -> None:
         """Deletes an artifact at once, whatever its state; does nothing if it is not there."""
         self.place.remove(ref)
@@ -214,12 +218,17 @@ def open_store(location: str | Path) -> ArtifactStore:
             `.zip` file that `ss4d pack` made, which can only be read.
 
     Raises:
-        StoreError: if there can be no store at such a URL, or the archive is missing or unsafe.
+        StoreError: if there can be no store at such a URL, a file lies in its place, or the archive is missing or
+            unsafe.
     """
     if isinstance(location, str) and is_url(location):
         return ArtifactStore(ObjectPlace.at(location))
     path = Path(location)
-    return ArtifactStore(ArchivePlace(path) if path.suffix == ".zip" and not path.is_dir() else FolderPlace(path))
+    if path.suffix == ".zip" and not path.is_dir():
+        return ArtifactStore(ArchivePlace(path))
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file: give the folder of a store, a URL, or a .zip file that `ss4d pack` made")
+    return ArtifactStore(path)
 
 
 def _sha256(path: Path) -> str:
