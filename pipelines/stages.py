@@ -90,5 +90,5 @@ BUILT_IN = (
         stage="decoding", config=DecodingConfig, run=_decoding, inputs=("slat",), roles=("slat_decoder_gs",)
     ),
     Implementation(stage="decoding", config=InflationConfig, run=_inflation, inputs=("segmentation",)),
-    Implementation(stage="export", config=ExportConfig, run=_export, inputs=("decoding", "segmentation")),
+    Implementation(stage="export", config=ExportConfig, run=_export, inputs=("decoding", "segmentation"), revision=2),
 )

@@ -94,6 +94,11 @@ def test_animated_images(tmp_path: Path, name: str) -> None:
     assert (video.frames[:, 40, 32, 3] == 255).all()
 
 
+def test_the_encoder_leaves_out_what_comes_out_differently_at_times(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", torch.zeros(4, 64, 64, 3, dtype=torch.uint8), 12)
+    assert b"mbtree=0" in (tmp_path / "a.mp4").read_bytes()  # x264 notes its options in what it writes
+
+
 def test_frames_are_taken_by_time_stamp(tmp_path: Path) -> None:
     video = read_video(encode(tmp_path / "vfr.mkv", "libx264", "yuv420p", [0, 100, 200, 400, 500, 600]), InputConfig())
     shown = levels(video.frames)
