@@ -39,7 +39,7 @@ def inspect(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where the stage's picture goes; by default RUN/inspect; for bird.zip bird/inspect.",
+            help="Where the stage's picture goes; by default RUN/inspect; for bird.zip bird-inspect beside it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
@@ -65,7 +65,7 @@ def inspect(
         if stage is None:
             _show_run(opened, as_json)
         else:
-            _show_stage(opened, stage, out or _beside(run) / "inspect", as_json)
+            _show_stage(opened, stage, out or _place(run, "inspect"), as_json)
 
 
 def report(
@@ -73,7 +73,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE.html", help="The page; by default RUN/report.html; for bird.zip bird/report.html."
+            "--out",
+            metavar="FILE.html",
+            help="The page; by default RUN/report.html; for bird.zip bird-report.html beside it.",
         ),
     ] = None,
     debug: Debug = False,
@@ -92,16 +94,16 @@ def report(
         from pipelines.report import write_report
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        path = out or _beside(run) / "report.html"
+        path = out or _place(run, "report.html")
         opened = open_run(run)
         with console.status("drawing") as status:
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
         say(f"Page: {path} ({decimal(path.stat().st_size)})")
 
 
-def _beside(run: Path) -> Path:
-    """Where what is made of a run goes: its folder, or a folder with the name of its archive."""
-    return run if run.is_dir() else run.with_suffix("")
+def _place(run: Path, name: str) -> Path:
+    """Where what is made of a run goes: in its folder, or beside its archive, with the archive's name in its own."""
+    return run / name if run.is_dir() else run.with_name(f"{run.stem}-{name}")
 
 
 def _show_run(opened: "OpenedRun", as_json: bool) -> None:
@@ -117,9 +119,7 @@ def _show_run(opened: "OpenedRun", as_json: bool) -> None:
         table.add_column(column, justify="right" if column in NUMERIC else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row.cells()))
-    _output().print(
-        Text(f"{opened.record.name}: {opened.record.state}, from {opened.record.input.path}"), soft_wrap=True
-    )
+    _output().print(Text(opened.title), soft_wrap=True)
     _output().print(table)
 
 

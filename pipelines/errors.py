@@ -54,7 +54,8 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
     if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
     if isinstance(error, OSError) and error.errno is not None:
-        where = f" ({error.filename})" if error.filename else ""
+        name = error.filename2 or error.filename  # of a renaming that failed, what was to be made
+        where = f" ({name})" if name else ""
         if error.errno in FULL:
             return f"the disk is full{where}: free some space or choose another folder with {folder}"
         if error.errno in READ_ONLY:

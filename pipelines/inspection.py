@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pipelines.opened import OpenedStage
 from pipelines.summary import axis_names
-from storage.codec import bfloat16_to_float32
 
 NUM_BINS = 24
 BARS = "▁▂▃▄▅▆▇█"
@@ -49,13 +48,11 @@ def _statistics(stage: OpenedStage, name: str) -> ArrayStatistics:
     stored = stage[name]
     attributes: Mapping[str, Any] = stored.attrs
     values = stage.artifact.read(name)
-    if attributes.get("logical_dtype") == "bfloat16":
-        values = bfloat16_to_float32(values)
     num_nan, num_inf, finite = _finite(values)
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
     return ArrayStatistics(
         name=name,
-        dtype=str(attributes.get("logical_dtype", stored.dtype.name)),
+        dtype=stored.dtype.name,
         shape=stored.shape,
         dims=axis_names(stored),
         chunks=stored.chunks,

@@ -224,19 +224,21 @@ class OpenedRun:
     def __iter__(self) -> Iterator[str]:
         return iter(self.stages)
 
+    @property
+    def title(self) -> str:
+        """Its name, how it ended, and what it was made from."""
+        state = f"{self.record.state}: {self.record.error}" if self.record.error else self.record.state
+        return f"{self.record.name} ({state}), from {self.record.input.path}"
+
     def summaries(self) -> list[StageSummary]:
         """A row for each stage."""
         return [stage.summary() for stage in self.stages.values()]
 
     def __repr__(self) -> str:
-        return (
-            f"{self.record.name} ({self.record.state}), from {self.record.input.path}\n{text_table(self.summaries())}"
-        )
+        return f"{self.title}\n{text_table(self.summaries())}"
 
     def _repr_html_(self) -> str:
-        record = self.record
-        title = f"<b>{escape(record.name)}</b> ({escape(record.state)}), from {escape(record.input.path)}"
-        return f"<p>{title}</p>{html_table(self.summaries())}"
+        return f"<p>{escape(self.title)}</p>{html_table(self.summaries())}"
 
 
 def open_run(path: str | Path) -> OpenedRun:

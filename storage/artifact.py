@@ -97,10 +97,10 @@ class Artifact:
             listed = self.attributes["arrays"][name]
             wanted = listed.get("dtype"), listed.get("shape")
             if (array.dtype.name, list(array.shape)) != wanted:
-                raise DamageError(f"{name} is {array.dtype} {array.shape}, not {wanted[0]} {wanted[1]}")
+                raise DamageError(f"it is {array.dtype} {array.shape}, not {wanted[0]} {wanted[1]}")
             check_chunks(array.shape, array.chunks, {key.removeprefix(f"{name}/") for key in self._parts.sizes(name)})
         except DamageError as error:
-            raise self._damaged(error) from error
+            raise self._damaged(f"{name}: {error}") from error
         return array
 
     def read(self, name: str) -> NDArray[Any]:
@@ -109,7 +109,7 @@ class Artifact:
         try:
             return read_array(array)
         except DamageError as error:
-            raise self._damaged(error) from error
+            raise self._damaged(f"{name}: {error}") from error
 
     def files(self) -> dict[str, Path]:
         """The plain files by their names, such as "frames/frame0001.ply". Do not write into them.
@@ -123,11 +123,11 @@ class Artifact:
         try:
             paths = self._parts.fetch(digests)
         except DamageError as error:
-            raise self._damaged(error) from error
+            raise self._damaged(str(error)) from error
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
 
-    def _damaged(self, error: DamageError) -> DamageError:
-        return DamageError(f"{self.ref} is damaged: {error}; remove it and rerun the stage {self.ref.stage}")
+    def _damaged(self, reason: str) -> DamageError:
+        return DamageError(f"{self.ref} is damaged: {reason}; remove it and rerun the stage {self.ref.stage}")
 
 
 def _is_digest_of(digest: object, data: bytes) -> bool:

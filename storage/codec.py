@@ -70,18 +70,6 @@ class ArrayData:
         return tuple(max(size, 1) for size in sizes)
 
 
-def bfloat16_array(bits: NDArray[np.uint16], dims: tuple[str, ...], attributes: Mapping[str, Any]) -> ArrayData:
-    """bfloat16 numbers, given as their bits, since Zarr has no such type; `bfloat16_to_float32` reads them."""
-    if bits.dtype != np.uint16:
-        raise StoreError(f"the bits of bfloat16 numbers must be uint16, not {bits.dtype}")
-    return ArrayData(bits, dims, attributes={**attributes, "logical_dtype": "bfloat16"})
-
-
-def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The numbers, exactly, whose bfloat16 bits are given."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def write_array(folder: Path, array: ArrayData) -> None:
     """Writes `array` as a Zarr v3 array that fills `folder`.
 
@@ -130,7 +118,7 @@ def open_array(store: Store, path: str) -> zarr.Array[Any]:
         return zarr.open_array(_WholeStore(store), path=path, mode="r", zarr_format=3)
     except (FileNotFoundError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # what odd JSON leads to
-        raise DamageError(f"{path or store} is no readable Zarr array: {error}") from error
+        raise DamageError(f"{ROOT} describes no array: {error}") from error
 
 
 def read_array(array: zarr.Array[Any], part: tuple[slice, ...] | None = None) -> NDArray[Any]:
@@ -144,7 +132,7 @@ def read_array(array: zarr.Array[Any], part: tuple[slice, ...] | None = None) ->
     except StoreError:
         raise
     except (ValueError, RuntimeError) as error:
-        raise DamageError(f"{array.name} has a damaged chunk: {error}") from error
+        raise DamageError("a chunk is not what it was") from error
 
 
 def check_chunks(shape: tuple[int, ...], chunks: tuple[int, ...], files: Set[str]) -> None:
@@ -183,6 +171,6 @@ async def _others_done() -> None:
 def _codecs(array: ArrayData) -> list[BloscCodec | ZstdCodec | Crc32cCodec]:
     # Shuffled bits make coordinates many times smaller, but of real numbers and of pictures they hide what repeats:
     # rendered views and features of a surface take half as much again. Of features, level 1 leaves 15 % more than 3.
-    if array.data.dtype.kind == "f" or array.data.dtype == np.uint8 or "logical_dtype" in array.attributes:
+    if array.data.dtype.kind == "f" or array.data.dtype == np.uint8:
         return [ZstdCodec(level=3), Crc32cCodec()]
     return [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()]

@@ -122,8 +122,8 @@ def _in_array(parts: Parts, name: str, listed: Mapping[str, Any], files: Sequenc
     for chunk, part in chunks.items():
         try:
             read_array(array, part)
-        except DamageError as error:
-            found.append(f"{chunk}: {error}")
+        except DamageError:
+            found.append(f"{chunk} is not what it was")
     if not found and "sha256" in listed and files_digest(digests) != listed["sha256"]:
         found.append(f"its {ROOT} or the order of its chunks is not what it was")
     return found

@@ -236,9 +236,15 @@ def test_verify_names_the_bad_and_repairs(out: Path) -> None:
     for options, kept in (((), True), (("--repair",), False)):
         done = command("verify", out / "store", *options)
         assert done.exit_code == 1
-        assert f"damaged: {ref}: feats: c.0.0: " in done.stderr
+        assert f"damaged: {ref}: feats: c.0.0 is not what it was\n" in done.stderr
         assert "4 of 5 artifacts are whole" in done.stderr
         assert (ref in stored(out)) == kept
+    other = refs_of(2)["slat"]
+    description = out / "store" / "slat" / other.key[:2] / f"{other.key}.zarr" / "feats" / "zarr.json"
+    whole = description.read_text()
+    description.write_text(whole.replace("{", "", 1))
+    assert f"damaged: {other}: feats: zarr.json describes no array: " in command("verify", out / "store").stderr
+    description.write_text(whole)
     done = command("verify", out / "store")
     assert (done.exit_code, "4 of 4 artifacts are whole" in done.stderr) == (0, True)
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.drawing import PAPER, PrincipalColors, Strip, contact_sheet, draw_voxels, evenly, outline
+from pipelines.housekeeping import pack_run
 from pipelines.inspection import NUM_BINS, array_statistics, bars
 from pipelines.opened import OpenedRun, OpenedStage, open_run
 from pipelines.pictures import EDGE, Pictures, source_frames
-from storage.codec import ArrayData, bfloat16_array
+from stages.types import silent
+from storage.codec import ArrayData
 from storage.errors import StoreError
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore
@@ -37,7 +39,6 @@ def stage(run: OpenedRun, tmp_path: Path) -> OpenedStage:
         writer.write("empty", ArrayData(np.zeros((0, 4), np.float32), ("n", "4")))
         writer.write("flags", ArrayData(np.array([True, False, True, True]), ("n",)))
         writer.write("wide", ArrayData(np.array([-(2**63), 2**63 - 1]), ("n",)))
-        writer.write("half", bfloat16_array(np.array([0x3F80, 0x4000], np.uint16), ("n",), {}))
         writer.commit({})
     return OpenedStage(run["slat"].record, ref, store)
 
@@ -59,7 +60,6 @@ def test_what_is_not_finite_is_counted_and_left_out(stage: OpenedStage) -> None:
     assert (found["holed"].least, found["holed"].most, found["holed"].mean) == (1, 3, 2)
     assert (found["empty"].least, found["empty"].histogram) == (None, ())
     assert found["flags"].mean == 0.75
-    assert (found["half"].dtype, found["half"].least, found["half"].most) == ("bfloat16", 1, 2)
     assert sum(found["wide"].histogram) == 2
 
 
@@ -188,6 +188,24 @@ def test_the_command_tells_a_stage_in_json_and_draws_it(finished_run: Path, tmp_
     assert told["values"]["num_frames"] == 4
     assert told["picture"] == str(tmp_path / "slat.png")
     assert Image.open(tmp_path / "slat.png").width > 192
+
+
+def test_what_is_made_of_a_packed_run_lies_beside_it(finished_run: Path, tmp_path: Path) -> None:
+    pack_run(finished_run, tmp_path / "disc.zip", silent)
+    (tmp_path / "disc").mkdir()  # the clip itself, perhaps: nothing is to be put into it
+    done = inspect(tmp_path / "disc.zip", "slat")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "disc-inspect" / "slat.png").is_file()
+    assert not list((tmp_path / "disc").iterdir())
+
+
+def test_a_failed_run_says_why(finished_run: Path, tmp_path: Path) -> None:
+    folder = copied(finished_run, tmp_path)
+    content = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**content, "state": "failed", "error": "OSError: no <space>"}))
+    run = open_run(folder)
+    assert run.title.startswith("disc (failed: OSError: no <space>), from ")
+    assert "no &lt;space&gt;" in run._repr_html_()
 
 
 def test_a_run_that_was_stopped_is_shown_and_a_missing_stage_is_one_sentence(
