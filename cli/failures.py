@@ -24,7 +24,7 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
         folder: the argument that says where the command writes.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    _log_to_console(debug)
+    handler = _log_to_console(debug)
     try:
         yield
     except typer.Exit:
@@ -45,6 +45,8 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
             f"a defect of this program, not of your input: {type(error).__name__}: {error} (--debug shows where)",
             debug,
         )
+    finally:
+        logging.getLogger("ss4d").removeHandler(handler)
 
 
 def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
@@ -59,10 +61,11 @@ def _terminate(*_: object) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-def _log_to_console(debug: bool) -> None:
+def _log_to_console(debug: bool) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("      %(message)s"))
     logger = logging.getLogger("ss4d")
     logger.addHandler(handler)
     logger.propagate = False  # Prefect would print the line again
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    return handler

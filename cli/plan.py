@@ -47,6 +47,7 @@ def plan(
     with explained(debug, "nothing was changed"):
         from pipelines.plan import RUN, Wish
         from pipelines.prepare import Changes, RunOptions, is_run, options_of_run, prepare
+        from stages.errors import InputError
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
@@ -64,7 +65,12 @@ def plan(
                 store=store,
                 wish=wish,
             )
-        steps = prepare(options).steps
+        try:
+            steps = prepare(options).steps
+        except InputError as error:
+            if is_run(target):
+                raise
+            raise InputError(f"{target} is no run, for it has no run.json, and no input: {error}") from error
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)
         typer.echo(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")

@@ -111,8 +111,8 @@ class Changes:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, and no input."""
-    return (folder / RECORD).is_file()
+    """Whether a path is that of a run, or of a packed one, and no input."""
+    return (folder / RECORD).is_file() or folder.suffix == ".zip"
 
 
 def options_of_run(run: Path, changes: Changes) -> RunOptions:
@@ -122,6 +122,8 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
         StoreError: there is no run, or its record cannot be read.
         ConfigError: the record does not tell enough.
     """
+    if run.is_file():
+        raise ConfigError(f"{run} is a packed run, which cannot go on: unpack it, and give the folder runs/NAME in it")
     record = open_run(run).record
     folder = run.absolute()
     if folder.parent.name != "runs":

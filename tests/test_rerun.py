@@ -243,8 +243,21 @@ def test_the_command_plans_a_run_and_an_input(out: Path, tmp_path: Path) -> None
     assert "slat.sampler.steps changed from 2 to 3" in lines[4]
     assert lines[-1] == "3 of 6 stages would be computed."
     words = ["plan", str(tmp_path / "nothing.mp4"), "--out", str(tmp_path / "new")]
-    assert CliRunner().invoke(app, words).exit_code == 1
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "is no run, for it has no run.json, and no input" in done.stderr) == (1, True)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_packed_run_has_no_plan(out: Path, tmp_path: Path) -> None:
+    pack_run(out / "runs" / "disc", tmp_path / "disc.zip", silent)
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "disc.zip")])
+    assert (done.exit_code, "is a packed run, which cannot go on" in done.stderr) == (1, True)
+
+
+def test_a_command_leaves_no_log_handler_behind() -> None:
+    before = list(logging.getLogger("ss4d").handlers)
+    CliRunner().invoke(app, ["stages", "nothing"])
+    assert logging.getLogger("ss4d").handlers == before
 
 
 def test_the_command_does_one_stage(out: Path, clip: Path, command: Callable[..., list[str]]) -> None:
