@@ -1,6 +1,7 @@
 """`ss4d diff`: what differs between two runs, and how far apart their results are."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,7 +50,7 @@ def _print(found: "RunDiff") -> None:
         (name, list(getattr(found, name))) for name in ("input", "seed", "parameters", "weights", "versions")
     ]
     rows = [
-        (name if index == 0 else "", change.what, _word(change.a), _word(change.b))
+        (name if index == 0 else "", change.what if change.what != name else "", _word(change.a), _word(change.b))
         for name, group in groups
         for index, change in enumerate(group)
     ]
@@ -72,4 +73,6 @@ def _measure(name: str, value: float) -> str:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value[:8]  # a hash of weights: as much of it as of keys elsewhere
     return "-" if value is None else str(value)

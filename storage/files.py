@@ -55,6 +55,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # the name that the caller knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)

@@ -242,3 +242,13 @@ def test_the_command(out: Path, clip: Path, model_folder: Path, tmp_path: Path) 
     assert told["parameters"] == [{"what": "export.size", "a": 64, "b": 32}]
     assert [stage["verdict"] for stage in told["stages"]] == ["identical"] * 5 + ["differs"]
     assert CliRunner().invoke(app, ["diff", disc, str(tmp_path)]).exit_code == 1  # no run
+
+
+def test_the_table_gives_as_much_of_a_hash_as_tells_it_apart(out: Path, finished_run: Path) -> None:
+    path = out / "runs" / "disc" / "run.json"
+    record = json.loads(path.read_text())
+    record["model"]["sha256"]["slat_flow_model"] = "0123456789abcdef" * 4
+    path.write_text(json.dumps({**record, "seed": 7}))
+    lines = CliRunner().invoke(app, ["diff", str(finished_run), str(path.parent)]).stdout.splitlines()
+    assert next(line.split() for line in lines if line.startswith("seed")) == ["seed", "42", "7"]
+    assert next(line.split()[-1] for line in lines if line.startswith("weights")) == "01234567"

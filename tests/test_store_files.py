@@ -59,6 +59,12 @@ def test_only_plain_names_make_a_reference(stage: str, key: str) -> None:
         ArtifactRef(stage, key)
 
 
+def test_a_file_that_cannot_be_written_is_named_as_the_caller_knows_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write_json(tmp_path / "none" / "a.json", {})
+    assert caught.value.filename == str(tmp_path / "none" / "a.json")
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_json(path, {"a": [1, 0.1, None]})
