@@ -46,14 +46,14 @@ def plan(
     """
     with explained(debug, "nothing was changed"):
         from pipelines.plan import RUN, Wish
-        from pipelines.prepare import Changes, RunOptions, is_run, options_of_run, prepare
-        from stages.errors import InputError
+        from pipelines.prepare import Changes, RunOptions, check_input, is_run, options_of_run, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
             changes = Changes(config=config, overrides=overrides or (), seed=seed, store=store, wish=wish)
             options = options_of_run(target, changes)
         else:
+            check_input(target)
             options = RunOptions(
                 source=target,
                 out=out,
@@ -65,12 +65,7 @@ def plan(
                 store=store,
                 wish=wish,
             )
-        try:
-            steps = prepare(options).steps
-        except InputError as error:
-            if is_run(target):
-                raise
-            raise InputError(f"{target} is no run, for it has no run.json, and no input: {error}") from error
+        steps = prepare(options).steps
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)
         typer.echo(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")

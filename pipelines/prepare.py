@@ -13,6 +13,7 @@ from pipelines.opened import RunRecord, open_run
 from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
 from pipelines.record import RECORD, EarlierRun, read_record
 from pipelines.registry import installed
+from stages.errors import InputError
 from stages.video_io import input_digest
 from storage.objects import is_url
 from storage.store import ArtifactStore, open_store
@@ -113,6 +114,14 @@ class Changes:
 def is_run(folder: Path) -> bool:
     """Whether a path is that of a run, or of a packed one, and no input."""
     return (folder / RECORD).is_file() or folder.suffix == ".zip"
+
+
+def check_input(path: Path) -> None:
+    """Raises InputError if what is no run is no input either."""
+    try:
+        input_digest(path)
+    except InputError as error:
+        raise InputError(f"{path} is no run, for it has no {RECORD}, and no input: {error}") from error
 
 
 def options_of_run(run: Path, changes: Changes) -> RunOptions:
