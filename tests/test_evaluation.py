@@ -26,6 +26,7 @@ from stages.nn.occupancy import SparseStructureEncoder, SparseStructureEncoderAr
 from stages.ops.backend import TORCH_OPS
 from stages.ops.rasterize import rasterize
 from stages.training.recipe import MICRO
+from stages.training.tiny import PUBLISHED
 from stages.types import Camera, silent
 from tests.untrained import write_model
 
@@ -166,7 +167,8 @@ def test_evaluation_goes_on_where_it_stopped(
 def test_encoders_beside_the_model_are_measured(model: Path, records: Path, tmp_path: Path) -> None:
     complete = tmp_path / "model"
     shutil.copytree(model, complete)
-    structure = SparseStructureEncoderArgs(in_channels=1, latent_channels=4, num_res_blocks=1, channels=(8, 16))
+    channels = PUBLISHED["sparse_structure_decoder"][1]["latent_channels"]
+    structure = SparseStructureEncoderArgs(in_channels=1, latent_channels=channels, num_res_blocks=1, channels=(8, 16))
     options = {"resolution": 8, "model_channels": 24, "latent_channels": 8, "num_blocks": 1, "num_heads": 2}
     attention = {"attn_mode": "swin", "window_size": 4, "pe_mode": "rope_t", "expand_self_attn": True}
     looks = SLatEncoderArgs(in_channels=9, mlp_ratio=2, **options, **attention)
