@@ -55,8 +55,8 @@ def _silence(flow: SparseStructureFlow4DModel | SLatFlow4DModel) -> None:
 def _place(encoder: VisionTransformer) -> None:
     """Lets tokens know from the start where they are: embeddings as large as what a patch shows.
 
-    From the usual 0.02 they take hundreds of steps to be heard beside the pixels, and until then nothing can be learnt
-    of where an object's parts are.
+    At the usual 0.02 they are lost beside the pixels, and nothing can be learnt of where an object's parts are until
+    they have grown, by a learning rate a step.
     """
     for embedding in (encoder.pos_embed, encoder.cls_token, encoder.register_tokens):
         nn.init.normal_(embedding)

@@ -48,7 +48,7 @@ class Recipe:
         name: as the command knows it.
         networks: by role, encoders included.
         plans: by step, but for the statistics, which are no training.
-        measured: batches of `structure` that the statistics are taken over.
+        measured: clips of the flow of structures that latents are measured on.
     """
 
     name: str
@@ -80,7 +80,7 @@ TINY = Recipe(
             settings=TrainSettings(steps=3000, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
         ),
     },
-    measured=16,
+    measured=256,
 )
 
 # Networks on a grid of 8 cells, which learn nothing worth seeing: to try a machine in seconds.
@@ -124,7 +124,7 @@ SMOKE = Recipe(
     name="smoke",
     networks=changed(TINY.networks, MICRO),
     plans={step: StepPlan(pool=_FEW, settings=_BRIEFLY) for step in STEPS if step != "statistics"},
-    measured=2,
+    measured=4,
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (TINY, SMOKE)}

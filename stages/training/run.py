@@ -217,10 +217,9 @@ class _Run:
         return {}, numbers
 
     def _measured(self) -> list[list[TrainingClip]]:
-        """The batches that latents are measured on."""
-        plan = self._plan("structure")
-        with self._clips(plan) as clips:
-            return [clips.batch(i, plan.settings.batch) for i in range(self.training.recipe.measured)]
+        """What latents are measured on: clips, each a batch of its own, as they may differ in length."""
+        with self._clips(self._plan("structure")) as clips:
+            return [clips.batch(i, 1) for i in range(self.training.recipe.measured)]
 
     def _objective(self, step: str) -> Objective:
         network, start = self._network, self.training.start
