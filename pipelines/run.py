@@ -14,6 +14,7 @@ from pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
 from pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from pipelines.record import machine, versions, write_record
 from pipelines.tasks import Outcome, run_job
+from storage.errors import DamageError
 from storage.files import link_or_copy, sweep_temporary_files
 from storage.store import ArtifactStore
 
@@ -82,7 +83,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
         _compute(options, run, record, reporter)
         # With --only, the asset may not be there; the files of an earlier one stay.
         whole = run.store.contains(run.steps[-1].ref)
-        files = _lay_out_results(run.store, run.steps[-1], record, earlier) if whole else earlier
+        files = _results(run.store, run.steps[-1], record, earlier) if whole else earlier
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
             record.update(state="failed", error=f"{type(error).__name__}: {error}", finished=_now())
@@ -134,6 +135,16 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         },
     )
     return record
+
+
+def _results(store: ArtifactStore, export: Step, record: _Record, earlier: Sequence[str]) -> list[str]:
+    try:
+        return _lay_out_results(store, export, record, earlier)
+    except (
+        DamageError,
+        FileNotFoundError,
+    ):  # or replaced by another run while it was read
+        return _lay_out_results(store, export, record, earlier)
 
 
 def _lay_out_results(store: ArtifactStore, export: Step, record: _Record, earlier: Sequence[str]) -> list[str]:

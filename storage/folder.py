@@ -36,12 +36,16 @@ class FolderParts:
         for parent, folders, names in os.walk(self._inside(folder)):
             for name in (*names, *(name for name in folders if Path(parent, name).is_symlink())):
                 path = Path(parent, name)
-                found[path.relative_to(self._folder).as_posix()] = path.lstat().st_size
+                with suppress(FileNotFoundError):  # deleted meanwhile: another artifact is in place of this one
+                    found[path.relative_to(self._folder).as_posix()] = path.lstat().st_size
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> bytes:
         """See `Parts`."""
-        return self._file(name).read_bytes()
+        try:
+            return self._file(name).read_bytes()
+        except FileNotFoundError as error:  # deleted meanwhile
+            raise _missing(name) from error
 
     def array(self, name: str) -> tuple[Store, str]:
         """See `Parts`."""
@@ -54,7 +58,7 @@ class FolderParts:
     def _file(self, name: str) -> Path:
         path = self._inside(name)
         if not path.is_file():
-            raise DamageError(f"its file {name.removeprefix(FILES + '/')!r} is missing")
+            raise _missing(name)
         return path
 
     def _inside(self, name: str) -> Path:
@@ -63,6 +67,10 @@ class FolderParts:
         if path.resolve() != path or not path.is_relative_to(self._folder):
             raise DamageError(f"its part {name!r} leads somewhere else")
         return path
+
+
+def _missing(name: str) -> DamageError:
+    return DamageError(f"its file {name.removeprefix(FILES + '/')!r} is missing")
 
 
 class FolderPlace:

@@ -314,7 +314,6 @@ def test_bad_records_are_named_skipped_and_counted(clips: Path, caplog: pytest.L
         with pytest.raises(RecordError, match=f"record {records.ids[index]} cannot be used.*({reason})"):
             records.read(index)
     with caplog.at_level(logging.WARNING, "ss4d.records"):
-        logging.getLogger("ss4d").propagate = True
         kept = list(records.good([0, 3, 1, 0]))
     assert [clip.seed for clip in kept] == [records.rows[3].seed]
     assert list(records.skipped) == [records.ids[0], records.ids[1]]

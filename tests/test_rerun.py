@@ -1,7 +1,9 @@
 """Computing again: what a changed run shares with the first, one stage alone, forced stages, other stores, plans."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from pipelines.prepare import Changes, RunOptions, options_of_run, prepare
 from pipelines.run import run_clip
 from stages.types import silent
 from storage.errors import NewerError, StoreError
+from storage.files import link_or_copy
 from storage.store import ArtifactStore
 from tests.conftest import FAST, Silent
 from tests.untrained import NOTICE
@@ -91,6 +94,23 @@ def test_a_forced_stage_gives_the_same_and_leaves_the_rest(
     assert "came out different" not in caplog.text
 
 
+def test_an_export_replaced_while_it_is_laid_out(make: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(out / "runs" / "disc" / "frames")
+    shutil.rmtree(out / "runs")
+    links = 0
+
+    def link_when_it_is_there(source: Path, target: Path) -> None:
+        nonlocal links
+        links += 1
+        if links == 2:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        link_or_copy(source, target)
+
+    monkeypatch.setattr("pipelines.run.link_or_copy", link_when_it_is_there)
+    assert make()["state"] == "complete"
+    assert content(out / "runs" / "disc" / "frames") == before
+
+
 def test_a_forced_stage_that_comes_out_different_is_told(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +124,6 @@ def test_a_forced_stage_that_comes_out_different_is_told(
         return value
 
     monkeypatch.setattr(tasks, "read_value", read_louder)
-    monkeypatch.setattr(logging.getLogger("ss4d"), "propagate", True)
     make(wish=Wish(force=("decoding",)))
     assert "decoding came out different from what was stored" in caplog.text
     assert "--from decoding renews it" in caplog.text

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 
 from storage.artifact import SCHEMA_VERSION, root_bytes
 from storage.codec import ROWS, ArrayData
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError
 from storage.files import owned_name
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore
@@ -245,6 +245,25 @@ def test_replace_keeps_the_old_until_the_new_is_in_place(store: ArtifactStore, m
     put(store, value=4, replace=True)
     assert store.open(REF).read("feats")[0, 0] == 4
     assert os.listdir(Path(store.location, ".staging")) == []
+
+
+def test_an_artifact_deleted_while_it_is_read_counts_as_damaged(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another run replaces it: no other error may come of it."""
+    put(store)
+    artifact = store.open(REF)
+    walk = os.walk
+
+    def walk_while_it_goes(folder: Path) -> Any:
+        found = list(walk(folder))
+        shutil.rmtree(path_of(store))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.folder.os.walk", walk_while_it_goes)
+        with pytest.raises(DamageError, match="lacks chunks"):
+            artifact.array("feats")
 
 
 def test_remove(store: ArtifactStore) -> None:
