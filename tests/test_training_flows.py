@@ -14,7 +14,7 @@ from stages.ops.backend import TORCH_OPS
 from stages.sampling import EulerStep, LatentNormalization, clean_estimate
 from stages.training.batches import batch_coords, occupancy_grids, window
 from stages.training.clips import step_generator
-from stages.training.flows import LatentsFlow, StructureFlow, bridge, dropped, image_tokens, random_times
+from stages.training.flows import LatentsFlow, StructureFlow, bridge, dropped, image_tokens, patch_colors, random_times
 from stages.training.fresh import fresh_network
 from stages.training.lora import add_adapters, merge_adapters
 from stages.training.objective import Objective
@@ -100,9 +100,27 @@ def test_pictures_are_the_same_twice(build, clips: list[TrainingClip]) -> None:
 
 
 def test_only_what_shall_learn_learns() -> None:
-    assert set(structure_flow().trained()) == {"sparse_structure_flow_model", "image_encoder"}
+    assert set(structure_flow().trained()) == {"sparse_structure_flow_model", "image_encoder", "colors"}
     assert set(structure_flow(learn_images=False).trained()) == {"sparse_structure_flow_model"}
     assert set(latents_flow().trained()) == {"slat_flow_model"}
+
+
+def test_colors_of_patches() -> None:
+    """Row by row, and in a patch channel by channel, then cell by cell."""
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    colors = patch_colors(images, 16)
+    assert colors.shape == (2, 4, 3 * 16)
+    cell = images[1, 2, 16:32, 0:16][4:8, 12:16].mean()  # blue, of the third patch: in its second row the last cell
+    assert float(colors[1, 2, 2 * 16 + 7]) == pytest.approx(float(cell))
+
+
+def test_image_tokens_are_taught_to_keep_colors(clips: list[TrainingClip]) -> None:
+    objective = structure_flow()
+    objective.loss(clips, step_generator(0, "x", 0)).total.backward()
+    colors = objective.trained()["colors"]
+    assert colors.weight.grad.norm() > 0
+    assert "colors" in objective.loss(clips, step_generator(0, "x", 0)).parts
+    assert not structure_flow(learn_images=False).loss(clips, step_generator(0, "x", 0)).parts
 
 
 def test_the_bridge_leads_back_to_the_data() -> None:

@@ -31,6 +31,8 @@ from stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
 LEAST_FRAMES = 4  # of structured latents, which are merged over time
+COLORS_WEIGHT = 4.0  # of the term that keeps colours in image tokens
+COLOR_CELLS = 4  # to a side of a patch
 PICTURE_SIZE = 128
 PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
 
@@ -40,6 +42,9 @@ Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> veloc
 
 class StructureFlow:
     """Trains the flow of occupancy latents together with the image encoder.
+
+    Shapes alone would teach the encoder to drop the colours, which the other flow needs: a linear layer, thrown away
+    afterwards, has to read them from its tokens.
 
     Args:
         flow: to train.
@@ -62,23 +67,34 @@ class StructureFlow:
     ) -> None:
         self.flow, self.image_encoder = flow, image_encoder.requires_grad_(learn_images)
         self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
+        self._colors = nn.Linear(image_encoder.args.model_channels, 3 * COLOR_CELLS**2) if learn_images else None
+        if self._colors is not None:
+            nn.init.zeros_(self._colors.weight)
+            nn.init.zeros_(self._colors.bias)
+            self._colors.to(flow.pos_emb.device)
 
     def trained(self) -> dict[str, nn.Module]:
-        learnt = next(self.image_encoder.parameters()).requires_grad
-        return {"sparse_structure_flow_model": self.flow, **({"image_encoder": self.image_encoder} if learnt else {})}
+        learnt = {} if self._colors is None else {"image_encoder": self.image_encoder, "colors": self._colors}
+        return {"sparse_structure_flow_model": self.flow, **learnt}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
         span = self.flow.args.window_size  # and frames of two neighbouring windows, which meet in every other block
         clips = window(clips, generator, 1, span and 2 * span, 1)
-        cond = dropped(image_tokens(self.image_encoder, clips, device, generator), generator)
+        images = input_images(self.image_encoder, clips, device, generator)
+        tokens = self.image_encoder(images)
+        cond = dropped(tokens.view(len(clips), -1, *tokens.shape[1:]), generator)
         data = self.latents(clips, device)
         noise = torch.randn(data.shape, generator=generator).to(device)
         t = random_times(len(clips), generator).to(device)
         x, v = bridge(data, noise, t[:, None, None, None, None, None])
         predicted = self.flow(x, frame_times(t, data.shape[1]), cond)
         loss = functional.mse_loss(predicted.float(), v)
-        return Losses(loss, {})
+        if self._colors is None:
+            return Losses(loss, {})
+        shown = patch_colors(images, self.image_encoder.args.patch_size)
+        colors = functional.mse_loss(self._colors(tokens[:, -shown.shape[1] :]).float(), shown)
+        return Losses(loss + COLORS_WEIGHT * colors, {"velocity": loss.detach(), "colors": colors.detach()})
 
     @torch.no_grad()
     def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
@@ -225,12 +241,25 @@ def image_tokens(
     encoder: VisionTransformer, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None = None
 ) -> Tensor:
     """Image tokens (b, t, l, c) of the clips' input views over black, partly hidden if there is a `generator`."""
+    tokens: Tensor = encoder(input_images(encoder, clips, device, generator))
+    return tokens.view(len(clips), -1, *tokens.shape[1:])
+
+
+def input_images(
+    encoder: VisionTransformer, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None
+) -> Tensor:
+    """Images (b t, 3, s, s) of the clips as the encoder takes them, see `image_tokens`."""
     frames = torch.stack([clip.frames for clip in clips]).to(device).float() / 255
     if generator is not None:
         frames = occlude(frames, generator)
     images = (frames[..., :3] * frames[..., 3:]).permute(0, 1, 4, 2, 3).flatten(0, 1)
-    tokens: Tensor = encoder(fit_images(images, encoder.args.image_size))
-    return tokens.view(*frames.shape[:2], *tokens.shape[1:])
+    return fit_images(images, encoder.args.image_size)
+
+
+def patch_colors(images: Tensor, patch_size: int) -> Tensor:
+    """Mean colours (n, l, 3 k k) of the k x k cells of each patch of images (n, 3, s, s), k = `COLOR_CELLS`."""
+    cells = functional.adaptive_avg_pool2d(images, images.shape[-1] // patch_size * COLOR_CELLS)
+    return functional.pixel_unshuffle(cells, COLOR_CELLS).flatten(2).transpose(1, 2)
 
 
 def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams) -> Tensor:

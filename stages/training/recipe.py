@@ -73,7 +73,7 @@ TINY = Recipe(
         ),
         "structure": StepPlan(
             pool=SHAPES,
-            settings=TrainSettings(steps=3000, batch=128, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            settings=TrainSettings(steps=2700, batch=128, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
         ),
         "latents": StepPlan(
             pool=MOTION,

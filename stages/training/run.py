@@ -196,7 +196,8 @@ class _Run:
             return None, {}
         for network in trained.values():
             merge_adapters(network)
-        return trained, self._fold_scale(**trained) if step == "occupancy" else {}
+        left = {role: trained[role] for role in LEAVES[step] if role in trained}
+        return left, self._fold_scale(**trained) if step == "occupancy" else {}
 
     def _fold_scale(
         self, sparse_structure_encoder: nn.Module, sparse_structure_decoder: nn.Module
