@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
 from stages.training.files import write_whole
+from stages.training.variation import varied
 from stages.types import Progress
 
 METADATA = [f.name for f in fields(TrainingClip) if "spec" not in f.metadata]
@@ -135,12 +136,14 @@ class StoredClips:
         seed: decides order and windows.
         num_frames: length of a window; shorter clips are taken whole.
         resolution: of the grid that the networks are for.
+        vary: whether each is changed at random to what it might have been as well.
     """
 
-    def __init__(self, store: ClipStore, seed: int, num_frames: int, resolution: int) -> None:
+    def __init__(self, store: ClipStore, seed: int, num_frames: int, resolution: int, *, vary: bool = False) -> None:
         if not len(store):
             raise InputError("there is no clip to train on")
         self._store, self._seed, self._num_frames, self._resolution = store, seed, num_frames, resolution
+        self._vary = vary
         self._threads = ThreadPoolExecutor(8)
         self._read: dict[tuple[int, int], list[Future[TrainingClip]]] = {}
         self._order: tuple[int, list[int]] = (-1, [])
@@ -175,7 +178,8 @@ class StoredClips:
                 f"data with --resolution {self._resolution}"
             )
         length = min(self._num_frames, clip.num_frames)
-        return cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
+        shown = cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
+        return varied(shown, step_generator(self._seed, "vary", place)) if self._vary else shown
 
 
 @dataclass(frozen=True)

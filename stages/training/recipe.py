@@ -34,10 +34,12 @@ class StepPlan:
     Attributes:
         pool: where its clips come from; records are used in its place where there are some.
         settings: of the loop.
+        vary: whether clips of the pool are shown mirrored and with other colours, too.
     """
 
     pool: PoolPlan
     settings: TrainSettings
+    vary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,13 @@ TINY = Recipe(
         ),
         "structure": StepPlan(
             pool=SHAPES,
-            settings=TrainSettings(steps=2700, batch=128, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            settings=TrainSettings(steps=4500, batch=128, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            vary=True,
         ),
         "latents": StepPlan(
             pool=MOTION,
-            settings=TrainSettings(steps=2300, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            settings=TrainSettings(steps=4500, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            vary=True,
         ),
     },
     measured=256,

@@ -219,7 +219,7 @@ class _Run:
 
     def _measured(self) -> list[list[TrainingClip]]:
         """What latents are measured on: clips, each a batch of its own, as they may differ in length."""
-        with self._clips(self._plan("structure")) as clips:
+        with self._clips(replace(self._plan("structure"), vary=False)) as clips:
             return [clips.batch(i, 1) for i in range(self.training.recipe.measured)]
 
     def _objective(self, step: str) -> Objective:
@@ -291,6 +291,7 @@ class _Run:
             "recipe": training.recipe.name,
             "loop": plan.settings.decides(),
             "pool": None if training.store else asdict(plan.pool),
+            "vary": plan.vary and not training.store,
             "records": len(training.store) if training.store else None,
             "fresh": training.fresh,
             "start": training.start and training.start.origin,
@@ -305,7 +306,8 @@ class _Run:
             source: StoredClips | FreshClips = FreshClips(spec, training.seed, training.workers)
         else:
             store = training.store or self._pool(plan.pool)
-            source = StoredClips(store, training.seed, num_frames, spec.resolution)
+            vary = plan.vary and training.store is None  # people's own data stay as they are
+            source = StoredClips(store, training.seed, num_frames, spec.resolution, vary=vary)
         try:
             yield source
         finally:
