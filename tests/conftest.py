@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from stages.training.recipe import MICRO
 from tests.untrained import write_model
+
+settings.register_profile("untimed", deadline=None)  # machines are busy at times
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
