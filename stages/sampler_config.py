@@ -26,6 +26,12 @@ class SamplerConfig(BaseModel):
     rescale_t: float | None = Field(
         default=None, gt=0, description="above 1 spends more steps near the noise; null: the model's own"
     )
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        description="factor on the noise at the start; below 1, frames differ less by chance, and so do results of "
+        "other seeds; null: the model's own",
+    )
 
     @model_validator(mode="after")
     def _interval_is_ordered(self) -> Self:

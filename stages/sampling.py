@@ -24,6 +24,7 @@ class SamplerParams:
     cfg_strength: float  # weight of classifier-free guidance, at least 0
     cfg_interval: tuple[float, float]  # guidance acts for t in this closed interval, within 0 to 1
     rescale_t: float  # above 1 spends more steps near the noise; greater than 0
+    temperature: float = 1.0  # factor on the noise at the start: below 1, samples come closer to each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,8 @@ def sample(
 ) -> Tensor:
     """The sample that `noise` flows to under guidance, shaped like `noise`; `progress` hears of every step."""
     velocity = guided(conditional, unconditional, params.cfg_strength, params.cfg_interval)
-    x = noise
-    for done, step in enumerate(euler_steps(velocity, noise, time_grid(params.steps, params.rescale_t)), start=1):
+    x = params.temperature * noise
+    for done, step in enumerate(euler_steps(velocity, x, time_grid(params.steps, params.rescale_t)), start=1):
         x = step.x
         progress(done, params.steps)
     return x

@@ -66,6 +66,7 @@ class NetworkFiles:
     description: Path | None  # None for DINOv2, whose options are known
 
 
+PLAIN = {"temperature": 1.0}
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -311,8 +312,10 @@ def _notice(file: Path) -> str | None:
 
 
 def _sampler_params(sampler: _Sampler, file: Path) -> SamplerParams:
+    # The published format knows no temperature.
+    own = sampler.params if sampler.params.temperature is not None else sampler.params.model_copy(update=PLAIN)
     try:
-        return sampler.params.params()
+        return own.params()
     except ValueError as error:
         raise ModelError(f"{file}: {error}") from error
 

@@ -1,5 +1,6 @@
 """The sampler: exact on fields whose path is known, and faithful to the noise contract."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -79,6 +80,15 @@ def test_sampling_tells_of_every_step() -> None:
     assert heard == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_temperature_is_a_factor_on_the_noise() -> None:
+    params = SamplerParams(steps=2, cfg_strength=0.0, cfg_interval=(0, 1), rescale_t=1.0, temperature=0.25)
+    plain = replace(params, temperature=1.0)
+    noise = torch.tensor([4.0, -8.0])
+    grow = lambda x, t: x - t  # noqa: E731
+    assert torch.equal(sample(grow, grow, noise, params), sample(grow, grow, noise / 4, plain))
+    assert not torch.equal(sample(grow, grow, noise, params), sample(grow, grow, noise, plain))
+
+
 def test_the_latents_noise_follows_the_structures_from_one_seed() -> None:
     shape = (2, 3, 4, 4, 4)
     whole = torch.Generator().manual_seed(7)
@@ -90,7 +100,7 @@ def test_the_latents_noise_follows_the_structures_from_one_seed() -> None:
 def test_a_null_is_filled_from_the_model_folder_and_a_value_is_kept() -> None:
     config = SamplerConfig(steps=3, cfg_interval=(0.1, 0.2)).resolve(OWN)
     assert config.params() == SamplerParams(steps=3, cfg_strength=5.0, cfg_interval=(0.1, 0.2), rescale_t=3.0)
-    with pytest.raises(ValueError, match=r"\['cfg_strength', 'rescale_t'\]"):
+    with pytest.raises(ValueError, match=r"\['cfg_strength', 'rescale_t', 'temperature'\]"):
         SamplerConfig(steps=3, cfg_interval=(0.1, 0.2)).params()
 
 
@@ -105,6 +115,7 @@ def test_a_null_is_filled_from_the_model_folder_and_a_value_is_kept() -> None:
         ("cfg_interval", (0.0, 1.1)),
         ("rescale_t", 0),
         ("rescale_t", float("inf")),
+        ("temperature", -0.1),
         ("stepz", 3),
     ],
 )

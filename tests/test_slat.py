@@ -28,7 +28,9 @@ FLOW = SLatFlow4DModelArgs(
     pe_mode="rope_t",
     expand_self_attn=True,
 )
-CONFIG = SlatConfig(sampler=SamplerConfig(steps=2, cfg_strength=2.0, cfg_interval=(0.4, 1.0), rescale_t=2.0))
+CONFIG = SlatConfig(
+    sampler=SamplerConfig(steps=2, cfg_strength=2.0, cfg_interval=(0.4, 1.0), rescale_t=2.0, temperature=1.0)
+)
 NORMALIZATION = LatentNormalization(mean=(1.0, 2.0, 3.0), std=(2.0, 1.0, 0.5))
 LATENT = (3, 2, 2, 2)  # channels and grid of the occupancy latent, whose noise is drawn first
 

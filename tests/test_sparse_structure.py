@@ -28,7 +28,9 @@ FLOW = SparseStructureFlow4DModelArgs(
 DECODER = SparseStructureDecoderArgs(
     out_channels=1, latent_channels=3, num_res_blocks=1, channels=(8, 4), num_res_blocks_middle=1
 )
-CONFIG = SparseStructureConfig(sampler=SamplerConfig(steps=3, cfg_strength=2.0, cfg_interval=(0.4, 1.0), rescale_t=2.0))
+CONFIG = SparseStructureConfig(
+    sampler=SamplerConfig(steps=3, cfg_strength=2.0, cfg_interval=(0.4, 1.0), rescale_t=2.0, temperature=1.0)
+)
 
 
 @pytest.fixture
