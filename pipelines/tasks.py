@@ -1,6 +1,7 @@
 """The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
 import logging
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
+AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,14 @@ class Outcome:
     peak_device_memory: int  # bytes
 
 
-def run_job(job: Job, progress: Progress) -> Outcome:
+def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> Outcome:
     """Makes the job's artifact, unless it is there. Whatever interrupts it, the store holds all of it or nothing.
+
+    Args:
+        job: what to do.
+        progress: told after each step of the stage.
+        turn: held while the stage's function computes, and not while its inputs are read and its result is written;
+            waiting for it does not count among the seconds.
 
     Raises:
         InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
@@ -47,7 +55,11 @@ def run_job(job: Job, progress: Progress) -> Outcome:
         return Outcome(True, known["seconds"], known["peak_memory"], known["peak_device_memory"])
     one = stages_of(job.config)[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
-        value = _call(one, job, store, writer.folder, progress)
+        work = _work(one, job, store, writer.folder, progress)
+        with ExitStack() as held:
+            with meter.paused():
+                held.enter_context(turn)
+            value = _call(one, job, work)
         if value is not None:
             write_value(writer, value)
         meter.stop()
@@ -72,9 +84,9 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory)
 
 
-def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Value | None:
-    """What the stage's function makes, checked."""
-    work = Work(
+def _work(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Work:
+    """What the stage's function is given; reads its inputs."""
+    return Work(
         implementation=one,
         source=job.source,
         input_config=job.config.input,
@@ -84,6 +96,10 @@ def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
         folder=folder,
         progress=progress,
     )
+
+
+def _call(one: Implementation, job: Job, work: Work) -> Value | None:
+    """What the stage's function makes, checked."""
     try:
         value = one.run(job.config.section(one.stage), work)
     except ValueSpecError as error:  # raised where the function builds its result
@@ -93,7 +109,7 @@ def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
         if one.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
             raise
         raise PluginError(f"{one} failed: {type(error).__name__}: {error} (--debug shows where)") from error
-    check_result(one, value, folder)
+    check_result(one, value, work.folder)
     return value
 
 
