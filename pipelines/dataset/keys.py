@@ -1,0 +1,162 @@
+"""The keys of all artifacts of all clips, from recipes alone: before anything runs, and without a look into the store.
+
+Of a clip, a recipe holds the hash of its source and the keys of what the stage takes. So the canonical JSON of a stage
+is made once, with blanks in their places, and a key costs one hash of a short text.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config import RunConfig, bundled_configs, load_config
+from pipelines.dataset.layout import Dataset
+from pipelines.errors import ConfigError
+from pipelines.implementation import Implementation
+from pipelines.networks import Model, open_model
+from pipelines.plan import Recipes, stages_of
+from storage.errors import StoreError
+from storage.refs import ArtifactRef, canonical_json, key_of
+
+SOURCE = "source"  # the column of the digests, beside those of the stages
+
+
+class Settings(BaseModel):
+    """What a user says of a configuration; a launch records it in these words.
+
+    Attributes:
+        configuration: the name of a bundled one, or a YAML file.
+        overrides: of --set.
+        seed: of the random numbers.
+    """
+
+    configuration: str = "tiny"
+    overrides: list[str] = []
+    seed: int = 42
+
+    def recorded(self) -> dict[str, Any]:
+        """As a record says it, so that a file can be found from any folder."""
+        named = self.configuration in bundled_configs()
+        path = self.configuration if named else str(Path(self.configuration).absolute())
+        return {**self.model_dump(), "configuration": path}
+
+
+def last_settings(dataset: Dataset) -> Settings | None:
+    """Those of the last launch; None if there was none.
+
+    Raises:
+        StoreError: if its record is damaged.
+    """
+    try:
+        lines = [line for line in dataset.launches.read_text().splitlines() if line.strip()]
+        return Settings.model_validate_json(lines[-1]) if lines else None
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ValueError) as error:
+        raise StoreError(f"the last line of {dataset.launches} is damaged; delete it, or name a --config") from error
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The canonical JSON of a stage's recipe with blanks (%s), and the columns that fill them in, in order."""
+
+    text: str
+    blanks: tuple[str, ...]
+
+    def keys(self, columns: Mapping[str, Sequence[str]], number: int) -> list[str]:
+        filled = zip(*(columns[name] for name in self.blanks), strict=True) if self.blanks else repeat((), number)
+        return [key_of(self.text % values) for values in filled]
+
+
+class StageKeys:
+    """Knows the keys of one configuration, for clips given by the digests of their sources.
+
+    Args:
+        config: with every value filled in.
+        fingerprints: of the weights of each role.
+        seed: of the random numbers.
+
+    Attributes:
+        stages: what a run goes through, by name and in order.
+
+    Raises:
+        InputError: a file that the configuration names cannot be read.
+    """
+
+    def __init__(self, config: RunConfig, fingerprints: Mapping[str, str], seed: int) -> None:
+        self.config = config
+        self.fingerprints = fingerprints
+        self.seed = seed
+        self.stages: dict[str, Implementation] = stages_of(config)
+        self._templates = _templates(Recipes(config, _blank(SOURCE), seed, fingerprints), self.stages)
+
+    @property
+    def last(self) -> str:
+        """The stage that makes a clip finished."""
+        return next(reversed(self.stages))
+
+    def of(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """For each stage in order, the keys of its artifacts, one a digest."""
+        columns: dict[str, Sequence[str]] = {SOURCE: digests}
+        keys: dict[str, list[str]] = {}
+        for stage, template in self._templates.items():
+            columns[stage] = keys[stage] = template.keys(columns, len(digests))
+        return keys
+
+    def missing(self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+        """The stages that are to run for each clip, in order, as `pipelines.plan.make_plan` has it.
+
+        Args:
+            keys: what `of` gave.
+            complete: keys of the artifacts that are known to be complete, by stage.
+        """
+        order = list(self.stages)
+        done = [[key in complete[stage] for key in keys[stage]] for stage in order]
+        known: dict[tuple[bool, ...], tuple[str, ...]] = {}  # only a few patterns occur
+        return [
+            known[row] if row in known else known.setdefault(row, self._todo(dict(zip(order, row, strict=True))))
+            for row in zip(*done, strict=True)
+        ]
+
+    def _todo(self, stored: Mapping[str, bool]) -> tuple[str, ...]:
+        needed = {self.last}
+        for stage in reversed(self.stages):
+            if stage in needed and not stored[stage]:
+                needed.update(self.stages[stage].inputs)
+        return tuple(stage for stage in self.stages if stage in needed and not stored[stage])
+
+
+def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model]:
+    """The keys for what a user says, and the model that the configuration chooses, with no network loaded.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError: one sentence each, see `pipelines.errors`.
+    """
+    if not 0 <= settings.seed < 2**63:
+        raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {settings.seed}")
+    config = load_config(settings.configuration, settings.overrides)
+    model = open_model(config, device)
+    config = config.resolve(model.folder)
+    roles = [role for one in stages_of(config).values() for role in one.roles]
+    return StageKeys(config, {role: model.fingerprint(role) for role in roles}, settings.seed), model
+
+
+def _blank(name: str) -> str:
+    """Stands for a digest that is not known yet: 64 hexadecimal digits that no recipe holds otherwise."""
+    return key_of(f"the place of {name} in a recipe")
+
+
+def _templates(recipes: Recipes, stages: Mapping[str, Implementation]) -> dict[str, _Template]:
+    names = {_blank(name): name for name in (SOURCE, *stages)}
+    pattern = re.compile("|".join(names))
+    refs = {name: ArtifactRef(name, _blank(name)) for name in stages}
+    made = {}
+    for name, one in stages.items():
+        text = canonical_json(recipes.of(one, refs))
+        blanks = tuple(names[found] for found in pattern.findall(text))
+        made[name] = _Template(pattern.sub("%s", text.replace("%", "%%")), blanks)
+    return made
