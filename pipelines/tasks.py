@@ -1,8 +1,9 @@
 """The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pipelines.contract import check_result
 from pipelines.errors import USER_ERRORS, PluginError
 from pipelines.implementation import STAGES, Implementation, Work
+from pipelines.measures import measures
 from pipelines.meter import Meter
 from pipelines.networks import open_model
 from pipelines.plan import Job, stages_of
@@ -28,12 +30,13 @@ AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: nothing was computed (`reused`), or what it cost."""
+    """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result."""
 
     reused: bool
     seconds: float
     peak_memory: int  # bytes, whole process
     peak_device_memory: int  # bytes
+    measures: Mapping[str, float] = field(default_factory=dict)  # see `pipelines.measures`
 
 
 def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> Outcome:
@@ -52,7 +55,8 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
     former = store.open(job.step.ref) if store.contains(job.step.ref) else None
     if former and not job.step.replace:
         known = former.attributes
-        return Outcome(True, known["seconds"], known["peak_memory"], known["peak_device_memory"])
+        costs = known["seconds"], known["peak_memory"], known["peak_device_memory"]
+        return Outcome(True, *costs, known.get("measures", {}))  # older artifacts have none
     one = stages_of(job.config)[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
         work = _work(one, job, store, writer.folder, progress)
@@ -63,6 +67,7 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
         if value is not None:
             write_value(writer, value)
         meter.stop()
+        measured = measures(value)
         if former and value is not None and _differs(value, former):
             LOG.warning(
                 "%s came out different from what was stored; what follows it was made from that: --from %s renews it",
@@ -74,6 +79,7 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
                 "recipe": dict(job.step.recipe),
                 "inputs": {name: ref.key for name, ref in job.inputs.items()},
                 "values": {} if value is None else scalars(value),
+                "measures": measured,
                 "device": job.device,
                 "versions": versions(),
                 "seconds": round(meter.seconds, 3),
@@ -81,7 +87,7 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
                 "peak_device_memory": meter.peak_device_memory,
             }
         )
-    return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory)
+    return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
 
 
 def _work(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Work:
