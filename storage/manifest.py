@@ -30,7 +30,8 @@ def write_rows(path: Path, kind: type[R], rows: Sequence[R]) -> None:
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
     """
-    write_columns(path, kind, [[getattr(row, field.name) for row in rows] for field in fields(kind)])
+    names = _schema(kind).names
+    write_columns(path, kind, [[getattr(row, name) for row in rows] for name in names])
 
 
 def write_columns(path: Path, kind: type[Any], columns: Sequence[Sequence[object]]) -> None:

@@ -130,13 +130,13 @@ class Batch:
         file: its name.
         end: the offset behind them.
         attempts: in order.
-        versions: what the file's first line says, if it is among them.
+        versions: by their hash, as the file's first line says, if it is among them.
     """
 
     file: str
     end: int
     attempts: list[Attempt]
-    versions: Mapping[str, str]
+    versions: Mapping[str, Mapping[str, str]]
 
 
 def read_events(folder: Path, offsets: Mapping[str, int]) -> Iterator[Batch]:
@@ -162,13 +162,14 @@ def _read_file(path: Path, offset: int) -> Iterator[Batch]:
             if not lines:
                 return
             end = offset + sum(map(len, lines))
-            attempts, versions = [], {}
+            attempts: list[Attempt] = []
+            versions: dict[str, Mapping[str, str]] = {}
             for line in lines:
                 match _parsed(line, path):
                     case Attempt() as attempt:
                         attempts.append(attempt)
                     case dict() as header:
-                        versions = header["versions"]
+                        versions[version_hash(header["versions"])] = header["versions"]
             yield Batch(path.name, end, attempts, versions)
             offset = end
 

@@ -6,6 +6,7 @@ is made once, with blanks in their places, and a key costs one hash of a short t
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -19,9 +20,9 @@ from pipelines.errors import ConfigError
 from pipelines.implementation import Implementation
 from pipelines.networks import Model, open_model
 from pipelines.plan import Recipes, stages_of
-from storage.errors import StoreError
 from storage.refs import ArtifactRef, canonical_json, key_of
 
+_DEFAULT, _SEED = "tiny", 42
 SOURCE = "source"  # the column of the digests, beside those of the stages
 
 
@@ -34,9 +35,9 @@ class Settings(BaseModel):
         seed: of the random numbers.
     """
 
-    configuration: str = "tiny"
+    configuration: str = _DEFAULT
     overrides: list[str] = []
-    seed: int = 42
+    seed: int = _SEED
 
     def recorded(self) -> dict[str, Any]:
         """As a record says it, so that a file can be found from any folder."""
@@ -44,20 +45,27 @@ class Settings(BaseModel):
         path = self.configuration if named else str(Path(self.configuration).absolute())
         return {**self.model_dump(), "configuration": path}
 
+    def words(self) -> list[str]:
+        """The options of a command that say the same; none for what is the default."""
+        words = [] if self.configuration == _DEFAULT else ["--config", self.configuration]
+        words += [word for override in self.overrides for word in ("--set", override)]
+        return words if self.seed == _SEED else [*words, "--seed", str(self.seed)]
+
 
 def last_settings(dataset: Dataset) -> Settings | None:
-    """Those of the last launch; None if there was none.
+    """Those of the last launch whose record can be read; None if there was none.
 
     Raises:
-        StoreError: if its record is damaged.
+        OSError: if the records cannot be read.
     """
     try:
-        lines = [line for line in dataset.launches.read_text().splitlines() if line.strip()]
-        return Settings.model_validate_json(lines[-1]) if lines else None
+        lines = dataset.launches.read_bytes().splitlines()
     except FileNotFoundError:
         return None
-    except (ValidationError, ValueError) as error:
-        raise StoreError(f"the last line of {dataset.launches} is damaged; delete it, or name a --config") from error
+    for line in reversed(lines):
+        with suppress(ValidationError):  # torn by a kill, or a person's
+            return Settings.model_validate_json(line)
+    return None
 
 
 @dataclass(frozen=True)
