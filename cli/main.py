@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import data
+from cli import data, dataset
 from cli.console import ConsoleReporter
 from cli.diff import diff
 from cli.evaluate import evaluate
@@ -148,4 +148,5 @@ app.command(no_args_is_help=True)(gc)
 app.command(no_args_is_help=True)(pack)
 app.command(no_args_is_help=True)(train)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.add_typer(dataset.app)
 app.add_typer(data.app)

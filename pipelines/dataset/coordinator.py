@@ -124,9 +124,13 @@ class Coordinator:
             if self._state == "running":
                 self._state = "finished"
             for worker in self._workers:
+                worker.dismiss()
+            for worker in self._workers:
                 worker.leave()
             self._workers = []
-            return Ending(snapshot=self._show(), reason=self._reason)
+            snapshot = self._show()
+            self._metrics.write(snapshot)
+            return Ending(snapshot=snapshot, reason=self._reason)
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -152,9 +156,12 @@ class Coordinator:
             self._next_show = time.monotonic() + SHOW
             self._metrics.update(self._show())
 
+    def snapshot(self, state: str) -> Snapshot:
+        """How it is getting on."""
+        return self._tally.snapshot(state, [worker.view() for worker in self._workers], resident_bytes(os.getpid()))
+
     def _show(self) -> Snapshot:
-        views = [worker.view() for worker in self._workers]
-        snapshot = self._tally.snapshot(self._state, views, resident_bytes(os.getpid()))
+        snapshot = self.snapshot(self._state)
         self._watcher.show(snapshot)
         return snapshot
 

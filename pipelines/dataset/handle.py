@@ -113,9 +113,12 @@ class Handle:
         self.process.kill()
         self.process.join()
 
-    def leave(self) -> None:
-        """Lets it end by itself, if it has nothing to do, and kills it otherwise."""
+    def dismiss(self) -> None:
+        """Tells it that nothing more will come."""
         self.pipe.close()
+
+    def leave(self) -> None:
+        """Waits for one that is dismissed to end by itself, if it has nothing to do, and kills it otherwise."""
         if self.ready and not self.visits:
             self.process.join(GRACE)
         self.kill()

@@ -1,0 +1,184 @@
+"""`ss4d dataset`: many clips at once, from a manifest to a catalogue."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.console import say
+from cli.dataset_data import catalog_app, failures, init, retry
+from cli.dataset_view import DatasetView, summary
+from cli.exits import FAILED
+from cli.failures import explained
+from cli.options import Debug, Overrides
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from pipelines.dataset.outlook import Outlook
+
+app = typer.Typer(
+    name="dataset",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Makes the 4D assets of many clips: plans, runs, goes on, tells what failed.",
+)
+
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
+]
+Config = Annotated[
+    str, typer.Option("--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration, as of **ss4d run**.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Where the random numbers of each clip start.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only clips for which this holds: columns of the manifest, and what was measured.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; each clip is in one, whatever is added."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="Only the first K of those.")]
+
+
+@app.command(no_args_is_help=True)
+def run(
+    dataset: DatasetFolder,
+    config: Config = "tiny",
+    overrides: Overrides = None,
+    seed: Seed = 42,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; by default one for each GPU, or each processor.")
+    ] = None,
+    lanes: Annotated[
+        int,
+        typer.Option(
+            "--lanes", help="Clips that a worker has in hand at once: one computes, others are read and written."
+        ),
+    ] = 2,
+    where: Where = None,
+    shard: Shard = None,
+    limit: Limit = None,
+    clip_timeout: Annotated[
+        float | None,
+        typer.Option("--clip-timeout", metavar="SECONDS", help="Kill the worker of a clip that takes longer."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Kill a worker that takes more, such as 6G.")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")
+    ] = 3,
+    max_failure_ratio: Annotated[
+        float, typer.Option("--max-failure-ratio", metavar="R", help="Stop if more than this share of clips fails.")
+    ] = 0.5,
+    debug: Debug = False,
+) -> None:
+    """Makes the 4D assets of the clips that have none yet.
+
+    Workers load the networks once and go through the clips. What is finished is never done again, so the same command
+    goes on after an interruption, and is instant when all is done. A clip that fails is recorded with its reason, and
+    the run goes on: bad input is not tried again, what can pass is, and a clip that twice took too long, too much
+    memory, or ended its worker is set aside. **ss4d dataset failures** lists them, **retry** gives them another chance.
+
+    Ctrl-C lets running clips finish their present stage; a second one abandons them.
+
+    Exit codes: 0 done, also if clips failed; 1 something you can mend, such as too many failures; otherwise as
+    **ss4d run**.
+
+    For example:
+
+        ss4d dataset run clips.ds --config ss4d --device cuda
+        ss4d dataset run clips.ds --workers 2 --clip-timeout 600 --memory 6G
+        ss4d dataset run clips.ds --shard 2/8
+        ss4d dataset run clips.ds --where "frames >= 24 and tags like '%fox%'" --limit 100
+    """
+    command = shlex.join(["ss4d", *sys.argv[1:]])
+    with explained(debug, f"what is finished is kept, and the same command goes on: {command}", "--store"):
+        # Not at the top: torch takes seconds to import, and --help should not.
+        from pipelines.dataset.keys import Settings
+        from pipelines.dataset.launch import DatasetOptions, run_dataset
+        from pipelines.dataset.limits import Limits, parse_size
+        from pipelines.dataset.policy import Policy
+        from pipelines.dataset.select import Choice
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        options = DatasetOptions(
+            folder=dataset,
+            settings=Settings(configuration=config, overrides=overrides or [], seed=seed),
+            choice=Choice(where=where, shard=shard, limit=limit),
+            device=device,
+            workers=workers,
+            lanes=lanes,
+            policy=Policy(retries=retries, max_failure_ratio=max_failure_ratio),
+            limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
+            command=command,
+        )
+        with DatasetView() as view:
+            result = run_dataset(options, view)
+        ending = result.ending
+        for text in summary(result.outlook, ending.snapshot if ending else None):
+            say(text)
+        if ending and ending.snapshot.failed:
+            say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+        if ending and ending.snapshot.state == "interrupted":
+            raise KeyboardInterrupt
+        if ending and ending.reason:
+            say(f"ss4d: {ending.reason}")
+            raise typer.Exit(FAILED)
+
+
+@app.command(no_args_is_help=True)
+def plan(
+    dataset: DatasetFolder,
+    config: Config = "tiny",
+    overrides: Overrides = None,
+    seed: Seed = 42,
+    where: Where = None,
+    shard: Shard = None,
+    limit: Limit = None,
+    debug: Debug = False,
+) -> None:
+    """Shows for how many clips **ss4d dataset run** would compute which stages, and why; computes nothing.
+
+    For example:
+
+        ss4d dataset plan clips.ds --set slat.sampler.steps=25
+    """
+    with explained(debug, "nothing was changed"):
+        from pipelines.dataset.keys import Settings
+        from pipelines.dataset.launch import DatasetOptions, plan_dataset
+        from pipelines.dataset.select import Choice
+
+        options = DatasetOptions(
+            folder=dataset,
+            settings=Settings(configuration=config, overrides=overrides or [], seed=seed),
+            choice=Choice(where=where, shard=shard, limit=limit),
+        )
+        _print_plan(plan_dataset(options))
+
+
+def _print_plan(outlook: "Outlook") -> None:
+    rows = [(one.stage, str(one.run), str(one.reuse), str(one.skip), one.why) for one in outlook.stages]
+    print_table(("stage", "run", "reuse", "not needed", "why"), rows)
+    for text in summary(outlook, None):
+        typer.echo(text)
+    total = sum(one.run for one in outlook.stages)
+    typer.echo(f"{len(outlook.todo)} clips have something to do: {total} stages in all.")
+
+
+app.command(no_args_is_help=True)(init)
+app.command(no_args_is_help=True)(failures)
+app.command(no_args_is_help=True)(retry)
+app.add_typer(catalog_app)

@@ -1,0 +1,169 @@
+"""A run of a dataset from what a user asks for to its end: what is left to do, the workers, the records."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipelines.dataset.coordinator import Coordinator, Ending
+from pipelines.dataset.events import EventWriter, worker_name
+from pipelines.dataset.keys import Settings, StageKeys, open_keys
+from pipelines.dataset.launches import Launch
+from pipelines.dataset.layout import Dataset, open_dataset
+from pipelines.dataset.limits import Limits
+from pipelines.dataset.metrics import Metrics
+from pipelines.dataset.outlook import Outlook, look_ahead
+from pipelines.dataset.policy import Policy
+from pipelines.dataset.progress import Watcher
+from pipelines.dataset.select import Choice
+from pipelines.dataset.worker import Setup
+from pipelines.errors import ConfigError
+from pipelines.networks import resolve_device
+from pipelines.record import versions
+from pipelines.workers import num_processors
+from storage.store import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """What a user asks for.
+
+    Attributes:
+        folder: of the dataset.
+        settings: configuration, overrides and seed.
+        choice: which clips.
+        device: "auto", "cpu" or "cuda".
+        workers: processes; None for one a GPU, or one a processor.
+        lanes: clips that each of them does at the same time.
+        policy: what follows from failures.
+        limits: what a clip may take.
+        command: what goes on if the run is interrupted.
+    """
+
+    folder: Path
+    settings: Settings
+    choice: Choice
+    device: str = "auto"
+    workers: int | None = None
+    lanes: int = 2
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to; `ending` is None if there was nothing to do."""
+
+    outlook: Outlook
+    ending: Ending | None
+
+
+def plan_dataset(options: DatasetOptions) -> Outlook:
+    """What `run_dataset` would do; computes and changes nothing.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
+    """
+    keys, _ = open_keys(options.settings)
+    return look_ahead(open_dataset(options.folder), keys, options.choice, options.policy)
+
+
+def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
+    """Does what is left to do of the chosen clips; those that fail are recorded, and the run goes on.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError, WorkerError: one sentence each, see
+            `pipelines.errors`.
+        OSError: the dataset's folder cannot be written.
+        KeyboardInterrupt: at the second Ctrl-C; what was not finished then is abandoned.
+    """
+    dataset = open_dataset(options.folder)
+    device = resolve_device(options.device)
+    gpus = _places(device, options.workers, options.lanes)
+    keys, model = open_keys(options.settings)
+    outlook = look_ahead(dataset, keys, options.choice, options.policy)
+    if not outlook.todo:
+        return Result(outlook=outlook, ending=None)
+    open_store(dataset.store).check_writable()
+    if model.notice and any(one.roles for one in keys.stages.values()):
+        watcher.message(f"Note: {model.notice}")
+    setup = Setup(
+        config=keys.config,
+        seed=keys.seed,
+        device=device,
+        fingerprints=keys.fingerprints,
+        store=dataset.store,
+        logs=dataset.logs,
+        roles=_roles(keys, outlook),
+        lanes=options.lanes,
+        threads=max(1, num_processors() // len(gpus)),
+    )
+    return Result(outlook=outlook, ending=_coordinate(options, dataset, keys, outlook, setup, gpus, watcher))
+
+
+def _coordinate(
+    options: DatasetOptions,
+    dataset: Dataset,
+    keys: StageKeys,
+    outlook: Outlook,
+    setup: Setup,
+    gpus: Sequence[str | None],
+    watcher: Watcher,
+) -> Ending:
+    details = {
+        "config": keys.config.model_dump(mode="json"),
+        "device": setup.device,
+        "workers": len(gpus),
+        "lanes": setup.lanes,
+        "shard": options.choice.shard,
+        "command": options.command,
+        "todo": len(outlook.todo),
+    }
+    launch = Launch(dataset, options.settings, outlook.recipes, details)
+    with EventWriter(dataset.events, versions()) as events:
+        coordinator = Coordinator(
+            setup=setup,
+            stages=list(keys.stages),
+            todo=outlook.todo,
+            history=outlook.history,
+            gpus=gpus,
+            policy=options.policy,
+            limits=options.limits,
+            events=events,
+            metrics=Metrics(_metrics(dataset, options.choice.shard), {"coordinator": worker_name()}),
+            watcher=watcher,
+        )
+        try:
+            ending = coordinator.run()
+        except BaseException as error:
+            launch.end(coordinator.snapshot("abandoned"), f"{type(error).__name__}: {error}")
+            raise
+    launch.end(ending.snapshot, ending.reason)
+    return ending
+
+
+def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
+    """For each worker the GPU it has for itself, as CUDA_VISIBLE_DEVICES names it; None on a CPU."""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1; got {workers}")
+    if lanes < 1:
+        raise ConfigError(f"--lanes must be at least 1; got {lanes}")
+    if device != "cuda":
+        return [None] * (workers or num_processors())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return [names[number % len(names)] for number in range(workers or len(names))]
+
+
+def _roles(keys: StageKeys, outlook: Outlook) -> list[str]:
+    """The networks of the stages that run."""
+    needed = {stage for todo in outlook.todo for stage in todo.stages}
+    return list(dict.fromkeys(role for stage, one in keys.stages.items() if stage in needed for role in one.roles))
+
+
+def _metrics(dataset: Dataset, shard: str | None) -> Path:
+    """Each shard, which may run on a machine of its own, has a file of its own."""
+    return dataset.metrics if shard is None else dataset.metrics.with_name(f"metrics-{shard.replace('/', '-of-')}.json")
