@@ -116,7 +116,7 @@ def write(
     """Writes DATASET/catalogue.parquet, a row for each clip and stage, and prints how many are in which state.
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
-    worker, versions, seed, and what was measured: voxels, gaussians, foreground, frames. It tells about one
+    worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
     configuration, by default that of the last run.
 
     For example:

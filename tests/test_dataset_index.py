@@ -211,7 +211,7 @@ def test_the_catalogue_has_a_row_for_each_clip_and_stage(dataset: Dataset) -> No
     made = found["a", "sparse_structure"]
     assert (made.state, made.seconds, made.peak_memory, made.attempts, made.worker) == ("done", 2.5, 100, 1, "host:1")
     assert (made.voxels, made.gaussians, made.seed) == (700, None, 42)
-    assert made.versions == index_version(dataset)
+    assert json.loads(made.versions or "") == VERSIONS
     assert made.key == KEYS.of([digest("a")])["sparse_structure"][0]
     assert (found["a", "segmentation"].foreground, found["a", "segmentation"].frames) == (0.25, 4)
     assert found["a", "segmentation"].seed is None

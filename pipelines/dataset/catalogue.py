@@ -1,5 +1,6 @@
 """The catalogue: for each clip and stage of a configuration what there is of it, as a Parquet table for other tools."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -17,8 +18,9 @@ SELECT clip, wanted.stage,
     CASE WHEN artifacts.key IS NOT NULL THEN 'done' WHEN failed.key IS NOT NULL THEN 'failed' ELSE 'to do' END,
     key, coalesce(artifacts.seconds, failed.seconds), coalesce(artifacts.peak_memory, failed.peak_memory),
     coalesce(tries, 0) + (artifacts.key IS NOT NULL), error, message, cause,
-    nullif(coalesce(artifacts.worker, failed.worker), ''), coalesce(artifacts.versions, failed.versions),
-    CAST(voxels AS INTEGER), CAST(gaussians AS INTEGER), foreground, CAST(frames AS INTEGER)
+    nullif(coalesce(artifacts.worker, failed.worker), ''),
+    CAST(voxels AS INTEGER), CAST(gaussians AS INTEGER), foreground, CAST(frames AS INTEGER),
+    coalesce(artifacts.versions, failed.versions)
 FROM wanted LEFT JOIN artifacts USING (key)
 LEFT JOIN (
     SELECT clip, key, max(time), seconds, peak_memory, error, message, cause, worker, versions
@@ -46,11 +48,11 @@ class Entry:
         message: what it said.
         cause: input, transient, killed or program.
         worker: host:pid of who made it, or failed to.
-        versions: a hash; the index has what it stands for.
         voxels: over all frames.
         gaussians: over all frames.
         foreground: the share of the cropped frames that the object covers, 0 to 1.
         frames: that the configuration chooses.
+        versions: of Python and the packages that made it, as JSON.
         seed: of the random numbers; None for a stage that draws none.
     """
 
@@ -65,11 +67,11 @@ class Entry:
     message: str | None
     cause: str | None
     worker: str | None
-    versions: str | None
     voxels: int | None
     gaussians: int | None
     foreground: float | None
     frames: int | None
+    versions: str | None
     seed: int | None
 
 
@@ -80,9 +82,10 @@ def catalogue(standing: Standing) -> Iterator[tuple[object, ...]]:
     missing = keys.missing(columns, {stage: index.complete(stage) for stage in keys.stages})
     index.want([row.id for row in standing.readable], columns)
     seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
-    for number, (clip, stage, state, *rest) in enumerate(index.query(_CATALOGUE)):
+    versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
+    for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOGUE)):
         needed = state != TO_DO or stage in missing[number // len(keys.stages)]
-        yield (clip, stage, state if needed else NOT_NEEDED, *rest, seeds[stage])
+        yield (clip, stage, state if needed else NOT_NEEDED, *rest, versions.get(made_with), seeds[stage])
     yield from (_unreadable(row) for row in standing.rows if row.error is not None)
 
 

@@ -184,7 +184,7 @@ def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
     for found in sorted(finding.clips, key=lambda found: found.id is None):  # given ids are not to be taken by others
         source = _text(found.path)
         if source in clips:
-            clips[source] = replace(clips[source], tags=found.tags)
+            clips[source] = replace(clips[source], tags=_text(found.tags))
             continue
         if found.id is not None and found.id.casefold() in taken:
             raise ConfigError(

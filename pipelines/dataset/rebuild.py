@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from pipelines.dataset.events import now, version_hash
+from pipelines.dataset.manifest import Row
 from pipelines.dataset.standing import Standing
 from pipelines.implementation import STAGES
 from pipelines.measures import MEASURES
@@ -88,7 +89,7 @@ def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
             links.add(one)
         progress(done, len(refs))
     standing.index.replace(known, versions, began)
-    _count_clips(rebuilt, links, {row.sha256 for row in standing.rows})
+    _count_clips(rebuilt, links, standing.rows)
     return rebuilt
 
 
@@ -138,9 +139,10 @@ class _Links:
         return found
 
 
-def _count_clips(rebuilt: Rebuilt, links: _Links, wanted: set[str | None]) -> None:
+def _count_clips(rebuilt: Rebuilt, links: _Links, rows: Sequence[Row]) -> None:
     sources = links.sources()
     found = [sources.get(key) for key in links.keys]
-    rebuilt.clips = len(wanted & set(found) - {None})
+    wanted, there = {row.sha256 for row in rows}, set(found)
+    rebuilt.clips = sum(row.sha256 in there for row in rows if row.sha256 is not None)
     rebuilt.loose = found.count(None)
     rebuilt.strangers = sum(source is not None and source not in wanted for source in found)
