@@ -48,7 +48,6 @@ Shard = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="Only the first K of those.")]
 
 
-@app.command(no_args_is_help=True)
 def run(
     dataset: DatasetFolder,
     config: Config = "tiny",
@@ -99,10 +98,10 @@ def run(
 
     For example:
 
-        ss4d dataset run clips.ds --config ss4d --device cuda
-        ss4d dataset run clips.ds --workers 2 --clip-timeout 600 --memory 6G
-        ss4d dataset run clips.ds --shard 2/8
-        ss4d dataset run clips.ds --where "frames >= 24 and tags like '%fox%'" --limit 100
+        ss4d dataset run birds --config ss4d --device cuda
+        ss4d dataset run birds --workers 2 --clip-timeout 600 --memory 6G
+        ss4d dataset run birds --shard 2/8
+        ss4d dataset run birds --where "tags like '%owl%'" --limit 100
     """
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, f"what is finished is kept, and the same command goes on: {command}", "--store"):
@@ -139,7 +138,6 @@ def run(
             raise typer.Exit(FAILED)
 
 
-@app.command(no_args_is_help=True)
 def plan(
     dataset: DatasetFolder,
     config: Config = "tiny",
@@ -154,7 +152,7 @@ def plan(
 
     For example:
 
-        ss4d dataset plan clips.ds --set slat.sampler.steps=25
+        ss4d dataset plan birds --set slat.sampler.steps=25
     """
     with explained(debug, "nothing was changed"):
         from pipelines.dataset.keys import Settings
@@ -178,7 +176,7 @@ def _print_plan(outlook: "Outlook") -> None:
     typer.echo(f"{len(outlook.todo)} clips have something to do: {total} stages in all.")
 
 
-app.command(no_args_is_help=True)(init)
-app.command(no_args_is_help=True)(failures)
-app.command(no_args_is_help=True)(retry)
+# In the order in which `ss4d dataset --help` lists them.
+for command in (init, plan, run, failures, retry):
+    app.command(no_args_is_help=True)(command)
 app.add_typer(catalog_app)
