@@ -17,6 +17,7 @@ from cli.options import Debug, Overrides
 from cli.tables import print_table
 
 if TYPE_CHECKING:
+    from pipelines.dataset.launch import Result
     from pipelines.dataset.outlook import Outlook
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Makes the 4D assets of many clips: plans, runs, goes on, tells what failed.",
 )
+
+ELSEWHERE = "`ss4d dataset init --store`"
 
 DatasetFolder = Annotated[
     Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
@@ -104,7 +107,7 @@ def run(
         ss4d dataset run birds --where "tags like '%owl%'" --limit 100
     """
     command = shlex.join(["ss4d", *sys.argv[1:]])
-    with explained(debug, f"what is finished is kept, and the same command goes on: {command}", "--store"):
+    with explained(debug, f"what is finished is kept, and the same command goes on: {command}", ELSEWHERE):
         # Not at the top: torch takes seconds to import, and --help should not.
         from pipelines.dataset.keys import Settings
         from pipelines.dataset.launch import DatasetOptions, run_dataset
@@ -126,16 +129,7 @@ def run(
         )
         with DatasetView() as view:
             result = run_dataset(options, view)
-        ending = result.ending
-        for text in summary(result.outlook, ending.snapshot if ending else None):
-            say(text)
-        if ending and ending.snapshot.failed:
-            say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
-        if ending and ending.snapshot.state == "interrupted":
-            raise KeyboardInterrupt
-        if ending and ending.reason:
-            say(f"ss4d: {ending.reason}")
-            raise typer.Exit(FAILED)
+        _tell(result, dataset)
 
 
 def plan(
@@ -165,6 +159,23 @@ def plan(
             choice=Choice(where=where, shard=shard, limit=limit),
         )
         _print_plan(plan_dataset(options))
+
+
+def _tell(result: "Result", dataset: Path) -> None:
+    """Says what a run came to; ends the command as the run ended."""
+    ending = result.ending
+    for text in summary(result.outlook, ending.snapshot if ending else None):
+        say(text)
+    if ending is None:
+        say("Nothing is left to do.")
+        return
+    if ending.snapshot.failed:
+        say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+    if ending.snapshot.state == "interrupted":
+        raise KeyboardInterrupt
+    if ending.reason:
+        say(f"ss4d: {ending.reason}")
+        raise typer.Exit(FAILED)
 
 
 def _print_plan(outlook: "Outlook") -> None:

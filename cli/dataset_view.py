@@ -86,10 +86,12 @@ def duration(seconds: float) -> str:
 
 def summary(outlook: "Outlook", snapshot: "Snapshot | None") -> list[str]:
     """What the chosen clips have come to, in a few lines."""
-    done = outlook.finished + (snapshot.done if snapshot else 0)
-    lines = [f"{done} of {outlook.clips} clips are finished, {done - outlook.finished} of them by this run."]
-    if snapshot:
-        lines[0] = f"{lines[0][:-1]} in {duration(snapshot.seconds)}."
+    if snapshot is None:
+        lines = [f"{outlook.finished} of {outlook.clips} clips are finished."]
+    else:
+        finished = outlook.finished + snapshot.done
+        took = duration(snapshot.seconds)
+        lines = [f"{finished} of {outlook.clips} clips are finished, {snapshot.done} of them by this run in {took}."]
         if snapshot.num_failed:
             lines.append(f"{snapshot.num_failed} failed: {_causes(snapshot.failed)}.")
         if left := snapshot.clips - snapshot.done - snapshot.num_failed:

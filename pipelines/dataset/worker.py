@@ -45,6 +45,7 @@ from stages.video_io import input_digest
 from storage.store import open_store
 
 LOG = logging.getLogger("ss4d.dataset")
+ELSEWHERE = "`ss4d dataset init --store`"  # says where what is written goes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class Visit:
             self.at.stage,
             self.at.key,
             error=type(error).__name__,
-            message=explain(error, "--store") or str(error),
+            message=explain(error, ELSEWHERE) or str(error),
             cause=cause_of(error),
             seconds=time.monotonic() - self._since,
         )
