@@ -69,11 +69,6 @@ def done(*clips: str) -> Counter[tuple[str, str, str]]:
     return Counter({(clip, stage, "done"): 1 for clip in clips for stage in STAGES})
 
 
-def wait_for_line(path: Path, text: str) -> None:
-    while not (path.exists() and text in path.read_text()):  # as long as the test may take
-        time.sleep(0.05)
-
-
 def launches(dataset: Dataset) -> list[dict[str, Any]]:
     return [json.loads(line) for line in dataset.launches.read_text().splitlines()]
 
@@ -132,12 +127,21 @@ def test_a_run_that_fails_wholesale_stops_and_says_why(tmp_path: Path) -> None:
     assert 20 <= events(dataset).total() < 40
 
 
+def ending(process: "subprocess.Popen[str]") -> str:
+    """What a process said, once it is gone."""
+    assert process.stderr is not None
+    return process.communicate(timeout=60)[1]
+
+
 @contextmanager
 def started(dataset: Dataset, clip: str, *more: str) -> Iterator["subprocess.Popen[str]"]:
     """A run that has come to a slow clip; it does not outlive the block."""
     with subprocess.Popen(words(dataset, *more), stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for_line(dataset.log(clip), "segmentation begins")
+            log = dataset.log(clip)
+            while not (log.exists() and "segmentation begins" in log.read_text()):
+                assert process.poll() is None, ending(process)
+                time.sleep(0.05)
             yield process
         finally:
             process.kill()
@@ -149,12 +153,6 @@ def two_slow_ones(tmp_path: Path) -> Iterator[tuple[Dataset, "subprocess.Popen[s
     dataset = poisoned_dataset(tmp_path, {"a": SLOW, "b": SLOW})
     with started(dataset, "a", "--set", "segmentation.seconds=3", "--workers", "1", "--lanes", "1") as process:
         yield dataset, process
-
-
-def ending(process: "subprocess.Popen[str]") -> str:
-    """What a process said, once it is gone."""
-    assert process.stderr is not None
-    return process.communicate(timeout=60)[1]
 
 
 def test_an_interrupted_run_finishes_the_present_stage(two_slow_ones: tuple[Dataset, Any]) -> None:
@@ -181,7 +179,7 @@ def test_an_abandoned_run_ends_at_once(two_slow_ones: tuple[Dataset, Any], signa
     assert process.returncode == code, said
     assert "the same command goes on: ss4d dataset run" in said
     assert events(dataset) == Counter()
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_after_a_kill_the_next_run_does_what_is_missing(tmp_path: Path) -> None:
@@ -191,7 +189,8 @@ def test_after_a_kill_the_next_run_does_what_is_missing(tmp_path: Path) -> None:
     with started(dataset, "c3", *more) as process:
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-    assert psutil.wait_procs(children, timeout=10)[1] == []  # workers do not outlive it
-    assert events(dataset) == done(*clips[:3])
+    assert psutil.wait_procs(children, timeout=60)[1] == []  # workers do not outlive it
+    assert events(dataset) <= done(*clips[:3])  # what it was told last it may not have written down
     assert run(dataset, *more).returncode == 0
-    assert events(dataset) == done(*clips)
+    times = Counter((clip, stage) for clip, stage, _ in events(dataset).elements())
+    assert times == Counter((clip, stage) for clip in clips for stage in STAGES)
