@@ -179,6 +179,7 @@ def test_an_abandoned_run_ends_at_once(two_slow_ones: tuple[Dataset, Any], signa
     assert process.returncode == code, said
     assert "the same command goes on: ss4d dataset run" in said
     assert events(dataset) == Counter()
+    assert launches(dataset)[-1]["state"] == json.loads(dataset.metrics.read_text())["state"] == "abandoned"
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 

@@ -19,7 +19,8 @@ from pipelines.dataset import manifest
 from pipelines.dataset.discover import find_clips, new_id
 from pipelines.dataset.layout import open_dataset
 from pipelines.dataset.manifest import Row, Scan, init_dataset, read_manifest
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, WorkerError
+from stages.errors import InputError
 from stages.types import silent
 from stages.video_io import input_digest, write_video
 from storage.errors import StoreError
@@ -175,6 +176,20 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
         find_clips(str(tmp_path / "list.parquet"))
 
 
+def test_a_folder_that_cannot_be_read(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips in it must not be left out unsaid."""
+    listed = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("small"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"small cannot be read \(Permission denied\)"):
+        find_clips(str(videos))
+
+
 def test_ids_are_unique_file_names() -> None:
     taken: set[str] = set()
     names = ["a/b", "a_b", "A b", "..", "", "vögel/große", "x" * 300, "x" * 299 + "y", "a/b"]
@@ -198,6 +213,28 @@ def test_what_lies_in_a_dataset_is_no_clip(videos: Path, tmp_path: Path, here: l
     assert init(source / "set", source).rows == first.rows
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_clip_is_read_once_though_some_end_their_process(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Here, processes do one clip after the other, and two of a hundred end theirs."""
+    read: list[str] = []
+
+    def results(function: Callable[[Any], Row], jobs: Sequence[Any], workers: int | None) -> Iterator[Row]:
+        for job in jobs:
+            if job.id in ("30", "99"):
+                raise WorkerError("a worker process died")
+            read.append(job.id)
+            yield function(job)
+
+    monkeypatch.setattr(manifest, "results", results)
+    clips = [manifest.Listed(str(n), str(videos / "disc"), "") for n in range(100)]
+    rows = list(manifest.read_clips(clips, workers))
+    assert sorted(row.id for row in rows) == sorted(clip.id for clip in clips)
+    assert len(read) == 98
+    assert [row.id for row in rows if row.error is not None] == ["30", "99"]
+
+
 KILLER = """
 import io, os
 from pathlib import Path
@@ -214,10 +251,10 @@ io.open = killing
 
 
 def test_a_clip_that_ends_its_process_is_listed(videos: Path, tmp_path: Path) -> None:
-    """With the real command: what is read by then is kept, the others are read, too."""
+    """With the real command; the other is read all the same."""
     source = tmp_path / "videos"
     source.mkdir()
-    for name in ("a", "killer", "z"):
+    for name in ("killer", "z"):
         shutil.copy(videos / "birds" / "crow.mp4", source / f"{name}.mp4")
     (tmp_path / "sitecustomize.py").write_text(KILLER)
     finished = subprocess.run(
@@ -229,7 +266,7 @@ def test_a_clip_that_ends_its_process_is_listed(videos: Path, tmp_path: Path) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert "3 clips are in" in finished.stderr
+    assert "2 clips are in" in finished.stderr
     rows = {row.id: row for row in read_manifest(open_dataset(tmp_path / "set"))}
-    assert {name: row.frames for name, row in rows.items()} == {"a": 5, "killer": 0, "z": 5}
+    assert {name: row.frames for name, row in rows.items()} == {"killer": 0, "z": 5}
     assert "ended the process" in (rows["killer"].error or "")

@@ -117,7 +117,7 @@ class Coordinator:
         """
         try:
             with self._interruptible():
-                for gpu in self._gpus[: self._tally.clips]:
+                for gpu in self._gpus:
                     self._workers.append(Handle(self._setup, gpu))
                 while self._busy():
                     self._step()

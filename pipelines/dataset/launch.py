@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,11 +83,12 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     """
     dataset = open_dataset(options.folder)
     device = resolve_device(options.device)
-    gpus = _places(device, options.workers, options.lanes)
+    places = _places(device, options.workers, options.lanes)
     keys, model = open_keys(options.settings)
     outlook = look_ahead(dataset, keys, options.choice, options.policy)
     if not outlook.todo:
         return Result(outlook=outlook, ending=None)
+    gpus = places[: len(outlook.todo)]
     open_store(dataset.store).check_writable()
     if model.notice and any(one.roles for one in keys.stages.values()):
         watcher.message(f"Note: {model.notice}")
@@ -123,6 +125,7 @@ def _coordinate(
         "todo": len(outlook.todo),
     }
     launch = Launch(dataset, options.settings, outlook.recipes, details)
+    metrics = Metrics(_metrics(dataset, options.choice.shard), {"coordinator": worker_name()})
     with EventWriter(dataset.events, versions()) as events:
         coordinator = Coordinator(
             setup=setup,
@@ -133,13 +136,16 @@ def _coordinate(
             policy=options.policy,
             limits=options.limits,
             events=events,
-            metrics=Metrics(_metrics(dataset, options.choice.shard), {"coordinator": worker_name()}),
+            metrics=metrics,
             watcher=watcher,
         )
         try:
             ending = coordinator.run()
         except BaseException as error:
-            launch.end(coordinator.snapshot("abandoned"), f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # a full disk, say: the error itself matters more than its record
+                snapshot = coordinator.snapshot("abandoned")
+                launch.end(snapshot, f"{type(error).__name__}: {error}")
+                metrics.write(snapshot)
             raise
     launch.end(ending.snapshot, ending.reason)
     return ending
