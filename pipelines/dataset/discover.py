@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from pipelines.dataset.layout import DESCRIPTION
 from pipelines.errors import ConfigError
+from stages.errors import InputError
 from stages.video_io import STILLS
 from storage.manifest import read_columns
 
@@ -59,7 +61,8 @@ def find_clips(source: str) -> Finding:
 
     Raises:
         ConfigError: if there is no clip, or the table lacks something.
-        StoreError, OSError: if something cannot be read.
+        InputError: if a folder cannot be read.
+        StoreError, OSError: if the table cannot be read.
     """
     if os.path.isdir(source):
         finding = _in_folder(os.path.abspath(source))
@@ -105,7 +108,7 @@ def _in_folder(root: str) -> Finding:
 def _folders(root: str) -> Iterator[tuple[str, list[str]]]:
     """Each folder and the names of its files; what is hidden is passed over, and so are datasets."""
     seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         stat = os.stat(folder)
         if (stat.st_dev, stat.st_ino) in seen or DESCRIPTION in names:  # a link may lead back up
             folders.clear()
@@ -113,6 +116,10 @@ def _folders(root: str) -> Iterator[tuple[str, list[str]]]:
         seen.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield folder, sorted(name for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it readable or leave it out") from error
 
 
 def _matches(pattern: str) -> list[Found]:

@@ -50,6 +50,15 @@ class Row:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A clip that has its id, and is still to be read."""
+
+    id: str
+    source: str
+    tags: str
+
+
 @dataclass
 class Scan:
     """What `init_dataset` found, by ids where there are lists.
@@ -123,14 +132,14 @@ def init_dataset(folder: Path, source: str, *, store: str | None, workers: int |
     return _scan(dataset, before, [rows[clip.source] for clip in clips], finding)
 
 
-def _is_current(row: Row | None, clip: "Listed") -> bool:
+def _is_current(row: Row | None, clip: Listed) -> bool:
     return row is not None and row.error is None and stamp(clip.source) == (row.bytes, row.modified)
 
 
 def _read_all(
     dataset: Dataset,
-    clips: Sequence["Listed"],
-    stale: Sequence["Listed"],
+    clips: Sequence[Listed],
+    stale: Sequence[Listed],
     rows: dict[str, Row],
     workers: int | None,
     progress: Progress,
@@ -146,7 +155,7 @@ def _read_all(
             saved = time.monotonic()
 
 
-def _write(dataset: Dataset, clips: Sequence["Listed"], rows: dict[str, Row]) -> None:
+def _write(dataset: Dataset, clips: Sequence[Listed], rows: dict[str, Row]) -> None:
     known = [replace(rows[clip.source], tags=clip.tags) for clip in clips if clip.source in rows]
     write_rows(dataset.manifest, Row, known)
 
@@ -162,15 +171,6 @@ def _scan(dataset: Dataset, before: dict[str, Row], rows: list[Row], finding: Fi
         elif old.sha256 != row.sha256:
             scan.changed.append(row.id)
     return scan
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A clip that has its id, and is still to be read."""
-
-    id: str
-    source: str
-    tags: str
 
 
 def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
