@@ -205,7 +205,9 @@ def retry(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Forgives failures: the next run tries those clips again. What failed, and how often, stays in the catalogue.
+    """Forgives failures, so that the next run tries those clips again.
+
+    How often they were tried stays in the catalogue. Without an ID or another choice, all failures are forgiven.
 
     For example:
 

@@ -133,16 +133,16 @@ def test_events_of_a_newer_version_are_refused(dataset: Dataset) -> None:
 def test_what_was_done_is_known_by_key(dataset: Dataset) -> None:
     finish(dataset, "a", "b")
     with open_index(dataset) as index:
-        assert index.complete("slat") == set(KEYS.of([digest("a"), digest("b")])["slat"])
-        assert index.complete("nothing") == set()
+        assert index.complete(["slat"])["slat"] == set(KEYS.of([digest("a"), digest("b")])["slat"])
+        assert index.complete(["nothing"])["nothing"] == set()
         finish(dataset, "c")
-        assert len(index.complete("slat")) == 2
+        assert len(index.complete(["slat"])["slat"]) == 2
         index.refresh()
-        assert len(index.complete("slat")) == 3
+        assert len(index.complete(["slat"])["slat"]) == 3
         assert index.versions() == {index_version(dataset): VERSIONS}
     dataset.index.unlink()
     with open_index(dataset) as index:
-        assert len(index.complete("slat")) == 3
+        assert len(index.complete(["slat"])["slat"]) == 3
 
 
 def index_version(dataset: Dataset) -> str:
@@ -191,11 +191,11 @@ def test_a_hundred_thousand_artifacts_take_seconds(dataset: Dataset) -> None:
     (dataset.events / "host-1-1.jsonl").write_text("\n".join([header, *lines, ""]))
     started = time.process_time()
     with open_index(dataset) as index:
-        assert len(index.complete("export")) == 100_000
+        assert len(index.complete(["export"])["export"]) == 100_000
     assert time.process_time() - started < 20  # 2 s where nothing else runs
     started = time.process_time()
     with open_index(dataset) as index:
-        assert len(index.complete("export")) == 100_000
+        assert len(index.complete(["export"])["export"]) == 100_000
     assert time.process_time() - started < 3
 
 

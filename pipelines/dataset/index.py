@@ -17,6 +17,7 @@ from storage.manifest import locked
 
 SCHEMA = 1
 PATIENCE = 60  # seconds to wait for another process that writes
+CACHE = 128  # MiB at most: keys come in no order, and the index of a hundred thousand clips is larger
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER);
@@ -24,8 +25,7 @@ CREATE TABLE IF NOT EXISTS versions (hash TEXT PRIMARY KEY, packages TEXT);
 CREATE TABLE IF NOT EXISTS artifacts (
     key TEXT PRIMARY KEY, stage TEXT, time TEXT, seconds REAL, peak_memory INTEGER, worker TEXT, versions TEXT,
     {", ".join(f"{name} REAL" for name in MEASURES)}
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS artifacts_by_stage ON artifacts (stage);
+);
 CREATE TABLE IF NOT EXISTS failures (
     clip TEXT, stage TEXT, key TEXT, time TEXT, number INTEGER, seconds REAL, peak_memory INTEGER, error TEXT,
     message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
@@ -71,9 +71,13 @@ class Index:
         with self.changing():
             self._take_events()
 
-    def complete(self, stage: str) -> set[str]:
-        """The keys of the stage's artifacts that are known to be complete."""
-        return {key for (key,) in self.query("SELECT key FROM artifacts WHERE stage = :stage", stage=stage)}
+    def complete(self, stages: Iterable[str]) -> dict[str, set[str]]:
+        """For each of the stages, the keys of its artifacts that are known to be complete."""
+        found: dict[str, set[str]] = {stage: set() for stage in stages}
+        for stage, key in self.query("SELECT stage, key FROM artifacts"):
+            if stage in found:
+                found[stage].add(key)
+        return found
 
     def failures(self) -> list[Attempt]:
         """The failed attempts that nobody has forgiven, at artifacts that are still missing, from the oldest on.
@@ -214,6 +218,7 @@ def open_index(dataset: Dataset) -> Iterator[Index]:
                     f"{SCHEMA}); upgrade to go on with this dataset"
                 )
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
         index = Index(dataset, connection)
         index.refresh()
         yield index

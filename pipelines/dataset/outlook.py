@@ -69,7 +69,7 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
         rows = select(read_manifest(dataset), choice, index, keys)
         readable = [row for row in rows if row.error is None]
         made = keys.of([_digest(row) for row in readable])
-        complete = {stage: index.complete(stage) for stage in keys.stages}
+        complete = index.complete(keys.stages)
         history = _history(readable, made, index.failures())
     missing = keys.missing(made, complete)
     unfinished = [n for n, stages in enumerate(missing) if stages]
