@@ -77,7 +77,7 @@ TINY = Recipe(
         ),
         "latents": StepPlan(
             pool=MOTION,
-            settings=TrainSettings(steps=3000, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
+            settings=TrainSettings(steps=2300, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
         ),
     },
     measured=256,

@@ -12,8 +12,8 @@ from stages.sampling import LatentNormalization, SamplerParams
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 SIGMA_MIN = 1e-5  # noise left in the data at t = 0
-STRUCTURE_SAMPLER = SamplerParams(steps=8, cfg_strength=3.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
-SLAT_SAMPLER = SamplerParams(steps=6, cfg_strength=2.0, cfg_interval=(0.5, 1.0), rescale_t=1.0)
+STRUCTURE_SAMPLER = SamplerParams(steps=12, cfg_strength=1.5, cfg_interval=(0.5, 1.0), rescale_t=3.0)
+SLAT_SAMPLER = SamplerParams(steps=8, cfg_strength=0.0, cfg_interval=(0.5, 1.0), rescale_t=1.0)
 IMAGE_CHANNELS = 192
 PUBLISHED: Networks = {
     "image_encoder": (
