@@ -17,10 +17,12 @@ from pipelines.dataset.layout import Dataset, is_dataset, open_dataset
 from pipelines.dataset.references import bereaved, dataset_references
 from pipelines.errors import ConfigError
 from pipelines.implementation import STAGES
+from pipelines.known_runs import folders_of_runs, known_folders
 from pipelines.opened import open_run, parse_record
 from pipelines.record import RECORD
 from stages.types import Progress
 from storage.archive import archive_name, write_archive
+from storage.artifact import REMEDY
 from storage.errors import StoreError
 from storage.objects import is_url
 from storage.refs import ArtifactRef
@@ -64,10 +66,10 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
             f"{location} holds no artifact, but {findings.strangers[0]}: give the store itself, such as output/store"
         )
     if repair and findings.damaged:
-        with bereaved(_datasets(_beside(location))) as tell:
+        with bereaved(_datasets(known_folders(store))) as tell:
             for ref in findings.damaged:
-                tell(ref)
-                store.remove(ref)
+                tell(ref, missed=True)
+                store.remove(ref, missed=True)
     return findings
 
 
@@ -109,6 +111,7 @@ def collect(
     location: str,
     *,
     runs: Sequence[Path] = (),
+    forget: Sequence[str] = (),
     drop: Sequence[str] = (),
     min_age: float,
     dry_run: bool,
@@ -120,7 +123,8 @@ def collect(
     Args:
         location: the store.
         runs: further folders of runs, runs, or datasets; of a store in a folder, those in `../runs` and the dataset
-            that it is in are always looked at.
+            that it is in are always looked at, and so are those that said so in the store when they began.
+        forget: patterns of folders of the last kind that no longer count.
         drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless one of those goes on.
         min_age: seconds that an artifact without a run is kept after it was made.
         dry_run: delete nothing.
@@ -133,7 +137,7 @@ def collect(
         OSError: if something cannot be deleted or written.
     """
     store = _changeable_store(location)
-    folders = _folders_of_runs(location, runs)
+    folders = folders_of_runs(store, runs, forget, dry_run=dry_run)
     stamps, refers = _stamps(folders), references(folders)
     sorting = sort_artifacts(store, refers, _stages_of(drop), min_age)
     sorting.abandoned = store.place.abandoned(abandoned)
@@ -226,39 +230,26 @@ def _datasets(folders: Sequence[Path]) -> list[Dataset]:
     return [open_dataset(folder) for folder in folders if is_dataset(folder)]
 
 
-def _beside(location: str) -> list[Path]:
-    """Where a store in a folder is looked for runs without being told: `../runs`, and the dataset that it is in."""
-    if is_url(location):
-        return []
-    around = Path(location).absolute().parent
-    return [*([around / "runs"] if (around / "runs").is_dir() else []), *([around] if is_dataset(around) else [])]
-
-
-def _folders_of_runs(location: str, runs: Sequence[Path]) -> list[Path]:
-    if missing := [folder for folder in runs if not folder.is_dir()]:
-        raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
-    folders = [*_beside(location), *runs]
-    if not folders:
-        raise ConfigError(
-            f"there is no folder of runs beside {location}, so everything in it would count as unused: "
-            "say with --runs where the runs or the datasets lie that use it"
-        )
-    return folders
-
-
 def _stages_of(names: Sequence[str]) -> frozenset[str]:
     if unknown := [name for name in names if name not in NICKNAMES and name not in STAGES]:
         raise ConfigError(f"--drop takes {', '.join([*NICKNAMES, *STAGES])}; got {', '.join(unknown)}")
     return frozenset(NICKNAMES.get(name, name) for name in names)
 
 
-def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
+@dataclass(frozen=True)
+class Packed:
+    """What went into an archive: bytes of each stage's artifact, and the stages that are not stored."""
+
+    sizes: Mapping[str, int]
+    left_out: Sequence[str]
+
+
+def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
     """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
 
-    Unpacked, it is an output folder like any other.
+    What is not stored, such as dropped tokens, is left out.
 
-    Returns:
-        Bytes of each stage's artifact; stages that are not stored, such as dropped tokens, are left out.
+    Unpacked, it is an output folder like any other.
 
     Raises:
         ConfigError: if `run` is no folder, or `target` has another ending than .zip.
@@ -276,11 +267,11 @@ def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
     sizes: dict[str, int] = {}
     for index, (name, stage) in enumerate(opened.stages.items()):
         if found := problems(stage.store, stage.ref):
-            raise StoreError(f"{stage.ref} is damaged ({found[0]}): run the clip again, then pack")
+            raise StoreError(f"{stage.ref} is damaged ({found[0]}); {REMEDY}; then pack")
         if (parts := stage.store.place.parts(stage.ref)) is not None:
             files = parts.sizes()
             members |= {archive_name(stage.ref, file): partial(parts.read, file) for file in files}
             sizes[name] = sum(files.values())
         progress(index + 1, len(opened.stages))
     write_archive(target, members)
-    return sizes
+    return Packed(sizes, [name for name in opened.stages if name not in sizes])

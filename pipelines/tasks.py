@@ -18,7 +18,7 @@ from pipelines.plan import Job, stages_of
 from pipelines.record import versions
 from pipelines.values import read_value, scalars, write_value
 from stages.errors import ValueSpecError
-from stages.types import Progress, Value
+from stages.types import Progress, Value, Voxels
 from storage.artifact import Artifact
 from storage.errors import DamageError, StoreError
 from storage.refs import ArtifactRef
@@ -26,6 +26,7 @@ from storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
 AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
+_FLOW = "slat_flow_model"
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,16 @@ def _call(one: Implementation, job: Job, work: Work) -> Value | None:
         if one.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
             raise
         raise PluginError(f"{one} failed: {type(error).__name__}: {error} (--debug shows where)") from error
-    check_result(one, value, work.folder)
+    check_result(one, value, work.folder, _grid(job) if isinstance(value, Voxels) else None)
     return value
+
+
+def _grid(job: Job) -> int | None:
+    """The cells along each axis that the run's flow of structured latents works on; None if it has none."""
+    slat = stages_of(job.config).get("slat")
+    if slat is None or _FLOW not in slat.roles:
+        return None
+    return int(open_model(job.config, job.device).folder.files(_FLOW).args.resolution)
 
 
 def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:

@@ -17,6 +17,8 @@ from storage.refs import ArtifactRef
 SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
 _DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions
 _BLANK = "0" * 64
+# What helps against damage, as the end of a sentence.
+REMEDY = "`ss4d verify STORE --repair` deletes it, and the next run makes it again"
 
 
 def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +116,7 @@ class Artifact:
     def files(self) -> dict[str, Path]:
         """The plain files by their names, such as "frames/frame0001.ply". Do not write into them.
 
-        Of a store elsewhere they are copies, checked, which stay as long as the process.
+        Their content is checked. Of a store elsewhere they are copies, which stay as long as the process.
 
         Raises:
             StoreError: if one is missing, or is a link, or would lie outside the artifact.
@@ -127,7 +129,7 @@ class Artifact:
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
 
     def _damaged(self, reason: str) -> DamageError:
-        return DamageError(f"{self.ref} is damaged: {reason}; remove it and rerun the stage {self.ref.stage}")
+        return DamageError(f"{self.ref} is damaged: {reason}; {REMEDY}")
 
 
 def _is_digest_of(digest: object, data: bytes) -> bool:

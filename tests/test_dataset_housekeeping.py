@@ -17,6 +17,7 @@ from pipelines.dataset.manifest import Row
 from pipelines.dataset.progress import Snapshot, Tally
 from pipelines.dataset.references import dataset_references
 from pipelines.housekeeping import ABANDONED, Sorting, collect, verify_store
+from pipelines.known_runs import register
 from stages.types import silent
 from storage.codec import ArrayData
 from storage.manifest import write_rows
@@ -121,6 +122,39 @@ def test_what_repair_deletes_is_known_to_be_gone(dataset: Dataset) -> None:
     assert list(findings.damaged) == [ref]
     assert ref not in known(dataset)
     assert known(dataset) == stored(dataset)
+
+
+def test_what_repair_deletes_is_made_again_though_all_that_follows_is_there(dataset: Dataset) -> None:
+    made = NEW.of([row(name).sha256 or "" for name in CLIPS])
+    second = ArtifactRef("slat", made["slat"][1])
+    (chunk,) = Path(dataset.store).glob(f"slat/*/{second.key}*/feats/c.*")
+    chunk.write_bytes(b"x")
+    verify_store(dataset.store, repair=True, progress=silent)
+    with open_index(dataset) as index:
+        assert index.missed() == {second.key}
+        todo = NEW.missing(made, index.complete(NEW.stages), index.missed())
+    assert todo == [(), ("slat",)]
+    assert open_store(dataset.store).misses(second)  # so the worker sees it likewise
+    with EventWriter(dataset.events, {}) as events:
+        events.write(Attempt(clip="b", stage="slat", key=second.key, state="done", time="9999"))
+    with open_index(dataset) as index:
+        assert index.missed() == set()
+
+
+def test_a_store_elsewhere_knows_its_datasets(dataset: Dataset, tmp_path: Path) -> None:
+    elsewhere = create_dataset(tmp_path / "other", store=dataset.store)
+    write_rows(elsewhere.manifest, Row, [row(name) for name in CLIPS])
+    register(open_store(elsewhere.store), elsewhere.folder)
+    end(launch(elsewhere, OLD))
+    end(launch(dataset, NEW))
+    assert gc(dataset).unused == []
+    ref = min(refs(OLD, ["export"]), key=str)
+    (chunk,) = Path(dataset.store).glob(f"export/*/{ref.key}*/feats/c.*")
+    chunk.write_bytes(b"x")
+    verify_store(dataset.store, repair=True, progress=silent)
+    for one in (dataset, elsewhere):
+        with open_index(one) as index:
+            assert index.missed() == {ref.key}
 
 
 def test_launches_are_read_around_torn_lines(dataset: Dataset) -> None:

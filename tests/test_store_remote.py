@@ -90,7 +90,7 @@ def test_what_is_written_comes_back(place: Place) -> None:
     assert not store.contains(REF)
     assert list(store.refs()) == []
     assert store.size(REF) == 0
-    with pytest.raises(DamageError, match=r"slat/\w+ is missing in .*; rerun the stage slat"):
+    with pytest.raises(DamageError, match=r"slat/\w+ is missing in .*; a run with --force slat makes it again"):
         store.open(REF)
     put(store)
     put(store, OTHER)
@@ -135,7 +135,7 @@ def test_replacing_and_removing_leave_nothing_behind(place: Place) -> None:
     assert place.store.open(REF).read("feats")[0, 0] == 2
     assert len(place.names()) == count
     if place.store.location != str(getattr(place.store.place, "_root", None)):
-        with pytest.raises(DamageError, match="rerun the stage slat"):
+        with pytest.raises(DamageError, match="ss4d verify STORE --repair"):
             old.read("feats")  # an error, not zeros
     place.store.remove(REF)
     place.store.remove(REF)

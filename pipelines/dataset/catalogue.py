@@ -79,7 +79,7 @@ def catalogue(standing: Standing) -> Iterator[tuple[object, ...]]:
     """The rows of the catalogue, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
     keys, index = standing.keys, standing.index
     columns = keys.of([row.sha256 or "" for row in standing.readable])
-    missing = keys.missing(columns, index.complete(keys.stages))
+    missing = keys.missing(columns, index.complete(keys.stages), index.missed())
     index.want([row.id for row in standing.readable], columns)
     seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
     versions = {name: json.dumps(packages) for name, packages in index.versions().items()}

@@ -23,7 +23,7 @@ from storage.files import listed
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
 BATCH = 1 << 20  # bytes of lines at a time, so that a long history needs no memory
-State = Literal["done", "reused", "failed", "forgiven", "gone"]
+State = Literal["done", "reused", "failed", "forgiven", "gone", "missed"]
 Cause = Literal["input", "transient", "killed", "program"]
 
 
@@ -35,7 +35,8 @@ class Attempt:
         clip: its id in the manifest; "" for an artifact that is deleted.
         stage: which one, or "" if it failed outside of any: in a worker that died before it said where it was.
         key: of the stage's artifact.
-        state: how it ended; "forgiven" takes back all earlier failures at that key, "gone" that it was made.
+        state: how it ended; "forgiven" takes back all earlier failures at that key, "gone" that it was made; so does
+            "missed", after which the next run makes it again even if all that follows is there.
         time: when it ended, UTC, as ISO 8601 has it.
         seconds: how long it took.
         peak_memory: of the whole process, in bytes.

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS failures (
     message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
 );
 CREATE INDEX IF NOT EXISTS failures_by_key ON failures (key, clip);
-CREATE TABLE IF NOT EXISTS gone (key TEXT PRIMARY KEY, time TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gone (key TEXT PRIMARY KEY, time TEXT, missed INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgiven (clip TEXT, key TEXT, time TEXT, PRIMARY KEY (clip, key)) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS open_failures AS
     SELECT failures.* FROM failures LEFT JOIN forgiven USING (clip, key)
@@ -56,7 +56,10 @@ _ADD_FAILURE = f"INSERT INTO failures VALUES ({', '.join('?' * len(FAILURE))})"
 _FORGIVE = """
 INSERT INTO forgiven VALUES (?, ?, ?) ON CONFLICT (clip, key) DO UPDATE SET time = max(time, excluded.time)
 """
-_ADD_GONE = "INSERT INTO gone VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET time = max(time, excluded.time)"
+_ADD_GONE = """
+INSERT INTO gone VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET time = excluded.time, missed = excluded.missed WHERE excluded.time >= time
+"""
 _DELETE_GONE = "DELETE FROM artifacts WHERE key = ? AND time <= ?"
 
 
@@ -84,6 +87,12 @@ class Index:
             if stage in found:
                 found[stage].add(key)
         return found
+
+    def missed(self) -> set[str]:
+        """The keys of artifacts that were damaged and deleted, and are to be made again."""
+        return {
+            key for (key,) in self.query("SELECT key FROM gone WHERE missed AND key NOT IN (SELECT key FROM artifacts)")
+        }
 
     def failures(self) -> list[Attempt]:
         """The failed attempts that nobody has forgiven, at artifacts that are still missing, from the oldest on.
@@ -159,9 +168,9 @@ class Index:
         by_state: dict[str, list[Attempt]] = {}
         for attempt in batch.attempts:
             by_state.setdefault(attempt.state, []).append(attempt)
-        gone = [(attempt.key, attempt.time) for attempt in by_state.get("gone", ())]
-        self._connection.executemany(_ADD_GONE, gone)
-        self._connection.executemany(_DELETE_GONE, gone)
+        gone = [one for one in batch.attempts if one.state in ("gone", "missed")]
+        self._connection.executemany(_ADD_GONE, ((one.key, one.time, one.state == "missed") for one in gone))
+        self._connection.executemany(_DELETE_GONE, ((one.key, one.time) for one in gone))
         made = [(*_artifact(attempt, attempt.time), attempt.time) for attempt in by_state.get("done", ())]
         made += [(*_artifact(attempt, ""), attempt.time) for attempt in by_state.get("reused", ())]
         self._connection.executemany(_ADD_ARTIFACT, made)

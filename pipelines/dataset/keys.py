@@ -5,7 +5,7 @@ is made once, with blanks in their places, and a key costs one hash of a short t
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -23,6 +23,7 @@ from pipelines.plan import Recipes, stages_of
 from storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
 _DEFAULT, _SEED = "tiny", 42
+ABSENT, MISSED, DONE = range(3)  # what there is of an artifact
 SOURCE = "source"  # the column of the digests, beside those of the stages
 
 
@@ -147,27 +148,33 @@ class StageKeys:
             refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
         return made
 
-    def missing(self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    def missing(
+        self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]], missed: Set[str] = frozenset()
+    ) -> list[tuple[str, ...]]:
         """The stages that are to run for each clip, in order, as `pipelines.plan.make_plan` has it.
 
         Args:
             keys: what `of` gave.
             complete: keys of the artifacts that are known to be complete, by stage.
+            missed: keys of those that are to be made again even if all that follows is there.
         """
         order = list(self.stages)
-        done = [[key in complete[stage] for key in keys[stage]] for stage in order]
-        known: dict[tuple[bool, ...], tuple[str, ...]] = {}  # only a few patterns occur
+        done = [
+            [DONE if key in complete[stage] else MISSED if key in missed else ABSENT for key in keys[stage]]
+            for stage in order
+        ]
+        known: dict[tuple[int, ...], tuple[str, ...]] = {}  # only a few patterns occur
         return [
             known[row] if row in known else known.setdefault(row, self._todo(dict(zip(order, row, strict=True))))
             for row in zip(*done, strict=True)
         ]
 
-    def _todo(self, stored: Mapping[str, bool]) -> tuple[str, ...]:
-        needed = {self.last}
+    def _todo(self, states: Mapping[str, int]) -> tuple[str, ...]:
+        needed = {self.last, *(stage for stage, state in states.items() if state == MISSED)}
         for stage in reversed(self.stages):
-            if stage in needed and not stored[stage]:
+            if stage in needed and states[stage] != DONE:
                 needed.update(self.stages[stage].inputs)
-        return tuple(stage for stage in self.stages if stage in needed and not stored[stage])
+        return tuple(stage for stage in self.stages if stage in needed and states[stage] != DONE)
 
 
 def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model]:

@@ -23,6 +23,7 @@ from pipelines.dataset.select import Choice
 from pipelines.dataset.standing import open_standing
 from pipelines.dataset.worker import Setup
 from pipelines.errors import ConfigError
+from pipelines.known_runs import register
 from pipelines.networks import resolve_device
 from pipelines.record import versions
 from pipelines.workers import num_processors
@@ -91,7 +92,9 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     if not outlook.todo:
         return Result(outlook=outlook, ending=None)
     gpus = places[: len(outlook.todo)]
-    open_store(dataset.store).check_writable()
+    store = open_store(dataset.store)
+    store.check_writable()
+    register(store, dataset.folder)
     if model.notice and any(one.roles for one in keys.stages.values()):
         watcher.message(f"Note: {model.notice}")
     setup = Setup(

@@ -68,9 +68,9 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
         rows = select(read_manifest(dataset), choice, index, keys)
         readable = [row for row in rows if row.error is None]
         made = keys.of([_digest(row) for row in readable])
-        complete = index.complete(keys.stages)
+        complete, missed = index.complete(keys.stages), index.missed()
         history = _history(readable, made, index.failures())
-    missing = keys.missing(made, complete)
+    missing = keys.missing(made, complete, missed)
     unfinished = [n for n, stages in enumerate(missing) if stages]
     given_up = {
         n: failures for n in unfinished if policy.given_up(failures := history.failures.get(readable[n].id, {}))

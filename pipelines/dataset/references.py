@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from pipelines.dataset.events import Attempt, EventWriter, now
+from pipelines.dataset.events import Attempt, EventWriter, State, now
 from pipelines.dataset.keys import recorded_keys
 from pipelines.dataset.launches import Recorded, recorded_launches
 from pipelines.dataset.layout import Dataset
@@ -47,9 +47,9 @@ def _refs(launches: Iterable[Recorded], digests: Sequence[str]) -> set[ArtifactR
 
 
 class Tell(Protocol):
-    """Hears of each artifact that is about to be deleted."""
+    """Hears of each artifact that is about to be deleted, and whether the next run should make it again."""
 
-    def __call__(self, ref: ArtifactRef) -> None: ...
+    def __call__(self, ref: ArtifactRef, *, missed: bool = False) -> None: ...
 
 
 @contextmanager
@@ -64,8 +64,9 @@ def bereaved(datasets: Sequence[Dataset]) -> Iterator[Tell]:
     with ExitStack() as stack:
         writers = [stack.enter_context(EventWriter(one.events, versions())) for one in datasets]
 
-        def tell(ref: ArtifactRef) -> None:
+        def tell(ref: ArtifactRef, *, missed: bool = False) -> None:
+            state: State = "missed" if missed else "gone"
             for writer in writers:
-                writer.write(Attempt(clip="", stage=ref.stage, key=ref.key, state="gone", time=now()))
+                writer.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=now()))
 
         yield tell
