@@ -6,7 +6,7 @@ Artifacts are known by key alone, so that what one configuration made counts for
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipelines.dataset.events import Attempt, Batch, read_events
@@ -141,7 +141,8 @@ class Index:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """All of what is done in the block or nothing, and no other process at the same time."""
-        with locked(self._dataset.lock("index")), self._explained(), self._transaction("BEGIN IMMEDIATE"):
+        alone = nullcontext() if self._dataset.shared else locked(self._dataset.lock("index"))
+        with alone, self._explained(), self._transaction("BEGIN IMMEDIATE"):
             yield
 
     def _take_events(self) -> None:
@@ -189,6 +190,10 @@ def explained(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if dataset.shared:
+            raise StoreError(
+                f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
+            ) from error
         raise StoreError(
             f"{dataset.index} cannot be used: {error}; try again when no other process writes it"
         ) from error
@@ -203,12 +208,15 @@ def explained(dataset: Dataset) -> Iterator[None]:
 def open_index(dataset: Dataset) -> Iterator[Index]:
     """The index of a dataset, made if there is none, with all events that are there.
 
+    That of a shared dataset is made anew, and gone afterwards.
+
     Raises:
         NewerError: if a newer version of the program wrote it.
         StoreError, OSError: if it is damaged, or cannot be read or written.
     """
     with explained(dataset):
-        connection = sqlite3.connect(dataset.index, timeout=PATIENCE, isolation_level=None)
+        # The empty name is SQLite's for a temporary file, on this machine's disk, that only this connection sees.
+        connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
     try:
         with explained(dataset):
             (version,) = connection.execute("PRAGMA user_version").fetchone()
