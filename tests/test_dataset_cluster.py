@@ -3,21 +3,29 @@
 import base64
 import io
 import json
+import logging
 import re
+import signal
 import sqlite3
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 import torch
 import yaml
 from PIL import Image
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed, Running
 
 from cli.dataset_submit import line
-from pipelines.dataset import cluster
+from pipelines.dataset import cluster, shard_flow
 from pipelines.dataset.cluster import AwayError, Follower, Run, State, Submission, begin, shards_of
 from pipelines.dataset.cluster_progress import ClusterView, Progress
 from pipelines.dataset.events import Attempt, EventWriter
@@ -26,6 +34,7 @@ from pipelines.dataset.index import open_index
 from pipelines.dataset.layout import Dataset, create_dataset, open_dataset
 from pipelines.dataset.messages import Source
 from pipelines.dataset.shard import Ended, Work
+from pipelines.dataset.shard_flow import Beats, artifact_key
 from pipelines.dataset.shard_page import preview, summary
 from pipelines.dataset.task_runners import submit_tasks
 from pipelines.errors import ConfigError
@@ -308,6 +317,68 @@ def test_a_full_disk_names_the_folder_of_temporary_files(dataset: Dataset) -> No
     with pytest.raises(StoreError, match="cannot be kept in a temporary file: disk full; TMPDIR says"):  # noqa: SIM117
         with open_index(shared) as index, index.changing():
             raise sqlite3.OperationalError("disk full")
+
+
+# Signs of life
+
+
+class FakeClient:
+    """A server that answers with the next of these states of the run, or not at all."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self.answers = answers
+        self.beats = 0
+        self.progress: list[float] = []
+
+    def __enter__(self) -> "FakeClient":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def create_artifact(self, artifact: Any) -> Any:
+        return SimpleNamespace(id=artifact.key)
+
+    def read_flow_run(self, flow_run: UUID) -> Any:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(name="birds 1of2", state=answer)
+
+    def update_flow_run(self, flow_run: UUID, name: str) -> None:
+        self.beats += 1
+
+    def update_artifact(self, artifact: str, update: Any) -> None:
+        self.progress.append(update.data)
+
+
+def beaten(monkeypatch: pytest.MonkeyPatch, answers: list[Any], done: int) -> tuple[FakeClient, list[int]]:
+    """What a run tells a server while it does that many of ten clips, and the signals it sends itself."""
+    client, signals, told = FakeClient(answers), [], threading.Event()
+    monkeypatch.setattr(shard_flow, "get_client", lambda sync_client: client)
+    monkeypatch.setattr(shard_flow, "get_run_logger", lambda: logging.getLogger("ss4d"))
+    monkeypatch.setattr(shard_flow, "BEAT", 0.01)
+    monkeypatch.setattr(shard_flow.os, "kill", lambda pid, number: (signals.append(number), told.set()))
+    with Beats(uuid4(), "birds-1of2-progress") as beats:
+        beats.hear(SimpleNamespace(done=done, num_failed=1, clips=10))  # type: ignore[arg-type]
+        told.wait(0.3)
+    return client, signals
+
+
+def test_a_run_says_that_it_lives_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, signals = beaten(monkeypatch, [Running(), httpx.ConnectError("away"), Running()], done=4)
+    assert client.beats > 2
+    assert client.progress == [50.0]
+    assert signals == []
+
+
+@pytest.mark.parametrize("answer", [Crashed(), ObjectNotFound(http_exc=Exception())])
+def test_a_run_that_was_given_up_stops(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    _, signals = beaten(monkeypatch, [Running(), answer], done=4)
+    assert signals == [signal.SIGINT]
+
+
+def test_names_on_the_server_have_letters_that_it_allows() -> None:
+    assert artifact_key(Work(dataset=Path("/data/My Birds_2")), "2/8", "summary") == "my-birds-2-2of8-summary"
 
 
 # Pages

@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipelines.dataset.cluster import AwayError
+from pipelines.dataset.cluster_server import PrefectServer, prefect_server
 from pipelines.dataset.events import Attempt, read_events
 from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import read_manifest
 from pipelines.dataset.select import Shard
+from pipelines.dataset.shard import Work
+from pipelines.errors import ConfigError
 from tests import poisoned
 from tests.poisoned import METHODS, SLOW, make_dataset, save_clip
 
@@ -194,6 +202,43 @@ def at_work(dataset: Dataset, workers: list[subprocess.Popen[bytes]]) -> subproc
             parents = {parent.pid for parent in psutil.Process(int(one.worker.rpartition(":")[2])).parents()}
             return next(worker for worker in workers if worker.pid in parents)
     return None
+
+
+def test_runs_on_a_real_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(dataset=tmp_path / "birds")
+    with temporary_settings({PREFECT_API_URL: server}):
+        message = "no work pool called 'idle'; make it with `prefect work-pool create idle"
+        with pytest.raises(ConfigError, match=message), prefect_server("idle", {}):
+            pass
+        with get_client(sync_client=True) as client:
+            client.create_work_pool(WorkPoolCreate(name="idle", type="process"))
+        for _ in range(2):  # the second one finds the deployment there
+            with prefect_server("idle", {"env": {"A": "b"}}) as runs:
+                first = runs.create(work, "1/2", None)
+        assert (first.name, first.state) == ("birds 1of2", "waiting")
+        assert [one.id for one in runs.runs_of(work)] == [first.id]  # who submits at the same time gets the same run
+        runs.crash(first, "it is gone")
+        second = runs.create(work, "1/2", first)
+        monkeypatch.setattr("pipelines.dataset.cluster_server.PAGE", 1)
+        known = runs.runs_of(work)
+        assert [(one.id, one.state) for one in known] == [(first.id, "crashed"), (second.id, "waiting")]
+        assert known[0].message == "it is gone"
+        assert Work.model_validate(known[1].work) == work
+        assert runs.read([str(uuid4()), second.id]) == known[1:]
+        assert runs.runs_of(Work(dataset=tmp_path / "other")) == []
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(second.id), name=second.name)  # a sign of life
+        assert runs.read([second.id])[0].changed > second.changed
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(AwayError, match=r"127\.0\.0\.1:9"),
+    ):
+        runs_elsewhere(work)
+
+
+def runs_elsewhere(work: Work) -> None:
+    with get_client(sync_client=True) as client:
+        PrefectServer(client, uuid4(), {}).runs_of(work)
 
 
 @pytest.mark.parametrize("engine", ["dask", "ray"])
