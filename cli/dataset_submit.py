@@ -134,9 +134,10 @@ def submit(
             command=command,
         )
         submission = Submission(work=work, shards=shards, silence=silence, restarts=restarts)
+        _check(engine, {"--pool": pool, "--image": image, "--job-variable": job_variables}, address, wait)
         with ClusterConsole() as view:
             if engine == "prefect":
-                submitted = _on_pool(submission, pool, _variables(job_variables, image), view, wait)
+                submitted = _on_pool(submission, pool or "", _variables(job_variables, image), view, wait)
             else:
                 from pipelines.dataset.task_runners import submit_tasks
 
@@ -144,25 +145,42 @@ def submit(
         _tell(submitted, dataset)
 
 
+def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: bool) -> None:
+    """Refuses options that the engine would not heed."""
+    from pipelines.errors import ConfigError
+
+    if engine == "prefect":
+        if not of_pools["--pool"]:
+            raise ConfigError(
+                "--pool says which work pool does the shards; `prefect work-pool ls` lists those there are"
+            )
+        if address is not None:
+            raise ConfigError("--address is for --engine dask or ray; PREFECT_API_URL says where Prefect's server is")
+    elif given := [name for name, value in of_pools.items() if value]:
+        raise ConfigError(f"--engine {engine} has no work pools: leave {', '.join(given)} out")
+    elif not wait:
+        raise ConfigError(f"--engine {engine} needs this command until all is done: leave --no-wait out")
+
+
 def _on_pool(
-    submission: "Submission", pool: str | None, job_variables: dict[str, Any], view: "ClusterConsole", wait: bool
+    submission: "Submission", pool: str, job_variables: dict[str, Any], view: "ClusterConsole", wait: bool
 ) -> "Submitted":
     from pipelines.dataset.cluster import submit as submit_to
     from pipelines.dataset.cluster_server import prefect_server
 
-    if pool is None:
-        raise typer.BadParameter("say which work pool is to do it", param_hint="--pool")
     with prefect_server(pool, job_variables) as server:
         return submit_to(submission, server, view, wait=wait)
 
 
 def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
     """What the job variables say, as JSON where it is some."""
+    from pipelines.errors import ConfigError
+
     found: dict[str, Any] = {} if image is None else {"image": image}
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals:
-            raise typer.BadParameter(f"takes KEY=VALUE; got {word!r}", param_hint="--job-variable")
+            raise ConfigError(f"--job-variable takes KEY=VALUE; got {word!r}")
         try:
             found[name] = json.loads(value)
         except ValueError:

@@ -23,7 +23,9 @@ import yaml
 from PIL import Image
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Running
+from typer.testing import CliRunner
 
+from cli.dataset import app
 from cli.dataset_submit import line
 from pipelines.dataset import cluster, shard_flow
 from pipelines.dataset.cluster import AwayError, Follower, Run, State, Submission, begin, shards_of
@@ -239,6 +241,22 @@ def test_work_survives_json(dataset: Dataset) -> None:
     work = Work(dataset=dataset.folder, where="frames > 3", workers=2)
     assert Work.model_validate_json(work.model_dump_json()) == work
     assert work.options("2/8").choice.shard == "2/8"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "--pool says which work pool"),
+        (("--pool", "p", "--address", "tcp://host"), "--address is for --engine dask or ray"),
+        (("--pool", "p", "--job-variable", "image"), "--job-variable takes KEY=VALUE; got 'image'"),
+        (("--engine", "dask", "--image", "i"), "--engine dask has no work pools: leave --image out"),
+        (("--engine", "ray", "--no-wait"), "leave --no-wait out"),
+    ],
+)
+def test_options_that_would_not_be_heeded_are_refused(dataset: Dataset, options: Sequence[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["submit", str(dataset.folder), "--shards", "2", *options])
+    assert result.exit_code == 1
+    assert words in " ".join(result.stderr.split())
 
 
 def test_engines_are_told_how_much_a_shard_takes(dataset: Dataset) -> None:

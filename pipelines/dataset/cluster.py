@@ -23,6 +23,7 @@ from pipelines.errors import ConfigError, EngineError
 State = Literal["waiting", "starting", "running", "completed", "failed", "crashed", "cancelled"]
 ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running"})
 
+LEAST_SILENCE = 15.0  # seconds: a few signs of life, see `pipelines.dataset.shard_flow.BEAT`
 POLL = 2.0  # seconds between two looks at the server
 STARTING = 900.0  # seconds that a machine may take to begin, such as to fetch an image
 IDLE = 30.0  # seconds in which no worker takes up any run, before that is said
@@ -98,9 +99,6 @@ class Submission:
             raise ConfigError(f"--silence must be at least {LEAST_SILENCE:g} seconds; got {self.silence:g}")
         if self.restarts < 0:
             raise ConfigError(f"--restarts must be 0 or more; got {self.restarts}")
-
-
-LEAST_SILENCE = 15.0  # a few signs of life, see `pipelines.dataset.shard_flow.BEAT`
 
 
 class ClusterWatcher(Protocol):
