@@ -471,3 +471,5 @@ def test_the_images_take_files_that_are_there(name: str) -> None:
     sources = [word for words in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in words.split()]
     assert len(sources) > 5
     assert all((CLUSTER.parent.parent / source).exists() for source in sources)
+    let_in = re.findall(r"^!(.+)$", (CLUSTER / f"{name}.dockerignore").read_text(), re.MULTILINE)
+    assert set(sources) <= set(let_in)

@@ -21,7 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pipelines.dataset.cluster import AwayError
+from pipelines.dataset.cluster import AwayError, Run
 from pipelines.dataset.cluster_server import PrefectServer, prefect_server
 from pipelines.dataset.events import Attempt, read_events
 from pipelines.dataset.layout import Dataset
@@ -212,28 +212,31 @@ def test_runs_on_a_real_server(server: str, tmp_path: Path, monkeypatch: pytest.
             pass
         with get_client(sync_client=True) as client:
             client.create_work_pool(WorkPoolCreate(name="idle", type="process"))
-        for _ in range(2):  # the second one finds the deployment there
-            with prefect_server("idle", {"env": {"A": "b"}}) as runs:
-                first = runs.create(work, "1/2", None)
+        with prefect_server("idle", {"env": {"A": "b"}}) as runs:
+            first = runs.create(work, "1/2", None)
         assert (first.name, first.state) == ("birds 1of2", "waiting")
-        assert [one.id for one in runs.runs_of(work)] == [first.id]  # who submits at the same time gets the same run
-        runs.crash(first, "it is gone")
-        second = runs.create(work, "1/2", first)
-        monkeypatch.setattr("pipelines.dataset.cluster_server.PAGE", 1)
-        known = runs.runs_of(work)
-        assert [(one.id, one.state) for one in known] == [(first.id, "crashed"), (second.id, "waiting")]
-        assert known[0].message == "it is gone"
-        assert Work.model_validate(known[1].work) == work
-        assert runs.read([str(uuid4()), second.id]) == known[1:]
-        assert runs.runs_of(Work(dataset=tmp_path / "other")) == []
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(second.id), name=second.name)  # a sign of life
-        assert runs.read([second.id])[0].changed > second.changed
-    with (
-        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
-        pytest.raises(AwayError, match=r"127\.0\.0\.1:9"),
-    ):
+        with prefect_server("idle", {}) as runs:  # finds the deployment there
+            on_server(runs, work, first, monkeypatch)
+    nowhere = "http://127.0.0.1:9/api"
+    with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(AwayError, match=nowhere):
         runs_elsewhere(work)
+
+
+def on_server(runs: PrefectServer, work: Work, first: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs.create(work, "1/2", None).id == first.id  # who submits at the same time gets the same run
+    assert [one.id for one in runs.runs_of(work)] == [first.id]
+    runs.crash(first, "it is gone")
+    second = runs.create(work, "1/2", first)
+    monkeypatch.setattr("pipelines.dataset.cluster_server.PAGE", 1)
+    known = runs.runs_of(work)
+    assert [(one.id, one.state) for one in known] == [(first.id, "crashed"), (second.id, "waiting")]
+    assert known[0].message == "it is gone"
+    assert Work.model_validate(known[1].work) == work
+    assert runs.read([str(uuid4()), second.id]) == known[1:]
+    assert runs.runs_of(Work(dataset=work.dataset / "other")) == []
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(second.id), name=second.name)  # a sign of life
+    assert runs.read([second.id])[0].changed > known[1].changed
 
 
 def runs_elsewhere(work: Work) -> None:
