@@ -156,6 +156,12 @@ def test_a_run_that_never_begins_is_given_up_later(clock: list[float], dataset: 
     assert said[0].startswith("birds 1of1: crashed: no sign of life for 910 s")
 
 
+def test_what_somebody_stops_is_not_begun_again(clock: list[float], dataset: Dataset) -> None:
+    server = FakeServer(scripts={"1/1": ["running", "stopping"]})
+    ended, _ = followed(server, dataset, "1/1", silence=60)
+    assert (ended["1/1"].state, len(server.runs)) == ("cancelled", 1)
+
+
 def test_a_shard_is_begun_again_a_few_times(clock: list[float], dataset: Dataset) -> None:
     server = FakeServer(scripts={"1/1": ["running", "crashed"]})
     ended, said = followed(server, dataset, "1/1", restarts=2)

@@ -20,8 +20,8 @@ from pipelines.dataset.select import Shard
 from pipelines.dataset.shard import Work
 from pipelines.errors import ConfigError, EngineError
 
-State = Literal["waiting", "starting", "running", "completed", "failed", "crashed", "cancelled"]
-ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running"})
+State = Literal["waiting", "starting", "running", "stopping", "completed", "failed", "crashed", "cancelled"]
+ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running", "stopping"})
 
 LEAST_SILENCE = 15.0  # seconds: a few signs of life, see `pipelines.dataset.shard_flow.BEAT`
 POLL = 2.0  # seconds between two looks at the server
@@ -248,7 +248,8 @@ class Follower:
                 return now
             message = f"no sign of life for {silent:.0f} s"
             self.server.crash(now, message)
-            now = replace(now, state="crashed", message=message)
+            # What somebody wants to stop is not begun again.
+            now = replace(now, state="cancelled" if now.state == "stopping" else "crashed", message=message)
         if now.state != "crashed" or self._restarts[now.shard] == self.submission.restarts:
             self.watcher.message(f"{now.name}: {now.state}: {now.message}")
             return now
@@ -268,7 +269,7 @@ class Follower:
     def _patience(self, run: Run) -> float:
         if run.state == "waiting":  # for a worker, which may be busy for days
             return float("inf")
-        return self.submission.silence if run.state == "running" else max(STARTING, self.submission.silence)
+        return max(STARTING, self.submission.silence) if run.state == "starting" else self.submission.silence
 
     def _hint(self) -> None:
         """Says, once, that no worker takes anything up."""

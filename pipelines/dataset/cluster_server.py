@@ -20,7 +20,7 @@ STATES: dict[str, State] = {
     "PENDING": "starting",
     "RUNNING": "running",
     "PAUSED": "running",
-    "CANCELLING": "running",
+    "CANCELLING": "stopping",
     "COMPLETED": "completed",
     "FAILED": "failed",
     "CRASHED": "crashed",
