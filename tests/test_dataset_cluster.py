@@ -307,35 +307,6 @@ def test_a_shared_dataset_has_an_index_for_each_process(dataset: Dataset) -> Non
     assert {path.name for path in dataset.folder.iterdir()} == {"dataset.json", "events", "logs"}
 
 
-def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
-    """Also those of shards, which are made of events and never look into the store."""
-
-    def made(second: int) -> None:
-        time = f"2026-01-01T00:00:0{second}.000+00:00"
-        with EventWriter(dataset.events, {}) as events:
-            events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time=time))
-
-    shared = open_dataset(dataset.folder, shared=True)
-    made(1)
-    with open_index(dataset) as index:
-        assert index.complete(["export"]) == {"export": {KEY}}
-        index.replace([], {}, "2026-01-01T00:00:05.000+00:00")
-        assert index.complete(["export"]) == {"export": set()}
-    for one in (dataset, shared):
-        with open_index(one) as index:
-            assert index.complete(["export"]) == {"export": set()}
-    made(6)
-    with dataset.lost.open("a") as file:
-        file.write("damaged\n")
-    for one in (dataset, shared):
-        with open_index(one) as index:
-            assert index.complete(["export"]) == {"export": {KEY}}
-    with open_index(dataset) as index:
-        index.replace([], {}, "2026-01-01T00:00:09.000+00:00")
-    with open_index(shared) as index:
-        assert index.complete(["export"]) == {"export": set()}
-
-
 def test_a_full_disk_names_the_folder_of_temporary_files(dataset: Dataset) -> None:
     shared = open_dataset(dataset.folder, shared=True)
     with pytest.raises(StoreError, match="cannot be kept in a temporary file: disk full; TMPDIR says"):  # noqa: SIM117

@@ -11,14 +11,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from storage.errors import NewerError
-from storage.files import listed, write_bytes
+from storage.files import listed
 
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
@@ -177,38 +177,6 @@ def read_file(path: Path, offset: int = 0) -> Iterator[Batch]:
                         versions[version_hash(header["versions"])] = header["versions"]
             yield Batch(path.name, end, attempts, versions)
             offset = end
-
-
-def append_lost(path: Path, keys: Sequence[str], time: str) -> None:
-    """Writes down that artifacts were not in the store any more at a time, a line each, all of them or none.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    if keys:
-        lines = (json.dumps({"key": key, "time": time}).encode() + b"\n" for key in keys)
-        write_bytes(path, b"".join([path.read_bytes() if path.exists() else b"", *lines]))
-
-
-def read_lost(path: Path, offset: int) -> tuple[list[tuple[str, str]], int]:
-    """The keys and times that were written behind the offset, and the offset behind them.
-
-    Raises:
-        OSError: if they cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            lines = file.readlines()
-    except FileNotFoundError:
-        return [], 0
-    found = []
-    for line in lines:
-        try:
-            found.append((str(json.loads(line)["key"]), str(json.loads(line)["time"])))
-        except (ValueError, TypeError, KeyError):
-            LOG.warning("%s has a damaged line, which is passed over: %.60r", path, line)
-    return found, offset + sum(map(len, lines))
 
 
 def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:

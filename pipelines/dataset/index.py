@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from pipelines.dataset.events import Attempt, Batch, append_lost, read_events, read_lost
+from pipelines.dataset.events import Attempt, Batch, read_events
 from pipelines.dataset.layout import Dataset
 from pipelines.measures import MEASURES
 from storage.errors import NewerError, StoreError
@@ -26,7 +26,6 @@ CREATE TABLE IF NOT EXISTS artifacts (
     key TEXT PRIMARY KEY, stage TEXT, time TEXT, seconds REAL, peak_memory INTEGER, worker TEXT, versions TEXT,
     {", ".join(f"{name} REAL" for name in MEASURES)}
 );
-CREATE TABLE IF NOT EXISTS lost (key TEXT PRIMARY KEY, time TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (
     clip TEXT, stage TEXT, key TEXT, time TEXT, number INTEGER, seconds REAL, peak_memory INTEGER, error TEXT,
     message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
@@ -50,7 +49,6 @@ INSERT INTO artifacts VALUES ({", ".join("?" * len(ARTIFACT))}) ON CONFLICT (key
     {", ".join(f"{name} = excluded.{name}" for name in ARTIFACT[2:])} WHERE excluded.time > time
 """
 _ADD_FAILURE = f"INSERT INTO failures VALUES ({', '.join('?' * len(FAILURE))})"
-_LOSE = "INSERT INTO lost VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET time = max(time, excluded.time)"
 _FORGIVE = """
 INSERT INTO forgiven VALUES (?, ?, ?) ON CONFLICT (clip, key) DO UPDATE SET time = max(time, excluded.time)
 """
@@ -62,7 +60,6 @@ class Index:
     def __init__(self, dataset: Dataset, connection: sqlite3.Connection) -> None:
         self._dataset = dataset
         self._connection = connection
-        self._lost: dict[str, str] = {}
 
     def refresh(self) -> None:
         """Takes in the events that were written since the last time.
@@ -123,23 +120,19 @@ class Index:
     ) -> None:
         """Makes everything anew, of all events and of what a look into the store found.
 
-        What is gone is written down beside the events, for every other index that is made of them.
-
         Args:
             artifacts: rows with the columns `ARTIFACT`.
             versions: what their hashes stand for.
             at: when the look began; what events say was made before and was not found is gone.
         """
         with self.changing():
-            for table in ("files", "versions", "artifacts", "lost", "failures", "forgiven"):
+            for table in ("files", "versions", "artifacts", "failures", "forgiven"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._take_events()
             self._connection.execute("CREATE TEMP TABLE found AS SELECT * FROM artifacts LIMIT 0")
             marks = ", ".join("?" * len(ARTIFACT))
             self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
             gone = "time < ? AND key NOT IN (SELECT key FROM found)"
-            lost = [key for (key,) in self._connection.execute(f"SELECT key FROM artifacts WHERE {gone}", (at,))]
-            append_lost(self._dataset.lost, lost, at)
             self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
             self._connection.execute("INSERT OR IGNORE INTO artifacts SELECT * FROM found")
             self._connection.execute("DROP TABLE found")
@@ -154,20 +147,12 @@ class Index:
 
     def _take_events(self) -> None:
         offsets = dict(self._connection.execute("SELECT name, bytes FROM files"))
-        # Before the attempts: what was made after it was lost is there again.
-        lost, end = read_lost(self._dataset.lost, offsets.get(self._dataset.lost.name, 0))
-        self._connection.executemany(_LOSE, lost)
-        self._connection.executemany("DELETE FROM artifacts WHERE key = ?", ((key,) for key, _ in lost))
-        self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (self._dataset.lost.name, end))
-        self._lost = dict(self._connection.execute("SELECT key, time FROM lost"))
         for batch in read_events(self._dataset.events, offsets):
             self._take(batch)
 
     def _take(self, batch: Batch) -> None:
         by_state: dict[str, list[Attempt]] = {}
         for attempt in batch.attempts:
-            if attempt.state in ("done", "reused") and attempt.time < self._lost.get(attempt.key, ""):
-                continue
             by_state.setdefault(attempt.state, []).append(attempt)
         made = [_artifact(attempt, attempt.time) for attempt in by_state.get("done", ())]
         made += [_artifact(attempt, "") for attempt in by_state.get("reused", ())]

@@ -42,11 +42,6 @@ class Dataset:
         return self.folder / "events"
 
     @property
-    def lost(self) -> Path:
-        """A line for each artifact that was made and then was not in the store any more."""
-        return self.folder / "lost.jsonl"
-
-    @property
     def index(self) -> Path:
         """The index of events and store, which can be deleted, see `pipelines.dataset.index`; not if it is shared."""
         return self.folder / "index.sqlite"
