@@ -10,6 +10,7 @@ import typer
 
 from cli.console import say
 from cli.dataset_data import catalog_app, failures, init, retry
+from cli.dataset_options import Config, DatasetFolder, Seed, chosen
 from cli.dataset_submit import submit
 from cli.dataset_view import DatasetView, summary
 from cli.exits import FAILED
@@ -18,6 +19,7 @@ from cli.options import Debug, Overrides
 from cli.tables import print_table
 
 if TYPE_CHECKING:
+    from pipelines.dataset.keys import Settings
     from pipelines.dataset.launch import Result
     from pipelines.dataset.outlook import Outlook
 
@@ -30,13 +32,6 @@ app = typer.Typer(
 
 ELSEWHERE = "`ss4d dataset init --store`"
 
-DatasetFolder = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
-]
-Config = Annotated[
-    str, typer.Option("--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration, as of **ss4d run**.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Where the random numbers of each clip start.")]
 Where = Annotated[
     str | None,
     typer.Option(
@@ -54,9 +49,9 @@ Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="
 
 def run(
     dataset: DatasetFolder,
-    config: Config = "tiny",
+    config: Config = None,
     overrides: Overrides = None,
-    seed: Seed = 42,
+    seed: Seed = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
@@ -110,7 +105,6 @@ def run(
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, f"what is finished is kept, and the same command goes on: {command}", ELSEWHERE):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from pipelines.dataset.keys import Settings
         from pipelines.dataset.launch import DatasetOptions, run_dataset
         from pipelines.dataset.limits import Limits, parse_size
         from pipelines.dataset.policy import Policy
@@ -119,7 +113,7 @@ def run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
-            settings=Settings(configuration=config, overrides=overrides or [], seed=seed),
+            settings=chosen(dataset, config, overrides, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
             device=device,
             workers=workers,
@@ -128,6 +122,7 @@ def run(
             limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
             command=command,
         )
+        say(_meant(options.settings))
         with DatasetView() as view:
             result = run_dataset(options, view)
         _tell(result, dataset)
@@ -135,9 +130,9 @@ def run(
 
 def plan(
     dataset: DatasetFolder,
-    config: Config = "tiny",
+    config: Config = None,
     overrides: Overrides = None,
-    seed: Seed = 42,
+    seed: Seed = None,
     where: Where = None,
     shard: Shard = None,
     limit: Limit = None,
@@ -150,16 +145,20 @@ def plan(
         ss4d dataset plan birds --set slat.sampler.steps=25
     """
     with explained(debug, "nothing was changed"):
-        from pipelines.dataset.keys import Settings
         from pipelines.dataset.launch import DatasetOptions, plan_dataset
         from pipelines.dataset.select import Choice
 
         options = DatasetOptions(
             folder=dataset,
-            settings=Settings(configuration=config, overrides=overrides or [], seed=seed),
+            settings=chosen(dataset, config, overrides, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
         )
+        typer.echo(_meant(options.settings))
         _print_plan(plan_dataset(options))
+
+
+def _meant(settings: "Settings") -> str:
+    return f"Configuration: {', '.join([settings.configuration, *settings.overrides])}; seed {settings.seed}."
 
 
 def _tell(result: "Result", dataset: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.console import bar, say
+from cli.dataset_options import Config, DatasetFolder, Seed, chosen
 from cli.failures import explained
 from cli.options import Debug, Overrides, Store
 from cli.tables import print_table
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
 
 UNCHANGED = "nothing was changed"
 LISTED = 5  # examples of what is listed
-
-DatasetFolder = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
-]
-# Of a configuration that is asked about; that of the last run needs not be said again.
-Config = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        metavar="tiny|ss4d|FILE.yaml",
-        help="The configuration to tell about; without this, --set and --seed, that of the last run.",
-    ),
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="The seed to tell about.")]
 
 
 def init(
@@ -50,6 +37,10 @@ def init(
     out: Annotated[Path, typer.Option("--out", metavar="DATASET", help="The dataset's folder; made if missing.")],
     store: Store = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one a processor.")] = None,
+    clip_timeout: Annotated[
+        float,
+        typer.Option("--clip-timeout", metavar="SECONDS", help="List as unreadable what takes longer to read."),
+    ] = 300.0,
     debug: Debug = False,
 ) -> None:
     """Lists clips in a dataset's manifest: id, source, SHA-256, frames, size, rate, tags.
@@ -71,7 +62,7 @@ def init(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:
-            scan = init_dataset(out, source, store=store, workers=workers, progress=progress)
+            scan = init_dataset(out, source, store=store, workers=workers, progress=progress, clip_seconds=clip_timeout)
         for row in scan.unreadable[:LISTED]:
             say(f"cannot be read: {row.id}: {row.error}")
         if len(scan.unreadable) > LISTED:
@@ -117,7 +108,7 @@ def write(
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
     worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
-    configuration, by default that of the last run.
+    configuration. **ss4d dataset run** writes it as well, at its end.
 
     For example:
 
@@ -192,7 +183,7 @@ def failures(
 
 def retry(
     dataset: DatasetFolder,
-    clips: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these clips.")] = None,
+    clips: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these clips.")] = None,
     cause: Annotated[
         str | None,
         typer.Option("--cause", metavar="input|transient|killed|program", help="Only what failed for this cause."),
@@ -227,14 +218,12 @@ def retry(
 
 @contextmanager
 def _open(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
-    """The dataset as it stands for a configuration: the one that is named as for `run`, or that of the last run."""
-    from pipelines.dataset.keys import Settings
+    """The dataset as it stands for the configuration that a command means."""
+    from pipelines.dataset.layout import open_dataset
     from pipelines.dataset.standing import open_standing
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    said = {"configuration": config, "overrides": overrides or None, "seed": seed}
-    given = {name: value for name, value in said.items() if value is not None}
-    with open_standing(folder, Settings.model_validate(given) if given else None) as standing:
+    with open_standing(open_dataset(folder), chosen(folder, config, overrides, seed)) as standing:
         yield standing
 
 

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cli.console import console, say
+from cli.dataset_options import Config, DatasetFolder, Seed, chosen
 from cli.dataset_view import EVERY, duration, summary
 from cli.exits import FAILED
 from cli.failures import explained
@@ -27,9 +28,7 @@ LATER = "the shards go on without this command, which given again watches them"
 
 
 def submit(
-    dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
-    ],
+    dataset: DatasetFolder,
     shards: Annotated[
         int, typer.Option("--shards", metavar="N", help="How many parts to do it in; each clip is in one.")
     ],
@@ -46,11 +45,9 @@ def submit(
             "--address", metavar="URL", help="The Dask scheduler or Ray cluster; by default one is started here."
         ),
     ] = None,
-    config: Annotated[
-        str, typer.Option("--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration, as of **ss4d run**.")
-    ] = "tiny",
+    config: Config = None,
     overrides: Overrides = None,
-    seed: Annotated[int, typer.Option("--seed", help="Where the random numbers of each clip start.")] = 42,
+    seed: Seed = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
@@ -121,7 +118,7 @@ def submit(
         from pipelines.dataset.shard import Work
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        settings = Settings(configuration=config, overrides=overrides or [], seed=seed)
+        settings = chosen(dataset, config, overrides, seed)
         work = Work(
             dataset=dataset.absolute(),
             settings=Settings.model_validate(settings.recorded()),

@@ -72,7 +72,10 @@ def gc(
     runs: Annotated[
         list[Path] | None,
         typer.Option(
-            "--runs", metavar="DIR", help="A further folder of runs that use this store, besides ../runs. Repeatable."
+            "--runs",
+            metavar="DIR",
+            help="A further folder of runs, or a dataset, that uses this store; ../runs and the dataset that the store "
+            "lies in are known. Repeatable.",
         ),
     ] = None,
     min_age: Annotated[
@@ -84,7 +87,8 @@ def gc(
     """Deletes what no run refers to.
 
     A run refers to the artifacts that its `run.json` lists, from its start until another run takes its name; delete a
-    run's folder to let its artifacts go. If a record cannot be read, nothing is deleted. What was half made by a
+    run's folder to let its artifacts go. A dataset refers to what its last launch made of its clips, and to what
+    launches that go on make. If a record cannot be read, nothing is deleted. What was half made by a
     process that died goes after a week without a change. A run that goes on loses nothing, not even with --drop.
 
     For example:

@@ -33,16 +33,22 @@ from pipelines.dataset.cluster_progress import ClusterView, Progress
 from pipelines.dataset.events import Attempt, EventWriter
 from pipelines.dataset.handle import Todo
 from pipelines.dataset.index import open_index
+from pipelines.dataset.keys import Settings
 from pipelines.dataset.layout import Dataset, create_dataset, open_dataset
+from pipelines.dataset.manifest import Row
 from pipelines.dataset.messages import Source
+from pipelines.dataset.rebuild import rebuild_index
 from pipelines.dataset.shard import Ended, Work
 from pipelines.dataset.shard_flow import Beats, artifact_key
 from pipelines.dataset.shard_page import preview, summary
+from pipelines.dataset.standing import open_standing
 from pipelines.dataset.task_runners import submit_tasks
 from pipelines.errors import ConfigError
+from stages.types import silent
 from stages.video_io import write_video
 from storage.errors import StoreError
 from storage.files import write_json
+from storage.manifest import write_rows
 from storage.refs import ArtifactRef
 from storage.store import open_store
 
@@ -305,6 +311,19 @@ def test_a_shared_dataset_has_an_index_for_each_process(dataset: Dataset) -> Non
         for index in [stack.enter_context(open_index(shared)) for _ in range(2)]:
             assert index.complete(["export"]) == {"export": {KEY}}
     assert {path.name for path in dataset.folder.iterdir()} == {"dataset.json", "events", "logs"}
+
+
+def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
+    """Also those of shards, which are made of events and never look into the store."""
+    write_rows(dataset.manifest, Row, [])
+    with EventWriter(dataset.events, {}) as events:
+        events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
+    with open_standing(dataset, Settings()) as standing:
+        assert standing.index.complete(["export"]) == {"export": {KEY}}
+        rebuild_index(standing, silent)
+    for one in (dataset, open_dataset(dataset.folder, shared=True)):
+        with open_index(one) as index:
+            assert index.complete(["export"]) == {"export": set()}
 
 
 def test_a_full_disk_names_the_folder_of_temporary_files(dataset: Dataset) -> None:

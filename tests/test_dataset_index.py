@@ -19,7 +19,7 @@ from pipelines.dataset.catalogue import Entry, write_catalogue
 from pipelines.dataset.events import Attempt, EventWriter, read_events
 from pipelines.dataset.failures import forgive, groups, open_failures
 from pipelines.dataset.index import open_index
-from pipelines.dataset.keys import Settings, StageKeys
+from pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from pipelines.dataset.layout import Dataset, create_dataset
 from pipelines.dataset.manifest import Row, read_manifest
 from pipelines.dataset.rebuild import Rebuilt, rebuild_index
@@ -411,7 +411,7 @@ def command() -> Callable[..., str]:
 def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..., str]) -> None:
     said = Settings(overrides=[f"model={model_folder}", "slat.sampler.steps=2"], seed=7)
     dataset.launches.write_text(json.dumps(said.recorded()) + "\n")
-    with open_standing(dataset.folder) as asked:  # as the last launch says
+    with open_standing(dataset, choose_settings(dataset)) as asked:  # as the last launch says
         keys = asked.keys
     happen(dataset, *(attempt("a", stage, keys=keys) for stage in ORDER))
     happen(dataset, attempt("b", "slat", "failed", keys=keys, message="two\nlines"))
@@ -420,7 +420,7 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     assert "stage done to do failed unreadable segmentation 1 2 0 0" in printed
     assert "slat 1 1 1 0 decoding" in printed
     assert len(read_rows(dataset.catalogue, Entry)) == 19
-    printed = command("catalog", dataset.folder, "--seed", 7)  # of the default, as for `run`
+    printed = command("catalog", dataset.folder, "--config", "tiny", "--seed", 7)
     assert "segmentation 1 2 0 conditioning 0 3 0" in printed  # which takes no weights
 
     printed = command("failures", dataset.folder)

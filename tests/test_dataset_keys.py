@@ -1,6 +1,7 @@
 """Keys of whole datasets: the same as those of single runs, whatever the configuration, and fast."""
 
 import hashlib
+import json
 import time
 from dataclasses import replace
 from itertools import product
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import RunConfig, load_config
-from pipelines.dataset.keys import Settings, StageKeys, last_settings
+from pipelines.dataset.keys import Settings, StageKeys, choose_settings, last_settings, recorded_keys
 from pipelines.dataset.layout import create_dataset
 from pipelines.errors import ConfigError
 from pipelines.implementation import Package
@@ -107,6 +108,25 @@ def test_settings_of_the_last_launch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert last_settings(dataset) == Settings(
         configuration=str(tmp_path / "mine.yaml"), overrides=said.overrides, seed=9
     )
+
+
+def test_what_a_command_means(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "set")
+    assert choose_settings(dataset) == Settings()
+    assert choose_settings(dataset, None, ["precision=float32"], 3) == Settings(overrides=["precision=float32"], seed=3)
+    last = Settings(configuration="ss4d", overrides=["slat.sampler.steps=3", "export.frames=4"], seed=9)
+    dataset.launches.write_text(json.dumps(last.recorded()) + "\n")
+    assert choose_settings(dataset) == last
+    changed = choose_settings(dataset, None, ["slat.sampler.steps=5"])
+    assert changed == Settings(configuration="ss4d", overrides=["slat.sampler.steps=5", "export.frames=4"], seed=9)
+    assert choose_settings(dataset, "ss4d") == Settings(configuration="ss4d")
+    assert choose_settings(dataset, "tiny", seed=1) == Settings(seed=1)
+
+
+def test_keys_of_recorded_recipes() -> None:
+    """Without the model and the configuration that they came from."""
+    keys = StageKeys(load_config("tiny"), WEIGHTS, 7)
+    assert recorded_keys(json.loads(json.dumps(keys.recipes())), DIGESTS) == keys.of(DIGESTS)
 
 
 def test_a_dataset_is_made_once(tmp_path: Path) -> None:

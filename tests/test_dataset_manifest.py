@@ -236,29 +236,41 @@ def test_every_clip_is_read_once_though_some_end_their_process(
 
 
 KILLER = """
-import io, os
-from pathlib import Path
+import io, os, time
 
 opened = io.open
 
 def killing(file, *args, **kwargs):
     if str(file).endswith("killer.mp4"):
         os.kill(os.getpid(), 9)
+    if str(file).endswith("hanging.mp4"):
+        time.sleep(600)
     return opened(file, *args, **kwargs)
 
 io.open = killing
 """
 
 
-def test_a_clip_that_ends_its_process_is_listed(videos: Path, tmp_path: Path) -> None:
+def test_clips_that_end_their_process_or_hang_are_listed(videos: Path, tmp_path: Path) -> None:
     """With the real command; the other is read all the same."""
     source = tmp_path / "videos"
     source.mkdir()
-    for name in ("killer", "z"):
+    for name in ("hanging", "killer", "z"):
         shutil.copy(videos / "birds" / "crow.mp4", source / f"{name}.mp4")
     (tmp_path / "sitecustomize.py").write_text(KILLER)
     finished = subprocess.run(
-        [*START, "dataset", "init", str(source), "--out", str(tmp_path / "set"), "--workers", "1"],
+        [
+            *START,
+            "dataset",
+            "init",
+            str(source),
+            "--out",
+            str(tmp_path / "set"),
+            "--workers",
+            "1",
+            "--clip-timeout",
+            "8",
+        ],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
         text=True,
@@ -266,7 +278,8 @@ def test_a_clip_that_ends_its_process_is_listed(videos: Path, tmp_path: Path) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert "2 clips are in" in finished.stderr
+    assert "3 clips are in" in finished.stderr
     rows = {row.id: row for row in read_manifest(open_dataset(tmp_path / "set"))}
-    assert {name: row.frames for name, row in rows.items()} == {"killer": 0, "z": 5}
+    assert {name: row.frames for name, row in rows.items()} == {"hanging": 0, "killer": 0, "z": 5}
     assert "ended the process" in (rows["killer"].error or "")
+    assert "took longer than 8 s" in (rows["hanging"].error or "")

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from cli.dataset_view import duration, line, picture
+from pipelines.dataset.catalogue import Entry
 from pipelines.dataset.clip_log import ClipLogs
 from pipelines.dataset.events import read_events
 from pipelines.dataset.keys import Settings
@@ -26,6 +27,7 @@ from pipelines.dataset.progress import ClipView, Pace, Snapshot, StageView, Tall
 from pipelines.dataset.select import Choice
 from pipelines.dataset.worker import Turn
 from pipelines.errors import ConfigError
+from storage.manifest import read_rows
 from storage.store import open_store
 from tests.conftest import FAST, draw_frames, save_frames
 from tests.poisoned import make_dataset
@@ -106,6 +108,9 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
     assert (begun["event"], begun["seed"], begun["command"]) == ("begun", 7, "ss4d dataset run dataset")
     assert begun["versions"]["python"]
     assert (over["event"], over["state"], over["done"], over["launch"]) == ("ended", "finished", 3, begun["launch"])
+
+    rows = read_rows(dataset.catalogue, Entry)
+    assert Counter(row.state for row in rows) == {"done": 18, "unreadable": 1}
 
     again = run_dataset(options, listener)
     assert again.ending is None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from pipelines.dataset.catalogue import write_catalogue
 from pipelines.dataset.cluster_progress import ClusterView, Progress
 from pipelines.dataset.handle import Todo
 from pipelines.dataset.launch import plan_dataset
@@ -18,6 +19,7 @@ from pipelines.dataset.layout import open_dataset
 from pipelines.dataset.outlook import Outlook
 from pipelines.dataset.select import Shard
 from pipelines.dataset.shard import Work
+from pipelines.dataset.standing import open_standing
 from pipelines.errors import ConfigError, EngineError
 
 State = Literal["waiting", "starting", "running", "stopping", "completed", "failed", "crashed", "cancelled"]
@@ -149,7 +151,14 @@ def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, w
         return Submitted(outlook=outlook, runs=list(begun.values()))
     progress = Progress(open_dataset(submission.work.dataset), shards, len(outlook.todo))
     ended = Follower(submission, server, begun, progress, watcher).follow()
-    return Submitted(outlook=outlook, runs=ended, after=plan_dataset(submission.work.options(None)))
+    return Submitted(outlook=outlook, runs=ended, after=finish(submission.work))
+
+
+def finish(work: Work) -> Outlook:
+    """What shards leave to who waited for all of them: writes the catalogue, and tells how the dataset stands."""
+    with open_standing(open_dataset(work.dataset), work.settings) as standing:
+        write_catalogue(standing)
+    return plan_dataset(work.options(None))
 
 
 def shards_of(todo: Iterable[Todo], count: int) -> list[str]:

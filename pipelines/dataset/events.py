@@ -23,19 +23,19 @@ from storage.files import listed
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
 BATCH = 1 << 20  # bytes of lines at a time, so that a long history needs no memory
-State = Literal["done", "reused", "failed", "forgiven"]
+State = Literal["done", "reused", "failed", "forgiven", "gone"]
 Cause = Literal["input", "transient", "killed", "program"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt to make one artifact of one clip, or that its failures are forgiven.
+    """One attempt to make one artifact of one clip, or that its failures are forgiven, or that it is deleted.
 
     Attributes:
-        clip: its id in the manifest.
+        clip: its id in the manifest; "" for an artifact that is deleted.
         stage: which one, or "" if it failed outside of any: in a worker that died before it said where it was.
         key: of the stage's artifact.
-        state: how it ended; "forgiven" takes back all earlier failures at that key.
+        state: how it ended; "forgiven" takes back all earlier failures at that key, "gone" that it was made.
         time: when it ended, UTC, as ISO 8601 has it.
         seconds: how long it took.
         peak_memory: of the whole process, in bytes.
@@ -96,9 +96,9 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path, versions: Mapping[str, str]) -> None:
-        host = re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname())
         folder.mkdir(exist_ok=True)
-        self.path = folder / f"{host}-{os.getpid()}-{time.time_ns()}.jsonl"
+        stem = _stem(socket.gethostname(), str(os.getpid()))
+        self.path = folder / f"{stem}{time.time_ns()}.jsonl"
         self._file = self.path.open("xb")
         self.versions = version_hash(versions)
         self._append({"schema": SCHEMA, "worker": worker_name(), "started": now(), "versions": dict(versions)})
@@ -124,6 +124,17 @@ class EventWriter:
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
+
+
+def event_files(folder: Path, host: str, pid: str) -> list[Path]:
+    """The files that a process has written."""
+    stem = _stem(host, pid)
+    return [folder / name for name in listed(folder) if name.startswith(stem)]
+
+
+def _stem(host: str, pid: str) -> str:
+    """How the names of a process's files begin."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', host)}-{pid}-"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pipelines.dataset.layout import Dataset
 from pipelines.measures import MEASURES
 from storage.errors import NewerError, StoreError
 from storage.manifest import locked
+from storage.refs import ArtifactRef
 
 SCHEMA = 1
 PATIENCE = 60  # seconds to wait for another process that writes
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS failures (
     message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
 );
 CREATE INDEX IF NOT EXISTS failures_by_key ON failures (key, clip);
+CREATE TABLE IF NOT EXISTS gone (key TEXT PRIMARY KEY, time TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgiven (clip TEXT, key TEXT, time TEXT, PRIMARY KEY (clip, key)) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS open_failures AS
     SELECT failures.* FROM failures LEFT JOIN forgiven USING (clip, key)
@@ -43,15 +45,20 @@ FAILURE = (
 )
 ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "versions", *MEASURES)
 
-# What is only known to be there has no time, and gives way to who made it.
+# What is only known to be there has no time, and gives way to who made it. The last value is when that was: files of
+# events come in no order, so what was deleted afterwards may be known already.
 _ADD_ARTIFACT = f"""
-INSERT INTO artifacts VALUES ({", ".join("?" * len(ARTIFACT))}) ON CONFLICT (key) DO UPDATE SET
+INSERT INTO artifacts SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
+    WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.key = ?1 AND gone.time >= ?{len(ARTIFACT) + 1})
+    ON CONFLICT (key) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in ARTIFACT[2:])} WHERE excluded.time > time
 """
 _ADD_FAILURE = f"INSERT INTO failures VALUES ({', '.join('?' * len(FAILURE))})"
 _FORGIVE = """
 INSERT INTO forgiven VALUES (?, ?, ?) ON CONFLICT (clip, key) DO UPDATE SET time = max(time, excluded.time)
 """
+_ADD_GONE = "INSERT INTO gone VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET time = max(time, excluded.time)"
+_DELETE_GONE = "DELETE FROM artifacts WHERE key = ? AND time <= ?"
 
 
 class Index:
@@ -117,8 +124,8 @@ class Index:
 
     def replace(
         self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], at: str
-    ) -> None:
-        """Makes everything anew, of all events and of what a look into the store found.
+    ) -> list[ArtifactRef]:
+        """Makes everything anew, of all events and of what a look into the store found; gives what is gone.
 
         Args:
             artifacts: rows with the columns `ARTIFACT`.
@@ -126,17 +133,19 @@ class Index:
             at: when the look began; what events say was made before and was not found is gone.
         """
         with self.changing():
-            for table in ("files", "versions", "artifacts", "failures", "forgiven"):
+            for table in ("files", "versions", "artifacts", "gone", "failures", "forgiven"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._take_events()
             self._connection.execute("CREATE TEMP TABLE found AS SELECT * FROM artifacts LIMIT 0")
             marks = ", ".join("?" * len(ARTIFACT))
             self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
             gone = "time < ? AND key NOT IN (SELECT key FROM found)"
+            lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}", (at,)))
             self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
             self._connection.execute("INSERT OR IGNORE INTO artifacts SELECT * FROM found")
             self._connection.execute("DROP TABLE found")
             self._add_versions(versions)
+        return [ArtifactRef(stage, key) for stage, key in lost]
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -154,8 +163,11 @@ class Index:
         by_state: dict[str, list[Attempt]] = {}
         for attempt in batch.attempts:
             by_state.setdefault(attempt.state, []).append(attempt)
-        made = [_artifact(attempt, attempt.time) for attempt in by_state.get("done", ())]
-        made += [_artifact(attempt, "") for attempt in by_state.get("reused", ())]
+        gone = [(attempt.key, attempt.time) for attempt in by_state.get("gone", ())]
+        self._connection.executemany(_ADD_GONE, gone)
+        self._connection.executemany(_DELETE_GONE, gone)
+        made = [(*_artifact(attempt, attempt.time), attempt.time) for attempt in by_state.get("done", ())]
+        made += [(*_artifact(attempt, ""), attempt.time) for attempt in by_state.get("reused", ())]
         self._connection.executemany(_ADD_ARTIFACT, made)
         failed = ([getattr(attempt, name) for name in FAILURE] for attempt in by_state.get("failed", ()))
         self._connection.executemany(_ADD_FAILURE, failed)

@@ -20,7 +20,7 @@ from pipelines.errors import ConfigError
 from pipelines.implementation import Implementation
 from pipelines.networks import Model, open_model
 from pipelines.plan import Recipes, stages_of
-from storage.refs import ArtifactRef, canonical_json, key_of
+from storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
 _DEFAULT, _SEED = "tiny", 42
 SOURCE = "source"  # the column of the digests, beside those of the stages
@@ -50,6 +50,30 @@ class Settings(BaseModel):
         words = [] if self.configuration == _DEFAULT else ["--config", self.configuration]
         words += [word for override in self.overrides for word in ("--set", override)]
         return words if self.seed == _SEED else [*words, "--seed", str(self.seed)]
+
+
+def choose_settings(
+    dataset: Dataset, configuration: str | None = None, overrides: Sequence[str] = (), seed: int | None = None
+) -> Settings:
+    """What a command means: with a configuration exactly what is said; without one, the last run's, changed by it.
+
+    Args:
+        dataset: whose.
+        configuration: as in `Settings`; None where the user names none.
+        overrides: of --set; of several for one key, the last one holds.
+        seed: None where the user names none.
+
+    Raises:
+        OSError: if the records of runs cannot be read.
+    """
+    named = Settings() if configuration is None else Settings(configuration=configuration)
+    base = (None if configuration is not None else last_settings(dataset)) or named
+    together = {text.partition("=")[0].strip(): text for text in (*base.overrides, *overrides)}
+    return Settings(
+        configuration=base.configuration,
+        overrides=list(together.values()),
+        seed=base.seed if seed is None else seed,
+    )
 
 
 def last_settings(dataset: Dataset) -> Settings | None:
@@ -100,7 +124,9 @@ class StageKeys:
         self.fingerprints = fingerprints
         self.seed = seed
         self.stages: dict[str, Implementation] = stages_of(config)
-        self._templates = _templates(Recipes(config, _blank(SOURCE), seed, fingerprints), self.stages)
+        recipes = Recipes(config, _blank(SOURCE), seed, fingerprints)
+        refs = {name: ArtifactRef(name, _blank(name)) for name in self.stages}
+        self._templates = _templates({name: recipes.of(one, refs) for name, one in self.stages.items()})
 
     @property
     def last(self) -> str:
@@ -109,11 +135,17 @@ class StageKeys:
 
     def of(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """For each stage in order, the keys of its artifacts, one a digest."""
-        columns: dict[str, Sequence[str]] = {SOURCE: digests}
-        keys: dict[str, list[str]] = {}
-        for stage, template in self._templates.items():
-            columns[stage] = keys[stage] = template.keys(columns, len(digests))
-        return keys
+        return _filled(self._templates, digests)
+
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """The recipes of a clip whose source is not told, by stage; see `recorded_keys`."""
+        recipes = Recipes(self.config, "", self.seed, self.fingerprints)
+        made: dict[str, dict[str, Any]] = {}
+        refs: dict[str, ArtifactRef] = {}
+        for stage, one in self.stages.items():
+            made[stage] = recipes.of(one, refs)
+            refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
+        return made
 
     def missing(self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
         """The stages that are to run for each clip, in order, as `pipelines.plan.make_plan` has it.
@@ -153,18 +185,44 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
     return StageKeys(config, {role: model.fingerprint(role) for role in roles}, settings.seed), model
 
 
+def recorded_keys(recipes: Mapping[str, Mapping[str, Any]], digests: Sequence[str]) -> dict[str, list[str]]:
+    """For each stage in order, the keys of its artifacts, one a digest: of recipes that a launch recorded.
+
+    Needs neither the model nor the configuration that they came from.
+
+    Args:
+        recipes: what `StageKeys.recipes` gave, perhaps through JSON.
+        digests: of clips' sources.
+    """
+    names = {artifact_key(recipe): stage for stage, recipe in recipes.items()}
+    blank = {
+        stage: {**recipe, "inputs": {of: _blank(names[key]) for of, key in recipe["inputs"].items()}}
+        | ({"source": _blank(SOURCE)} if "source" in recipe else {})
+        for stage, recipe in recipes.items()
+    }
+    return _filled(_templates(blank), digests)
+
+
+def _filled(templates: Mapping[str, _Template], digests: Sequence[str]) -> dict[str, list[str]]:
+    columns: dict[str, Sequence[str]] = {SOURCE: digests}
+    keys: dict[str, list[str]] = {}
+    for stage, template in templates.items():
+        columns[stage] = keys[stage] = template.keys(columns, len(digests))
+    return keys
+
+
 def _blank(name: str) -> str:
     """Stands for a digest that is not known yet: 64 hexadecimal digits that no recipe holds otherwise."""
     return key_of(f"the place of {name} in a recipe")
 
 
-def _templates(recipes: Recipes, stages: Mapping[str, Implementation]) -> dict[str, _Template]:
-    names = {_blank(name): name for name in (SOURCE, *stages)}
+def _templates(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, _Template]:
+    """Of recipes in which blanks stand for what is not known, by stage."""
+    names = {_blank(name): name for name in (SOURCE, *recipes)}
     pattern = re.compile("|".join(names))
-    refs = {name: ArtifactRef(name, _blank(name)) for name in stages}
     made = {}
-    for name, one in stages.items():
-        text = canonical_json(recipes.of(one, refs))
+    for name, recipe in recipes.items():
+        text = canonical_json(recipe)
         blanks = tuple(names[found] for found in pattern.findall(text))
         made[name] = _Template(pattern.sub("%s", text.replace("%", "%%")), blanks)
     return made

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.dataset.catalogue import write_catalogue
 from pipelines.dataset.coordinator import Coordinator, Ending
 from pipelines.dataset.events import EventWriter, worker_name
 from pipelines.dataset.keys import Settings, StageKeys, open_keys
@@ -19,6 +20,7 @@ from pipelines.dataset.outlook import Outlook, look_ahead
 from pipelines.dataset.policy import Policy
 from pipelines.dataset.progress import Watcher
 from pipelines.dataset.select import Choice
+from pipelines.dataset.standing import open_standing
 from pipelines.dataset.worker import Setup
 from pipelines.errors import ConfigError
 from pipelines.networks import resolve_device
@@ -110,7 +112,11 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
     )
-    return _coordinate(options, dataset, keys, outlook, setup, gpus, watcher)
+    result = _coordinate(options, dataset, keys, outlook, setup, gpus, watcher)
+    if not dataset.shared:  # the other shards would each write it, too: that is for who waits for them all
+        with open_standing(dataset, options.settings) as standing:
+            write_catalogue(standing)
+    return result
 
 
 def _open(options: DatasetOptions) -> Dataset:

@@ -3,11 +3,13 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset.events import now, worker_name
+from pipelines.dataset.events import event_files, now, worker_name
 from pipelines.dataset.keys import Settings
 from pipelines.dataset.layout import Dataset
 from pipelines.dataset.progress import Snapshot
@@ -61,19 +63,53 @@ class Launch:
             file.write(line)
 
 
-def last_recipes(dataset: Dataset) -> Recipes | None:
-    """Those of the last run; None if there was none, or if its line cannot be read."""
+@dataclass(frozen=True)
+class Recorded:
+    """A launch as `runs.jsonl` tells of it.
+
+    Attributes:
+        coordinator: its process, host:pid.
+        recipes: of all stages.
+        ended: whether it said that it was over; one that was killed never does.
+    """
+
+    coordinator: str
+    recipes: Recipes
+    ended: bool
+
+    def goes_on(self, dataset: Dataset, patience: float) -> bool:
+        """Whether it has not ended, and wrote an event within the last `patience` seconds."""
+        host, _, pid = self.coordinator.rpartition(":")
+        files = [] if self.ended else event_files(dataset.events, host, pid)
+        return any(file.stat().st_mtime > time.time() - patience for file in files)
+
+
+def recorded_launches(dataset: Dataset) -> list[Recorded]:
+    """Every launch whose lines can be read, from the first on.
+
+    Raises:
+        OSError: if the records cannot be read.
+    """
     try:
         lines = dataset.launches.read_bytes().splitlines()
     except FileNotFoundError:
-        return None
-    for line in reversed(lines):
+        return []
+    found: dict[str, Recorded] = {}
+    for line in lines:
         try:
-            recipes: Recipes = json.loads(line)["recipes"]
+            data = json.loads(line)
+            begun = found.get(data["launch"])
+            coordinator = data["coordinator"] if begun is None else begun.coordinator
+            found[data["launch"]] = Recorded(coordinator, data["recipes"], data["event"] == "ended")
         except (ValueError, KeyError, TypeError):
             continue  # torn by a kill, or a person's
-        return recipes
-    return None
+    return list(found.values())
+
+
+def last_recipes(dataset: Dataset) -> Recipes | None:
+    """Those of the last launch; None if there was none."""
+    launches = recorded_launches(dataset)
+    return launches[-1].recipes if launches else None
 
 
 def _is_torn(path: Path) -> bool:

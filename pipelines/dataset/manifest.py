@@ -1,9 +1,11 @@
 """The manifest of a dataset: a row for each clip, also for one that cannot be read, in one Parquet table."""
 
 import os
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pipelines.dataset.discover import Finding, find_clips, new_id
@@ -17,6 +19,7 @@ from storage.errors import StoreError
 from storage.manifest import locked, read_rows, write_rows
 
 SAVE_SECONDS = 20  # between two writings of the manifest while clips are read
+MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,15 @@ def read_manifest(dataset: Dataset) -> list[Row]:
         raise StoreError(f"{error}; delete it, and {again}") from error
 
 
-def init_dataset(folder: Path, source: str, *, store: str | None, workers: int | None, progress: Progress) -> Scan:
+def init_dataset(
+    folder: Path,
+    source: str,
+    *,
+    store: str | None,
+    workers: int | None,
+    progress: Progress,
+    clip_seconds: float = MOST_SECONDS,
+) -> Scan:
     """Puts the clips that `source` names into the dataset in `folder`, made if there is none.
 
     Clips that are in it stay, with their ids; of these, only files that changed since are read again, and those that
@@ -111,11 +122,14 @@ def init_dataset(folder: Path, source: str, *, store: str | None, workers: int |
         store: where the artifacts go; None for the dataset's own.
         workers: processes that read; None for one a processor.
         progress: told of each clip that is read.
+        clip_seconds: that reading one may take; what takes longer cannot be read.
 
     Raises:
-        ConfigError: if there is no clip, or the folder cannot hold a dataset.
+        ConfigError: if there is no clip, the folder cannot hold a dataset, or a number is out of range.
         StoreError, OSError: if something cannot be read or written.
     """
+    if clip_seconds <= 0:
+        raise ConfigError(f"--clip-timeout must be more than 0 seconds; got {clip_seconds:g}")
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers must be at least 1; got {workers}")
     finding = find_clips(source)
@@ -126,7 +140,9 @@ def init_dataset(folder: Path, source: str, *, store: str | None, workers: int |
         rows = dict(before)
         stale = [clip for clip in clips if not _is_current(before.get(clip.source), clip)]
         try:
-            _read_all(dataset, clips, stale, rows, workers, progress)
+            _read_all(
+                dataset, clips, read_clips(stale, workers, clip_seconds), rows, lambda done: progress(done, len(stale))
+            )
         finally:
             _write(dataset, clips, rows)
     return _scan(dataset, before, [rows[clip.source] for clip in clips], finding)
@@ -139,17 +155,16 @@ def _is_current(row: Row | None, clip: Listed) -> bool:
 def _read_all(
     dataset: Dataset,
     clips: Sequence[Listed],
-    stale: Sequence[Listed],
+    read: Iterator[Row],
     rows: dict[str, Row],
-    workers: int | None,
-    progress: Progress,
+    tell: Callable[[int], None],
 ) -> None:
-    """Reads the stale clips and puts what they are into `rows`, saved from time to time."""
+    """Puts what is read into `rows`, saved from time to time."""
     saved = time.monotonic()
-    progress(0, len(stale))
-    for done, row in enumerate(read_clips(stale, workers), 1):
+    tell(0)
+    for done, row in enumerate(read, 1):
         rows[row.source] = row
-        progress(done, len(stale))
+        tell(done)
         if time.monotonic() - saved > SAVE_SECONDS:
             _write(dataset, clips, rows)
             saved = time.monotonic()
@@ -212,26 +227,36 @@ def stamp(source: str) -> tuple[int, int]:
     return sum(file.st_size for file in files), max(own.st_mtime_ns, *(file.st_mtime_ns for file in files), 0)
 
 
-def read_clips(clips: Sequence[Listed], workers: int | None) -> Iterator[Row]:
+def read_clips(clips: Sequence[Listed], workers: int | None, seconds: float = MOST_SECONDS) -> Iterator[Row]:
     """The rows of the clips, as they get done, read by processes.
 
-    A clip whose decoder ends its process gets a row like every other that cannot be read.
+    A clip whose decoder ends its process, or takes longer than `seconds`, gets a row like every other that cannot be
+    read.
     """
     left = {clip.id: clip for clip in clips}
     while left:
         try:
-            for row in results(read_clip, list(left.values()), workers):
+            for row in results(partial(_read_within, seconds), list(left.values()), workers):
                 del left[row.id]
                 yield row
         except WorkerError:
             # Clips are begun in order, so the one that did it is among the first: each of those on its own.
             for clip in list(left.values())[: 2 * (workers or num_processors()) + 2]:
                 del left[clip.id]
-                yield _read_alone(clip)
+                yield _read_alone(clip, seconds)
+
+
+def _read_within(seconds: float, clip: Listed) -> Row:
+    """What a worker does. An alarm that nobody handles ends the process, in whatever library it hangs."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return read_clip(clip)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def read_clip(clip: Listed) -> Row:
-    """The row of one clip: hashes it and decodes its first frame. What a worker does.
+    """The row of one clip: hashes it and decodes its first frame.
 
     Whatever one file of thousands breaks must not end the others: its row says it.
     """
@@ -248,11 +273,14 @@ def read_clip(clip: Listed) -> Row:
         return replace(row, error=f"{type(error).__name__}: {error}")
 
 
-def _read_alone(clip: Listed) -> Row:
+def _read_alone(clip: Listed, seconds: float) -> Row:
     try:
-        (row,) = results(read_clip, [clip], 1)
+        (row,) = results(partial(_read_within, seconds), [clip], 1)
     except WorkerError:
-        error = f"{clip.source} ended the process that read it: it is damaged, or needs too much memory."
+        error = (
+            f"{clip.source} ended the process that read it: it is damaged, needs too much memory, or took longer than "
+            f"{seconds:g} s."
+        )
         return replace(_blank_row(clip), error=error)
     return row
 

@@ -16,8 +16,7 @@ from pipelines.dataset.manifest import Row, read_manifest
 from pipelines.dataset.messages import Source
 from pipelines.dataset.policy import Policy
 from pipelines.dataset.select import Choice, select
-from pipelines.plan import Recipes, why
-from storage.refs import ArtifactRef, artifact_key
+from pipelines.plan import why
 
 FINISHED, NOT_YET = "everything is there", "not made yet"
 
@@ -78,7 +77,7 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
     }
     goals = made[keys.last]
     chosen = [n for n in unfinished if n not in given_up]
-    recipes = _recipes(keys)
+    recipes = keys.recipes()
     return Outlook(
         clips=len(rows),
         unreadable=len(rows) - len(readable),
@@ -140,14 +139,3 @@ def _stages(
 
 def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
     return NOT_YET if previous is None or previous == recipe else why(recipe, previous)
-
-
-def _recipes(keys: StageKeys) -> dict[str, dict[str, Any]]:
-    """The recipes of a clip whose source is not told: they differ from one run to the next as all others do."""
-    recipes = Recipes(keys.config, "", keys.seed, keys.fingerprints)
-    made: dict[str, dict[str, Any]] = {}
-    refs: dict[str, ArtifactRef] = {}
-    for stage, one in keys.stages.items():
-        made[stage] = recipes.of(one, refs)
-        refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
-    return made

@@ -68,6 +68,19 @@ def dataset_shard_task(work: Work, shard: str, title: str) -> str:  # noqa: ARG0
     return ended.message
 
 
+@flow(name=f"{FLOW}s", persist_result=False)
+def dataset_shards(work: Work, shards: list[str]) -> list[tuple[bool, str]]:
+    """Does shards as tasks; says of each whether it went well, and how it ended."""
+    futures = [dataset_shard_task.submit(work, shard, work.title(shard)) for shard in shards]
+    ended = []
+    for future in futures:
+        try:
+            ended.append((True, future.result()))
+        except Exception as error:  # of the task, or of an engine that has given it up
+            ended.append((False, str(error) or type(error).__name__))
+    return ended
+
+
 def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
     """Tells the run's log how it is getting on, now and then, and `hear` each time."""
     log = get_run_logger()
@@ -140,11 +153,12 @@ class Beats:
         self._thread.join()
 
     def _beat_until_over(self) -> None:
-        log, shown = get_run_logger(), 0.0
+        log, shown, over = get_run_logger(), 0.0, False
         with get_client(sync_client=True) as client:
-            while not self._over.wait(BEAT):
+            while not over:
+                over = self._over.wait(BEAT)  # one more beat then, which says that all is done
                 try:
-                    if self._given_up(client):
+                    if self._given_up(client) and not over:
                         log.warning("This run was given up, and stops.")
                         os.kill(os.getpid(), signal.SIGINT)
                         return

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines.dataset.index import Index, open_index
-from pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
-from pipelines.dataset.layout import Dataset, open_dataset
+from pipelines.dataset.keys import Settings, StageKeys, open_keys
+from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row, read_manifest
 
 
@@ -28,19 +27,17 @@ class Standing:
 
 
 @contextmanager
-def open_standing(folder: Path, settings: Settings | None = None) -> Iterator[Standing]:
+def open_standing(dataset: Dataset, settings: Settings) -> Iterator[Standing]:
     """Opens a dataset to ask about a configuration.
 
     Args:
-        folder: of the dataset.
-        settings: which one; None for that of the last run, or the default if there was none.
+        dataset: which one.
+        settings: of the configuration, see `pipelines.dataset.keys.choose_settings`.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
     """
-    dataset = open_dataset(folder)
-    said = settings or last_settings(dataset) or Settings()
     rows = read_manifest(dataset)
-    keys, _ = open_keys(said)
+    keys, _ = open_keys(settings)
     with open_index(dataset) as index:
-        yield Standing(dataset, said, keys, rows, index)
+        yield Standing(dataset, settings, keys, rows, index)

@@ -4,12 +4,13 @@ Both engines notice a machine that is gone by themselves, and begin its tasks ag
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.dataset.cluster import ClusterWatcher, Run, Submission, Submitted, shards_of
+from pipelines.dataset.cluster import ClusterWatcher, Run, State, Submission, Submitted, finish, shards_of
 from pipelines.dataset.cluster_progress import Progress
 from pipelines.dataset.cluster_server import connected
 from pipelines.dataset.launch import plan_dataset
@@ -21,7 +22,7 @@ from pipelines.workers import num_processors
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
-POLL = 2.0  # seconds between two looks at the tasks
+SHOW = 2.0  # seconds between two looks for the watcher
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,11 @@ class Engine:
 
     Attributes:
         runner: of the flow.
-        flow: a context to run the flow in.
-        tasks: a context to submit its tasks in.
+        context: to run the flow in.
     """
 
     runner: "TaskRunner[Any]"
-    flow: AbstractContextManager[Any]
-    tasks: AbstractContextManager[Any]
+    context: AbstractContextManager[Any]
 
 
 def submit_tasks(submission: Submission, engine: str, address: str | None, watcher: ClusterWatcher) -> Submitted:
@@ -61,31 +60,22 @@ def submit_tasks(submission: Submission, engine: str, address: str | None, watch
         return Submitted(outlook=outlook)
     progress = Progress(open_dataset(work.dataset), shards, len(outlook.todo))
     with connected():
-        runs = _run_flow(ENGINES[engine](work, work.workers, address), work, shards, progress, watcher)
-    return Submitted(outlook=outlook, runs=runs, after=plan_dataset(work.options(None)))
+        one = ENGINES[engine](work, work.workers, address)
+        runs = _run_flow(one, work, shards, lambda runs: watcher.show(progress.view(runs)))
+    return Submitted(outlook=outlook, runs=runs, after=finish(work))
 
 
-def _run_flow(
-    engine: Engine, work: Work, shards: Sequence[str], progress: Progress, watcher: ClusterWatcher
-) -> list[Run]:
-    from prefect import flow
+def _run_flow(engine: Engine, work: Work, shards: Sequence[str], show: Callable[[Sequence[Run]], None]) -> list[Run]:
+    from pipelines.dataset.shard_flow import dataset_shards
 
-    from pipelines.dataset.shard_flow import dataset_shard_task
-
-    runs = {shard: _run(work, shard) for shard in shards}
-
-    @flow(name="dataset-shards", flow_run_name=work.dataset.name, task_runner=engine.runner, persist_result=False)
-    def dataset_shards(dataset: str, shards: list[str]) -> None:  # noqa: ARG001  shown as the run's parameters
-        with engine.tasks:
-            futures = {shard: dataset_shard_task.submit(work, shard, work.title(shard)) for shard in shards}
-        for shard, future in futures.items():
-            while runs[shard].state == "running":
-                runs[shard] = _waited(runs[shard], lambda: future.result(timeout=POLL))  # noqa: B023  called at once
-                watcher.show(progress.view(runs.values()))
-
-    with engine.flow:
-        dataset_shards(str(work.dataset), list(shards))
-    return list(runs.values())
+    runs = [_run(work, shard) for shard in shards]
+    run_flow = dataset_shards.with_options(task_runner=engine.runner, flow_run_name=work.dataset.name)
+    with engine.context, _repeated(lambda: show(runs)):
+        ended = run_flow(work, list(shards))
+    states: Mapping[bool, State] = {True: "completed", False: "failed"}
+    runs = [replace(run, state=states[well], message=said) for run, (well, said) in zip(runs, ended, strict=True)]
+    show(runs)
+    return runs
 
 
 def _run(work: Work, shard: str) -> Run:
@@ -93,14 +83,22 @@ def _run(work: Work, shard: str) -> Run:
     return Run(id=title, name=title, shard=shard, work={}, state="running", message="", changed="")
 
 
-def _waited(run: Run, wait: Callable[[], str]) -> Run:
-    """A run after a little while."""
+@contextmanager
+def _repeated(action: Callable[[], None]) -> Iterator[None]:
+    """Does something every few seconds, in a thread of its own: a flow that is sent to other machines cannot do it."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(SHOW):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
     try:
-        return replace(run, state="completed", message=wait())
-    except TimeoutError:
-        return run
-    except Exception as error:  # of the task, or of an engine that has given it up
-        return replace(run, state="failed", message=str(error) or type(error).__name__)
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _dask(_work: Work, workers: int, address: str | None) -> Engine:
@@ -110,7 +108,7 @@ def _dask(_work: Work, workers: int, address: str | None) -> Engine:
     except ImportError as error:
         raise _missing("dask", error) from error
     if address is not None:
-        return Engine(DaskTaskRunner(address=address), nullcontext(), nullcontext())
+        return Engine(DaskTaskRunner(address=address), nullcontext())
     cluster = {
         "n_workers": max(1, num_processors() // workers),
         "threads_per_worker": 1,  # a worker does as many shards at a time
@@ -118,7 +116,7 @@ def _dask(_work: Work, workers: int, address: str | None) -> Engine:
     }
     # A daemon could not start the processes of its shard.
     children = dask.config.set({"distributed.worker.daemon": False})
-    return Engine(DaskTaskRunner(cluster_kwargs=cluster), children, nullcontext())
+    return Engine(DaskTaskRunner(cluster_kwargs=cluster), children)
 
 
 def _ray(work: Work, workers: int, address: str | None) -> Engine:
@@ -133,7 +131,7 @@ def _ray(work: Work, workers: int, address: str | None) -> Engine:
     here: Mapping[str, Any] = {"include_dashboard": False, "num_cpus": max(num_processors(), workers)}
     runner = RayTaskRunner(address=address, init_kwargs=None if address else dict(here))
     gpus = workers if work.device == "cuda" else 0
-    return Engine(runner, nullcontext(), remote_options(num_cpus=workers, num_gpus=gpus))
+    return Engine(runner, remote_options(num_cpus=workers, num_gpus=gpus))
 
 
 def _missing(extra: str, error: ImportError) -> EngineError:
