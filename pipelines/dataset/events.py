@@ -89,6 +89,9 @@ class EventWriter:
         folder: the dataset's folder of events.
         versions: those of Python and the packages.
 
+    Attributes:
+        path: of the file.
+
     Raises:
         OSError: if it cannot be written.
     """
@@ -96,7 +99,8 @@ class EventWriter:
     def __init__(self, folder: Path, versions: Mapping[str, str]) -> None:
         folder.mkdir(exist_ok=True)
         stem = _stem(socket.gethostname(), str(os.getpid()))
-        self._file = (folder / f"{stem}{time.time_ns()}.jsonl").open("xb")
+        self.path = folder / f"{stem}{time.time_ns()}.jsonl"
+        self._file = self.path.open("xb")
         self.versions = version_hash(versions)
         self._append({"schema": SCHEMA, "worker": worker_name(), "started": now(), "versions": dict(versions)})
 
@@ -162,10 +166,11 @@ def read_events(folder: Path, offsets: Mapping[str, int]) -> Iterator[Batch]:
     """
     for name in listed(folder):
         if name.endswith(".jsonl"):
-            yield from _read_file(folder / name, offsets.get(name, 0))
+            yield from read_file(folder / name, offsets.get(name, 0))
 
 
-def _read_file(path: Path, offset: int) -> Iterator[Batch]:
+def read_file(path: Path, offset: int = 0) -> Iterator[Batch]:
+    """What was written to one file behind the offset. Raises as `read_events` does."""
     with path.open("rb") as file:
         file.seek(offset)
         while lines := file.readlines(BATCH):

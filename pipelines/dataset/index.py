@@ -6,7 +6,7 @@ Artifacts are known by key alone, so that what one configuration made counts for
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipelines.dataset.events import Attempt, Batch, read_events
@@ -14,6 +14,7 @@ from pipelines.dataset.layout import Dataset
 from pipelines.measures import MEASURES
 from storage.errors import NewerError, StoreError
 from storage.manifest import locked
+from storage.refs import ArtifactRef
 
 SCHEMA = 1
 PATIENCE = 60  # seconds to wait for another process that writes
@@ -132,8 +133,8 @@ class Index:
 
     def replace(
         self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], at: str
-    ) -> None:
-        """Makes everything anew, of all events and of what a look into the store found.
+    ) -> list[ArtifactRef]:
+        """Makes everything anew, of all events and of what a look into the store found; gives what is gone.
 
         Args:
             artifacts: rows with the columns `ARTIFACT`.
@@ -148,15 +149,18 @@ class Index:
             marks = ", ".join("?" * len(ARTIFACT))
             self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
             gone = "time < ? AND key NOT IN (SELECT key FROM found)"
+            lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}", (at,)))
             self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
             self._connection.execute("INSERT OR IGNORE INTO artifacts SELECT * FROM found")
             self._connection.execute("DROP TABLE found")
             self._add_versions(versions)
+        return [ArtifactRef(stage, key) for stage, key in lost]
 
     @contextmanager
     def changing(self) -> Iterator[None]:
         """All of what is done in the block or nothing, and no other process at the same time."""
-        with locked(self._dataset.lock("index")), self._explained(), self._transaction("BEGIN IMMEDIATE"):
+        alone = nullcontext() if self._dataset.shared else locked(self._dataset.lock("index"))
+        with alone, self._explained(), self._transaction("BEGIN IMMEDIATE"):
             yield
 
     def _take_events(self) -> None:
@@ -207,6 +211,10 @@ def explained(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if dataset.shared:
+            raise StoreError(
+                f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
+            ) from error
         raise StoreError(
             f"{dataset.index} cannot be used: {error}; try again when no other process writes it"
         ) from error
@@ -221,12 +229,15 @@ def explained(dataset: Dataset) -> Iterator[None]:
 def open_index(dataset: Dataset) -> Iterator[Index]:
     """The index of a dataset, made if there is none, with all events that are there.
 
+    That of a shared dataset is made anew, and gone afterwards.
+
     Raises:
         NewerError: if a newer version of the program wrote it.
         StoreError, OSError: if it is damaged, or cannot be read or written.
     """
     with explained(dataset):
-        connection = sqlite3.connect(dataset.index, timeout=PATIENCE, isolation_level=None)
+        # The empty name is SQLite's for a temporary file, on this machine's disk, that only this connection sees.
+        connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
     try:
         with explained(dataset):
             (version,) = connection.execute("PRAGMA user_version").fetchone()

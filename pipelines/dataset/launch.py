@@ -59,10 +59,17 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run came to; `ending` is None if there was nothing to do."""
+    """What a run came to.
+
+    Attributes:
+        outlook: what it had to do.
+        ending: None if that was nothing.
+        events: the file of what happened.
+    """
 
     outlook: Outlook
-    ending: Ending | None
+    ending: Ending | None = None
+    events: Path | None = None
 
 
 def plan_dataset(options: DatasetOptions) -> Outlook:
@@ -72,7 +79,7 @@ def plan_dataset(options: DatasetOptions) -> Outlook:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
     """
     keys, _ = open_keys(options.settings)
-    return look_ahead(open_dataset(options.folder), keys, options.choice, options.policy)
+    return look_ahead(_open(options), keys, options.choice, options.policy)
 
 
 def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
@@ -84,13 +91,13 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         OSError: the dataset's folder cannot be written.
         KeyboardInterrupt: at the second Ctrl-C; what was not finished then is abandoned.
     """
-    dataset = open_dataset(options.folder)
+    dataset = _open(options)
     device = resolve_device(options.device)
     places = _places(device, options.workers, options.lanes)
     keys, model = open_keys(options.settings)
     outlook = look_ahead(dataset, keys, options.choice, options.policy)
     if not outlook.todo:
-        return Result(outlook=outlook, ending=None)
+        return Result(outlook=outlook)
     gpus = places[: len(outlook.todo)]
     store = open_store(dataset.store)
     store.check_writable()
@@ -108,11 +115,16 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
     )
-    ending = _coordinate(options, dataset, keys, outlook, setup, gpus, watcher)
-    if options.choice.shard is None:  # the other shards would each write it, too: that is for who waits for them all
+    result = _coordinate(options, dataset, keys, outlook, setup, gpus, watcher)
+    if not dataset.shared:  # the other shards would each write it, too: that is for who waits for them all
         with open_standing(dataset, options.settings) as standing:
             write_catalogue(standing)
-    return Result(outlook=outlook, ending=ending)
+    return result
+
+
+def _open(options: DatasetOptions) -> Dataset:
+    """A shard is one of several, which may be on several machines."""
+    return open_dataset(options.folder, shared=options.choice.shard is not None)
 
 
 def _coordinate(
@@ -123,7 +135,7 @@ def _coordinate(
     setup: Setup,
     gpus: Sequence[str | None],
     watcher: Watcher,
-) -> Ending:
+) -> Result:
     details = {
         "config": keys.config.model_dump(mode="json"),
         "device": setup.device,
@@ -134,7 +146,7 @@ def _coordinate(
         "todo": len(outlook.todo),
     }
     launch = Launch(dataset, options.settings, outlook.recipes, details)
-    metrics = Metrics(_metrics(dataset, options.choice.shard), {"coordinator": worker_name()})
+    metrics = Metrics(dataset.metrics_of(options.choice.shard), {"coordinator": worker_name()})
     with EventWriter(dataset.events, versions()) as events:
         coordinator = Coordinator(
             setup=setup,
@@ -157,7 +169,7 @@ def _coordinate(
                 metrics.write(snapshot)
             raise
     launch.end(ending.snapshot, ending.reason)
-    return ending
+    return Result(outlook=outlook, ending=ending, events=events.path)
 
 
 def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
@@ -177,8 +189,3 @@ def _roles(keys: StageKeys, outlook: Outlook) -> list[str]:
     """The networks of the stages that run."""
     needed = {stage for todo in outlook.todo for stage in todo.stages}
     return list(dict.fromkeys(role for stage, one in keys.stages.items() if stage in needed for role in one.roles))
-
-
-def _metrics(dataset: Dataset, shard: str | None) -> Path:
-    """Each shard, which may run on a machine of its own, has a file of its own."""
-    return dataset.metrics if shard is None else dataset.metrics.with_name(f"metrics-{shard.replace('/', '-of-')}.json")

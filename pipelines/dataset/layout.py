@@ -23,10 +23,13 @@ class Dataset:
     Attributes:
         folder: of the dataset, absolute.
         store: where its artifacts are: the path of a folder, or a URL.
+        shared: other machines may work on it at the same time, so this process has an index of its own in a file that
+            nobody else sees: SQLite cannot share one across machines.
     """
 
     folder: Path
     store: str
+    shared: bool = False
 
     @property
     def manifest(self) -> Path:
@@ -40,7 +43,7 @@ class Dataset:
 
     @property
     def index(self) -> Path:
-        """The index of events and store, which can be deleted, see `pipelines.dataset.index`."""
+        """The index of events and store, which can be deleted, see `pipelines.dataset.index`; not if it is shared."""
         return self.folder / "index.sqlite"
 
     @property
@@ -52,6 +55,10 @@ class Dataset:
     def metrics(self) -> Path:
         """How a run is getting on, replaced every few seconds while it goes."""
         return self.folder / "metrics.json"
+
+    def metrics_of(self, shard: str | None) -> Path:
+        """The same of a shard such as "2/8", which may run on a machine of its own; None for a run of all clips."""
+        return self.metrics if shard is None else self.folder / f"metrics-{shard.replace('/', '-of-')}.json"
 
     @property
     def launches(self) -> Path:
@@ -122,8 +129,12 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
     return open_dataset(folder)
 
 
-def open_dataset(folder: Path) -> Dataset:
+def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
     """The dataset in a folder.
+
+    Args:
+        folder: of the dataset.
+        shared: whether other machines may work on it at the same time.
 
     Raises:
         ConfigError: if there is none.
@@ -146,4 +157,4 @@ def open_dataset(folder: Path) -> Dataset:
     except (ValidationError, ValueError) as error:
         raise ConfigError(f"{path} is damaged; make the dataset again with `ss4d dataset init` elsewhere") from error
     folder = folder.absolute()
-    return Dataset(folder, str(folder / "store") if description.store is None else description.store)
+    return Dataset(folder, str(folder / "store") if description.store is None else description.store, shared)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from pipelines.dataset.events import now, version_hash
+from pipelines.dataset.events import Attempt, EventWriter, now, version_hash
+from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row
 from pipelines.dataset.standing import Standing
 from pipelines.implementation import STAGES
 from pipelines.measures import MEASURES
+from pipelines.record import versions as packages
 from stages.types import Progress
 from storage.errors import DamageError
 from storage.refs import ArtifactRef
@@ -88,9 +90,18 @@ def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
             versions[str(one.row()[6])] = one.attributes["versions"]
             links.add(one)
         progress(done, len(refs))
-    standing.index.replace(known, versions, began)
+    lost = standing.index.replace(known, versions, began)
+    _tell(standing.dataset, lost, began)
     _count_clips(rebuilt, links, standing.rows)
     return rebuilt
+
+
+def _tell(dataset: Dataset, lost: Sequence[ArtifactRef], at: str) -> None:
+    """Shards make indices of their own of the events alone, and would take what is gone for done."""
+    if lost:
+        with EventWriter(dataset.events, packages()) as events:
+            for ref in lost:
+                events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state="gone", time=at))
 
 
 def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Known | None]]:
