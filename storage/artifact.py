@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,18 @@ class Artifact:
         Raises:
             StoreError: if one is missing, or is a link, or would lie outside the artifact.
         """
-        digests = {f"{FILES}/{name}": file.get("sha256", "") for name, file in self.attributes["files"].items()}
+        return self._fetched(tuple(self.attributes["files"]))
+
+    def file(self, name: str) -> Path:
+        """One of the plain files, without the others, which a store elsewhere would have to send. Raises as `files`."""
+        if name not in self.attributes["files"]:
+            raise StoreError(f"{self.ref} has no file {name!r}; it has {', '.join(self.attributes['files']) or 'none'}")
+        return self._fetched((name,))[name]
+
+    def _fetched(self, names: Sequence[str]) -> dict[str, Path]:
+        listed = self.attributes["files"]
         try:
-            paths = self._parts.fetch(digests)
+            paths = self._parts.fetch({f"{FILES}/{name}": listed[name].get("sha256", "") for name in names})
         except DamageError as error:
             raise self._damaged(str(error)) from error
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
