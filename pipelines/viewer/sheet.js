@@ -143,13 +143,13 @@ function focusCard(place) {
 }
 
 function openCard(place) {
+  let at = place;
   const step = (by) => {
-    const next = current + by;
-    if (next < 0 || next >= order.length) return null;
-    reach(next);
-    return order[next];
+    if (at + by < 0 || at + by >= order.length) return null;
+    at += by;
+    return order[at];
   };
-  reach(place);
+  byId("details").onclose = () => focusCard(at); // the browser has given the focus back to where it was before
   openDetails(order[place], step);
 }
 
@@ -258,7 +258,6 @@ function listen() {
       byId("toolbar").scrollIntoView();
     };
   }
-  byId("details").onclose = () => focusCard(current);
   addEventListener("scroll", draw, { passive: true });
   new ResizeObserver(layOut).observe(grid);
   listenToKeys();
