@@ -96,7 +96,7 @@ def _subtitle(sheet: Sheet, counts: Mapping[str, int]) -> str:
     settings = sheet.settings
     configuration = ", ".join([settings.configuration, *settings.overrides, f"seed {settings.seed}"])
     made = sheet.made[:16].replace("T", " ")
-    return f"{len(sheet.cards):,} clips: {states or 'none'}. Configuration: {configuration}. Made {made} UTC."
+    return f"{_clips(len(sheet.cards))}: {states or 'none'}. Configuration: {configuration}. Made {made} UTC."
 
 
 def _failures(sheet: Sheet) -> str:
@@ -108,7 +108,7 @@ def _failures(sheet: Sheet) -> str:
     rows = "".join(_group_row(number, group, messages) for number, group in enumerate(sheet.groups))
     num_clips = len({clip for group in sheet.groups for clip in group.clips})
     return (
-        f'<details class="block" open><summary><h2>What failed</h2> {num_clips:,} clips, by cause</summary>'
+        f'<details class="block" open><summary><h2>What failed</h2> {_clips(num_clips)}, by cause</summary>'
         '<div class="wide tall" role="region" aria-label="What failed" tabindex="0">'
         f'<table class="failures"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )
@@ -119,7 +119,7 @@ def _group_row(number: int, group: Group, messages: Mapping[str, str]) -> str:
     first = {messages.get(clip, group.message): clip for clip in reversed(clips)}
     told = Counter(messages.get(clip, group.message) for clip in clips)
     examples = "".join(
-        f"<li>{escape(text)} <span>{_clips(count, first[text])}</span></li>"
+        f"<li>{escape(text)} <span>{_whose(count, first[text])}</span></li>"
         for text, count in told.most_common(MESSAGES)
     )
     others = len(clips) - sum(count for _, count in told.most_common(MESSAGES))
@@ -132,8 +132,12 @@ def _group_row(number: int, group: Group, messages: Mapping[str, str]) -> str:
     )
 
 
-def _clips(count: int, first: str) -> str:
-    return escape(first) if count == 1 else f"{count:,} clips, such as {escape(first)}"
+def _whose(count: int, first: str) -> str:
+    return escape(first) if count == 1 else f"{_clips(count)}, such as {escape(first)}"
+
+
+def _clips(count: int) -> str:
+    return f"{count:,} clip{'' if count == 1 else 's'}"
 
 
 def _stages(sheet: Sheet) -> str:

@@ -7,6 +7,7 @@ let clips; // its columns have a value for each clip, by the clip's number
 
 const count = (value) => value.toLocaleString("en");
 const plain = (value) => value.toLocaleString("en", { maximumFractionDigits: 3 });
+const numClips = (value) => `${count(value)} ${value === 1 ? "clip" : "clips"}`;
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
 function seconds(value) {
@@ -86,11 +87,16 @@ function element(tag, properties = {}, ...content) {
 // A clip's strip of frames, of which a square box shows the first; or a box that says why there is none.
 function picture(number) {
   const name = clips.picture[number];
-  if (name === null || name in page.problems) {
-    const why = name === null ? "no picture yet" : page.problems[name];
-    return element("span", { className: "picture blank", title: why }, name === null ? why : "no picture");
+  if (name === null) {
+    const why = clips.state[number] === "unreadable" ? "cannot be read" : "no picture yet";
+    return element("span", { className: "picture blank" }, why);
   }
-  const url = page.folder === null ? `data:image/webp;base64,${pictures[name]}` : `${encodeURIComponent(page.folder)}/${name}`;
+  if (name in page.problems) {
+    return element("span", { className: "picture blank", title: page.problems[name] }, "no picture");
+  }
+  const url = page.folder === null
+    ? `data:image/webp;base64,${pictures[name]}`
+    : `${encodeURIComponent(page.folder)}/${name}`;
   const image = element("img", { src: url, alt: "", decoding: "async", draggable: false });
   const kind = clips.of_asset[number] ? [] : [element("span", { className: "kind" }, "input")];
   return element("span", { className: "picture" }, image, ...kind);

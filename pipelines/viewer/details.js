@@ -32,13 +32,15 @@ function openDetails(number, step) {
 function fillDetails(dialog, number, go) {
   const focused = document.activeElement?.dataset.action;
   const button = (action, text, label, onclick) => {
-    const made = element("button", { type: "button", onclick, ariaLabel: label }, text);
+    const made = element("button", { type: "button", onclick, ariaLabel: label, title: label }, text);
     made.dataset.action = action;
     return made;
   };
   const strip = picture(number);
   const image = strip.querySelector("img");
-  if (image) image.alt = `${clips.id[number]}: ${clips.of_asset[number] ? "the asset as it turns" : "what was cut out of the input"}`;
+  const shows = clips.of_asset[number] ? "the asset as it turns" : "what was cut out of the input";
+  if (image) image.alt = `${clips.id[number]}: ${shows}`;
+  if (clips.picture[number] in page.problems) strip.textContent = page.problems[clips.picture[number]];
   dialog.replaceChildren(
     element(
       "div",
@@ -97,12 +99,14 @@ function stagesOf(number) {
   const rows = Object.entries(clips.stages).map(([stage, columns]) => {
     const told = (name, tell) => (columns[name][number] === null ? "-" : tell(columns[name][number]));
     const key = element("td", {}, element("span", { className: "key" }, told("key", String)));
-    const cells = [told("state", String), told("seconds", seconds), told("peak_memory", bytes), told("attempts", count)];
+    const costs = [told("seconds", seconds), told("peak_memory", bytes), told("attempts", count)];
     const name = element("th", { scope: "row" }, stage);
+    const cells = [told("state", String), ...costs];
     return element("tr", {}, name, ...cells.map((text) => element("td", {}, text)), key);
   });
   const columns = head.map((text) => element("th", { scope: "col" }, text));
-  const table = element("table", {}, element("thead", {}, element("tr", {}, ...columns)), element("tbody", {}, ...rows));
+  const top = element("thead", {}, element("tr", {}, ...columns));
+  const table = element("table", {}, top, element("tbody", {}, ...rows));
   return element("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: "Stages of this clip" }, table);
 }
 
@@ -115,9 +119,9 @@ function commands(number) {
       return [element("p", { className: "hint" }, "None: give ss4d dataset init a file that can be read.")];
     case "done":
       return [
-        command("A run of it, of what is stored, to look into", run),
-        command("Its stages, then", `ss4d inspect ${folder}`),
-        command("Its page, with the asset to turn", `ss4d report ${folder}`),
+        command("A run of it, made of what is stored, to look into", run),
+        command("Then its stages", `ss4d inspect ${folder}`),
+        command("Then its page, with the asset to turn", `ss4d report ${folder}`),
       ];
     case "failed":
       return [
@@ -141,5 +145,6 @@ function command(label, text) {
       copy.textContent = "Selected";
     }
   };
-  return element("div", {}, element("p", { className: "hint" }, label), element("div", { className: "command" }, code, copy));
+  const line = element("div", { className: "command" }, code, copy);
+  return element("div", {}, element("p", { className: "hint" }, label), line);
 }

@@ -34,7 +34,7 @@ function update() {
   order.push(...chosen.filter((number) => !known(number)));
   current = 0;
   const all = order.length === clips.id.length;
-  byId("count").textContent = all ? `${count(order.length)} clips` : `${count(order.length)} of ${count(clips.id.length)} clips`;
+  byId("count").textContent = all ? numClips(order.length) : `${count(order.length)} of ${numClips(clips.id.length)}`;
   byId("clear").hidden = all && view.group === null;
   if (headroom() < 0) scrollTo({ top: scrollY + headroom() });
   clear();
@@ -91,11 +91,12 @@ function cardAt(place) {
   const number = order[place];
   const button = element(
     "button",
-    { type: "button", tabIndex: place === current ? 0 : -1, onclick: () => openCard(place), onfocus: () => reach(place) },
+    { type: "button", onclick: () => openCard(place), onfocus: () => reach(place) },
     picture(number),
     element("span", { className: "name", title: clips.id[number] }, clips.id[number]),
     element("span", { className: "told" }, element("span", { className: `dot ${clips.state[number]}` }), told(number)),
   );
+  button.tabIndex = place === current ? 0 : -1;
   const card = element("div", { className: "card", role: "listitem" }, button);
   card.setAttribute("aria-setsize", order.length);
   card.setAttribute("aria-posinset", place + 1);
@@ -116,7 +117,7 @@ function told(number) {
   const cost = clips.numbers.seconds[number];
   let more = [];
   if (tell !== null) more = values[number] === null ? [] : [tell(values[number])];
-  else if (failure !== null) more = [failure.cause, failure.error];
+  else if (clips.state[number] === "failed") more = [failure.cause, failure.error];
   else if (cost !== null) more = [seconds(cost)];
   return [clips.state[number], ...more].join(" · ");
 }
@@ -190,6 +191,7 @@ function moveStrips() {
 
 // Buttons of which any number may be pressed; none pressed leaves nothing out.
 function makeChips(box, chosen, counts, dotted) {
+  box.parentElement.hidden = counts.length === 0;
   box.replaceChildren(...counts.map(([name, number]) => {
     const dot = dotted ? [element("span", { className: `dot ${name}` })] : [];
     const chip = element("button", { type: "button", ariaPressed: "false" }, ...dot, `${name} ${count(number)}`);
