@@ -1,5 +1,6 @@
 """A dataset's results as one HTML page: draws the pictures that are missing, and writes the page."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +72,18 @@ def write_report(
     some = [one for one in pictures if one is not None]
     problems = draw_pictures(some, standing.dataset.store, drawn, workers=workers, progress=progress)
     sizes = {one.name: (drawn / one.name).stat().st_size for one in some if one.name not in problems}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = sum(sizes.values()) <= embedded
-    folder = None if whole else path.with_name(f"{path.stem}-pictures")
-    if folder is not None:
-        _lay_out(sizes, drawn, folder)
+    folder = None if sum(sizes.values()) <= embedded else path.with_name(f"{path.stem}-pictures")
     gallery = Gallery(
         names=[None if one is None else one.name for one in pictures],
         of_asset=[one is not None and one.of_asset for one in pictures],
         problems=problems,
-        embedded={name: (drawn / name).read_bytes() for name in sizes} if whole else {},
+        embedded={name: (drawn / name).read_bytes() for name in sizes} if folder is None else {},
         folder=None if folder is None else folder.name,
     )
     page = html_sheet(sheet, gallery, path.absolute().parent).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        _lay_out(sizes, drawn, folder)
     write_bytes(path, page)
     return Report(
         path=path,
@@ -96,7 +96,7 @@ def write_report(
     )
 
 
-def _lay_out(names: dict[str, int], drawn: Path, folder: Path) -> None:
+def _lay_out(names: Iterable[str], drawn: Path, folder: Path) -> None:
     """Puts the pictures into the page's folder, as links where that is possible; it may be the one they are in."""
     if folder.absolute() == drawn:
         return
