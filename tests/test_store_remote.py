@@ -108,6 +108,19 @@ def test_what_is_written_comes_back(place: Place) -> None:
     assert (store.place.strangers(), store.place.abandoned(0)) == ([], {})
 
 
+def test_one_file_comes_without_the_others(place: Place, cache: Path) -> None:
+    with place.store.create(REF) as writer:
+        for name in ("large", "small"):
+            (writer.folder / name).write_text(name)
+        writer.commit({})
+    artifact = place.store.open(REF)
+    assert artifact.file("small").read_text() == "small"
+    copies = [path.name for path in cache.rglob("*") if path.is_file()]
+    assert copies == ([] if isinstance(place.objects, LocalStore) else ["small"])
+    with pytest.raises(StoreError, match="has no file 'other'; it has large, small"):
+        artifact.file("other")
+
+
 def test_nothing_is_there_until_commit(place: Place) -> None:
     with place.store.create(REF) as writer:
         writer.write("feats", ArrayData(np.zeros(2), ("n",)))

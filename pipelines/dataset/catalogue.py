@@ -31,7 +31,7 @@ ORDER BY number
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A row of the catalogue; what is not known is None.
 

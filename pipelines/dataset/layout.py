@@ -70,6 +70,11 @@ class Dataset:
         """The folder of the clips' logs."""
         return self.folder / "logs"
 
+    @property
+    def pictures(self) -> Path:
+        """The folder of what `ss4d dataset report` has drawn, which can be deleted."""
+        return self.folder / "report-pictures"
+
     def log(self, clip: str) -> Path:
         """What happened to one clip, in lines for people."""
         return self.logs / f"{clip}.log"
