@@ -10,6 +10,7 @@ import typer
 
 from cli.console import say
 from cli.dataset_data import catalog_app, failures, init, retry
+from cli.dataset_export import export
 from cli.dataset_view import DatasetView, summary
 from cli.exits import FAILED
 from cli.failures import explained
@@ -188,6 +189,6 @@ def _print_plan(outlook: "Outlook") -> None:
 
 
 # In the order in which `ss4d dataset --help` lists them.
-for command in (init, plan, run, failures, retry):
+for command in (init, plan, run, failures, retry, export):
     app.command(no_args_is_help=True)(command)
 app.add_typer(catalog_app)

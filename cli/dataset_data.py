@@ -124,7 +124,7 @@ def write(
         ss4d dataset catalog birds
         ss4d dataset catalog birds --set slat.sampler.steps=12
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), _open(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
         from pipelines.dataset.catalogue import write_catalogue
 
         _print_states(write_catalogue(asked))
@@ -143,7 +143,7 @@ def rebuild(
 
     Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), _open(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
         from pipelines.dataset.catalogue import write_catalogue
         from pipelines.dataset.rebuild import rebuild_index
 
@@ -171,7 +171,7 @@ def failures(
     took too long, too much memory, or ended its worker; **program** is a defect, or a package's. What a clip said
     before is in DATASET/logs/ID.log.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), _open(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
         from pipelines.dataset.failures import groups, open_failures
 
         failed = open_failures(asked)
@@ -214,7 +214,7 @@ def retry(
         ss4d dataset retry birds --cause killed
         ss4d dataset retry birds crow owl
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), _open(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
         from pipelines.dataset.failures import forgive, open_failures
 
         num_failed = len(open_failures(asked))
@@ -226,7 +226,7 @@ def retry(
 
 
 @contextmanager
-def _open(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
+def opened(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
     """The dataset as it stands for a configuration: the one that is named as for `run`, or that of the last run."""
     from pipelines.dataset.keys import Settings
     from pipelines.dataset.standing import open_standing
