@@ -49,10 +49,9 @@ def export(
             say(f"cannot be exported: {clip}: {reason}")
         if len(done.damaged) > LISTED:
             say(f"... and {len(done.damaged) - LISTED} more")
-        say(
-            f"{done.made + done.kept} assets are in {folder}: {done.made} exported, {done.kept} were there. "
-            f"{done.unfinished} of the chosen clips have none yet."
-        )
+        say(f"{done.made + done.kept} assets are in {folder}: {done.made} exported, {done.kept} were there.")
+        if done.unfinished:
+            say(f"{done.unfinished} of the chosen clips have none yet.")
         if done.damaged:
             say(
                 f"{len(done.damaged)} are damaged or gone: `ss4d verify {asked.dataset.store} --repair`, then "

@@ -187,7 +187,7 @@ def test_what_the_command_says(dataset: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
     result = run(dataset.folder, out)
     assert result.exit_code == 0, result.output
-    assert f"2 assets are in {out}: 2 exported, 0 were there. 2 of the chosen clips have none yet." in result.output
+    assert f"2 assets are in {out}: 2 exported, 0 were there.\n2 of the chosen clips have none yet." in result.output
     shutil.rmtree(Path(dataset.store) / "export")
     shutil.rmtree(out)
     result = run(dataset.folder, out)
