@@ -5,24 +5,20 @@ Every measurement is one of whole commands, as a user gives them, from their sta
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 from PIL import Image
 
 from pipelines.dataset.events import read_events
@@ -30,24 +26,27 @@ from pipelines.dataset.layout import Dataset, open_dataset
 from pipelines.workers import num_processors
 from stages.data.clip import ClipSpec, make_clip
 from tests import noop_stages
+from tests.benching import (
+    INTERVAL,
+    Took,
+    machine,
+    median_of,
+    print_table,
+    processors,
+    say,
+    seconds_of,
+    sets,
+    ss4d,
+    started,
+    took,
+)
 
-ROOT = Path(__file__).parent.parent
-INTERVAL = 0.02  # seconds between two looks at a process
 WORKERS = 2
 MIB = 2**20
 
 # Real clips, small enough for a hundred of them to take minutes.
 REAL_FRAMES, REAL_SIZE = 4, 128
 REAL = ("segmentation.size=224", "export.size=256", "export.frames=12")
-
-
-@dataclass(frozen=True)
-class Took:
-    """What a command took: seconds, bytes of memory of its own process, and what it said."""
-
-    seconds: float
-    memory: int
-    said: str
 
 
 @dataclass(frozen=True)
@@ -65,67 +64,6 @@ class Bench:
     clips: int
     real: int
     repeats: int
-
-
-def say(text: str) -> None:
-    """Tells whoever waits what is going on, beside the table."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-# Running commands
-
-
-@contextmanager
-def started(words: Sequence[str], site: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that finds the package in `site`; what it says goes to a file beside that. It does not outlive this."""
-    path = os.pathsep.join([str(site), str(ROOT)])
-    with (
-        site.with_suffix(".said").open("wb") as said,
-        subprocess.Popen(words, stdout=said, stderr=said, env={**os.environ, "PYTHONPATH": path}) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def took(words: Sequence[str], site: Path) -> Took:
-    """Runs a command to its end."""
-    begun, memory = time.perf_counter(), 0
-    with started(words, site) as process:
-        while process.poll() is None:
-            memory = max(memory, resident(process.pid))
-            time.sleep(INTERVAL)
-    said = site.with_suffix(".said").read_text()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{said}")
-    return Took(time.perf_counter() - begun, memory, said)
-
-
-def resident(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def ss4d(*words: object) -> list[str]:
-    return [sys.executable, "-m", "cli.entry", "dataset", *map(str, words)]
-
-
-def sets(values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in ("--set", value)]
-
-
-@contextmanager
-def processors(count: int) -> Iterator[None]:
-    """This process, and what it starts, may use so many processors."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:count])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 # Orchestration alone
@@ -216,17 +154,14 @@ def num_artifacts(dataset: Dataset) -> int:
 def first_artifact(words: Sequence[str], site: Path, dataset: Dataset) -> tuple[float, Took]:
     """Seconds until a run makes its first artifact, and what it takes to its end."""
     before, begun = num_artifacts(dataset), time.perf_counter()
-    first, memory = 0.0, 0
-    with started(words, site) as process:
-        while process.poll() is None:
-            if not first and num_artifacts(dataset) > before:
-                first = time.perf_counter() - begun
-            memory = max(memory, resident(process.pid))
-            time.sleep(INTERVAL if not first else 10 * INTERVAL)
-    said = site.with_suffix(".said").read_text()
-    if process.returncode:
-        raise SystemExit(said)
-    return first, Took(time.perf_counter() - begun, memory, said)
+    first: list[float] = []
+
+    def watch() -> None:
+        if not first and num_artifacts(dataset) > before:
+            first.append(time.perf_counter() - begun)
+
+    whole = took(words, site, watch)
+    return first[0], whole
 
 
 def check_once(dataset: Dataset, clips: int) -> None:
@@ -250,26 +185,32 @@ def last_run(dataset: Dataset) -> tuple[float, int]:
 def plain(bench: Bench) -> None:
     """The throughput of `ss4d dataset run` as a share of that of a plain loop."""
     real = prepared(bench)
-    loops: list[float] = []
-    runs: list[float] = []
+    loops: list[Pass] = []
+    runs: list[Pass] = []
     for repeat in range(bench.repeats):
         both: list[Callable[[], None]] = [
-            lambda: loops.append(real.loop().seconds),
-            lambda: runs.append(real.run(num_processors()).seconds),
+            lambda: loops.append(real.loop()),
+            lambda: runs.append(real.run(num_processors())),
         ]
         for measure in both if repeat % 2 == 0 else reversed(both):
             measure()
-        say(f"plain loop {loops[-1]:.1f} s, dataset {runs[-1]:.1f} s")
-    ratios = [loop / run for loop, run in zip(loops, runs, strict=True)]
+        say(f"plain loop {loops[-1].seconds:.1f} s, dataset {runs[-1].seconds:.1f} s")
+    whole = [loop.seconds / run.seconds for loop, run in zip(loops, runs, strict=True)]
+    working = [loop.working / run.working for loop, run in zip(loops, runs, strict=True)]
     print_table(
         f"{bench.real} real clips of {REAL_FRAMES} frames, {num_processors()} processors, medians of {bench.repeats}",
         {
-            "plain loop over the stages, all in memory": f"{bench.real / statistics.median(loops):.2f} clips/s",
-            f"`ss4d dataset run`, {num_processors()} workers": f"{bench.real / statistics.median(runs):.2f} clips/s",
-            "throughput of the second as a share of the first": f"{statistics.median(ratios):.2f}",
-            "lowest and highest of these": f"{min(ratios):.2f}, {max(ratios):.2f}",
+            "plain loop over the stages, all in memory": clips_per_second(bench, loops),
+            f"`ss4d dataset run`, {num_processors()} workers": clips_per_second(bench, runs),
+            "throughput of the second as a share of the first": f"{statistics.median(whole):.2f}",
+            "lowest and highest of these": f"{min(whole):.2f}, {max(whole):.2f}",
+            "the share without what both take to start": f"{statistics.median(working):.2f}",
         },
     )
+
+
+def clips_per_second(bench: Bench, passes: Sequence["Pass"]) -> str:
+    return f"{bench.real / statistics.median(one.seconds for one in passes):.2f} clips/s"
 
 
 def scaling(bench: Bench) -> None:
@@ -295,6 +236,14 @@ def scaling(bench: Bench) -> None:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """Seconds that it took to do all real clips once: the whole command, and without its start."""
+
+    seconds: float
+    working: float
+
+
+@dataclass(frozen=True)
 class Real:
     """Clips to compute, and an untouched dataset of them."""
 
@@ -302,24 +251,38 @@ class Real:
     dataset: Path
     site: Path
 
-    def loop(self) -> Took:
-        """The plain loop."""
-        out = self.clips.with_name("loop")
-        taken = took([sys.executable, "-m", "tests.plain_loop", str(self.clips), str(out), *REAL], self.site)
-        shutil.rmtree(out)
-        return taken
+    def loop(self) -> Pass:
+        """The plain loop, which says how long it worked."""
+        return plain_loop(self.clips, self.site)
 
-    def run(self, workers: int) -> Took:
+    def run(self, workers: int) -> Pass:
         """`ss4d dataset run` on a copy of the dataset."""
         copy = self.dataset.with_name("copy")
         shutil.copytree(self.dataset, copy)
         taken = took(ss4d("run", copy, *sets(REAL), "--workers", workers), self.site)
+        working, (_, done) = working_seconds(open_dataset(copy)), last_run(open_dataset(copy))
+        if done != len(list(self.clips.iterdir())):
+            raise SystemExit(f"only {done} clips are done:\n{taken.said}")
         shutil.rmtree(copy)
-        return taken
+        return Pass(taken.seconds, working)
+
+
+def plain_loop(clips: Path, site: Path) -> Pass:
+    out = site.with_name("loop")
+    taken = took([sys.executable, "-m", "tests.plain_loop", str(clips), str(out), *REAL], site)
+    shutil.rmtree(out)
+    return Pass(taken.seconds, float(taken.said.split()[-1]))
+
+
+def working_seconds(dataset: Dataset) -> float:
+    """From the beginning of the first artifact to the end of the last."""
+    attempts = [one for batch in read_events(dataset.events, {}) for one in batch.attempts]
+    ends = [datetime.fromisoformat(one.time).timestamp() for one in attempts]
+    return max(ends) - min(end - one.seconds for end, one in zip(ends, attempts, strict=True))
 
 
 def prepared(bench: Bench) -> Real:
-    """Makes the clips, unless they are there, and runs one, so that everything is compiled and in the page cache."""
+    """Makes the clips, unless they are there, and does one, so that all is compiled and in the page cache."""
     folder = bench.folder / "real"
     real = Real(folder / "clips", folder / "dataset", folder / "site")
     if not real.dataset.exists():
@@ -328,7 +291,8 @@ def prepared(bench: Bench) -> Real:
         for seed in range(bench.real):
             save_clip(real.clips / f"clip-{seed:04}", seed)
         took(ss4d("init", real.clips, "--out", real.dataset), real.site)
-        real.loop()
+        save_clip(folder / "warm" / "clip", bench.real)
+        plain_loop(folder / "warm", real.site)
     return real
 
 
@@ -338,34 +302,6 @@ def save_clip(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     for t, frame in enumerate(clip.frames.numpy()):
         Image.fromarray(frame).save(folder / f"{t}.png")
-
-
-# The tables
-
-
-def median_of(takes: Sequence[Took]) -> Took:
-    """The one in the middle."""
-    return sorted(takes, key=lambda take: take.seconds)[len(takes) // 2]
-
-
-def seconds_of(taken: Took) -> str:
-    return f"{taken.seconds:.1f} s"
-
-
-def print_table(title: str, rows: dict[str, str]) -> None:
-    """Prints a Markdown table."""
-    print(f"\n### {title}\n\n| | |\n|---|---:|")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows.items()), flush=True)
-
-
-def machine() -> str:
-    """On what it is measured."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = models[0].partition(":")[2].strip() if models else platform.machine()
-    return (
-        f"{num_processors()} processors ({model}), {psutil.virtual_memory().total / 2**30:.0f} GiB of memory, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {"overhead": overhead, "plain": plain, "scaling": scaling}
