@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · bench · demo
+# setup · lint · types · test · stress · bench · bench-dataset · demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check bench demo
+.PHONY: setup lint types test stress check bench bench-dataset demo
 
 .venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,3 +36,7 @@ check: lint types test
 
 bench: .venv/.develops
 	$(BIN)/python tests/bench_rasterize.py
+
+# Half an hour; docs/benchmarks.md has the tables and says how to measure a part.
+bench-dataset: .venv/.develops
+	$(BIN)/python -m tests.bench_dataset

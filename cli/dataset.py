@@ -10,6 +10,7 @@ import typer
 
 from cli.console import say
 from cli.dataset_data import catalog_app, failures, init, retry
+from cli.dataset_export import export
 from cli.dataset_options import Config, DatasetFolder, Seed, chosen
 from cli.dataset_report import report
 from cli.dataset_submit import submit
@@ -189,6 +190,6 @@ def _print_plan(outlook: "Outlook") -> None:
 
 
 # In the order in which `ss4d dataset --help` lists them.
-for command in (init, plan, run, submit, failures, retry, report):
+for command in (init, plan, run, submit, failures, retry, report, export):
     app.command(no_args_is_help=True)(command)
 app.add_typer(catalog_app)

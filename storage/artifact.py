@@ -113,6 +113,23 @@ class Artifact:
         except DamageError as error:
             raise self._damaged(f"{name}: {error}") from error
 
+    def read_file(self, name: str) -> bytes:
+        """The content of a plain file, checked.
+
+        Raises:
+            StoreError: if there is no such file, or it is not as it was when committed.
+        """
+        listed = self.attributes["files"].get(name)
+        if listed is None:
+            raise StoreError(f"{self.ref} has no file {name!r}; it has {', '.join(self.attributes['files']) or 'none'}")
+        try:
+            data = self._parts.read(f"{FILES}/{name}")
+        except DamageError as error:
+            raise self._damaged(str(error)) from error
+        if hashlib.sha256(data).hexdigest() != listed.get("sha256"):
+            raise self._damaged(f"its file {name!r} is not what it was")
+        return data
+
     def files(self) -> dict[str, Path]:
         """The plain files by their names, such as "frames/frame0001.ply". Do not write into them.
 

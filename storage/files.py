@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -155,7 +156,8 @@ def owned_name() -> str:
 
     The owner stands in the name, so that a folder never exists without it.
     """
-    return f"{secrets.token_hex(8)}-{_started(psutil.Process())}-{os.getpid()}-{_host()}"
+    pid = os.getpid()
+    return f"{secrets.token_hex(8)}-{_own_start(pid)}-{pid}-{_host()}"
 
 
 def is_orphan(name: str) -> bool:
@@ -172,6 +174,12 @@ def is_orphan(name: str) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+@cache
+def _own_start(pid: int) -> int:
+    """Of this process, kept, since asking takes a while; given its number, so that a forked child asks for itself."""
+    return _started(psutil.Process(pid))
 
 
 def _started(process: psutil.Process) -> int:

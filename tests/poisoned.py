@@ -18,11 +18,11 @@ from PIL import Image
 from pipelines.dataset.layout import Dataset, create_dataset
 from pipelines.dataset.manifest import Listed, Row, read_clip
 from pipelines.implementation import Implementation, Work
-from pipelines.registry import GROUP
 from stages.errors import InputError
 from stages.stage_config import StageConfig
 from stages.types import Clip, GaussianClip
 from storage.manifest import write_rows
+from tests.packages import install_stages
 
 GOOD, KILLER, HANGING, GREEDY, PASSING, DEFECT, BAD, SLOW = range(8)
 SIZE = 16
@@ -132,12 +132,8 @@ EXPORT = Implementation(stage="export", config=DullExportConfig, run=export, inp
 
 def install(site: Path) -> None:
     """Makes the stages known to every process that has the folder `site` on its path."""
-    info = site / "poisoned_stages-0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: poisoned-stages\nVersion: 0.1\n")
     entries = {"segmentation.poisoned": "SEGMENTATION", "decoding.dull": "DECODING", "export.dull": "EXPORT"}
-    lines = "".join(f"{name} = tests.poisoned:{value}\n" for name, value in entries.items())
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+    install_stages(site, "poisoned-stages", {name: f"tests.poisoned:{value}" for name, value in entries.items()})
 
 
 def save_clip(folder: Path, poison: int = GOOD, variant: int = 0) -> None:

@@ -27,6 +27,7 @@ from pipelines.dataset.progress import ClipView, Pace, Snapshot, StageView, Tall
 from pipelines.dataset.select import Choice
 from pipelines.dataset.worker import Turn
 from pipelines.errors import ConfigError
+from stages.errors import InputError
 from storage.manifest import read_rows
 from storage.store import open_store
 from tests.conftest import FAST, draw_frames, save_frames
@@ -273,6 +274,10 @@ def test_each_lane_logs_into_its_own_clip(tmp_path: Path, logs: ClipLogs) -> Non
     with pytest.raises(ZeroDivisionError), logs.of("a"):
         raise ZeroDivisionError
     assert "Traceback" in (tmp_path / "a.log").read_text()
+    with pytest.raises(InputError), logs.of("c"):
+        raise InputError("It shows nothing.")
+    (line,) = (tmp_path / "c.log").read_text().splitlines()
+    assert line.endswith("ERROR   failed: It shows nothing.")
 
 
 # What is said

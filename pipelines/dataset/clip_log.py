@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipelines.dataset.events import now, worker_name
+from stages.errors import InputError
 
 LOG = logging.getLogger("ss4d")
 
@@ -54,7 +55,9 @@ class ClipLogs(logging.Handler):
 
     @contextmanager
     def of(self, clip: str) -> Iterator[None]:
-        """What this thread logs in here goes into the clip's log, and so does the traceback of an error.
+        """What this thread logs in here goes into the clip's log, and so does an error.
+
+        With its traceback, unless the input is at fault: then the sentence says it all.
 
         Raises:
             OSError: if it cannot be written.
@@ -63,6 +66,9 @@ class ClipLogs(logging.Handler):
             self._threads.file = file
             try:
                 yield
+            except InputError as error:
+                LOG.error("failed: %s", error)
+                raise
             except BaseException:
                 LOG.exception("failed")
                 raise
