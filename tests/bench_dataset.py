@@ -1,4 +1,4 @@
-"""Measure runs of datasets: `python -m tests.bench_dataset`; docs/benchmarks.md says what the numbers mean.
+"""Measure runs of datasets: `python -m tests.bench_dataset`, alone on a machine.
 
 Every measurement is one of whole commands, as a user gives them, from their start to their end.
 """

@@ -63,7 +63,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def standing(dataset: Dataset) -> Iterator[Standing]:
-    with open_standing(dataset.folder, SETTINGS) as standing:
+    with open_standing(dataset, SETTINGS) as standing:
         yield standing
 
 
@@ -111,7 +111,7 @@ def test_from_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store = ArtifactStore(ObjectPlace(MemoryStore(), "s3://bucket/prefix"))
     finish(remote, store, "a")
     monkeypatch.setattr(exporting, "open_store", lambda _: store)
-    with open_standing(remote.folder, SETTINGS) as standing:
+    with open_standing(remote, SETTINGS) as standing:
         assert export(standing, tmp_path / "assets") == Exported(made=1)
     assert (tmp_path / "assets" / "a" / PLY).read_bytes() == b"a as splats"
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]  # nothing twice on this disk
@@ -121,7 +121,7 @@ def test_what_other_parameters_made_is_replaced_whole(dataset: Dataset, standing
     out = tmp_path / "assets"
     export(standing, out)
     finish(dataset, open_store(dataset.store), "a", OTHER, **{"small.ply": b"small"})
-    with open_standing(dataset.folder, OTHER) as other:
+    with open_standing(dataset, OTHER) as other:
         assert export(other, out) == Exported(made=1, unfinished=3)
     assert sorted(path.name for path in (out / "a").iterdir()) == [ABOUT, "small.ply"]
     assert about(out / "a")["overrides"] == OTHER.overrides

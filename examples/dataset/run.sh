@@ -56,3 +56,6 @@ step "10. The assets as files; here those that cover much of their frames"
 ss4d dataset export objects assets
 ss4d dataset export objects large --where "foreground > 0.2"
 ls assets
+
+step "11. Everything on one page"
+ss4d dataset report objects --out report.html

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from pipelines.dataset.events import Attempt, EventWriter, now, version_hash
+from pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
 from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row
 from pipelines.dataset.standing import Standing
@@ -91,17 +91,18 @@ def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
             links.add(one)
         progress(done, len(refs))
     lost = standing.index.replace(known, versions, began)
-    _tell(standing.dataset, lost, began)
+    _tell(standing.dataset, store, lost, began)
     _count_clips(rebuilt, links, standing.rows)
     return rebuilt
 
 
-def _tell(dataset: Dataset, lost: Sequence[ArtifactRef], at: str) -> None:
+def _tell(dataset: Dataset, store: ArtifactStore, lost: Sequence[ArtifactRef], at: str) -> None:
     """Shards make indices of their own of the events alone, and would take what is gone for done."""
     if lost:
         with EventWriter(dataset.events, packages()) as events:
             for ref in lost:
-                events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state="gone", time=at))
+                state: State = "missed" if store.misses(ref) else "gone"
+                events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=at))
 
 
 def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Known | None]]:
