@@ -40,7 +40,7 @@ def test_the_script(tmp_path: Path) -> None:
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said
 
-    steps = dict(zip(range(11), re.split(r"^== ", ended.stdout, flags=re.MULTILINE), strict=True))
+    steps = dict(zip(range(12), re.split(r"^== ", ended.stdout, flags=re.MULTILINE), strict=True))
     plans = {number: table(steps[number]) for number in (3, 7, 8)}
     assert all(row[:3] == [str(CLIPS), "0", "0"] for row in plans[3].values())
     changed = {"slat", "decoding", "export"}
@@ -59,6 +59,9 @@ def test_the_script(tmp_path: Path) -> None:
     entries = parquet.read_table(work / "objects" / "catalogue.parquet").to_pylist()
     assert [entry["state"] for entry in entries] == ["done"] * CLIPS * len(plans[3])
     assert "Gaussians each" in steps[9]
+    page = (work / "report.html").read_text()
+    assert len(page) > 10_000
+    assert "<title>" in page
     assets = sorted((work / "assets").iterdir())
     assert [asset.name for asset in assets] == sorted({entry["id"] for entry in entries})
     for asset in assets:
