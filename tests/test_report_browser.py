@@ -232,9 +232,11 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browser: webdriver.Chrome) 
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
-        assert picture(browser).std() > 0.05
-        assert browser.execute_script("return document.getElementById('canvas').width") > 600  # sharp on a fine screen
+        # The page hears of its new size a little later.
+        wait(browser, lambda: browser.execute_script("return document.documentElement.scrollWidth") == 360)
+        # Sharp on a fine screen.
+        wait(browser, lambda: browser.execute_script("return document.getElementById('canvas').width") > 600)
+        wait(browser, lambda: picture(browser).std() > 0.05)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -104,7 +104,7 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
 def _dask(_work: Work, workers: int, address: str | None) -> Engine:
     try:
         import dask
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
         raise _missing("dask", error) from error
     if address is not None:
