@@ -26,7 +26,7 @@ types: .venv/.develops
 	$(BIN)/mypy
 
 test: .venv/.develops
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # Kills hundreds of runs and writers, other ones each time, as every run of the tests does with fewer.
 stress: .venv/.develops

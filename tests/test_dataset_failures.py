@@ -57,9 +57,12 @@ def run(dataset: Dataset, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def events(dataset: Dataset) -> Counter[tuple[str, str, str]]:
-    """How often what became of which clip in which stage."""
+    """How often what became of which clip in which stage.
+
+    What was found there counts as done: a worker that is killed may have stored what it had no time to tell of.
+    """
     return Counter(
-        (one.clip, one.stage, one.state if one.error is None else one.error)
+        (one.clip, one.stage, one.error or "done")
         for batch in read_events(dataset.events, {})
         for one in batch.attempts
     )
