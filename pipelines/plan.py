@@ -159,6 +159,8 @@ def make_plan(
             action, reason = REUSE, "stored, made from the same input and parameters"
         elif name in needed:
             action, reason = RUN, why(made[name], previous.get(name))
+        elif not wish.only and store.misses(refs[name]):
+            action, reason = RUN, "its stored result was damaged"
         elif wish.only:
             action, reason = SKIP, f"left out by --only {wish.only}"
         else:
