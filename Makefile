@@ -37,6 +37,6 @@ check: lint types test
 bench: .venv/.develops
 	$(BIN)/python tests/bench_rasterize.py
 
-# Half an hour or more; `python -m tests.bench_dataset --help` says how to measure a part.
+# An hour; docs/benchmarks.md has the tables and says how to measure a part.
 bench-dataset: .venv/.develops
 	$(BIN)/python -m tests.bench_dataset

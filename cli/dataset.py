@@ -81,7 +81,10 @@ def run(
         int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")
     ] = 3,
     max_failure_ratio: Annotated[
-        float, typer.Option("--max-failure-ratio", metavar="R", help="Stop if more than this share of clips fails.")
+        float,
+        typer.Option(
+            "--max-failure-ratio", metavar="R", help="Stop if more than this share of 20 clips or more fails."
+        ),
     ] = 0.5,
     debug: Debug = False,
 ) -> None:

@@ -108,7 +108,7 @@ def write(
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
     worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
-    configuration. **ss4d dataset run** writes it as well, at its end.
+    configuration. **ss4d dataset run** writes it as well, at its end; with **--shard** it does not.
 
     For example:
 

@@ -69,7 +69,8 @@ def submit(
     ] = None,
     retries: Annotated[int, typer.Option("--retries", help="How often to try again after what can pass.")] = 3,
     max_failure_ratio: Annotated[
-        float, typer.Option("--max-failure-ratio", metavar="R", help="Stop a shard if more of its clips fail.")
+        float,
+        typer.Option("--max-failure-ratio", metavar="R", help="Stop a shard if more of its clips fail, of 20 or more."),
     ] = 0.5,
     image: Annotated[
         str | None,

@@ -21,10 +21,14 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from pipelines.dataset.events import read_events
-from pipelines.dataset.layout import Dataset, open_dataset
+from pipelines.dataset.events import Attempt, EventWriter, now, read_events
+from pipelines.dataset.keys import Settings, open_keys
+from pipelines.dataset.layout import Dataset, create_dataset, open_dataset
+from pipelines.dataset.manifest import Row
+from pipelines.record import versions
 from pipelines.workers import num_processors
 from stages.data.clip import ClipSpec, make_clip
+from storage.manifest import write_rows
 from tests import noop_stages
 from tests.benching import (
     INTERVAL,
@@ -42,6 +46,7 @@ from tests.benching import (
 )
 
 WORKERS = 2
+SHARDS = 8
 MIB = 2**20
 
 # Real clips, small enough for a hundred of them to take minutes.
@@ -57,12 +62,14 @@ class Bench:
         folder: for everything that is made.
         clips: how many that cost nothing.
         real: how many that are computed.
+        finished: how many of a dataset in which nothing is left to do.
         repeats: of what a median is taken of.
     """
 
     folder: Path
     clips: int
     real: int
+    finished: int
     repeats: int
 
 
@@ -120,7 +127,7 @@ def overhead(bench: Bench) -> None:
             "`plan --where` with measured properties": seconds_of(where),
             f"`catalog`, {bench.clips * len(noop_stages.STAGES):,} rows": seconds_of(catalogue),
             "`failures`": seconds_of(failures),
-            "`catalog rebuild`, from the store alone": seconds_of(rebuilt),
+            "`catalog rebuild`, which reads every artifact": seconds_of(rebuilt),
         },
     )
 
@@ -177,6 +184,60 @@ def last_run(dataset: Dataset) -> tuple[float, int]:
     """Seconds and clips of the last run, without the start of its command."""
     line = json.loads(dataset.launches.read_text().splitlines()[-1])
     return line["seconds"], line["done"]
+
+
+# A large dataset in which nothing is left to do
+
+
+def relaunch(bench: Bench) -> None:
+    """What commands take that find everything there; of clips that were never made, only written down as if."""
+    site = bench.folder / "relaunch" / "site"
+    site.mkdir(parents=True)
+    dataset = written_down(site.with_name("dataset"), bench.finished)
+    commands = {
+        "`run`, which takes in the events": ss4d("run", dataset.folder),
+        "`run`": ss4d("run", dataset.folder),
+        f"`run --shard 1/{SHARDS}`": ss4d("run", dataset.folder, "--shard", f"1/{SHARDS}"),
+        "`plan` of a changed late parameter": ss4d("plan", dataset.folder, "--set", "export.frames=4"),
+    }
+    rows = {}
+    for name, words in commands.items():
+        say(name)
+        times = 1 if "events" in name else bench.repeats
+        takes = [took(words, site) for _ in range(times)]
+        if "run" in name and "Nothing is left to do." not in takes[0].said:
+            raise SystemExit(f"{name}: {takes[0].said}")
+        rows[name] = seconds_of(median_of(takes))
+    print_table(f"{bench.finished:,} clips with nothing left to do", rows)
+
+
+def written_down(folder: Path, clips: int) -> Dataset:
+    """A dataset whose records say that all is done."""
+    dataset = create_dataset(folder)
+    digests = [f"{number:064x}" for number in range(clips)]
+    common = {
+        "bytes": 1,
+        "modified": 1,
+        "frames": 16,
+        "width": 64,
+        "height": 64,
+        "fps": 24.0,
+        "tags": "",
+        "error": None,
+    }
+    rows = [
+        Row(id=f"clip{number}", source=f"/{number}.mp4", sha256=digest, **common)
+        for number, digest in enumerate(digests)
+    ]
+    write_rows(dataset.manifest, Row, rows)
+    Path(dataset.store).mkdir()
+    keys, _ = open_keys(Settings())
+    made = keys.of(digests)
+    with EventWriter(dataset.events, versions()) as events:
+        for number, row in enumerate(rows):
+            for stage in keys.stages:
+                events.write(Attempt(clip=row.id, stage=stage, key=made[stage][number], state="done", time=now()))
+    return dataset
 
 
 # Real clips
@@ -304,7 +365,12 @@ def save_clip(folder: Path, seed: int) -> None:
         Image.fromarray(frame).save(folder / f"{t}.png")
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {"overhead": overhead, "plain": plain, "scaling": scaling}
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "overhead": overhead,
+    "relaunch": relaunch,
+    "plain": plain,
+    "scaling": scaling,
+}
 
 
 def main() -> None:
@@ -312,12 +378,13 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one part alone")
     parser.add_argument("--clips", type=int, default=10_000, help="that cost nothing (default: %(default)s)")
     parser.add_argument("--real", type=int, default=100, help="that are computed (default: %(default)s)")
+    parser.add_argument("--finished", type=int, default=100_000, help="with nothing to do (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of what a median is taken of (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where everything is made and deleted again (default: temporary)")
     given = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        bench = Bench(Path(folder), given.clips, given.real, given.repeats)
+        bench = Bench(Path(folder), given.clips, given.real, given.finished, given.repeats)
         for name in [given.only] if given.only else PARTS:
             PARTS[name](bench)
 

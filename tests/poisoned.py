@@ -21,6 +21,7 @@ from pipelines.implementation import Implementation, Work
 from stages.errors import InputError
 from stages.stage_config import StageConfig
 from stages.types import Clip, GaussianClip
+from stages.video_io import write_video
 from storage.manifest import write_rows
 from tests.packages import install_stages
 
@@ -42,6 +43,7 @@ class DullDecodingConfig(StageConfig):
 class DullExportConfig(StageConfig):
     method: Literal["dull"] = "dull"
     text: str = "nothing"
+    turntable: bool = False
 
 
 def kill(config: PoisonedConfig) -> None:
@@ -123,6 +125,8 @@ def decode(config: DullDecodingConfig, work: Work) -> GaussianClip:
 def export(config: DullExportConfig, work: Work) -> None:
     work.input("decoding", GaussianClip)
     (work.folder / "asset.txt").write_text(config.text)
+    if config.turntable:
+        write_video(work.folder / "turntable.mp4", torch.full((2, SIZE, SIZE, 3), 200, dtype=torch.uint8), 24)
 
 
 SEGMENTATION = Implementation(stage="segmentation", config=PoisonedConfig, run=segment, source=True)

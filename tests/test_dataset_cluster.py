@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import math
 import re
 import signal
 import sqlite3
@@ -241,6 +242,7 @@ def test_only_shards_with_something_to_do(dataset: Dataset) -> None:
     [
         ({"shards": 0}, "--shards must be"),
         ({"silence": 1}, "--silence must be"),
+        ({"silence": math.nan}, "--silence must be"),
         ({"restarts": -1}, "--restarts must be"),
     ],
 )
@@ -311,6 +313,30 @@ def test_a_shared_dataset_has_an_index_for_each_process(dataset: Dataset) -> Non
         for index in [stack.enter_context(open_index(shared)) for _ in range(2)]:
             assert index.complete(["export"]) == {"export": {KEY}}
     assert {path.name for path in dataset.folder.iterdir()} == {"dataset.json", "events", "logs"}
+
+
+def test_a_shard_reads_of_its_own_clips_only(dataset: Dataset) -> None:
+    names = ["a", 'quoted "b"', "ö", "other"]
+    with EventWriter(dataset.events, {"python": "3"}) as events:
+        for number, name in enumerate(names):
+            events.write(Attempt(clip=name, stage="export", key=str(number), state="done", time="2026-01-01"))
+        events.write(Attempt(clip="", stage="export", key="0", state="gone", time="2026-01-02"))
+    shared = open_dataset(dataset.folder, shared=True)
+    with open_index(shared, set(names[:3])) as index:
+        assert index.complete(["export"]) == {"export": {"1", "2"}}
+        assert list(index.versions().values()) == [{"python": "3"}]
+    with pytest.raises(AssertionError), open_index(dataset, {"a"}):  # others would rely on it
+        pass
+
+
+def test_a_dataset_that_cannot_be_written_can_be_asked(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EventWriter(dataset.events, {}) as events:
+        events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
+    before = sorted(dataset.folder.rglob("*"))
+    monkeypatch.setattr("pipelines.dataset.index.os.access", lambda *_: False)  # root may write anywhere
+    with open_index(dataset) as index:
+        assert index.complete(["export"]) == {"export": {KEY}}
+    assert sorted(dataset.folder.rglob("*")) == before
 
 
 def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
@@ -408,11 +434,13 @@ def test_the_summary_of_a_shard_takes_nothing_for_markup(dataset: Dataset) -> No
     attempts = [*made, failed("a_b", "no <b>object</b>\n| x |"), failed("c", "another")]
     text = summary(dataset, "2/8", Ended(well=True, message="7 clips done, 2 failed"), attempts)
     assert text.startswith("# birds, shard 2/8\n\n7 clips done, 2 failed.\n")
-    assert "| slat | 7 | 3.50 | 6.50 |" in text
+    assert f"| [slat]({Path(dataset.store, 'slat').as_uri()}) | 7 | 3.50 | 6.50 |" in text
     assert re.findall(r"\[(c\d)\]", text) == ["c6", "c5", "c4", "c3", "c2"]
     row = f"| input | InputError | segmentation | 2 | [a\\_b]({dataset.log('a_b').as_uri()}): "
     assert row + r"no \<b\>object\</b\> \| x \| |" in text
     assert dataset.catalogue.as_uri() in text
+    remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", Ended(well=True, message=""), made)
+    assert "| [slat](s3://bucket/birds/slat) | 7 |" in remote
 
 
 def test_the_picture_of_a_shard_shows_first_frames(dataset: Dataset) -> None:
@@ -422,8 +450,8 @@ def test_the_picture_of_a_shard_shows_first_frames(dataset: Dataset) -> None:
         write_video(writer.folder / "turntable.mp4", frames, 24)
         writer.commit({})
     made = Attempt(clip="a", stage="export", key=KEY, state="done", time="")
-    gone = replace(made, key="b" * 64)
-    url = preview(dataset, [made, gone, made, replace(made, stage="slat")])
+    gone = replace(made, clip="b", key="b" * 64)
+    url = preview(dataset, [made, gone, replace(made, clip="c", state="reused"), replace(made, stage="slat")])
     assert url is not None
     head, _, data = url.partition(",")
     assert head == "data:image/jpeg;base64"

@@ -1,5 +1,7 @@
 """A dataset on several machines, for real: a Prefect server, a work pool, three workers, one of them killed."""
 
+import base64
+import io
 import json
 import os
 import socket
@@ -17,6 +19,7 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -158,7 +161,8 @@ def test_every_clip_is_done_once_though_a_machine_is_lost(
     log = tmp_path / "submit.log"
     try:
         until(lambda: asked(server, "work_pools"))
-        more = submission(dataset, "--shards", "3", "--pool", "machines", "--silence", "25")
+        sets = ("--set", "export.turntable=true")
+        more = submission(dataset, "--shards", "3", "--pool", "machines", "--silence", "25", *sets)
         started.append(command := start(environment, log, "cli.entry", *more))
         lost = until(lambda: at_work(dataset, workers))
         kill_tree(lost)
@@ -184,15 +188,25 @@ def test_every_clip_is_done_once_though_a_machine_is_lost(
     assert runs == Counter(
         {(f"birds {number}of3", "COMPLETED"): 1 for number in (1, 2, 3)} | {(crashed[0], "CRASHED"): 1}
     )
-    shown = {(artifact["type"], artifact["key"]) for artifact in asked(server, "artifacts")}
-    wanted = {(f"birds-{number}of3", kind) for number in (1, 2, 3) for kind in ("summary", "progress")}
-    kinds = {"summary": "markdown", "progress": "progress"}
-    assert shown == {(kinds[kind], f"{name}-{kind}") for name, kind in wanted}
+    shown = {(artifact["type"], artifact["key"]): artifact["data"] for artifact in asked(server, "artifacts")}
+    kinds = {"summary": "markdown", "progress": "progress", "preview": "image"}
+    names = [f"birds-{number}of3" for number in (1, 2, 3)]
+    assert shown.keys() == {(kinds[kind], f"{name}-{kind}") for name in names for kind in kinds}
+    for name in names:  # also of the shard that was begun by a machine that is lost
+        for stage in STAGES:
+            row = f"| [{stage}]({Path(dataset.store, stage).as_uri()}) | 4 |"
+            assert row in shown["markdown", f"{name}-summary"]
+        assert picture_size(shown["image", f"{name}-preview"]) == (4 * 128, 128)
 
     again = tmp_path / "again.log"
     assert start(environment, again, "cli.entry", *more).wait(PATIENCE) == 0
     assert "Nothing is left to do." in again.read_text()
     assert len(asked(server, "flow_runs")) == 4
+
+
+def picture_size(url: str) -> tuple[int, int]:
+    """Width and height of a picture in a `data:` URL."""
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
 
 
 def at_work(dataset: Dataset, workers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:

@@ -4,7 +4,7 @@ import itertools
 import multiprocessing
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Worker(Handle):
 
     started: list["Worker"]
     times: Counter[str]
+    goals: list[list[str]]  # of all clips that are in a worker, each time that one is given a clip
     acts: dict[str, Act]
 
     def __init__(self, setup: Setup, gpu: str | None) -> None:
@@ -48,6 +49,7 @@ class Worker(Handle):
     def hand(self, todo: Todo) -> None:
         super().hand(todo)
         self.handed.append(set(self.visits))
+        self.goals.append([visit.todo.goal for worker in self.started for visit in worker.visits.values()])
 
     def act(self) -> None:
         self.tell(Ready())
@@ -142,7 +144,7 @@ class Deaf:
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "Handle", Worker)
-    Worker.started, Worker.times, Worker.acts = [], Counter(), dict(ACTS)
+    Worker.started, Worker.times, Worker.goals, Worker.acts = [], Counter(), [], dict(ACTS)
 
 
 def run(
@@ -154,6 +156,7 @@ def run(
     limits: Limits | None = None,
     policy: Policy | None = None,
     history: History | None = None,
+    goals: Mapping[str, str] | None = None,
 ) -> Ending:
     setup = Setup(
         config=load_config("tiny"),
@@ -170,7 +173,7 @@ def run(
         return Coordinator(
             setup=setup,
             stages=[STAGE],
-            todo=[Todo(Source(clip, f"{clip}.mp4", "0"), f"goal of {clip}", (STAGE,)) for clip in clips],
+            todo=[Todo(Source(clip, f"{clip}.mp4", "0"), (goals or {}).get(clip, clip), (STAGE,)) for clip in clips],
             history=history or History(),
             gpus=[None] * workers,
             policy=policy or Policy(wait=0.01),
@@ -201,6 +204,22 @@ def test_every_clip_is_done_once(tmp_path: Path) -> None:
     assert all(len(handed) <= 3 for worker in Worker.started for handed in worker.handed)  # lanes, and one more
 
 
+def test_clips_of_equal_content_are_done_one_after_the_other(tmp_path: Path) -> None:
+    """The first one makes what the others then find."""
+    clips = [f"good{number}" for number in range(12)] + ["bad1", "bad2"]
+    goals = {clip: f"goal {number // 4}" for number, clip in enumerate(clips[:12])} | {"bad1": "goal 0", "bad2": "bad"}
+    ending = run(tmp_path, clips, workers=3, goals=goals)
+    assert ends(tmp_path) == {clip: ["done"] for clip in clips[:12]} | {"bad1": ["InputError"], "bad2": ["InputError"]}
+    assert (ending.snapshot.done, ending.snapshot.failed) == (12, {"input": 2})
+    assert all(len(set(at_work)) == len(at_work) for at_work in Worker.goals)
+
+
+def test_clips_of_equal_content_end_their_workers_one_after_the_other(tmp_path: Path) -> None:
+    clips = ["killer1", "killer2", "killer3", "good"]
+    run(tmp_path, clips, workers=2, goals=dict.fromkeys(clips[:3], "goal"))
+    assert ends(tmp_path) == {clip: ["WorkerDied"] * 2 for clip in clips[:3]} | {"good": ["done"]}
+
+
 def test_of_several_clips_each_is_tried_by_itself_and_only_the_killer_is_blamed(tmp_path: Path) -> None:
     ending = run(tmp_path, ["second", "killer", "good"])
     assert ends(tmp_path) == {"second": ["done"], "killer": ["WorkerDied"] * 2, "good": ["done"]}
@@ -229,7 +248,7 @@ def test_what_can_pass_is_tried_again_and_bad_input_is_not(tmp_path: Path) -> No
     ending = run(tmp_path, ["passing", "bad", "good"])
     assert ends(tmp_path) == {"passing": ["OSError", "OSError", "done"], "bad": ["InputError"], "good": ["done"]}
     assert [one.number for one in attempts(tmp_path) if one.clip == "passing"] == [1, 2, 3]
-    assert [one.key for one in attempts(tmp_path) if one.clip == "bad"] == ["goal of bad"]  # it came to no stage
+    assert [one.key for one in attempts(tmp_path) if one.clip == "bad"] == ["bad"]  # it came to no stage
     assert (ending.snapshot.done, ending.snapshot.failed) == (2, {"input": 1})
 
 
@@ -244,6 +263,13 @@ def test_a_run_that_fails_wholesale_stops(tmp_path: Path) -> None:
     assert ending.snapshot.state == "stopped"
     assert "20 of 20 clips failed" in str(ending.reason)
     assert len(ends(tmp_path)) < 30
+
+
+def test_a_small_run_that_fails_is_told_apart_at_its_end(tmp_path: Path) -> None:
+    ending = run(tmp_path, ["bad1", "good1", "good2"], policy=Policy(max_failure_ratio=0.3))
+    assert (ending.snapshot.state, ending.snapshot.done) == ("finished", 2)
+    assert str(ending.reason).startswith("1 of 3 clips failed (33%, --max-failure-ratio allows 30%)")
+    assert run(tmp_path, ["bad1", "good1", "good2"], policy=Policy(max_failure_ratio=0.4)).reason is None
 
 
 def test_workers_that_cannot_begin_end_the_run(tmp_path: Path) -> None:

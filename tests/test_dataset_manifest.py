@@ -144,6 +144,22 @@ def test_a_table(videos: Path, tmp_path: Path, here: list[str], monkeypatch: pyt
     assert copied == rows
 
 
+def test_a_table_says_where_a_clip_lies_now(videos: Path, tmp_path: Path, here: list[str]) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, new = (tmp_path / folder / "crow.mp4" for folder in ("old", "new"))
+    shutil.copy(videos / "birds" / "crow.mp4", old)
+    (row,) = init(tmp_path / "set", write_table(tmp_path / "a.parquet", path=[str(old)], id=["crow"])).rows
+    moved = write_table(tmp_path / "b.parquet", path=[str(new)], id=["crow"])
+    shutil.copy(old, new)
+    with pytest.raises(ConfigError, match=r"the id 'crow' stands for more than one clip, .*old.* and .*new"):
+        init(tmp_path / "set", moved)  # it is there still
+    old.unlink()
+    scan = init(tmp_path / "set", moved)
+    assert [(one.id, one.source, one.sha256) for one in scan.rows] == [("crow", str(new), row.sha256)]
+    assert (scan.added, scan.changed, scan.vanished) == ([], [], [])
+
+
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
@@ -151,6 +167,7 @@ def test_a_table(videos: Path, tmp_path: Path, here: list[str], monkeypatch: pyt
         ({"path": ["a.mp4", None]}, "row 1 of .* has no path in 'path', but None"),
         ({"path": ["a.mp4"], "id": ["../a"]}, r"row 0 of .* has the id '../a'; an id names files"),
         ({"path": ["a.mp4", "b.mp4"], "id": ["a", "A"]}, "the id 'A' stands for more than one clip"),
+        ({"path": ["a.mp4", "a.mp4"], "id": ["a", "b"]}, "is the clip 'a', and cannot be 'b' as well"),
         ({"path": []}, "holds no clip"),
     ],
 )

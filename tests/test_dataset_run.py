@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import math
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,20 +16,25 @@ import pytest
 from rich.console import Console
 
 from cli.dataset_view import duration, line, picture
+from pipelines.dataset.alone import alone
 from pipelines.dataset.catalogue import Entry
 from pipelines.dataset.clip_log import ClipLogs
 from pipelines.dataset.events import read_events
-from pipelines.dataset.keys import Settings
+from pipelines.dataset.keys import Settings, last_settings
 from pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
 from pipelines.dataset.launches import last_recipes
-from pipelines.dataset.layout import Dataset
+from pipelines.dataset.layout import Dataset, open_dataset
 from pipelines.dataset.limits import Clock, Limits, parse_size
 from pipelines.dataset.messages import GoesOn, Message, Waits
 from pipelines.dataset.progress import ClipView, Pace, Snapshot, StageView, Tally, WorkerView
+from pipelines.dataset.rebuild import rebuild_index
 from pipelines.dataset.select import Choice
+from pipelines.dataset.standing import open_standing
 from pipelines.dataset.worker import Turn
 from pipelines.errors import ConfigError
 from stages.errors import InputError
+from stages.types import silent
+from storage.errors import StoreError
 from storage.manifest import read_rows
 from storage.store import open_store
 from tests.conftest import FAST, draw_frames, save_frames
@@ -139,6 +146,53 @@ def test_what_is_stored_already_is_reused_and_known_from_then_on(options: Datase
     assert run_dataset(replace(options, choice=Choice(limit=1)), Listener()).ending is None
 
 
+def test_a_run_that_finds_all_there_is_the_last_run_all_the_same(options: DatasetOptions) -> None:
+    """What a command means that names no configuration, and what `ss4d gc` keeps, goes by it; and the catalogue."""
+    first, second = (replace(one, choice=Choice(limit=1)) for one in (options, changed(options, "export.frames=4")))
+    for one in (first, second):
+        run_dataset(one, Listener())
+    dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
+    catalogue = dataset.catalogue.read_bytes()
+    assert run_dataset(first, Listener()).ending is None
+    assert last_settings(dataset) == first.settings
+    assert last_recipes(dataset) == plan_dataset(first).recipes
+    assert dataset.catalogue.read_bytes() != catalogue
+    over = json.loads(dataset.launches.read_text().splitlines()[-1])
+    assert (over["state"], over["clips"]) == ("finished", 0)
+
+    lines, written = dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns
+    run_dataset(first, Listener())
+    assert (dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns) == (lines, written)
+    dataset.catalogue.unlink()  # as after a kill before it was written
+    run_dataset(first, Listener())
+    assert dataset.catalogue.exists()
+
+
+def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
+    dataset = Dataset(options.folder.absolute(), "")
+    shard = replace(options, choice=Choice(shard="1/1"))
+    with alone(dataset, None):
+        for one in (options, shard):
+            with pytest.raises(ConfigError, match=r"another run of .* goes on: wait for it, or give each its own part"):
+                run_dataset(one, Listener())
+    with alone(dataset, "2/3"):
+        with pytest.raises(ConfigError, match=r"another run of .* goes on"):
+            run_dataset(options, Listener())
+        with alone(dataset, "3/3"):
+            pass
+
+
+def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
+    one = replace(options, choice=Choice(limit=1))
+    run_dataset(one, Listener())
+    shutil.rmtree(options.folder / "store")
+    with pytest.raises(StoreError, match=r"the store at .*store is gone, .* `ss4d dataset catalog rebuild "):
+        plan_dataset(one)
+    with open_standing(open_dataset(options.folder), options.settings) as standing:
+        rebuild_index(standing, silent)
+    assert len(plan_dataset(one).todo) == 1
+
+
 def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_path: Path) -> None:
     source = save_frames(tmp_path / "more" / "changing", draw_frames(2))
     dataset = make_dataset(tmp_path / "other", [source])
@@ -214,9 +268,10 @@ def test_what_is_no_size(text: str) -> None:
         parse_size(text)
 
 
-def test_a_timeout_must_be_positive() -> None:
-    with pytest.raises(ConfigError, match="--clip-timeout must be more than 0"):
-        Limits(clip_seconds=0)
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+def test_a_timeout_is_a_time(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="--clip-timeout must be a number of seconds above 0"):
+        Limits(clip_seconds=seconds)
 
 
 def test_pace_is_that_of_the_last_times() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from pipelines.dataset.events import Cause
+from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row
 from pipelines.dataset.standing import Standing
 from storage.manifest import write_columns
@@ -98,6 +99,20 @@ def write_catalogue(standing: Standing) -> Counter[tuple[str, str]]:
     columns = list(zip(*catalogue(standing), strict=True)) or [()] * len(fields(Entry))
     write_columns(standing.dataset.catalogue, Entry, columns)
     return Counter(zip(columns[1], columns[2], strict=True))
+
+
+def is_current(dataset: Dataset) -> bool:
+    """Whether the catalogue was written after everything that it tells of.
+
+    Raises:
+        OSError: if the dataset's folder cannot be read.
+    """
+    try:
+        written = dataset.catalogue.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    sources = (path for path in (dataset.manifest, dataset.launches, *dataset.events.iterdir()) if path.exists())
+    return all(path.stat().st_mtime_ns <= written for path in sources)
 
 
 def _unreadable(row: Row) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from pipelines.dataset.cluster_progress import ClusterView, Progress
 from pipelines.dataset.handle import Todo
 from pipelines.dataset.launch import plan_dataset
 from pipelines.dataset.layout import open_dataset
+from pipelines.dataset.limits import check_seconds
 from pipelines.dataset.outlook import Outlook
 from pipelines.dataset.select import Shard
 from pipelines.dataset.shard import Work
@@ -97,6 +98,7 @@ class Submission:
     def __post_init__(self) -> None:
         if self.shards < 1:
             raise ConfigError(f"--shards must be at least 1; got {self.shards}")
+        check_seconds("--silence", self.silence)
         if self.silence < LEAST_SILENCE:
             raise ConfigError(f"--silence must be at least {LEAST_SILENCE:g} seconds; got {self.silence:g}")
         if self.restarts < 0:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from pipelines.dataset.messages import (
     Waits,
 )
 from pipelines.dataset.metrics import Metrics
-from pipelines.dataset.policy import Policy, why_stop
+from pipelines.dataset.policy import Policy, too_many, why_stop
 from pipelines.dataset.progress import Snapshot, Tally, Watcher
 from pipelines.dataset.worker import Setup
 from pipelines.errors import WorkerError
@@ -54,7 +54,7 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a run ended: its last snapshot, and why it stopped early if it did."""
+    """How a run ended: its last snapshot, and what is to be said if it stopped early, or too many clips failed."""
 
     snapshot: Snapshot
     reason: str | None
@@ -96,6 +96,8 @@ class Coordinator:
         self._later: list[tuple[float, int, Todo]] = []  # a heap: when, a number that orders equals, what
         self._numbers = itertools.count()
         self._alone: deque[Todo] = deque()  # each to have a worker for itself, since it may have ended one
+        self._copies: dict[str, deque[Todo]] = defaultdict(deque)  # by goal, of clips that are in a worker
+        self._last_failure: Attempt | None = None
         self._failures: dict[str, Counter[Cause]] = {c: Counter(known) for c, known in history.failures.items()}
         self._attempts: Counter[str] = Counter(history.attempts)
         self._tally = Tally(len(todo), stages)
@@ -123,6 +125,7 @@ class Coordinator:
                     self._step()
             if self._state == "running":
                 self._state = "finished"
+                self._reason = too_many(self._policy, self._tally.finished, self._tally.failed, self._last_failure)
             for worker in self._workers:
                 worker.dismiss()
             for worker in self._workers:
@@ -136,8 +139,10 @@ class Coordinator:
                 worker.kill()
 
     def _busy(self) -> bool:
-        to_come = self._waiting or self._later or self._alone
-        return any(worker.visits for worker in self._workers) or bool(to_come and self._state == "running")
+        return any(worker.visits for worker in self._workers) or (self._state == "running" and self._to_come())
+
+    def _to_come(self) -> bool:
+        return bool(self._waiting or self._later or self._alone or self._copies)
 
     def _step(self) -> None:
         if self._interrupts and self._state == "running":
@@ -211,7 +216,20 @@ class Coordinator:
     def _next(self) -> Todo | None:
         if self._later and self._later[0][0] <= time.monotonic():
             return heapq.heappop(self._later)[2]
-        return self._waiting.popleft() if self._waiting else None
+        at_work = {visit.todo.goal for worker in self._workers for visit in worker.visits.values()}
+        while self._waiting:
+            todo = self._waiting.popleft()
+            if todo.goal not in at_work:
+                return todo
+            self._copies[todo.goal].append(todo)  # the same content under another name waits, and then finds all there
+        return None
+
+    def _left_by(self, todo: Todo) -> None:
+        """A clip is in no worker any more: the next one of its content may go on."""
+        if copies := self._copies.get(todo.goal):
+            self._waiting.appendleft(copies.popleft())
+            if not copies:
+                del self._copies[todo.goal]
 
     # Hearing
 
@@ -240,10 +258,11 @@ class Coordinator:
             case Failed():
                 self._false_starts = 0
                 todo = worker.visits.pop(message.clip).todo
+                self._left_by(todo)
                 self._failed(todo, worker, message)
             case Through(clip, whole):
                 self._false_starts = 0
-                del worker.visits[clip]
+                self._left_by(worker.visits.pop(clip).todo)
                 if whole:
                     self._tally.clip(None)
 
@@ -294,6 +313,7 @@ class Coordinator:
             versions=self._events.versions,
         )
         self._events.write(attempt)
+        self._last_failure = attempt
         pause = self._policy.pause(cause, known[cause])
         if pause is None:
             self._tally.clip(cause)
@@ -357,6 +377,7 @@ class Coordinator:
         if culprit is None and len(begun) == 1:
             (culprit,) = begun
         for name, visit in reversed(worker.visits.items()):
+            self._left_by(visit.todo)
             if name == culprit:
                 self._blame(worker, visit, error, message)
             elif culprit is None and name in begun:
@@ -365,7 +386,7 @@ class Coordinator:
             else:
                 self._waiting.appendleft(visit.todo)
         self._workers.remove(worker)
-        if self._state == "running" and (self._waiting or self._later or self._alone):
+        if self._state == "running" and self._to_come():
             self._workers.append(Handle(self._setup, worker.gpu))
 
     def _blame(self, worker: Handle, visit: Visit, error: str, message: str) -> None:

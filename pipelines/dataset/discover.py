@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -80,7 +80,7 @@ def find_clips(source: str) -> Finding:
     return finding
 
 
-def new_id(name: str, taken: set[str]) -> str:
+def new_id(name: str, taken: Container[str]) -> str:
     """An id made of a name: that of a file on any system, and other than those in `taken`, which are in lower case."""
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "clip"
     short = plain.encode()[:MAX_NAME].decode(errors="ignore")

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from storage.files import listed
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
 BATCH = 1 << 20  # bytes of lines at a time, so that a long history needs no memory
+_CLIP = re.compile(rb'\{"clip": "((?:[^"\\]|\\.)*)"')  # how a line begins that `EventWriter` writes
 State = Literal["done", "reused", "failed", "forgiven", "gone", "missed"]
 Cause = Literal["input", "transient", "killed", "program"]
 
@@ -155,10 +156,15 @@ class Batch:
     versions: Mapping[str, Mapping[str, str]]
 
 
-def read_events(folder: Path, offsets: Mapping[str, int]) -> Iterator[Batch]:
+def read_events(folder: Path, offsets: Mapping[str, int], clips: Container[str] | None = None) -> Iterator[Batch]:
     """What was written behind the offsets, file by file; a last line that is not whole yet is left for later.
 
     A line that is damaged, as after a power failure, is passed over with a warning: artifacts decide what is done.
+
+    Args:
+        folder: of the events.
+        offsets: of the files, by name.
+        clips: only what is of these, and of no clip, which is much faster if they are few; None for all.
 
     Raises:
         NewerError: if a newer version wrote a file.
@@ -166,11 +172,11 @@ def read_events(folder: Path, offsets: Mapping[str, int]) -> Iterator[Batch]:
     """
     for name in listed(folder):
         if name.endswith(".jsonl"):
-            yield from read_file(folder / name, offsets.get(name, 0))
+            yield from read_file(folder / name, offsets.get(name, 0), clips)
 
 
-def read_file(path: Path, offset: int = 0) -> Iterator[Batch]:
-    """What was written to one file behind the offset. Raises as `read_events` does."""
+def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) -> Iterator[Batch]:
+    """What was written to one file behind the offset; takes and raises what `read_events` does."""
     with path.open("rb") as file:
         file.seek(offset)
         while lines := file.readlines(BATCH):
@@ -181,7 +187,7 @@ def read_file(path: Path, offset: int = 0) -> Iterator[Batch]:
             end = offset + sum(map(len, lines))
             attempts: list[Attempt] = []
             versions: dict[str, Mapping[str, str]] = {}
-            for line in lines:
+            for line in lines if clips is None else (line for line in lines if _is_of(line, clips)):
                 match _parsed(line, path):
                     case Attempt() as attempt:
                         attempts.append(attempt)
@@ -189,6 +195,12 @@ def read_file(path: Path, offset: int = 0) -> Iterator[Batch]:
                         versions[version_hash(header["versions"])] = header["versions"]
             yield Batch(path.name, end, attempts, versions)
             offset = end
+
+
+def _is_of(line: bytes, clips: Container[str]) -> bool:
+    """Whether an event is of one of the clips, or of none; in doubt it is."""
+    match = _CLIP.match(line)
+    return match is None or not match[1] or json.loads(b'"%s"' % match[1]) in clips
 
 
 def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:

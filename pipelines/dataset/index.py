@@ -4,9 +4,11 @@ Artifacts are known by key alone, so that what one configuration made counts for
 """
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from pipelines.dataset.events import Attempt, Batch, read_events
@@ -67,9 +69,10 @@ _DELETE_GONE = "DELETE FROM artifacts WHERE key = ? AND time <= ?"
 class Index:
     """An open index; `open_index` gives one."""
 
-    def __init__(self, dataset: Dataset, connection: sqlite3.Connection) -> None:
+    def __init__(self, dataset: Dataset, connection: sqlite3.Connection, clips: Container[str] | None = None) -> None:
         self._dataset = dataset
         self._connection = connection
+        self._clips = clips
 
     def refresh(self) -> None:
         """Takes in the events that were written since the last time.
@@ -165,7 +168,7 @@ class Index:
 
     def _take_events(self) -> None:
         offsets = dict(self._connection.execute("SELECT name, bytes FROM files"))
-        for batch in read_events(self._dataset.events, offsets):
+        for batch in read_events(self._dataset.events, offsets, self._clips):
             self._take(batch)
 
     def _take(self, batch: Batch) -> None:
@@ -215,9 +218,10 @@ def explained(dataset: Dataset) -> Iterator[None]:
             raise StoreError(
                 f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
             ) from error
-        raise StoreError(
-            f"{dataset.index} cannot be used: {error}; try again when no other process writes it"
-        ) from error
+        remedy = "try again when no other process writes it"
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            remedy = "make it and the folder it lies in writable"
+        raise StoreError(f"{dataset.index} cannot be used: {error}; {remedy}") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
             f"{dataset.index} is damaged ({error}): delete it, and `ss4d dataset catalog rebuild {dataset.folder}` "
@@ -226,15 +230,23 @@ def explained(dataset: Dataset) -> Iterator[None]:
 
 
 @contextmanager
-def open_index(dataset: Dataset) -> Iterator[Index]:
+def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterator[Index]:
     """The index of a dataset, made if there is none, with all events that are there.
 
-    That of a shared dataset is made anew, and gone afterwards.
+    That of a shared dataset, or of one in which nothing can be written, is made anew, and gone afterwards.
+
+    Args:
+        dataset: which one.
+        clips: that are asked about, in an index that is made anew; None for all. What another clip of the same content
+            left in the store is then not known.
 
     Raises:
         NewerError: if a newer version of the program wrote it.
         StoreError, OSError: if it is damaged, or cannot be read or written.
     """
+    if not os.access(dataset.folder, os.W_OK):
+        dataset = replace(dataset, shared=True)
+    assert clips is None or dataset.shared  # an index that stays has to know everything
     with explained(dataset):
         # The empty name is SQLite's for a temporary file, on this machine's disk, that only this connection sees.
         connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
@@ -248,7 +260,7 @@ def open_index(dataset: Dataset) -> Iterator[Index]:
                 )
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
             connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
-        index = Index(dataset, connection)
+        index = Index(dataset, connection, clips)
         index.refresh()
         yield index
     finally:

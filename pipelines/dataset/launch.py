@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 
-from pipelines.dataset.catalogue import write_catalogue
+from pipelines.dataset.alone import alone
+from pipelines.dataset.catalogue import is_current, write_catalogue
 from pipelines.dataset.coordinator import Coordinator, Ending
 from pipelines.dataset.events import EventWriter, worker_name
-from pipelines.dataset.keys import Settings, StageKeys, open_keys
-from pipelines.dataset.launches import Launch
+from pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
+from pipelines.dataset.launches import Launch, last_recipes
 from pipelines.dataset.layout import Dataset, open_dataset
-from pipelines.dataset.limits import Limits
+from pipelines.dataset.limits import Limits, resident_bytes
 from pipelines.dataset.metrics import Metrics
 from pipelines.dataset.outlook import Outlook, look_ahead
 from pipelines.dataset.policy import Policy
-from pipelines.dataset.progress import Watcher
+from pipelines.dataset.progress import Tally, Watcher
 from pipelines.dataset.select import Choice
 from pipelines.dataset.standing import open_standing
 from pipelines.dataset.worker import Setup
@@ -95,15 +96,51 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     device = resolve_device(options.device)
     places = _places(device, options.workers, options.lanes)
     keys, model = open_keys(options.settings)
-    outlook = look_ahead(dataset, keys, options.choice, options.policy)
-    if not outlook.todo:
-        return Result(outlook=outlook)
-    gpus = places[: len(outlook.todo)]
+    with alone(dataset, options.choice.shard):
+        outlook = look_ahead(dataset, keys, options.choice, options.policy)
+        if outlook.todo:
+            if model.notice and any(one.roles for one in keys.stages.values()):
+                watcher.message(f"Note: {model.notice}")
+            result = _compute(options, dataset, keys, outlook, device, places[: len(outlook.todo)], watcher)
+        else:
+            _remember(options, dataset, keys, outlook, device)
+            result = Result(outlook=outlook)
+        # Of a shard, the others would each write it, too: that is for who waits for them all.
+        if not dataset.shared and not is_current(dataset):
+            with open_standing(dataset, options.settings) as standing:
+                write_catalogue(standing)
+    return result
+
+
+def _open(options: DatasetOptions) -> Dataset:
+    """A shard is one of several, which may be on several machines."""
+    return open_dataset(options.folder, shared=options.choice.shard is not None)
+
+
+def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str) -> None:
+    """Records a run that had nothing to do, if it meant another configuration than the one before.
+
+    Commands without a configuration, and `ss4d gc`, go by the last run.
+    """
+    last = last_settings(dataset)
+    known = last is not None and last.recorded() == options.settings.recorded()
+    if not (known and last_recipes(dataset) == outlook.recipes):
+        nothing = Tally(0, list(keys.stages)).snapshot("finished", [], resident_bytes(os.getpid()))
+        _launch(options, dataset, keys, outlook, device, 0).end(nothing, None)
+
+
+def _compute(
+    options: DatasetOptions,
+    dataset: Dataset,
+    keys: StageKeys,
+    outlook: Outlook,
+    device: str,
+    gpus: Sequence[str | None],
+    watcher: Watcher,
+) -> Result:
     store = open_store(dataset.store)
     store.check_writable()
     register(store, dataset.folder)
-    if model.notice and any(one.roles for one in keys.stages.values()):
-        watcher.message(f"Note: {model.notice}")
     setup = Setup(
         config=keys.config,
         seed=keys.seed,
@@ -115,37 +152,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
     )
-    result = _coordinate(options, dataset, keys, outlook, setup, gpus, watcher)
-    if not dataset.shared:  # the other shards would each write it, too: that is for who waits for them all
-        with open_standing(dataset, options.settings) as standing:
-            write_catalogue(standing)
-    return result
-
-
-def _open(options: DatasetOptions) -> Dataset:
-    """A shard is one of several, which may be on several machines."""
-    return open_dataset(options.folder, shared=options.choice.shard is not None)
-
-
-def _coordinate(
-    options: DatasetOptions,
-    dataset: Dataset,
-    keys: StageKeys,
-    outlook: Outlook,
-    setup: Setup,
-    gpus: Sequence[str | None],
-    watcher: Watcher,
-) -> Result:
-    details = {
-        "config": keys.config.model_dump(mode="json"),
-        "device": setup.device,
-        "workers": len(gpus),
-        "lanes": setup.lanes,
-        "shard": options.choice.shard,
-        "command": options.command,
-        "todo": len(outlook.todo),
-    }
-    launch = Launch(dataset, options.settings, outlook.recipes, details)
+    launch = _launch(options, dataset, keys, outlook, device, len(gpus))
     metrics = Metrics(dataset.metrics_of(options.choice.shard), {"coordinator": worker_name()})
     with EventWriter(dataset.events, versions()) as events:
         coordinator = Coordinator(
@@ -170,6 +177,21 @@ def _coordinate(
             raise
     launch.end(ending.snapshot, ending.reason)
     return Result(outlook=outlook, ending=ending, events=events.path)
+
+
+def _launch(
+    options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str, workers: int
+) -> Launch:
+    details = {
+        "config": keys.config.model_dump(mode="json"),
+        "device": device,
+        "workers": workers,
+        "lanes": options.lanes,
+        "shard": options.choice.shard,
+        "command": options.command,
+        "todo": len(outlook.todo),
+    }
+    return Launch(dataset, options.settings, outlook.recipes, details)
 
 
 def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:

@@ -159,6 +159,8 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
         raise ConfigError(
             f"{folder} is no dataset, for it has no {DESCRIPTION}; `ss4d dataset init` makes one"
         ) from error
+    except PermissionError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): make it readable") from error
     except (ValidationError, ValueError) as error:
         raise ConfigError(f"{path} is damaged; make the dataset again with `ss4d dataset init` elsewhere") from error
     folder = folder.absolute()

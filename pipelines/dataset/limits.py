@@ -1,5 +1,6 @@
 """What a clip may take, in time and memory, and how much it has taken so far."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -26,8 +27,18 @@ class Limits:
     worker_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.clip_seconds is not None and self.clip_seconds <= 0:
-            raise ConfigError(f"--clip-timeout must be more than 0 seconds; got {self.clip_seconds:g}")
+        if self.clip_seconds is not None:
+            check_seconds("--clip-timeout", self.clip_seconds)
+
+
+def check_seconds(option: str, seconds: float) -> None:
+    """Refuses what is no time to wait.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{option} must be a number of seconds above 0; got {seconds:g}")
 
 
 class Clock:

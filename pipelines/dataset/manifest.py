@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.dataset.discover import Finding, find_clips, new_id
 from pipelines.dataset.layout import Dataset, create_dataset
+from pipelines.dataset.limits import check_seconds
 from pipelines.errors import ConfigError, WorkerError
 from pipelines.workers import num_processors, results
 from stages.errors import InputError
@@ -96,6 +97,8 @@ def read_manifest(dataset: Dataset) -> list[Row]:
     again = "`ss4d dataset init` with the same source writes it again"
     try:
         return read_rows(dataset.manifest, Row)
+    except PermissionError as error:
+        raise StoreError(f"{dataset.manifest} cannot be read ({error.strerror}): make it readable") from error
     except FileNotFoundError as error:
         raise StoreError(f"{dataset.folder} has no {dataset.manifest.name}; {again}") from error
     except StoreError as error:
@@ -128,8 +131,7 @@ def init_dataset(
         ConfigError: if there is no clip, the folder cannot hold a dataset, or a number is out of range.
         StoreError, OSError: if something cannot be read or written.
     """
-    if clip_seconds <= 0:
-        raise ConfigError(f"--clip-timeout must be more than 0 seconds; got {clip_seconds:g}")
+    check_seconds("--clip-timeout", clip_seconds)
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers must be at least 1; got {workers}")
     finding = find_clips(source)
@@ -177,8 +179,9 @@ def _write(dataset: Dataset, clips: Sequence[Listed], rows: dict[str, Row]) -> N
 
 def _scan(dataset: Dataset, before: dict[str, Row], rows: list[Row], finding: Finding) -> Scan:
     scan = Scan(dataset, rows, passed_over=dict(finding.passed_over.most_common()))
+    by_id = {row.id: row for row in before.values()}
     for row in rows:
-        old = before.get(row.source)
+        old = before.get(row.source) or by_id.get(row.id)
         if old is None:
             scan.added.append(row.id)
         elif old.error is None and not os.path.exists(row.source):
@@ -192,22 +195,31 @@ def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
     """The clips there were and those that are new, each once, with an id.
 
     Raises:
-        ConfigError: if a table gives one id to two clips.
+        ConfigError: if a table gives one id to two clips, or two to one.
     """
     clips = {row.source: Listed(row.id, row.source, row.tags) for row in before.values()}
-    taken = {clip.id.casefold() for clip in clips.values()}
+    taken = {clip.id.casefold(): clip.source for clip in clips.values()}
     for found in sorted(finding.clips, key=lambda found: found.id is None):  # given ids are not to be taken by others
-        source = _text(found.path)
-        if source in clips:
-            clips[source] = replace(clips[source], tags=_text(found.tags))
-            continue
-        if found.id is not None and found.id.casefold() in taken:
+        source, tags = _text(found.path), _text(found.tags)
+        known = clips.get(source)
+        if known is None:
+            if found.id is not None and (other := taken.get(found.id.casefold())) is not None:
+                _check_moved(found.id, other, source, other in before)
+                del clips[other]
+            known = Listed(found.id or new_id(_text(found.name), taken.keys()), source, tags)
+            taken[known.id.casefold()] = source
+        elif found.id not in (None, known.id):
             raise ConfigError(
-                f"the id {found.id!r} stands for more than one clip, also for {source}; give each its own"
+                f"{source} is the clip {known.id!r}, and cannot be {found.id!r} as well: list it once, under that id"
             )
-        clips[source] = Listed(found.id or new_id(_text(found.name), taken), source, _text(found.tags))
-        taken.add(clips[source].id.casefold())
+        clips[source] = replace(known, tags=tags)
     return list(clips.values())
+
+
+def _check_moved(clip: str, before: str, now: str, listed_before: bool) -> None:
+    """A table may say that a clip of the dataset lies elsewhere now, if its file is gone from where it was."""
+    if not listed_before or os.path.lexists(before):
+        raise ConfigError(f"the id {clip!r} stands for more than one clip, {before} and {now}; give each its own")
 
 
 def _text(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipelines.dataset.coordinator import History
@@ -15,8 +16,10 @@ from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row, read_manifest
 from pipelines.dataset.messages import Source
 from pipelines.dataset.policy import Policy
-from pipelines.dataset.select import Choice, select
+from pipelines.dataset.select import Choice, of_shard, select
 from pipelines.plan import why
+from storage.errors import StoreError
+from storage.objects import is_url
 
 FINISHED, NOT_YET = "everything is there", "not made yet"
 
@@ -45,6 +48,8 @@ class Outlook:
         history: what is known of them.
         stages: in order; of the clips in `todo`.
         recipes: of a clip whose source is not told.
+        keys: of all artifacts, by stage, one for each of `readable`.
+        readable: the ids of the clips that can be read.
     """
 
     clips: int
@@ -55,6 +60,8 @@ class Outlook:
     history: History
     stages: Sequence[StageOutlook]
     recipes: Mapping[str, Mapping[str, Any]]
+    keys: Mapping[str, Sequence[str]]
+    readable: Sequence[str]
 
 
 def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> Outlook:
@@ -64,12 +71,15 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
         ConfigError: no such clips can be chosen.
         StoreError, OSError: manifest or index cannot be used.
     """
-    with open_index(dataset) as index:
-        rows = select(read_manifest(dataset), choice, index, keys)
+    rows = read_manifest(dataset)
+    asked = None if choice.shard is None else {row.id for row in of_shard(rows, choice.shard)}
+    with open_index(dataset, asked) as index:
+        rows = select(rows, choice, index, keys)
         readable = [row for row in rows if row.error is None]
         made = keys.of([_digest(row) for row in readable])
         complete, missed = index.complete(keys.stages), index.missed()
         history = _history(readable, made, index.failures())
+    _check_store(dataset, complete)
     missing = keys.missing(made, complete, missed)
     unfinished = [n for n, stages in enumerate(missing) if stages]
     given_up = {
@@ -89,7 +99,18 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
         history=history,
         stages=_stages(keys, made, complete, missing, chosen, recipes, last_recipes(dataset)),
         recipes=recipes,
+        keys=made,
+        readable=[row.id for row in readable],
     )
+
+
+def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
+    """What is done is known from what the runs wrote down, so a store that was deleted as a whole has to be told."""
+    if not is_url(dataset.store) and not Path(dataset.store).is_dir() and any(complete.values()):
+        raise StoreError(
+            f"the store at {dataset.store} is gone, with all that was made: bring it back, or let "
+            f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"
+        )
 
 
 def _digest(row: Row) -> str:

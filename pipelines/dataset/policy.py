@@ -80,8 +80,8 @@ class Policy:
         return bool(failures.get("input") or failures.get("program") or failures.get("killed", 0) >= self.deaths)
 
 
-def why_stop(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
-    """The sentence that says why the run is stopped, failing wholesale; None: it goes on.
+def too_many(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
+    """The sentence that says that too many clips failed; None: they did not.
 
     Args:
         policy: says what share may fail.
@@ -90,11 +90,20 @@ def why_stop(policy: Policy, finished: int, failed: Counter[Cause], last: Attemp
         last: the last failure.
     """
     share = failed.total() / finished if finished else 0.0
-    if finished < LEAST_FINISHED or share <= policy.max_failure_ratio or last is None:
+    if share <= policy.max_failure_ratio or last is None:
         return None
     cause, count = failed.most_common(1)[0]
     return (
-        f"stopped, since {failed.total()} of {finished} clips failed ({share:.0%}, --max-failure-ratio allows "
+        f"{failed.total()} of {finished} clips failed ({share:.0%}, --max-failure-ratio allows "
         f"{policy.max_failure_ratio:.0%}), {count} of them because {FAULTS[cause]}; the last one was {last.clip}: "
         f"{last.error}: {last.message}"
     )
+
+
+def why_stop(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
+    """The sentence that says why the run is stopped, failing wholesale; None: it goes on. Takes what `too_many` takes.
+
+    A few clips say nothing of the others, so a run is not stopped before `LEAST_FINISHED` of them are through.
+    """
+    reason = too_many(policy, finished, failed, last) if finished >= LEAST_FINISHED else None
+    return reason and f"stopped, since {reason}"

@@ -44,7 +44,7 @@ class Snapshot:
     """How a run is getting on at one instant.
 
     Attributes:
-        state: "running", "stopping", or how it ended: "finished", "interrupted", "stopped".
+        state: "running", or how it ended: "finished", "interrupted", "stopped", "abandoned".
         clips: that this run has to do.
         done: that are finished.
         failed: by cause, with those that are set aside.

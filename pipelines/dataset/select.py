@@ -85,10 +85,7 @@ def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -
     """
     if choice.limit is not None and choice.limit < 1:
         raise ConfigError(f"--limit must be at least 1; got {choice.limit}")
-    chosen = list(rows)
-    if choice.shard is not None:
-        shard = parse_shard(choice.shard)
-        chosen = [row for row in chosen if shard.has(row.id)]
+    chosen = of_shard(rows, choice.shard)
     if choice.where is not None:
         true = _true_of(choice.where, chosen, index, keys)
         chosen = [row for row in chosen if row.id in true]
@@ -96,6 +93,18 @@ def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -
         readable = [number for number, row in enumerate(chosen) if row.error is None]
         chosen = chosen[: [*readable, len(chosen)][min(choice.limit, len(readable))]]
     return chosen
+
+
+def of_shard(rows: Sequence[Row], shard: str | None) -> list[Row]:
+    """The clips of a part such as "2/8"; None: all of them.
+
+    Raises:
+        ConfigError: if there is no such part.
+    """
+    if shard is None:
+        return list(rows)
+    part = parse_shard(shard)
+    return [row for row in rows if part.has(row.id)]
 
 
 def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> set[str]:

@@ -99,7 +99,7 @@ def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
 def publish(work: Work, shard: str, ended: Ended) -> State[None]:
     """Puts a summary and a picture of the shard on the server; gives the state in which its run ends."""
     dataset = open_dataset(work.dataset)
-    attempts = attempts_of(ended.result.events if ended.result else None)
+    attempts = attempts_of(dataset, ended)
     create_markdown_artifact(
         summary(dataset, shard, ended, attempts),
         key=artifact_key(work, shard, "summary"),

@@ -3,18 +3,19 @@
 import base64
 import io
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from pipelines.dataset.events import Attempt, read_file
+from pipelines.dataset.events import Attempt, read_events
 from pipelines.dataset.failures import Group, groups
 from pipelines.dataset.layout import Dataset
 from pipelines.dataset.shard import Ended
 from stages.errors import InputError
 from stages.video_io import InputConfig, read_video
 from storage.errors import StoreError
+from storage.objects import is_url
 from storage.refs import ArtifactRef
 from storage.store import open_store
 
@@ -23,15 +24,20 @@ SHOWN, SIDE, QUALITY = 8, 128, 80  # results in the picture, their sides in pixe
 TURNTABLE = "turntable.mp4"
 
 
-def attempts_of(events: Path | None) -> list[Attempt]:
-    """What one run wrote down; nothing if there was nothing to do."""
-    return [] if events is None else [attempt for batch in read_file(events) for attempt in batch.attempts]
+def attempts_of(dataset: Dataset, ended: Ended) -> list[Attempt]:
+    """What was written down of the shard's present artifacts, also by a run before this one that was lost."""
+    if ended.result is None:
+        return []
+    outlook = ended.result.outlook
+    keys = {key for column in outlook.keys.values() for key in column}
+    batches = read_events(dataset.events, {}, set(outlook.readable))
+    return [one for batch in batches for one in batch.attempts if one.clip and one.key in keys]
 
 
 def summary(dataset: Dataset, shard: str, ended: Ended, attempts: Sequence[Attempt]) -> str:
     """Counts, seconds of each stage, slowest clips, failures by cause, and where to find more, in Markdown."""
     parts = [f"# {_text(dataset.folder.name)}, shard {shard}", f"{_text(ended.message)}.", _counts(ended)]
-    parts += [_stages(attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
+    parts += [_stages(dataset, attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
     places = {
         "Catalogue": dataset.catalogue,
         "Logs of the clips": dataset.logs,
@@ -43,7 +49,7 @@ def summary(dataset: Dataset, shard: str, ended: Ended, attempts: Sequence[Attem
 
 def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
     """The first frames of a few turntables side by side, as a `data:` URL; None if no result has one."""
-    made = [one for one in attempts if one.state == "done" and one.stage == "export"]
+    made = [one for one in _made(attempts) if one.stage == "export"]
     frames = [frame for one in made[:SHOWN] if (frame := _first_frame(dataset, one)) is not None]
     if not frames:
         return None
@@ -76,22 +82,26 @@ def _counts(ended: Ended) -> str:
     return _table(("", "clips"), [(name, str(count)) for name, count in rows])
 
 
-def _stages(attempts: Sequence[Attempt]) -> str:
+def _made(attempts: Sequence[Attempt]) -> Iterable[Attempt]:
+    """One for each clip and stage, also of what was found there."""
+    return {(one.clip, one.stage): one for one in attempts if one.state in ("done", "reused")}.values()
+
+
+def _stages(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
     seconds: dict[str, list[float]] = defaultdict(list)
-    for one in attempts:
-        if one.state == "done":
-            seconds[one.stage].append(one.seconds)
+    for one in _made(attempts):
+        seconds[one.stage].append(one.seconds)
     rows = [
-        (name, str(len(took)), f"{sum(took) / len(took):.2f}", f"{max(took):.2f}") for name, took in seconds.items()
+        (_link(f"{dataset.store}/{name}", name), str(len(took)), f"{sum(took) / len(took):.2f}", f"{max(took):.2f}")
+        for name, took in seconds.items()
     ]
     return "## Stages\n\n" + _table(("stage", "made", "seconds each", "longest"), rows) if rows else ""
 
 
 def _slowest(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
     seconds: Counter[str] = Counter()
-    for one in attempts:
-        if one.state == "done":
-            seconds[one.clip] += one.seconds  # type: ignore[assignment]  # of floats, too
+    for one in _made(attempts):
+        seconds[one.clip] += one.seconds  # type: ignore[assignment]  # of floats, too
     rows = [(_link(dataset.log(clip), clip), f"{spent:.2f}") for clip, spent in seconds.most_common(SLOWEST)]
     return "## Slowest clips\n\n" + _table(("clip", "seconds"), rows) if rows else ""
 
@@ -115,9 +125,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _link(path: Path, text: str | None = None) -> str:
-    """To a file; the text is its path, since browsers follow no such link from another machine's page."""
-    return f"[{_text(text or str(path))}]({path.as_uri()})"
+def _link(place: Path | str, text: str | None = None) -> str:
+    """To a file, a folder or a URL; browsers follow the first two only from pages that are files themselves."""
+    url = str(place) if is_url(str(place)) else Path(place).as_uri()
+    return f"[{_text(text or str(place))}]({url})"
 
 
 def _text(text: str) -> str:
