@@ -195,7 +195,7 @@ def relaunch(bench: Bench) -> None:
     site.mkdir(parents=True)
     dataset = written_down(site.with_name("dataset"), bench.finished)
     commands = {
-        "`run`, which takes in the events": ss4d("run", dataset.folder),
+        "`run`, which takes in the events and writes the catalogue": ss4d("run", dataset.folder),
         "`run`": ss4d("run", dataset.folder),
         f"`run --shard 1/{SHARDS}`": ss4d("run", dataset.folder, "--shard", f"1/{SHARDS}"),
         "`plan` of a changed late parameter": ss4d("plan", dataset.folder, "--set", "export.frames=4"),
@@ -215,18 +215,9 @@ def written_down(folder: Path, clips: int) -> Dataset:
     """A dataset whose records say that all is done."""
     dataset = create_dataset(folder)
     digests = [f"{number:064x}" for number in range(clips)]
-    common = {
-        "bytes": 1,
-        "modified": 1,
-        "frames": 16,
-        "width": 64,
-        "height": 64,
-        "fps": 24.0,
-        "tags": "",
-        "error": None,
-    }
+    size = {"bytes": 1, "modified": 1, "frames": 16, "width": 64, "height": 64, "fps": 24.0}
     rows = [
-        Row(id=f"clip{number}", source=f"/{number}.mp4", sha256=digest, **common)
+        Row(id=f"clip{number}", source=f"/{number}.mp4", sha256=digest, tags="", error=None, **size)
         for number, digest in enumerate(digests)
     ]
     write_rows(dataset.manifest, Row, rows)
