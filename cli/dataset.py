@@ -4,20 +4,20 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import say
 from cli.dataset_data import catalog_app, failures, init, retry
 from cli.dataset_export import export
-from cli.dataset_options import Config, DatasetFolder, Seed, chosen
+from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
 from cli.dataset_report import report
 from cli.dataset_submit import submit
-from cli.dataset_view import DatasetView, summary
+from cli.dataset_view import dataset_view, summary
 from cli.exits import FAILED
 from cli.failures import explained
-from cli.options import Debug, Overrides
+from cli.options import Debug, Device, Overrides
 from cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ app = typer.Typer(
 
 ELSEWHERE = "`ss4d dataset init --store`"
 
-Where = Annotated[
-    str | None,
-    typer.Option(
-        "--where",
-        metavar="SQL",
-        help="Only clips for which this holds: columns of the manifest, and what was measured.",
-    ),
-]
 Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; each clip is in one, whatever is added."),
@@ -54,32 +46,17 @@ def run(
     config: Config = None,
     overrides: Overrides = None,
     seed: Seed = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; by default one for each GPU, or each processor.")
     ] = None,
-    lanes: Annotated[
-        int,
-        typer.Option(
-            "--lanes", help="Clips that a worker has in hand at once: one computes, others are read and written."
-        ),
-    ] = 2,
+    lanes: Lanes = 2,
     where: Where = None,
     shard: Shard = None,
     limit: Limit = None,
-    clip_timeout: Annotated[
-        float | None,
-        typer.Option("--clip-timeout", metavar="SECONDS", help="Kill the worker of a clip that takes longer."),
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="Kill a worker that takes more, such as 6G.")
-    ] = None,
-    retries: Annotated[
-        int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")
-    ] = 3,
+    clip_timeout: ClipTimeout = None,
+    memory: Memory = None,
+    retries: Retries = 3,
     max_failure_ratio: Annotated[
         float,
         typer.Option(
@@ -128,7 +105,7 @@ def run(
             command=command,
         )
         say(_meant(options.settings))
-        with DatasetView() as view:
+        with dataset_view() as view:
             result = run_dataset(options, view)
         _tell(result, dataset)
 

@@ -26,6 +26,27 @@ Seed = Annotated[
     typer.Option("--seed", help="Where the random numbers of each clip start; 42 at first.", show_default=False),
 ]
 
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only clips for which this holds: columns of the manifest, and what was measured.",
+    ),
+]
+Lanes = Annotated[
+    int,
+    typer.Option("--lanes", help="Clips that a worker has in hand at once: one computes, others are read and written."),
+]
+ClipTimeout = Annotated[
+    float | None,
+    typer.Option("--clip-timeout", metavar="SECONDS", help="Kill the worker of a clip that takes longer."),
+]
+Memory = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Kill a worker that takes more, such as 6G.")
+]
+Retries = Annotated[int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")]
+
 
 def chosen(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Settings":
     """The settings that a command means; see `pipelines.dataset.keys.choose_settings`."""

@@ -4,21 +4,18 @@ import json
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.live import Live
 from rich.text import Text
 
-from cli.console import console, say
-from cli.dataset_options import Config, DatasetFolder, Seed, chosen
-from cli.dataset_view import EVERY, duration, summary
+from cli.console import say
+from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from cli.dataset_view import LiveView, duration, summary
 from cli.exits import FAILED
 from cli.failures import explained
-from cli.options import Debug, Overrides
+from cli.options import Debug, Device, Overrides
 
 if TYPE_CHECKING:
     from pipelines.dataset.cluster import Submission, Submitted
@@ -48,26 +45,16 @@ def submit(
     config: Config = None,
     overrides: Overrides = None,
     seed: Seed = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option("--workers", help="Processes of one shard; by default one for each GPU, or each processor."),
     ] = None,
-    lanes: Annotated[int, typer.Option("--lanes", help="Clips that a process has in hand at once.")] = 2,
-    where: Annotated[
-        str | None, typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as of **run**.")
-    ] = None,
-    clip_timeout: Annotated[
-        float | None,
-        typer.Option("--clip-timeout", metavar="SECONDS", help="Kill the process of a clip that takes longer."),
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="Kill a process that takes more, such as 6G.")
-    ] = None,
-    retries: Annotated[int, typer.Option("--retries", help="How often to try again after what can pass.")] = 3,
+    lanes: Lanes = 2,
+    where: Where = None,
+    clip_timeout: ClipTimeout = None,
+    memory: Memory = None,
+    retries: Retries = 3,
     max_failure_ratio: Annotated[
         float,
         typer.Option("--max-failure-ratio", metavar="R", help="Stop a shard if more of its clips fail, of 20 or more."),
@@ -133,7 +120,7 @@ def submit(
         )
         submission = Submission(work=work, shards=shards, silence=silence, restarts=restarts)
         _check(engine, {"--pool": pool, "--image": image, "--job-variable": job_variables}, address, wait)
-        with ClusterConsole() as view:
+        with cluster_view() as view:
             if engine == "prefect":
                 submitted = _on_pool(submission, pool or "", _variables(job_variables, image), view, wait)
             else:
@@ -161,7 +148,7 @@ def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: 
 
 
 def _on_pool(
-    submission: "Submission", pool: str, job_variables: dict[str, Any], view: "ClusterConsole", wait: bool
+    submission: "Submission", pool: str, job_variables: dict[str, Any], view: LiveView["ClusterView"], wait: bool
 ) -> "Submitted":
     from pipelines.dataset.cluster import submit as submit_to
     from pipelines.dataset.cluster_server import prefect_server
@@ -208,35 +195,9 @@ def _tell(submitted: "Submitted", dataset: Path) -> None:
         raise typer.Exit(FAILED)
 
 
-class ClusterConsole:
-    """Shows how a submission is getting on; a context."""
-
-    def __init__(self) -> None:
-        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
-        self._next = time.monotonic() + EVERY
-
-    def __enter__(self) -> "ClusterConsole":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def message(self, text: str) -> None:
-        """Prints one line as it is."""
-        say(text)
-
-    def show(self, view: "ClusterView") -> None:
-        """Replaces the line, or prints one if the last is long enough ago."""
-        if self._live:
-            self._live.update(Text(line(view)))
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY
-            say(line(view))
+def cluster_view() -> LiveView["ClusterView"]:
+    """Shows how a submission is getting on."""
+    return LiveView(lambda view: Text(line(view)), line)
 
 
 def line(view: "ClusterView") -> str:

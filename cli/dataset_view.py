@@ -1,9 +1,9 @@
 """How a run of a dataset looks: a live view where there is someone to watch it, and a line now and then elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
@@ -29,14 +29,23 @@ CAUSES = {
 }
 
 
-class DatasetView:
-    """Shows how a run is getting on; a context."""
+T = TypeVar("T")
 
-    def __init__(self) -> None:
+
+class LiveView(Generic[T]):
+    """Shows how something is getting on; a context.
+
+    Args:
+        picture: of it, redrawn in a terminal.
+        line: the same in words, printed now and then elsewhere.
+    """
+
+    def __init__(self, picture: Callable[[T], RenderableType], line: Callable[[T], str]) -> None:
+        self._picture, self._line = picture, line
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._next = time.monotonic() + EVERY
 
-    def __enter__(self) -> "DatasetView":
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -51,13 +60,18 @@ class DatasetView:
         """Prints one line as it is."""
         say(text)
 
-    def show(self, snapshot: "Snapshot") -> None:
-        """Redraws the view, or prints a line if the last one is long enough ago."""
+    def show(self, state: T) -> None:
+        """Redraws the picture, or prints a line if the last one is long enough ago."""
         if self._live:
-            self._live.update(picture(snapshot))
+            self._live.update(self._picture(state))
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
-            say(line(snapshot))
+            say(self._line(state))
+
+
+def dataset_view() -> LiveView["Snapshot"]:
+    """Shows how a run of a dataset is getting on."""
+    return LiveView(picture, line)
 
 
 def line(snapshot: "Snapshot") -> str:

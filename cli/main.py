@@ -12,7 +12,7 @@ from cli.diff import diff
 from cli.evaluate import evaluate
 from cli.failures import explained
 from cli.inspect import inspect, report
-from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from cli.options import Debug, Device, Force, FromStage, Name, Only, Out, Overrides, Store
 from cli.plan import plan
 from cli.stages import stages
 from cli.store import gc, pack, verify
@@ -55,10 +55,7 @@ def run(
     ] = "tiny",
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     name: Name = None,
     engine: Annotated[
         Literal["prefect", "direct"],
