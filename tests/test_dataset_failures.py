@@ -92,13 +92,15 @@ def test_every_failure_is_recorded_and_the_others_are_done(tmp_path: Path) -> No
         ("defect", "segmentation", "PluginError"): 1,
         ("hanging", "segmentation", "TimeLimit"): 2,
         ("killer", "segmentation", "WorkerDied"): 2,
-        ("passing", "segmentation", "OSError"): 1,
     }
-    assert events(dataset) == done(*good, "passing") + Counter(failed)
+    passed = Counter({("passing", "segmentation", "OSError"): 1})
+    expected = done(*good, "passing") + Counter(failed)
+    found = events(dataset)
+    assert found in (expected + passed, expected)  # another clip may end its worker before that has told of it
     attempts = [one for batch in read_events(dataset.events, {}) for one in batch.attempts]
     causes = {one.clip: one.cause for one in attempts if one.state == "failed"}
-    killed = {"hanging": "killed", "killer": "killed"}
-    assert causes == {"bad": "input", "defect": "program", "passing": "transient", **killed}
+    assert causes.pop("passing", "transient") == "transient"
+    assert causes == {"bad": "input", "defect": "program", "hanging": "killed", "killer": "killed"}
     assert [one.number for one in attempts if one.clip == "killer"] == [1, 2]
     assert "signal SIGKILL" in next(one.message or "" for one in attempts if one.clip == "killer")
 
@@ -117,7 +119,7 @@ def test_every_failure_is_recorded_and_the_others_are_done(tmp_path: Path) -> No
     assert "7 of 11 clips are finished.\n" in again.stderr
     assert "Nothing is left to do." in again.stderr
     assert "4 failed in earlier runs and are left alone" in again.stderr
-    assert events(dataset) == done(*good, "passing") + Counter(failed)
+    assert events(dataset) == found
 
 
 def test_a_clip_that_needs_too_much_memory_is_set_aside(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "dataset" / "run.sh"
-CLIPS = 3  # one good one, and the two bad ones
+CLIPS = 4  # two good ones, and the two bad ones
 
 
 def shims(folder: Path) -> Path:
