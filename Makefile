@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · bench · demo
+# setup · lint · types · test · stress · bench · bench-dataset · demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check bench demo
+.PHONY: setup lint types test stress check bench bench-dataset demo
 
 .venv/.runs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,13 +26,17 @@ types: .venv/.develops
 	$(BIN)/mypy
 
 test: .venv/.develops
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-# Kills hundreds of runs and writers, other ones each time; the first line says which.
+# Kills hundreds of runs and writers, other ones each time, as every run of the tests does with fewer.
 stress: .venv/.develops
-	$(BIN)/python -m pytest tests/test_run_crash.py tests/test_store_crash.py --timeout 3600 --kills 20 --kill-seed $(shell date +%s)
+	$(BIN)/python -m pytest tests/test_run_crash.py tests/test_store_crash.py --timeout 3600 --kills 20
 
 check: lint types test
 
 bench: .venv/.develops
 	$(BIN)/python tests/bench_rasterize.py
+
+# An hour; docs/benchmarks.md has the tables and says how to measure a part.
+bench-dataset: .venv/.develops
+	$(BIN)/python -m tests.bench_dataset

@@ -26,9 +26,11 @@ def diff(
 ) -> None:
     """Says what differs between two runs: input, seed, parameters, weights, versions, and the results of each stage.
 
-    **mask_iou** and **voxel_iou**: overlap, 1 is equal; **token_distance** and **latent_distance** (on voxels that both
-    have): difference over size, 0 is equal; **psnr**: of pictures of the Gaussians from four sides, dB, 100 is equal.
-    Means over frames; **_least** is the worst. What is gone from the store is said, and the rest compared.
+    **mask_iou** and **voxel_iou**: overlap, 1 is equal; **voxels_shared**: those that both have, of those that either
+    has; **token_distance** and **latent_distance** (on voxels that both have): difference over size, 0 is equal;
+    **psnr**: of pictures of the Gaussians from four sides, dB, 100 is equal; **files_equal**: with the same bytes;
+    **voxels_a**, **gaussians_b** and the like: how many there are. Means over frames; **_least** is the worst. What is
+    gone from the store is said, and the rest compared.
 
     For example:
 

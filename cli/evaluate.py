@@ -2,13 +2,13 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cli.console import bar, say
 from cli.failures import explained
-from cli.options import Debug
+from cli.options import Debug, Device
 
 
 def evaluate(
@@ -24,10 +24,7 @@ def evaluate(
     clips: Annotated[int, typer.Option("--clips", help="How many clips, at most.")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Of the first held-out clip made on the fly.")] = 0,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = Path("evaluation"),
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Measures a model on held-out clips.

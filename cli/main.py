@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import data
+from cli import data, dataset
 from cli.console import ConsoleReporter
 from cli.diff import diff
 from cli.evaluate import evaluate
 from cli.failures import explained
 from cli.inspect import inspect, report
-from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from cli.options import Debug, Device, Force, FromStage, Name, Only, Out, Overrides, Store
 from cli.plan import plan
 from cli.stages import stages
 from cli.store import gc, pack, verify
@@ -55,10 +55,7 @@ def run(
     ] = "tiny",
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     name: Name = None,
     engine: Annotated[
         Literal["prefect", "direct"],
@@ -148,4 +145,5 @@ app.command(no_args_is_help=True)(gc)
 app.command(no_args_is_help=True)(pack)
 app.command(no_args_is_help=True)(train)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.add_typer(dataset.app)
 app.add_typer(data.app)

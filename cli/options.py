@@ -1,7 +1,7 @@
 """Options that more than one command takes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,5 +34,9 @@ Only = Annotated[
 Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Compute this stage again, stored or not. Repeatable."),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]

@@ -72,7 +72,19 @@ def gc(
     runs: Annotated[
         list[Path] | None,
         typer.Option(
-            "--runs", metavar="DIR", help="A further folder of runs that use this store, besides ../runs. Repeatable."
+            "--runs",
+            metavar="DIR",
+            help="A further folder of runs, or a dataset, that uses this store; those beside the store, the "
+            "dataset that it lies in, and those that it knows are looked at anyway. Repeatable.",
+        ),
+    ] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forget",
+            metavar="DIR",
+            help="A folder of runs, or a dataset, that the store knows and that is gone; or a pattern in quotes. "
+            "Repeatable.",
         ),
     ] = None,
     min_age: Annotated[
@@ -84,8 +96,10 @@ def gc(
     """Deletes what no run refers to.
 
     A run refers to the artifacts that its `run.json` lists, from its start until another run takes its name; delete a
-    run's folder to let its artifacts go. If a record cannot be read, nothing is deleted. What was half made by a
-    process that died goes after a week without a change. A run that goes on loses nothing, not even with --drop.
+    run's folder to let its artifacts go. A dataset refers to what its last launch made of its clips, and to what
+    launches that go on make. Runs and datasets with a **--store** elsewhere tell that store where they lie. If a record
+    cannot be read, nothing is deleted. What was half made by a process that died goes after a week without a change. A
+    run that goes on loses nothing, not even with --drop.
 
     For example:
 
@@ -101,6 +115,7 @@ def gc(
             sorting = collect(
                 store,
                 runs=runs or (),
+                forget=forget or (),
                 drop=drop or (),
                 min_age=min_age * 3600,
                 dry_run=dry_run,
@@ -123,7 +138,7 @@ def pack(
     target: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where to write; replaced if it is there.")],
     debug: Debug = False,
 ) -> None:
-    """Packs a run into one zip file: its record, and the artifacts of all its stages.
+    """Packs a run into one zip file: its record, and the artifacts of all its stages that are stored.
 
     The file can be read as it is: by **ss4d inspect**, **report**, **diff** and **verify**, and from Python. Unpacked,
     it is an output folder like any other: the plain files of the asset lie in `store/export/`, and **ss4d run** goes on
@@ -138,7 +153,9 @@ def pack(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("stages") as progress:
-            sizes = pack_run(run, target, progress)
-        for stage, size in sizes.items():
+            packed = pack_run(run, target, progress)
+        for stage, size in packed.sizes.items():
             say(f"{decimal(size):>10}  {stage}")
+        if packed.left_out:
+            say(f"Left out, since they are not stored: {', '.join(packed.left_out)}.")
         say(f"Packed {run} into {target}: {decimal(target.stat().st_size)}.")

@@ -2,13 +2,13 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cli.console import console
 from cli.failures import explained
-from cli.options import Debug
+from cli.options import Debug, Device
 
 KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
 
@@ -38,10 +38,7 @@ def train(
             help="One step alone: occupancy, appearance, statistics, structure or latents; by default, all in order.",
         ),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Stop with a checkpoint after so many minutes.")
     ] = None,

@@ -12,13 +12,14 @@ from stages.errors import ValueSpecError
 from stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
 
 
-def check_result(one: Implementation, result: object, folder: Path) -> None:
+def check_result(one: Implementation, result: object, folder: Path, grid: int | None = None) -> None:
     """Checks what `one` gave.
 
     Args:
         one: whose function ran.
         result: what it returned.
         folder: where it wrote files.
+        grid: cells along each axis that the next stage's network works on, if it has one.
 
     Raises:
         ValueSpecError: naming the implementation, the array and what was expected.
@@ -35,11 +36,11 @@ def check_result(one: Implementation, result: object, folder: Path) -> None:
         result.check()
     except ValueSpecError as error:
         raise ValueSpecError(f"{one} gave a wrong result: {error}") from error
-    if problem := next(_problems(result), None):
+    if problem := next(_problems(result, grid), None):
         raise ValueSpecError(f"{one} gave a wrong result: {type(result).__name__}.{problem}")
 
 
-def _problems(value: Value) -> Iterator[str]:
+def _problems(value: Value, grid: int | None) -> Iterator[str]:
     """What is wrong with content that has the right axes and dtypes."""
     for field in fields(value):
         given = getattr(value, field.name)
@@ -49,6 +50,10 @@ def _problems(value: Value) -> Iterator[str]:
     for name, spec in value.specs().items():
         if spec.axes[0] == "t" and not len(getattr(value, name)):
             yield f"{name} must have at least one frame; it has none"
+    if isinstance(value, Voxels) and grid not in (None, value.resolution):
+        yield f"resolution must be {grid}, as the model's flow of structured latents works on; got {value.resolution}"
+    if isinstance(value, Voxels) and not len(value.coords):
+        yield "coords must have at least one row; it has none"
     if isinstance(value, Voxels | StructuredLatents):
         yield from _misplaced(value.coords.cpu(), value.num_frames, value.resolution)
     if isinstance(value, Clip) and not value.fps > 0:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import EngineError
 from pipelines.plan import Job
-from pipelines.prefect_server import PREFECT_DEFAULTS, LocalServer, keep_loopback_direct
+from pipelines.prefect_server import LocalServer, keep_loopback_direct, quiet_prefect
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -45,8 +45,7 @@ def prefect(schedule: Schedule) -> None:
     Raises:
         EngineError: the server cannot be started or reached.
     """
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    quiet_prefect()
     os.environ.setdefault("PREFECT_HOME", str(schedule.home))
     with ExitStack() as stack:
         server = None if os.environ.get("PREFECT_API_URL") else stack.enter_context(LocalServer(schedule.home))

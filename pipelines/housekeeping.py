@@ -1,6 +1,7 @@
 """Keeping a store in order: check it, free what no run needs, and pack a run into one file.
 
-What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name.
+What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name; a
+dataset needs what its launches recorded, see `pipelines.dataset.references`.
 Between a run's look into the store and its record pass moments, so what was made within the last hours is kept as well.
 """
 
@@ -12,12 +13,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pipelines.dataset.layout import Dataset, is_dataset, open_dataset
+from pipelines.dataset.references import bereaved, dataset_references
 from pipelines.errors import ConfigError
 from pipelines.implementation import STAGES
+from pipelines.known_runs import folders_of_runs, known_folders
 from pipelines.opened import open_run, parse_record
 from pipelines.record import RECORD
 from stages.types import Progress
 from storage.archive import archive_name, write_archive
+from storage.artifact import REMEDY
 from storage.errors import StoreError
 from storage.objects import is_url
 from storage.refs import ArtifactRef
@@ -60,9 +65,11 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
         raise ConfigError(
             f"{location} holds no artifact, but {findings.strangers[0]}: give the store itself, such as output/store"
         )
-    if repair:
-        for ref in findings.damaged:
-            store.remove(ref)
+    if repair and findings.damaged:
+        with bereaved(_datasets(known_folders(store))) as tell:
+            for ref in findings.damaged:
+                tell(ref, missed=True)
+                store.remove(ref, missed=True)
     return findings
 
 
@@ -104,6 +111,7 @@ def collect(
     location: str,
     *,
     runs: Sequence[Path] = (),
+    forget: Sequence[str] = (),
     drop: Sequence[str] = (),
     min_age: float,
     dry_run: bool,
@@ -114,7 +122,9 @@ def collect(
 
     Args:
         location: the store.
-        runs: further folders of runs, or runs; those in `../runs` of a store in a folder are always looked at.
+        runs: further folders of runs, runs, or datasets; of a store in a folder, those in `../runs` and the dataset
+            that it is in are always looked at, and so are those that said so in the store when they began.
+        forget: patterns of folders of the last kind that no longer count.
         drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless one of those goes on.
         min_age: seconds that an artifact without a run is kept after it was made.
         dry_run: delete nothing.
@@ -124,22 +134,25 @@ def collect(
     Raises:
         ConfigError: if there is no store, no folder of runs, or no such stage.
         StoreError: if a record is damaged, since what its run refers to is then unknown; nothing is deleted.
+        OSError: if something cannot be deleted or written.
     """
     store = _changeable_store(location)
-    folders = _folders_of_runs(location, runs)
+    folders = folders_of_runs(store, runs, forget, dry_run=dry_run)
     stamps, refers = _stamps(folders), references(folders)
     sorting = sort_artifacts(store, refers, _stages_of(drop), min_age)
     sorting.abandoned = store.place.abandoned(abandoned)
     if dry_run:
         return sorting
     gone = []
-    for index, unused in enumerate(sorting.unused):
-        if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
-            stamps, refers = now, references(folders)
-        if unused.ref not in (refers.running if unused.reason == DROPPED else refers.used):
-            store.remove(unused.ref)
-            gone.append(unused)
-        progress(index + 1, len(sorting.unused))
+    with bereaved(_datasets(folders) if sorting.unused else []) as tell:
+        for index, unused in enumerate(sorting.unused):
+            if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
+                stamps, refers = now, references(folders)
+            if unused.ref not in (refers.running if unused.reason == DROPPED else refers.used):
+                tell(unused.ref)
+                store.remove(unused.ref)
+                gone.append(unused)
+            progress(index + 1, len(sorting.unused))
     for name in sorting.abandoned:
         store.place.discard(name)
     sorting.unused = gone
@@ -170,13 +183,17 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
 
 
 def references(folders: Sequence[Path]) -> References:
-    """What the runs in these folders refer to.
+    """What the runs in these folders, and the datasets among them, refer to.
 
     Raises:
         StoreError: if a record is damaged, or a newer version's.
     """
     used: set[ArtifactRef] = set()
     running: set[ArtifactRef] = set()
+    for dataset in _datasets(folders):
+        needed, going_on = dataset_references(dataset, ABANDONED)
+        used |= needed
+        running |= going_on
     for path in (path for folder in folders for path in _records(folder)):
         try:
             record = parse_record(path.read_bytes(), str(path))
@@ -200,24 +217,17 @@ def _records(folder: Path) -> list[Path]:
 def _stamps(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     """What changes when a record does: it is replaced as a whole, so it becomes another file."""
     stamps = {}
-    for path in (path for folder in folders for path in _records(folder)):
+    tables = [path for dataset in _datasets(folders) for path in (dataset.launches, dataset.manifest)]
+    for path in (*tables, *(path for folder in folders for path in _records(folder))):
         with suppress(FileNotFoundError):  # deleted meanwhile
             stat = path.stat()
             stamps[path] = (stat.st_ino, stat.st_mtime_ns)
     return stamps
 
 
-def _folders_of_runs(location: str, runs: Sequence[Path]) -> list[Path]:
-    beside = [] if is_url(location) else [Path(location).absolute().parent / "runs"]
-    if missing := [folder for folder in runs if not folder.is_dir()]:
-        raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
-    folders = [*(folder for folder in beside if folder.is_dir()), *runs]
-    if not folders:
-        raise ConfigError(
-            f"there is no folder of runs beside {location}, so everything in it would count as unused: "
-            "say with --runs where the runs lie that use it"
-        )
-    return folders
+def _datasets(folders: Sequence[Path]) -> list[Dataset]:
+    """Those of the folders that are datasets."""
+    return [open_dataset(folder) for folder in folders if is_dataset(folder)]
 
 
 def _stages_of(names: Sequence[str]) -> frozenset[str]:
@@ -226,13 +236,20 @@ def _stages_of(names: Sequence[str]) -> frozenset[str]:
     return frozenset(NICKNAMES.get(name, name) for name in names)
 
 
-def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
+@dataclass(frozen=True)
+class Packed:
+    """What went into an archive: bytes of each stage's artifact, and the stages that are not stored."""
+
+    sizes: Mapping[str, int]
+    left_out: Sequence[str]
+
+
+def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
     """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
 
-    Unpacked, it is an output folder like any other.
+    What is not stored, such as dropped tokens, is left out.
 
-    Returns:
-        Bytes of each stage's artifact; stages that are not stored, such as dropped tokens, are left out.
+    Unpacked, it is an output folder like any other.
 
     Raises:
         ConfigError: if `run` is no folder, or `target` has another ending than .zip.
@@ -250,11 +267,11 @@ def pack_run(run: Path, target: Path, progress: Progress) -> Mapping[str, int]:
     sizes: dict[str, int] = {}
     for index, (name, stage) in enumerate(opened.stages.items()):
         if found := problems(stage.store, stage.ref):
-            raise StoreError(f"{stage.ref} is damaged ({found[0]}): run the clip again, then pack")
+            raise StoreError(f"{stage.ref} is damaged ({found[0]}); {REMEDY}; then pack")
         if (parts := stage.store.place.parts(stage.ref)) is not None:
             files = parts.sizes()
             members |= {archive_name(stage.ref, file): partial(parts.read, file) for file in files}
             sizes[name] = sum(files.values())
         progress(index + 1, len(opened.stages))
     write_archive(target, members)
-    return sizes
+    return Packed(sizes, [name for name in opened.stages if name not in sizes])

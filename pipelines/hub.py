@@ -3,9 +3,6 @@
 from importlib import resources
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from stages.errors import ModelError
 
 HUB, BUNDLED = "hub:", "bundled:"
@@ -52,6 +49,10 @@ def hub_file(repository: str, file: str) -> Path:
 
 
 def _snapshot(repository: str, patterns: list[str]) -> Path:
+    # Imported only here: that takes a tenth of the start of every command and worker, and most need no hub.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except HFValidationError as error:

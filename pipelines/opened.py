@@ -183,7 +183,7 @@ class OpenedStage:
             seconds=self.record.seconds,
             peak_memory_mib=self.record.peak_memory_mib,
         )
-        if not self.stored:
+        if not self.store.occupied(self.ref):
             return replace(summary, state="missing" if self.record.state in FINISHED else self.record.state)
         try:
             return replace(

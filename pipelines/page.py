@@ -1,19 +1,9 @@
-"""The HTML of a run's page. `viewer/` holds its template, style and scripts.
+"""The HTML of a run's page. `viewer/` holds its template, style and scripts."""
 
-The page loads nothing: its content security policy allows only what stands in it, and only the script whose hash it
-gives, so that no text of a record could run even if it were not escaped.
-"""
-
-import base64
-import hashlib
 import io
-import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.drawing import PAPER, Strip, evenly
+from pipelines.html import data_url, deflated, empty, fill, json_element
 from pipelines.opened import OpenedRun
 from pipelines.splat_data import SplatData
 from pipelines.summary import html_table
@@ -63,25 +54,28 @@ def html_page(run: OpenedRun, content: Content) -> str:
     """The whole page."""
     record, films = run.record, content.films()
     asset = content.asset if isinstance(content.asset, SplatData) else None
-    script = _file("splats.js") + _file("page.js")
-    return Template(_file("page.html")).substitute(
-        title=escape(record.name),
-        subtitle=escape(f"{record.state}, made from {record.input.path}"),
-        notice=f'<p class="notice">{escape(record.model.notice)}</p>' if record.model.notice else "",
-        viewer=VIEWER if asset else _empty(f"No asset to show: {content.asset}"),
-        panels=_panels(films),
-        hint=_hint(content.asset),
-        last_frame=content.num_frames() - 1,
-        fps=f"{content.fps:g}",
-        strips="".join(_stage_films(stage, strips) for stage, strips in content.strips.items()),
-        stages=html_table(run.summaries()),
-        facts="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in _facts(run).items()),
-        details=_details(run),
-        data=_json(_page_data(content)),
-        asset=_json([_frame_text(words) for words in asset.frames] if asset else []),
-        style=_file("page.css") + "".join(_sprite_style(name, strip) for name, strip in films.items()),
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    parts = {
+        "title": escape(record.name),
+        "subtitle": escape(f"{record.state}, made from {record.input.path}"),
+        "notice": f'<p class="notice">{escape(record.model.notice)}</p>' if record.model.notice else "",
+        "viewer": VIEWER if asset else empty(f"No asset to show: {content.asset}"),
+        "panels": _panels(films),
+        "hint": _hint(content.asset),
+        "last_frame": content.num_frames() - 1,
+        "fps": f"{content.fps:g}",
+        "strips": "".join(_stage_films(stage, strips) for stage, strips in content.strips.items()),
+        "stages": html_table(run.summaries()),
+        "facts": "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in _facts(run).items()),
+        "details": _details(run),
+        "data": json_element(_page_data(content)),
+        "asset": json_element([_frame_text(words) for words in asset.frames] if asset else []),
+    }
+    return fill(
+        "page.html",
+        parts,
+        styles=("base.css", "page.css"),
+        scripts=("common.js", "splats.js", "page.js"),
+        extra_style="".join(_sprite_style(name, strip) for name, strip in films.items()),
     )
 
 
@@ -123,7 +117,7 @@ def _panels(films: Mapping[str, Strip]) -> str:
 
 def _stage_films(stage: str, strips: list[Strip] | str) -> str:
     if isinstance(strips, str):
-        return f"<h3>{escape(stage)}</h3>{_empty(strips)}"
+        return f"<h3>{escape(stage)}</h3>{empty(strips)}"
     films = "".join(_film(f"{stage}-{k}", strip) for k, strip in enumerate(strips))
     return f"<h3>{escape(stage)}</h3>{films}" if films else ""
 
@@ -152,7 +146,7 @@ def _sprite_style(name: str, strip: Strip) -> str:
         sheet.paste(Image.fromarray(picture), (k % columns * size, k // columns * size))
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=QUALITY)
-    url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    url = data_url(file.getvalue())
     return f"\n.{name} {{ background-image: url({url}); background-size: {100 * columns}% {100 * rows}%; }}"
 
 
@@ -196,17 +190,4 @@ def _details(run: OpenedRun) -> str:
 def _frame_text(words: NDArray[np.uint32]) -> str:
     """One frame as base64 of deflated bytes; all rows' first bytes before all second ones, which deflates better."""
     planes = np.ascontiguousarray(words.view(np.uint8).T)
-    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()
-
-
-def _empty(text: str) -> str:
-    return f'<p class="empty">{escape(text)}</p>'
-
-
-def _json(data: object) -> str:
-    """JSON that cannot end the element it stands in."""
-    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-
-
-def _file(name: str) -> str:
-    return resources.files("pipelines").joinpath("viewer", name).read_text(encoding="utf-8")
+    return deflated(planes.tobytes())

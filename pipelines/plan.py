@@ -158,7 +158,9 @@ def make_plan(
         elif stored[name]:
             action, reason = REUSE, "stored, made from the same input and parameters"
         elif name in needed:
-            action, reason = RUN, _why(made[name], previous.get(name))
+            action, reason = RUN, why(made[name], previous.get(name))
+        elif not wish.only and store.misses(refs[name]):
+            action, reason = RUN, "its stored result was damaged"
         elif wish.only:
             action, reason = SKIP, f"left out by --only {wish.only}"
         else:
@@ -177,7 +179,8 @@ def _check_inputs(only: str, inputs: Sequence[str], stored: Mapping[str, bool]) 
         )
 
 
-def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
+def why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
+    """Why a stage with this recipe has to run, if `previous` is the recipe of the last time; None: there was none."""
     if previous is None:
         return "nothing is stored for this input and these parameters"
     before, now = dict(_flat(previous)), dict(_flat(recipe))

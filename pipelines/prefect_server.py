@@ -38,6 +38,12 @@ PREFECT_DEFAULTS = {
 }
 
 
+def quiet_prefect() -> None:
+    """Keeps Prefect quiet and offline; to be called before it is imported, which reads these settings."""
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
 class LocalServer:
     """Starts the server in the background; `wait` gives its address once it answers; leaving the context ends it."""
 

@@ -175,20 +175,27 @@ def recorded(options: RunOptions) -> Mapping[str, str]:
 
 
 def _location(options: RunOptions) -> str:
-    if options.store is None:
-        return str((options.out / "store").absolute())
-    if not is_url(options.store):
-        return str(Path(options.store).absolute())
+    return str((options.out / "store").absolute()) if options.store is None else store_location(options.store)
+
+
+def store_location(store: str) -> str:
+    """What --store names, the same from wherever it is opened: an absolute path, or a URL.
+
+    Raises:
+        ConfigError: if it is no address, or has credentials in it.
+    """
+    if not is_url(store):
+        return str(Path(store).absolute())
     try:
-        url = urlsplit(options.store)
+        url = urlsplit(store)
     except ValueError as error:
-        raise ConfigError(f"--store: {options.store!r} is no address ({error})") from error
+        raise ConfigError(f"--store: {store!r} is no address ({error})") from error
     if url.password or (url.username and url.scheme != "abfss") or url.query:
         raise ConfigError(
             f"--store {url.scheme}://...: leave credentials and options out of the address, since the record keeps it; "
             "they are taken from the environment"
         )
-    return options.store
+    return store
 
 
 def _run_name(options: RunOptions) -> str:

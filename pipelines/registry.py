@@ -1,7 +1,7 @@
 """Every implementation of every stage there is: those that come with the program, and those that packages offer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -15,7 +15,8 @@ PROGRAM = "this program"
 
 @dataclass(frozen=True)
 class Registry:
-    """The implementations, by stage and method. A package is imported only when what it offers is asked for.
+    """The implementations, by stage and method. A package is imported only when what it offers is asked for, and once:
+    to look up whose it is reads its metadata, which takes as long as a small stage.
 
     Args:
         built_in: what comes with the program; the first of a stage is its default.
@@ -24,6 +25,7 @@ class Registry:
 
     built_in: Sequence[Implementation]
     offered: Sequence[EntryPoint]
+    _loaded: dict[str, Implementation] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def default(self, stage: str) -> str:
         """The method of a stage for which none is chosen."""
@@ -59,7 +61,10 @@ class Registry:
         if own:
             return own[0]
         if foreign:
-            return load(foreign[0])
+            name = foreign[0].name
+            if name not in self._loaded:
+                self._loaded[name] = load(foreign[0])
+            return self._loaded[name]
         choices = ", ".join(self.methods(stage))
         raise ConfigError(f"configuration key '{stage}.method' must be one of {choices}; got {method!r}")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.engines import ENGINES, Schedule
+from pipelines.known_runs import register
 from pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
 from pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from pipelines.record import machine, versions, write_record
 from pipelines.tasks import Outcome, run_job
-from storage.errors import DamageError
+from storage.errors import DamageError, StoreError
 from storage.files import link_or_copy, sweep_temporary_files
 from storage.store import ArtifactStore
 
@@ -73,6 +74,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     if any(step.action == RUN for step in run.steps):
         run.store.check_writable()  # before the record of an earlier run is replaced
     run.folder.mkdir(parents=True, exist_ok=True)
+    _register(run)
     sweep_temporary_files(run.folder)
     if run.notice:
         reporter.message(f"Note: {run.notice}")
@@ -91,6 +93,15 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     seconds = round(time.monotonic() - started, 3)
     record.update(state="complete" if whole else "partial", results=files, finished=_now(), wall_seconds=seconds)
     return run.folder
+
+
+def _register(run: Preparation) -> None:
+    """Tells a store that others may use, too, where this run lies."""
+    try:
+        register(run.store, run.folder.parent)
+    except (OSError, StoreError):
+        if any(step.action == RUN for step in run.steps):  # else nothing is to be written, and it may be an archive
+            raise
 
 
 def _compute(options: RunOptions, run: Preparation, record: _Record, reporter: Reporter) -> None:

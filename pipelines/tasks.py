@@ -1,7 +1,9 @@
 """The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +11,43 @@ import numpy as np
 from pipelines.contract import check_result
 from pipelines.errors import USER_ERRORS, PluginError
 from pipelines.implementation import STAGES, Implementation, Work
+from pipelines.measures import measures
 from pipelines.meter import Meter
 from pipelines.networks import open_model
 from pipelines.plan import Job, stages_of
 from pipelines.record import versions
 from pipelines.values import read_value, scalars, write_value
 from stages.errors import ValueSpecError
-from stages.types import Progress, Value
+from stages.types import Progress, Value, Voxels
 from storage.artifact import Artifact
 from storage.errors import DamageError, StoreError
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
+AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
+_FLOW = "slat_flow_model"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: nothing was computed (`reused`), or what it cost."""
+    """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result."""
 
     reused: bool
     seconds: float
     peak_memory: int  # bytes, whole process
     peak_device_memory: int  # bytes
+    measures: Mapping[str, float] = field(default_factory=dict)  # see `pipelines.measures`
 
 
-def run_job(job: Job, progress: Progress) -> Outcome:
+def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> Outcome:
     """Makes the job's artifact, unless it is there. Whatever interrupts it, the store holds all of it or nothing.
+
+    Args:
+        job: what to do.
+        progress: told after each step of the stage.
+        turn: held while the stage's function computes, and not while its inputs are read and its result is written;
+            waiting for it does not count among the seconds.
 
     Raises:
         InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
@@ -44,13 +56,19 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     former = store.open(job.step.ref) if store.contains(job.step.ref) else None
     if former and not job.step.replace:
         known = former.attributes
-        return Outcome(True, known["seconds"], known["peak_memory"], known["peak_device_memory"])
+        costs = known["seconds"], known["peak_memory"], known["peak_device_memory"]
+        return Outcome(True, *costs, known.get("measures", {}))  # older artifacts have none
     one = stages_of(job.config)[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
-        value = _call(one, job, store, writer.folder, progress)
+        work = _work(one, job, store, writer.folder, progress)
+        with ExitStack() as held:
+            with meter.paused():
+                held.enter_context(turn)
+            value = _call(one, job, work)
         if value is not None:
             write_value(writer, value)
         meter.stop()
+        measured = measures(value)
         if former and value is not None and _differs(value, former):
             LOG.warning(
                 "%s came out different from what was stored; what follows it was made from that: --from %s renews it",
@@ -62,6 +80,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
                 "recipe": dict(job.step.recipe),
                 "inputs": {name: ref.key for name, ref in job.inputs.items()},
                 "values": {} if value is None else scalars(value),
+                "measures": measured,
                 "device": job.device,
                 "versions": versions(),
                 "seconds": round(meter.seconds, 3),
@@ -69,12 +88,12 @@ def run_job(job: Job, progress: Progress) -> Outcome:
                 "peak_device_memory": meter.peak_device_memory,
             }
         )
-    return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory)
+    return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
 
 
-def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Value | None:
-    """What the stage's function makes, checked."""
-    work = Work(
+def _work(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Work:
+    """What the stage's function is given; reads its inputs."""
+    return Work(
         implementation=one,
         source=job.source,
         input_config=job.config.input,
@@ -84,6 +103,10 @@ def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
         folder=folder,
         progress=progress,
     )
+
+
+def _call(one: Implementation, job: Job, work: Work) -> Value | None:
+    """What the stage's function makes, checked."""
     try:
         value = one.run(job.config.section(one.stage), work)
     except ValueSpecError as error:  # raised where the function builds its result
@@ -93,8 +116,16 @@ def _call(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
         if one.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
             raise
         raise PluginError(f"{one} failed: {type(error).__name__}: {error} (--debug shows where)") from error
-    check_result(one, value, folder)
+    check_result(one, value, work.folder, _grid(job) if isinstance(value, Voxels) else None)
     return value
+
+
+def _grid(job: Job) -> int | None:
+    """The cells along each axis that the run's flow of structured latents works on; None if it has none."""
+    slat = stages_of(job.config).get("slat")
+    if slat is None or _FLOW not in slat.roles:
+        return None
+    return int(open_model(job.config, job.device).folder.files(_FLOW).args.resolution)
 
 
 def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from ctypes import CDLL
 from typing import TypeVar
 
 import numba
@@ -16,6 +19,7 @@ from pipelines.errors import WorkerError
 
 J = TypeVar("J")
 R = TypeVar("R")
+_SIGNAL_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def results(function: Callable[[J], R], jobs: Sequence[J], workers: int | None) -> Iterator[R]:
@@ -52,27 +56,37 @@ def num_processors() -> int:
 
 
 def _submitted(pool: ProcessPoolExecutor, function: Callable[[J], R], jobs: Sequence[J]) -> list[Future[R]]:
-    """Hands the jobs out, which starts the processes: with Ctrl-C held back, which they inherit for their lifetime.
-
-    Only this process then answers it.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    """Hands the jobs out, which starts the processes."""
+    with without_interrupts():
         return [pool.submit(function, job) for job in jobs]
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C: it is for this one to answer."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit for their lifetime
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when its parent does, also by kill -9: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a child
+    if sys.platform == "linux":  # ends even what hangs in a library that lets no other thread run
+        CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGKILL)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
 def _prepare() -> None:
     """What a new process does first."""
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this runs in a child
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    end_with_parent()
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
-    """Ends this process when its parent is gone, also by kill -9: a pool's workers would wait for ever."""
     parent.join()
     os._exit(1)

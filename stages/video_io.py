@@ -4,12 +4,13 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import TypeVar, cast
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from stages.errors import InputError
 from stages.types import Video
 
 Pixels = NDArray[np.uint8]  # (h, w, 3 or 4)
+F = TypeVar("F")
 Decode = Callable[[], Pixels]  # decodes one frame; a frame that is skipped is never called
 
 # Without x264's macroblock tree: with it, one file in some hundreds came out other than the rest, even from one thread.
@@ -83,6 +85,24 @@ def read_video(path: Path, config: InputConfig) -> Video:
         with image:
             fps, frames = _animation(image, str(path), config.fps)
             return _collect(path, _named(frames), fps, config)
+
+
+def num_frames(path: Path) -> int:
+    """How many frames an input has that `read_video` could choose from; decodes none, so damage may stay unseen.
+
+    Raises:
+        InputError: the input is missing, unreadable or of no known kind.
+    """
+    if os.path.isdir(path):
+        return len(_image_files(path))
+    with _open(path) as file:
+        image = _image_in(file)
+        if image is not None:
+            with image:
+                return sum(1 for _ in _animation(image, str(path), 1.0)[1])
+        with _container(path, file) as (container, stream):
+            fps = _rate(stream, InputConfig())
+            return sum(1 for _ in _at_constant_rate(_packet_times(path, container, stream, fps), fps))
 
 
 def input_digest(path: Path) -> str:
@@ -278,10 +298,10 @@ def _animation(image: Image.Image, name: str, fps: float) -> tuple[float, Iterat
     return rate, _at_constant_rate(((time, partial(decode, index)) for index, time in enumerate(times)), rate)
 
 
-def _at_constant_rate(timed: Iterable[tuple[float, Decode]], rate: float) -> Iterator[Decode]:
+def _at_constant_rate(timed: Iterable[tuple[float, F]], rate: float) -> Iterator[F]:
     """The frames nearest in time to 0, 1 / rate, 2 / rate, ... seconds after the first."""
     emitted, start = 0, None
-    previous: tuple[float, Decode] | None = None
+    previous: tuple[float, F] | None = None
     for stamp, decode in timed:
         start = stamp if start is None else start
         time = stamp - start
@@ -295,6 +315,14 @@ def _at_constant_rate(timed: Iterable[tuple[float, Decode]], rate: float) -> Ite
 
 
 def _read_with_av(path: Path, file: BufferedReader, config: InputConfig) -> Video:
+    with _container(path, file) as (container, stream):
+        fps = _rate(stream, config)
+        return _collect(path, _named(_at_constant_rate(_decode_stream(path, container, stream, fps), fps)), fps, config)
+
+
+@contextmanager
+def _container(path: Path, file: BufferedReader) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """An open video file and its first stream of pictures."""
     try:
         container = av.open(file, mode="r")  # the open file, not its name: a playlist cannot reach other files
     except (av.FFmpegError, OSError) as error:
@@ -302,9 +330,22 @@ def _read_with_av(path: Path, file: BufferedReader, config: InputConfig) -> Vide
     with container:
         if not container.streams.video:
             raise InputError(f"{path} holds no video; give a video file or a folder of images.")
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate or stream.guessed_rate or config.fps)
-        return _collect(path, _named(_at_constant_rate(_decode_stream(path, container, stream, fps), fps)), fps, config)
+        yield container, container.streams.video[0]
+
+
+def _rate(stream: VideoStream, config: InputConfig) -> float:
+    """Frames per second."""
+    return float(stream.average_rate or stream.guessed_rate or config.fps)
+
+
+def _packet_times(path: Path, container: InputContainer, stream: VideoStream, fps: float) -> list[tuple[float, None]]:
+    """The time of each frame in seconds, in order, without decoding it."""
+    try:
+        stamps = [packet.pts for packet in container.demux(stream) if packet.size]  # an empty one ends the stream
+    except av.FFmpegError as error:
+        raise InputError(f"{path} is damaged and breaks off ({error.strerror}); give a whole file.") from error
+    base = float(cast(Fraction, stream.time_base))
+    return [(time, None) for time in sorted(t / fps if pts is None else pts * base for t, pts in enumerate(stamps))]
 
 
 def _decode_stream(

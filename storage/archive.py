@@ -171,6 +171,18 @@ class ArchivePlace:
         """See `Place`; refused."""
         self._refuse()
 
+    def note(self, _name: str, _text: str | None) -> None:
+        """See `Place`; refused."""
+        self._refuse()
+
+    def noted(self, _name: str) -> bool:
+        """See `Place`; there are none."""
+        return False
+
+    def notes(self, _folder: str) -> dict[str, str]:
+        """See `Place`; there are none."""
+        return {}
+
     def sweep(self) -> None:
         """See `Place`."""
         self._scratch.sweep()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from storage.refs import ArtifactRef
 SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
 _DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions
 _BLANK = "0" * 64
+# What helps against damage, as the end of a sentence.
+REMEDY = "`ss4d verify STORE --repair` deletes it, and the next run makes it again"
 
 
 def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,23 +113,49 @@ class Artifact:
         except DamageError as error:
             raise self._damaged(f"{name}: {error}") from error
 
+    def read_file(self, name: str) -> bytes:
+        """The content of a plain file, checked.
+
+        Raises:
+            StoreError: if there is no such file, or it is not as it was when committed.
+        """
+        listed = self.attributes["files"].get(name)
+        if listed is None:
+            raise StoreError(f"{self.ref} has no file {name!r}; it has {', '.join(self.attributes['files']) or 'none'}")
+        try:
+            data = self._parts.read(f"{FILES}/{name}")
+        except DamageError as error:
+            raise self._damaged(str(error)) from error
+        if hashlib.sha256(data).hexdigest() != listed.get("sha256"):
+            raise self._damaged(f"its file {name!r} is not what it was")
+        return data
+
     def files(self) -> dict[str, Path]:
         """The plain files by their names, such as "frames/frame0001.ply". Do not write into them.
 
-        Of a store elsewhere they are copies, checked, which stay as long as the process.
+        Their content is checked. Of a store elsewhere they are copies, which stay as long as the process.
 
         Raises:
             StoreError: if one is missing, or is a link, or would lie outside the artifact.
         """
-        digests = {f"{FILES}/{name}": file.get("sha256", "") for name, file in self.attributes["files"].items()}
+        return self._fetched(tuple(self.attributes["files"]))
+
+    def file(self, name: str) -> Path:
+        """One of the plain files, without the others, which a store elsewhere would have to send. Raises as `files`."""
+        if name not in self.attributes["files"]:
+            raise StoreError(f"{self.ref} has no file {name!r}; it has {', '.join(self.attributes['files']) or 'none'}")
+        return self._fetched((name,))[name]
+
+    def _fetched(self, names: Sequence[str]) -> dict[str, Path]:
+        listed = self.attributes["files"]
         try:
-            paths = self._parts.fetch(digests)
+            paths = self._parts.fetch({f"{FILES}/{name}": listed[name].get("sha256", "") for name in names})
         except DamageError as error:
             raise self._damaged(str(error)) from error
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
 
     def _damaged(self, reason: str) -> DamageError:
-        return DamageError(f"{self.ref} is damaged: {reason}; remove it and rerun the stage {self.ref.stage}")
+        return DamageError(f"{self.ref} is damaged: {reason}; {REMEDY}")
 
 
 def _is_digest_of(digest: object, data: bytes) -> bool:

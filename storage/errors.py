@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from zipfile import BadZipFile
 
 from obstore.exceptions import BaseError as ObjectError
+from obstore.exceptions import GenericError
 
 
 class StoreError(RuntimeError):
@@ -13,6 +14,10 @@ class StoreError(RuntimeError):
 
 class DamageError(StoreError):
     """Something is not as it was written, or was never written to the end; to be made again."""
+
+
+class UnreachableError(StoreError):
+    """The store did not answer as it should; it may do so later."""
 
 
 class NewerError(StoreError):
@@ -26,7 +31,9 @@ def reached(location: str) -> Iterator[None]:
         yield
     except ObjectError as error:
         reason = str(error).strip().splitlines()[0]
-        raise StoreError(
+        # Everything the network and the other side may do; what is refused for good has classes of its own.
+        kind = UnreachableError if isinstance(error, GenericError) else StoreError
+        raise kind(
             f"the store {location} cannot be used: {reason}; check its address, the credentials in the environment "
             "and the network"
         ) from error

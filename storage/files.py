@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,6 +99,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)  # replacing a file by another link to it does nothing
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -148,7 +156,8 @@ def owned_name() -> str:
 
     The owner stands in the name, so that a folder never exists without it.
     """
-    return f"{secrets.token_hex(8)}-{_started(psutil.Process())}-{os.getpid()}-{_host()}"
+    pid = os.getpid()
+    return f"{secrets.token_hex(8)}-{_own_start(pid)}-{pid}-{_host()}"
 
 
 def is_orphan(name: str) -> bool:
@@ -165,6 +174,12 @@ def is_orphan(name: str) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+@cache
+def _own_start(pid: int) -> int:
+    """Of this process, kept, since asking takes a while; given its number, so that a forked child asks for itself."""
+    return _started(psutil.Process(pid))
 
 
 def _started(process: psutil.Process) -> int:

@@ -1,7 +1,7 @@
 """Artifacts in a local folder: `<root>/<stage>/<first two digits of the key>/<key>.zarr`, each put there by one rename.
 
 Beside the stages lie `.staging`, where artifacts are made, and `.replaced`, where one waits until another is in its
-place. Their folders are called by their owners, so that a process can tidy up after a dead one.
+place. Their folders are called by their owners, so that a process can tidy up after a dead one. `.notes` holds notes.
 """
 
 import errno
@@ -16,11 +16,11 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from storage.errors import DamageError
-from storage.files import delete, is_orphan, listed, owned_name, sync
+from storage.files import check_name, delete, is_orphan, listed, owned_name, sha256_of, sync, write_bytes
 from storage.place import FILES
 from storage.refs import ArtifactRef, ref_of
 
-_STAGING, _REPLACED = ".staging", ".replaced"
+_STAGING, _REPLACED, _NOTES = ".staging", ".replaced", ".notes"
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what renaming onto an existing name may say
 
 
@@ -52,8 +52,16 @@ class FolderParts:
         return LocalStore(self._inside(name), read_only=True), ""
 
     def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
-        """See `Parts`; gives the files themselves, unchecked."""
-        return {name: self._file(name) for name in digests}
+        """See `Parts`; gives the files themselves, checked as copies are."""
+        paths = {name: self._file(name) for name in digests}
+        for name, path in paths.items():
+            try:
+                found = sha256_of(path)
+            except FileNotFoundError as error:  # deleted meanwhile
+                raise _missing(name) from error
+            if found != digests[name]:
+                raise DamageError(f"its file {name.removeprefix(FILES + '/')!r} is not what it was")
+        return paths
 
     def _file(self, name: str) -> Path:
         path = self._inside(name)
@@ -102,7 +110,7 @@ class FolderPlace:
     def strangers(self) -> list[str]:
         """See `Place`."""
         names = []
-        for stage in (name for name in listed(self._root) if name not in (_STAGING, _REPLACED)):
+        for stage in (name for name in listed(self._root) if name not in (_STAGING, _REPLACED, _NOTES)):
             for digits in listed(self._root / stage) or [""]:
                 paths = [self._root / stage / digits / name for name in listed(self._root / stage / digits)]
                 names += [str(path.relative_to(self._root)) for path in paths if self._ref(path) is None]
@@ -139,6 +147,28 @@ class FolderPlace:
         except FileNotFoundError:
             return
         delete(aside)
+
+    def note(self, name: str, text: str | None) -> None:
+        """See `Place`."""
+        path = self._root / _NOTES / check_name(name)
+        if text is None:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, text.encode())
+
+    def noted(self, name: str) -> bool:
+        """See `Place`."""
+        return (self._root / _NOTES / check_name(name)).is_file()
+
+    def notes(self, folder: str) -> dict[str, str]:
+        """See `Place`."""
+        top = self._root / _NOTES / check_name(folder)
+        found = {}
+        for path in sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                found[path.relative_to(top).as_posix()] = path.read_text()
+        return found
 
     def sweep(self) -> None:
         """See `Place`."""

@@ -19,17 +19,25 @@ _COLUMNS: dict[Any, pyarrow.DataType] = {
     int: pyarrow.int64(),
     float: pyarrow.float64(),
     str | None: pyarrow.string(),
+    int | None: pyarrow.int64(),
+    float | None: pyarrow.float64(),
 }
 
 
 def write_rows(path: Path, kind: type[R], rows: Sequence[R]) -> None:
-    """Writes the table, a column for each field of `kind`: a dataclass of str, int, float and str | None.
+    """Writes the table, a column for each field of `kind`: a dataclass of str, int, float, or one of them or None.
 
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
     """
+    names = _schema(kind).names
+    write_columns(path, kind, [[getattr(row, name) for row in rows] for name in names])
+
+
+def write_columns(path: Path, kind: type[Any], columns: Sequence[Sequence[object]]) -> None:
+    """Writes the table from its columns, in the order of the fields of `kind`. Raises as `write_rows` does."""
     schema = _schema(kind)
-    table = pyarrow.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
+    table = pyarrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
     buffer = pyarrow.BufferOutputStream()
     parquet.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_bytes(path, buffer.getvalue().to_pybytes())
@@ -42,14 +50,30 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
         OSError: if there is no such file, or it cannot be read.
         StoreError: if it is no such table.
     """
-    data = path.read_bytes()
-    try:
-        table = parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:  # OSError: a page's checksum
-        raise StoreError(f"{path} is damaged, it is not a Parquet table ({error})") from error
+    table = _read(path)
     if not table.schema.equals(schema := _schema(kind)):
         raise StoreError(f"{path} is another kind of table: it has {table.schema.names}, not {schema.names}")
-    return [kind(**row) for row in table.to_pylist()]
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return [kind(**dict(zip(schema.names, row, strict=True))) for row in rows]
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Those of the columns called `names` that any table has, with what is in them as Python has it.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+        StoreError: if it is no table.
+    """
+    table = _read(path)
+    return {name: table.column(name).to_pylist() for name in names if name in table.schema.names}
+
+
+def _read(path: Path) -> pyarrow.Table:
+    data = path.read_bytes()
+    try:
+        return parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # OSError: a page's checksum
+        raise StoreError(f"{path} is damaged, it is not a Parquet table ({error})") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
     <prefix>/.attempts/<stage>/<key>/<attempt>/...    the files of an artifact, uploaded before its pointer
     <prefix>/<stage>/<first two digits>/<key>.json    the pointer, created only if there is none yet
+    <prefix>/.notes/...                               notes
 
 Writers that lose, or fail, delete their attempt; what a killed one leaves is `abandoned`.
 """
@@ -31,7 +32,7 @@ from storage.scratch import Scratch
 if TYPE_CHECKING:
     from obstore import ObjectMeta  # only its type stubs have it
 
-_ATTEMPTS = ".attempts"
+_ATTEMPTS, _NOTES = ".attempts", ".notes"
 _ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _UPLOADS = 8  # at once
 
@@ -151,6 +152,34 @@ class ObjectPlace:
             obstore.delete(self._objects, _pointer(ref))
         self._delete(attempt)
 
+    def note(self, name: str, text: str | None) -> None:
+        """See `Place`."""
+        path = f"{_NOTES}/{check_name(name)}"
+        with reached(self._location), suppress(FileNotFoundError):
+            if text is None:
+                obstore.delete(self._objects, path)
+            else:
+                obstore.put(self._objects, path, text.encode())
+
+    def noted(self, name: str) -> bool:
+        """See `Place`."""
+        try:
+            with reached(self._location):
+                obstore.head(self._objects, f"{_NOTES}/{check_name(name)}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def notes(self, folder: str) -> dict[str, str]:
+        """See `Place`."""
+        top = f"{_NOTES}/{check_name(folder)}"
+        found = {}
+        with reached(self._location):
+            for path in sorted(_list(self._objects, top)):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found[path.removeprefix(f"{top}/")] = bytes(obstore.get(self._objects, path).bytes()).decode()
+        return found
+
     def sweep(self) -> None:
         """See `Place`; attempts are left to gc, since finding them takes listing them all."""
         self._scratch.sweep()
@@ -235,7 +264,7 @@ class ObjectPlace:
         with reached(self._location):
             top = obstore.list_with_delimiter(self._objects)
             yield from (meta["path"] for meta in top["objects"])
-            for stage in sorted(set(top["common_prefixes"]) - {_ATTEMPTS}):
+            for stage in sorted(set(top["common_prefixes"]) - {_ATTEMPTS, _NOTES}):
                 yield from sorted(_list(self._objects, stage))
 
 

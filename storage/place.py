@@ -71,6 +71,15 @@ class Place(Protocol):
     def remove(self, ref: ArtifactRef, /) -> None:
         """Deletes an artifact at once, whatever its state; does nothing if it is not there."""
 
+    def note(self, name: str, text: str | None, /) -> None:
+        """Keeps a short text beside the artifacts under a name such as "missed/slat/ab12"; None deletes it."""
+
+    def noted(self, name: str, /) -> bool:
+        """Whether there is a note of that name."""
+
+    def notes(self, folder: str, /) -> dict[str, str]:
+        """The notes below a folder such as "missed", by the rest of their names."""
+
     def sweep(self) -> None:
         """Tidies up after dead processes of this host."""
 

@@ -43,8 +43,8 @@ def ref_of(stage: str, key: str) -> ArtifactRef | None:
     return ArtifactRef(stage, key) if _STAGE.fullmatch(stage) and _KEY.fullmatch(key) else None
 
 
-def artifact_key(recipe: Mapping[str, object]) -> str:
-    """Content address of what `recipe` makes: sha256 of its canonical JSON (sorted keys, no spaces, floats by repr).
+def canonical_json(recipe: Mapping[str, object]) -> str:
+    """The text that a recipe's key is the hash of: sorted keys, no spaces, floats by repr, ASCII.
 
     Tuples count as lists; 1, 1.0 and true are three different values.
 
@@ -53,7 +53,16 @@ def artifact_key(recipe: Mapping[str, object]) -> str:
     """
     plain = dict(recipe)
     _check_json(plain, "recipe")
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def artifact_key(recipe: Mapping[str, object]) -> str:
+    """Content address of what `recipe` makes: sha256 of its canonical JSON. Raises as `canonical_json` does."""
+    return key_of(canonical_json(recipe))
+
+
+def key_of(text: str) -> str:
+    """The key that belongs to the canonical JSON of a recipe."""
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 

@@ -5,7 +5,6 @@ visible at once, as its place can (`storage.place`). Any number of processes on 
 one store. docs/store.md describes the layout.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from storage.archive import ArchivePlace
-from storage.artifact import FILES_GROUP, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
+from storage.artifact import FILES_GROUP, REMEDY, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
 from storage.codec import ArrayData, check_chunks, write_array
 from storage.errors import DamageError, StoreError
-from storage.files import delete, sync_tree, write_bytes
+from storage.files import delete, sha256_of, sync_tree, write_bytes
 from storage.folder import FolderPlace
 from storage.objects import ObjectPlace, is_url
 from storage.place import FILES, ROOT, Place
 from storage.refs import ArtifactRef
 
+MISSED = "missed"  # the folder of notes on artifacts that are to be made again
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -104,7 +104,7 @@ class Writer:
                 raise StoreError(f"{self._ref} lost parts of {name} while it was made: it {error}") from error
 
     def _digest(self, name: str) -> str:
-        return files_digest({path.name: _sha256(path) for path in (self._staging / name).iterdir()})
+        return files_digest({path.name: sha256_of(path) for path in (self._staging / name).iterdir()})
 
     def _describe_files(self) -> dict[str, dict[str, Any]]:
         described = {}
@@ -113,7 +113,7 @@ class Writer:
             if path.is_symlink() or not (path.is_file() or path.is_dir()) or name == ROOT:
                 raise StoreError(f"{self._ref} cannot keep {name!r}: only plain files and folders, none called {ROOT}")
             if path.is_file():
-                described[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                described[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         return described
 
 
@@ -156,10 +156,18 @@ class ArtifactStore:
             parts = self.place.parts(ref)
             if parts is not None:
                 return Artifact(ref, parts, read_root(parts, ref))
-            state = "is missing"
         except DamageError as error:
-            state = f"was never finished or is damaged ({error})"
-        raise DamageError(f"{ref} {state} in {self.location}; rerun the stage {ref.stage}")
+            raise DamageError(
+                f"{ref} was never finished or is damaged ({error}) in {self.location}; {REMEDY}"
+            ) from error
+        raise DamageError(f"{ref} is missing in {self.location}; a run with --force {ref.stage} makes it again")
+
+    def occupied(self, ref: ArtifactRef) -> bool:
+        """Whether anything lies in the artifact's place, whatever its state."""
+        try:
+            return self.place.parts(ref) is not None
+        except DamageError:
+            return True
 
     @contextmanager
     def create(self, ref: ArtifactRef, *, replace: bool = False) -> Iterator[Writer]:
@@ -201,9 +209,20 @@ class ArtifactStore:
         """Raises StoreError if artifacts here can only be read."""
         self.place.staging()
 
-    def remove(self, ref: ArtifactRef) -> None:
-        """Deletes an artifact at once, whatever its state; does nothing if it is not there."""
+    def remove(self, ref: ArtifactRef, *, missed: bool = False) -> None:
+        """Deletes an artifact at once, whatever its state; does nothing if it is not there.
+
+        Args:
+            ref: of the artifact.
+            missed: whether it is to be made again by the next run that could use it, see `misses`.
+        """
+        # Before, not after: should this process die between, the note means nothing as long as the artifact is there.
+        self.place.note(_missed(ref), "damaged\n" if missed else None)
         self.place.remove(ref)
+
+    def misses(self, ref: ArtifactRef) -> bool:
+        """Whether the artifact was deleted as one that is to be made again, or lies there damaged at its root."""
+        return (self.place.noted(_missed(ref)) or self.occupied(ref)) and not self.contains(ref)
 
     def _publish(self, ref: ArtifactRef, staging: Path, replace: bool) -> None:
         """Puts a finished folder in its place; what lies there goes, unless it is complete and not to be replaced."""
@@ -231,6 +250,6 @@ def open_store(location: str | Path) -> ArtifactStore:
     return ArtifactStore(path)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _missed(ref: ArtifactRef) -> str:
+    """The name of the note."""
+    return f"{MISSED}/{ref.stage}/{ref.key}"

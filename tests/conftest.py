@@ -21,7 +21,14 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, metavar="TIMES", help="kill so many times as often as usual")
-    parser.addoption("--kill-seed", type=int, default=0, help="decides where to kill")
+    parser.addoption(
+        "--kill-seed", type=int, default=random.SystemRandom().randrange(10**6), help="decides where to kill"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Says how to kill at the same places again."""
+    return f"kills: --kill-seed {config.getoption('--kill-seed')}"
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +39,10 @@ def times(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture
 def chance(pytestconfig: pytest.Config) -> random.Random:
-    """Decides where to kill."""
-    return random.Random(pytestconfig.getoption("--kill-seed"))
+    """Decides where to kill: elsewhere each time, so that many runs of the tests come everywhere."""
+    seed = pytestconfig.getoption("--kill-seed")
+    print(f"to kill at the same places: pytest --kill-seed {seed}")  # shown if the test fails
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

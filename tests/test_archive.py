@@ -84,12 +84,13 @@ def test_a_damaged_run_is_not_packed(finished_run: Path, tmp_path: Path) -> None
     chunk = next((out / "store" / "slat").glob("*/*.zarr/feats/c.0.0"))
     data = chunk.read_bytes()
     chunk.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(StoreError, match=r"slat/\w+ is damaged .*run the clip again"):
+    with pytest.raises(StoreError, match=r"slat/\w+ is damaged .*--repair.*then pack"):
         pack_run(run, tmp_path / "run.zip", silent)
     chunk.write_bytes(data)
     ArtifactStore(out / "store").remove(open_run(run)["conditioning"].ref)
-    sizes = pack_run(run, tmp_path / "smaller.zip", silent)
-    assert "conditioning" not in sizes
+    packed = pack_run(run, tmp_path / "smaller.zip", silent)
+    assert packed.left_out == ["conditioning"]
+    assert "conditioning" not in packed.sizes
     assert not open_run(tmp_path / "smaller.zip")["conditioning"].stored
     assert (tmp_path / "run.zip").read_bytes() == before
     for bad_run, target, error in ((run, "run.tar", ConfigError), (tmp_path / "run.zip", "a.zip", ConfigError)):

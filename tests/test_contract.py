@@ -56,7 +56,7 @@ DECODER = replace(OTHER, stage="decoding")
 
 def test_what_is_right_passes(tmp_path: Path) -> None:
     check_result(STRUCTURE, voxels(), tmp_path)
-    check_result(STRUCTURE, voxels(coords=torch.zeros(0, 5, dtype=torch.int32)), tmp_path)
+    check_result(STRUCTURE, voxels(), tmp_path, grid=4)
     check_result(DECODER, gaussians([0, 0, 3]), tmp_path)
 
 
@@ -68,6 +68,8 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (STRUCTURE, {"coords": 3}, "must give Voxels, but gave dict"),
         (STRUCTURE, voxels(resolution=np.int64(4)), "Voxels.resolution must be of type int"),
         (STRUCTURE, voxels(coords=rows(), latent=torch.zeros(0, 1, 1, 1, 1)), "latent must have at least one frame"),
+        (STRUCTURE, voxels(coords=rows()), "coords must have at least one row"),
+        (STRUCTURE, voxels(resolution=8), "Voxels.resolution must be 4, as the model's flow .* works on; got 8"),
         (STRUCTURE, voxels(coords=rows([0, 0, 1, 2, 4])), r"coords must be .* below \(1, 2, 4, 4, 4\)"),
         (STRUCTURE, voxels(coords=rows([0, 2, 1, 2, 3])), "coords must be"),
         (STRUCTURE, voxels(coords=rows([1, 0, 1, 2, 3])), "coords must be"),
@@ -81,7 +83,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_refused(tmp_path: Path, one: Implementation, result: object, words: str) -> None:
     with pytest.raises(ValueSpecError, match=words) as caught:
-        check_result(one, result, tmp_path)
+        check_result(one, result, tmp_path, grid=4)
     assert f"the implementation 'other' of the stage {one.stage}" in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from pipelines.errors import ConfigError
 from pipelines.housekeeping import ABANDONED, DROPPED, NO_RUN, Sorting, collect
+from pipelines.known_runs import register
 from pipelines.record import RECORD
 from storage.codec import ArrayData
 from storage.errors import StoreError
@@ -227,6 +228,35 @@ def test_the_commands(out: Path) -> None:
     assert (done.exit_code, done.stdout) == (1, "")
     assert "nothing is deleted while" in done.stderr
     assert stored(out) == refs(1, 2)
+
+
+def test_runs_elsewhere_that_share_a_store(out: Path, write_run: Callable[..., Path], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "runs"
+    write_run(elsewhere / "other", 2)
+    store = open_store(str(out / "store"))
+    register(store, elsewhere)
+    register(store, out / "runs")  # beside it: needs no note
+    assert len(store.place.notes("runs")) == 1
+    assert run_gc(out).unused == []
+    link = tmp_path / "linked" / "store"
+    link.parent.mkdir()
+    link.symlink_to(out / "store")
+    assert collect(str(link), min_age=0, dry_run=True, progress=lambda *_: None).unused == []
+
+    shutil.rmtree(elsewhere)
+    done = command("gc", out / "store", "--min-age", 0)
+    assert done.exit_code == 1
+    assert "cannot be looked at, so nothing is deleted" in " ".join(done.stderr.split())
+    assert stored(out) == refs(1, 2)
+    assert command("gc", out / "store", "--min-age", 0, "--forget", "*/elsewhere/*", "--dry-run").exit_code == 0
+    assert command("gc", out / "store", "--min-age", 0).exit_code == 1  # a dry run forgets nothing
+    assert command("gc", out / "store", "--min-age", 0, "--forget", str(elsewhere)).exit_code == 0
+    assert stored(out) == refs(1)
+    assert store.place.notes("runs") == {}
+
+    store.place.note("runs/0", "{}")
+    done = command("gc", out / "store")
+    assert (done.exit_code, "runs/0 in" in done.stderr) == (1, True)
 
 
 def test_verify_names_the_bad_and_repairs(out: Path) -> None:

@@ -132,6 +132,14 @@ def test_a_damaged_stage_is_named_and_the_others_are_shown(copy: Path) -> None:
     assert rows["decoding"].state == "computed"
 
 
+def test_a_damaged_description_is_no_missing_one(copy: Path) -> None:
+    (path,) = (copy.parents[1] / "store" / "slat").glob("*/*.zarr/zarr.json")
+    path.write_bytes(path.read_bytes().replace(b"complete", b"completf", 1))
+    rows = {row.stage: row for row in open_run(copy).summaries()}
+    assert rows["slat"].state == "damaged"
+    assert "ss4d verify STORE --repair" in (rows["slat"].problem or "")
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

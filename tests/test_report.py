@@ -195,7 +195,7 @@ def test_what_a_run_lacks_is_said_on_its_page(copy: Path, tmp_path: Path) -> Non
         stage.store.remove(stage.ref)
     _, page = page_of(copy, tmp_path)
     assert "No asset to show" in page.text
-    assert "rerun the stage conditioning" in page.text
+    assert "a run with --force conditioning makes it again" in page.text
     assert "Voxels" in page.text
     assert json.loads(page.by_id["asset"]) == []
     assert json.loads(page.by_id["data"])["num_frames"] == 4

@@ -19,7 +19,6 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
 from pipelines.opened import open_run
 from pipelines.report import write_report
@@ -28,21 +27,8 @@ from stages.ops.geometry import FRONT_YAW, orbit_camera
 from stages.ops.rasterize import rasterize
 from stages.types import GaussianClip
 from storage.refs import ArtifactRef
+from tests.browser import open_page, start_browser, wait
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--use-angle=swiftshader",  # WebGL without a graphics card
-    "--enable-unsafe-swiftshader",
-    "--force-device-scale-factor=1",
-    "--hide-scrollbars",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NUM_FRAMES = 4
 
 
@@ -86,21 +72,8 @@ def page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., webdriver.Chrome]:
-    """Starts a browser of its own; fails where there is none."""
-
-    def browser(*flags: str) -> webdriver.Chrome:
-        if BROWSER is None or DRIVER is None:
-            pytest.fail(
-                "the page is tested in a real browser: install it with apt-get install chromium chromium-driver"
-            )
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", *flags):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-
-    return browser
+    """Starts a browser of its own."""
+    return lambda *flags: start_browser(tmp_path_factory.mktemp("profile"), *flags)
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +88,6 @@ def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     """The browser with the page open from its file and every frame loaded."""
     open_page(driver, page)
     return driver
-
-
-def open_page(driver: webdriver.Chrome, page: Path) -> None:
-    driver.get(page.as_uri())
-    wait(driver, lambda: driver.execute_script("return document.body.dataset.ready") == "true")
-
-
-def wait(driver: webdriver.Chrome, condition: Callable[[], bool]) -> None:
-    WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda _: condition())
 
 
 def element(browser: webdriver.Chrome, name: str) -> WebElement:
@@ -268,9 +232,11 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browser: webdriver.Chrome) 
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
-        assert picture(browser).std() > 0.05
-        assert browser.execute_script("return document.getElementById('canvas').width") > 600  # sharp on a fine screen
+        # The page hears of its new size a little later.
+        wait(browser, lambda: browser.execute_script("return document.documentElement.scrollWidth") == 360)
+        # Sharp on a fine screen.
+        wait(browser, lambda: browser.execute_script("return document.getElementById('canvas').width") > 600)
+        wait(browser, lambda: picture(browser).std() > 0.05)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

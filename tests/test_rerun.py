@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 from cli.main import app
 from pipelines import tasks
 from pipelines.errors import ConfigError
-from pipelines.housekeeping import pack_run
+from pipelines.housekeeping import collect, pack_run, verify_store
 from pipelines.plan import Wish
 from pipelines.prepare import Changes, RunOptions, options_of_run, prepare
 from pipelines.run import run_clip
 from stages.types import silent
-from storage.errors import NewerError, StoreError
+from storage.errors import DamageError, NewerError, StoreError
 from storage.files import link_or_copy
+from storage.refs import ArtifactRef
 from storage.store import ArtifactStore
 from tests.conftest import FAST, Silent
 from tests.untrained import NOTICE
@@ -94,6 +95,47 @@ def test_a_forced_stage_gives_the_same_and_leaves_the_rest(
     assert "came out different" not in caplog.text
 
 
+def spoil(out: Path, pattern: str) -> Path:
+    """Flips a bit in the middle of a file of the store."""
+    (path,) = (out / "store").glob(pattern)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("stage", ["conditioning", "slat", "decoding"])
+def test_a_damaged_stage_in_the_middle_comes_back(make: Make, out: Path, stage: str) -> None:
+    """Though what comes after it is there, so that nothing but people needs it."""
+    before = content(out / "store")
+    spoilt = spoil(out, f"{stage}/*/*.zarr/{'means' if stage == 'decoding' else 'feats'}/c.0.0*")
+    assert computed(make()) == []  # nobody has looked at it
+    assert len(verify_store(str(out / "store"), repair=True, progress=silent).damaged) == 1
+    assert not spoilt.exists()
+    record = make()
+    assert computed(record) == [stage]
+    assert record["stages"][stage]["reason"] == "its stored result was damaged"
+    assert spoilt.read_bytes() == before[str(spoilt.relative_to(out / "store"))]
+    assert computed(make()) == []
+    shutil.rmtree(spoilt.parents[1])
+    ArtifactStore(out / "store").remove(ArtifactRef(stage, record["stages"][stage]["key"]))  # as gc does
+    assert computed(make()) == []
+
+
+def test_a_stage_damaged_at_its_root_comes_back_by_itself(make: Make, out: Path) -> None:
+    spoil(out, "slat/*/*.zarr/zarr.json")
+    assert computed(make()) == ["slat"]
+
+
+def test_a_damaged_result_is_not_handed_out(make: Make, out: Path) -> None:
+    spoil(out, "export/*/*.zarr/files/frames/frame0002.ply")
+    with pytest.raises(DamageError, match=r"frames/frame0002.ply' is not what it was; `ss4d verify STORE --repair`"):
+        make(name="again")
+    verify_store(str(out / "store"), repair=True, progress=silent)
+    assert computed(make(name="again")) == ["export"]
+    assert content(out / "runs" / "again" / "frames") == content(out / "runs" / "disc" / "frames")
+
+
 def test_an_export_replaced_while_it_is_laid_out(make: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(out / "runs" / "disc" / "frames")
     shutil.rmtree(out / "runs")
@@ -144,6 +186,8 @@ def test_a_store_elsewhere(make: Make, out: Path, tmp_path: Path, monkeypatch: p
     assert not (out / "store").exists()
     assert len(list(ArtifactStore(tmp_path / "shared" / "store").refs())) == len(ORDER)
     assert computed(make(store=str(tmp_path / "shared" / "store"), name="other")) == []
+    kept = collect(str(tmp_path / "shared" / "store"), min_age=0, dry_run=False, progress=silent)
+    assert (kept.unused, len(kept.kept)) == ([], len(ORDER))  # it knows who uses it
     steps = prepare(options_of_run(out / "runs" / "disc", Changes())).steps
     assert {step.action for step in steps} == {"reuse"}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -195,6 +196,37 @@ def test_stopped_in_the_middle(
     assert [states(tmp_path)[stage] for stage in ORDER[:3]] == ["reused"] * 3
     for name in record(done, "disc")["results"]:
         assert (tmp_path / "runs/disc" / name).read_bytes() == (done / "runs/disc" / name).read_bytes()
+
+
+@pytest.mark.timeout(900)
+def test_killed_at_a_random_instant_with_its_engine(
+    command: Callable[..., list[str]],
+    ss4d: Run,
+    done: Path,
+    clip: Path,
+    tmp_path: Path,
+    times: int,
+    chance: random.Random,
+) -> None:
+    """With Prefect; `tests/test_run_crash.py` does it hundreds of times without."""
+    for number in range(times):
+        out = tmp_path / str(number)
+        process = subprocess.Popen(
+            command(clip, out, "--engine", "prefect"), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        finished_stages = chance.randint(0, len(ORDER) - 1)
+        made = out / "store"
+        assert wait_until(lambda n=finished_stages, p=made: len(list(p.glob("*/*/*.zarr"))) >= n, 240)
+        time.sleep(chance.uniform(0, 1))
+        process.kill()
+        process.wait()
+        assert wait_until(lambda p=out: not descendants_named(str(p)), 60)
+        before = sum(1 for _ in made.glob("*/*/*.zarr"))
+        again = ss4d(clip, out)
+        assert again.returncode == 0, again.stderr
+        assert list(states(out).values()).count("reused") == before
+        for name in record(done, "disc")["results"]:
+            assert (out / "runs/disc" / name).read_bytes() == (done / "runs/disc" / name).read_bytes()
 
 
 def test_the_record_of_a_failed_run(ss4d: Run, tmp_path: Path) -> None:

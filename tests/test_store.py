@@ -164,7 +164,7 @@ def test_leaving_without_commit_leaves_nothing(store: ArtifactStore) -> None:
     with pytest.raises(StoreError, match="attributes called key"), store.create(REF) as writer:
         writer.commit({"key": "0", "stage": REF.stage})
     assert os.listdir(Path(store.location, ".staging")) == []
-    with pytest.raises(StoreError, match=f"slat/{REF.key} is missing in .* rerun the stage slat"):
+    with pytest.raises(StoreError, match=f"slat/{REF.key} is missing in .* a run with --force slat makes it again"):
         store.open(REF)
 
 
@@ -298,7 +298,7 @@ def test_any_flipped_byte_of_a_chunk_is_found(store: ArtifactStore) -> None:
         good = chunk.read_bytes()
         for position in range(len(good)):
             chunk.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
-            with pytest.raises(StoreError, match=r"damaged.*rerun the stage slat"):
+            with pytest.raises(StoreError, match=r"damaged.*ss4d verify STORE --repair"):
                 store.open(REF).read(name)
         chunk.write_bytes(good)
         store.open(REF).read(name)
@@ -351,7 +351,7 @@ def test_plain_files_are_listed_with_their_digests(store: ArtifactStore) -> None
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert artifact.attributes["files"] == {"frames/a.ply": {"bytes": 3, "sha256": sha256}}
     artifact.files()["frames/a.ply"].unlink()
-    with pytest.raises(StoreError, match=r"'frames/a.ply' is missing; .*rerun the stage slat"):
+    with pytest.raises(StoreError, match=r"'frames/a.ply' is missing; .*ss4d verify STORE --repair"):
         artifact.files()
 
 

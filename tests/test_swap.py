@@ -280,6 +280,27 @@ def test_wrong_stages_of_a_package(
 
 
 @pytest.mark.usefixtures("site_here")
+@pytest.mark.parametrize(
+    ("side", "filled", "words"),
+    [(5, 1, "Voxels.resolution must be 8, as the model's flow"), (8, 0, "Voxels.coords must have at least one row")],
+)
+def test_voxels_that_do_not_fit_are_not_stored(
+    model_folder: Path, clip: Path, tmp_path: Path, side: int, filled: int, words: str
+) -> None:
+    np.save(tmp_path / "cells.npy", np.full((side,) * 3, filled, np.uint8))
+    chosen = ("sparse_structure.method=voxel_file", f"sparse_structure.file={tmp_path / 'cells.npy'}")
+    fast = ("segmentation.size=64", "input.count=1")
+    options = RunOptions(
+        source=clip, out=tmp_path, overrides=(f"model={model_folder}", *fast, *chosen), device="cpu", engine="direct"
+    )
+    with pytest.raises(ValueSpecError) as caught:
+        run_clip(options, Silent())
+    for word in (words, "'voxel_file' of the stage sparse_structure", "the package ss4d-example-stages"):
+        assert word in str(caught.value)
+    assert not list((tmp_path / "store").glob("sparse_structure/*/*"))
+
+
+@pytest.mark.usefixtures("site_here")
 def test_a_file_that_is_not_there(model_folder: Path, clip: Path, tmp_path: Path) -> None:
     chosen = ("sparse_structure.method=voxel_file", "sparse_structure.file=nowhere.npy")
     options = RunOptions(source=clip, out=tmp_path, overrides=(f"model={model_folder}", *chosen))

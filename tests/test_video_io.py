@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.errors import InputError
-from stages.video_io import InputConfig, _at_constant_rate, input_digest, read_video, write_video
+from stages.video_io import InputConfig, _at_constant_rate, input_digest, num_frames, read_video, write_video
 
 SIZE = 64
 LEVELS = (0, 50, 100, 150, 200, 250)  # the gray level of a frame tells which it is
@@ -123,6 +123,26 @@ def test_constant_rate_takes_the_nearest_frame(gaps: list[float], rate: float) -
 def test_constant_rate_keeps_every_frame_of_a_regular_video(count: int, rate: float) -> None:
     rounded = [(5 + round(i / rate, 3), lambda i=i: i) for i in range(count)]  # webm rounds to milliseconds
     assert [decode() for decode in _at_constant_rate(rounded, rate)] == list(range(count))
+
+
+def test_frames_are_counted_without_decoding(tmp_path: Path) -> None:
+    """As many as reading gives."""
+    inputs = [
+        encode(tmp_path / "even.mp4", "libx264", "yuv420p"),
+        encode(tmp_path / "uneven.mkv", "libx264", "yuv420p", times=[0, 100, 200, 600, 700, 800]),
+        encode(tmp_path / "alpha.webm", "libvpx-vp9", "yuva420p"),
+        save_folder(tmp_path / "folder", 3),
+        tmp_path / "still.png",
+        tmp_path / "moving.gif",
+    ]
+    frames = [Image.fromarray(pixels[..., :3]) for pixels in rgba_frames()]
+    frames[0].save(inputs[4])
+    frames[0].save(inputs[5], save_all=True, append_images=frames[1:], duration=100)
+    counts = [num_frames(path) for path in inputs]
+    assert counts == [len(read_video(path, InputConfig()).frames) for path in inputs]
+    assert counts == [6, 9, 6, 3, 1, 6]
+    with pytest.raises(InputError, match="does not exist"):
+        num_frames(tmp_path / "none.mp4")
 
 
 def test_quarter_turn_is_applied(tmp_path: Path) -> None:

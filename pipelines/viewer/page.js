@@ -1,8 +1,7 @@
 // The page's one timeline: it moves the viewer, the panels beside it and the mark in every film strip.
 "use strict";
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
 const START = { yaw: 180, pitch: 15, radius: 2, fov: 40 }; // from the front, as the turntable starts
 const CLOSEST = 0.6;
 const FARTHEST = 8;
@@ -152,9 +151,7 @@ function fitCanvas(canvas) {
 
 // The words of one frame: base64 of deflated bytes, all first bytes of the words' rows before all second ones.
 async function unpack(text) {
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const planes = await inflated(text);
   const bytes = new Uint8Array(planes.length);
   const count = planes.length / 16;
   for (let plane = 0; plane < 16; plane++) {

@@ -1,0 +1,175 @@
+"""`ss4d dataset`: many clips at once, from a manifest to a catalogue."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import say
+from cli.dataset_data import catalog_app, failures, init, retry
+from cli.dataset_export import export
+from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from cli.dataset_report import report
+from cli.dataset_submit import submit
+from cli.dataset_view import dataset_view, summary
+from cli.exits import FAILED
+from cli.failures import explained
+from cli.options import Debug, Device, Overrides
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from pipelines.dataset.keys import Settings
+    from pipelines.dataset.launch import Result
+    from pipelines.dataset.outlook import Outlook
+
+app = typer.Typer(
+    name="dataset",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Makes the 4D assets of many clips: plans, runs, goes on, tells what failed.",
+)
+
+ELSEWHERE = "`ss4d dataset init --store`"
+
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; each clip is in one, whatever is added."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="Only the first K of those.")]
+
+
+def run(
+    dataset: DatasetFolder,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; by default one for each GPU, or each processor.")
+    ] = None,
+    lanes: Lanes = 2,
+    where: Where = None,
+    shard: Shard = None,
+    limit: Limit = None,
+    clip_timeout: ClipTimeout = None,
+    memory: Memory = None,
+    retries: Retries = 3,
+    max_failure_ratio: Annotated[
+        float,
+        typer.Option(
+            "--max-failure-ratio", metavar="R", help="Stop if more than this share of 20 clips or more fails."
+        ),
+    ] = 0.5,
+    debug: Debug = False,
+) -> None:
+    """Makes the 4D assets of the clips that have none yet.
+
+    Workers load the networks once and go through the clips. What is finished is never done again, so the same command
+    goes on after an interruption, and is instant when all is done. A clip that fails is recorded with its reason, and
+    the run goes on: bad input is not tried again, what can pass is, and a clip that twice took too long, too much
+    memory, or ended its worker is set aside. **ss4d dataset failures** lists them, **retry** gives them another chance.
+
+    Ctrl-C lets running clips finish their present stage; a second one abandons them.
+
+    Exit codes: 0 done, also if clips failed; 1 something you can mend, such as too many failures; otherwise as
+    **ss4d run**.
+
+    For example:
+
+        ss4d dataset run birds --config ss4d --device cuda
+        ss4d dataset run birds --workers 2 --clip-timeout 600 --memory 6G
+        ss4d dataset run birds --shard 2/8
+        ss4d dataset run birds --where "tags like '%owl%'" --limit 100
+    """
+    command = shlex.join(["ss4d", *sys.argv[1:]])
+    with explained(debug, f"what is finished is kept, and the same command goes on: {command}", ELSEWHERE):
+        # Not at the top: torch takes seconds to import, and --help should not.
+        from pipelines.dataset.launch import DatasetOptions, run_dataset
+        from pipelines.dataset.limits import Limits, parse_size
+        from pipelines.dataset.policy import Policy
+        from pipelines.dataset.select import Choice
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        options = DatasetOptions(
+            folder=dataset,
+            settings=chosen(dataset, config, overrides, seed),
+            choice=Choice(where=where, shard=shard, limit=limit),
+            device=device,
+            workers=workers,
+            lanes=lanes,
+            policy=Policy(retries=retries, max_failure_ratio=max_failure_ratio),
+            limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
+            command=command,
+        )
+        say(_meant(options.settings))
+        with dataset_view() as view:
+            result = run_dataset(options, view)
+        _tell(result, dataset)
+
+
+def plan(
+    dataset: DatasetFolder,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    where: Where = None,
+    shard: Shard = None,
+    limit: Limit = None,
+    debug: Debug = False,
+) -> None:
+    """Shows for how many clips **ss4d dataset run** would compute which stages, and why; computes nothing.
+
+    For example:
+
+        ss4d dataset plan birds --set slat.sampler.steps=25
+    """
+    with explained(debug, "nothing was changed"):
+        from pipelines.dataset.launch import DatasetOptions, plan_dataset
+        from pipelines.dataset.select import Choice
+
+        options = DatasetOptions(
+            folder=dataset,
+            settings=chosen(dataset, config, overrides, seed),
+            choice=Choice(where=where, shard=shard, limit=limit),
+        )
+        typer.echo(_meant(options.settings))
+        _print_plan(plan_dataset(options))
+
+
+def _meant(settings: "Settings") -> str:
+    return f"Configuration: {', '.join([settings.configuration, *settings.overrides])}; seed {settings.seed}."
+
+
+def _tell(result: "Result", dataset: Path) -> None:
+    """Says what a run came to; ends the command as the run ended."""
+    ending = result.ending
+    for text in summary(result.outlook, ending.snapshot if ending else None):
+        say(text)
+    if ending is None:
+        say("Nothing is left to do.")
+        return
+    if ending.snapshot.failed:
+        say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+    if ending.snapshot.state == "interrupted":
+        raise KeyboardInterrupt
+    if ending.reason:
+        say(f"ss4d: {ending.reason}")
+        raise typer.Exit(FAILED)
+
+
+def _print_plan(outlook: "Outlook") -> None:
+    rows = [(one.stage, str(one.run), str(one.reuse), str(one.skip), one.why) for one in outlook.stages]
+    print_table(("stage", "run", "reuse", "not needed", "why"), rows)
+    for text in summary(outlook, None):
+        typer.echo(text)
+    total = sum(one.run for one in outlook.stages)
+    typer.echo(f"{len(outlook.todo)} clips have something to do: {total} stages in all.")
+
+
+# In the order in which `ss4d dataset --help` lists them.
+for command in (init, plan, run, submit, failures, retry, report, export):
+    app.command(no_args_is_help=True)(command)
+app.add_typer(catalog_app)

@@ -1,0 +1,239 @@
+"""`ss4d dataset init`, `catalog`, `failures` and `retry`: what clips there are, and what became of them."""
+
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.console import bar, say
+from cli.dataset_options import Config, DatasetFolder, Seed, chosen
+from cli.failures import explained
+from cli.options import Debug, Overrides, Store
+from cli.tables import print_table
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from pipelines.dataset.standing import Standing
+
+UNCHANGED = "nothing was changed"
+LISTED = 5  # examples of what is listed
+
+
+def init(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder, searched at any depth for video files and folders of images; a pattern in quotes; or a "
+            "Parquet table with a column **source** or **path**, and perhaps **id** and **tags**.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DATASET", help="The dataset's folder; made if missing.")],
+    store: Store = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one a processor.")] = None,
+    clip_timeout: Annotated[
+        float,
+        typer.Option("--clip-timeout", metavar="SECONDS", help="List as unreadable what takes longer to read."),
+    ] = 300.0,
+    debug: Debug = False,
+) -> None:
+    """Lists clips in a dataset's manifest: id, source, SHA-256, frames, size, rate, tags.
+
+    A file that cannot be read is listed, too, with the reason. Given again, the command adds what is new and reads what
+    has changed; clips keep their ids. The result is a Parquet table, DATASET/manifest.parquet.
+
+    In a folder, a clip is a video file, or a folder of images that has no videos. To make each still image a clip of
+    its own, give a pattern.
+
+    For example:
+
+        ss4d dataset init videos/ --out birds
+        ss4d dataset init "videos/**/*.png" --out stills
+        ss4d dataset init clips.parquet --out birds --store s3://bucket/birds
+    """
+    with explained(debug, "what was read is kept, and the same command goes on where it stopped"):
+        from pipelines.dataset.manifest import init_dataset
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with bar("clips") as progress:
+            scan = init_dataset(out, source, store=store, workers=workers, progress=progress, clip_seconds=clip_timeout)
+        for row in scan.unreadable[:LISTED]:
+            say(f"cannot be read: {row.id}: {row.error}")
+        if len(scan.unreadable) > LISTED:
+            say(f"... and {len(scan.unreadable) - LISTED} more, see the column `error`")
+        if scan.passed_over:
+            kinds = ", ".join(f"{number} {kind}" for kind, number in scan.passed_over.items())
+            say(f"Passed over files that are no videos: {kinds}.")
+        say(
+            f"{len(scan.rows)} clips are in {out}: {len(scan.added)} added, {len(scan.changed)} changed, "
+            f"{len(scan.vanished)} vanished, {len(scan.unreadable)} that cannot be read."
+        )
+        say(f"Go on with: {_command('run', out)}")
+
+
+class _WriteByDefault(TyperGroup):
+    """So that `catalog DATASET` writes it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = ["write", *args]
+        return super().parse_args(ctx, args)
+
+
+catalog_app = typer.Typer(
+    name="catalog",
+    cls=_WriteByDefault,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Writes what became of each clip at each stage as a table, **catalog DATASET**; or makes it anew from the "
+    "store, **catalog rebuild DATASET**.",
+)
+
+
+@catalog_app.command(no_args_is_help=True)
+def write(
+    dataset: DatasetFolder,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Writes DATASET/catalogue.parquet, a row for each clip and stage, and prints how many are in which state.
+
+    Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
+    worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
+    configuration. **ss4d dataset run** writes it as well, at its end; with **--shard** it does not.
+
+    For example:
+
+        ss4d dataset catalog birds
+        ss4d dataset catalog birds --set slat.sampler.steps=12
+    """
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.catalogue import write_catalogue
+
+        _print_states(write_catalogue(asked))
+        say(f"Wrote {asked.dataset.catalogue}.")
+
+
+@catalog_app.command(no_args_is_help=True)
+def rebuild(
+    dataset: DatasetFolder,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Makes index and catalogue anew from what lies in the store, and from the events if they are there.
+
+    Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
+    """
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.catalogue import write_catalogue
+        from pipelines.dataset.rebuild import rebuild_index
+
+        with bar("artifacts") as progress:
+            found = rebuild_index(asked, progress)
+        _print_states(write_catalogue(asked))
+        say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {asked.dataset.store}.")
+        if found.strangers:
+            say(f"{found.strangers} artifacts are of inputs that are not in the manifest.")
+        if found.damaged:
+            say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(asked.dataset.store)} --repair")
+        say(f"Wrote {asked.dataset.catalogue}.")
+
+
+def failures(
+    dataset: DatasetFolder,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Prints what failed, by cause and error, with the number of clips and a few of them.
+
+    Causes: **input** is bad and is never tried again; **transient** can pass and is tried again by itself; **killed**
+    took too long, too much memory, or ended its worker; **program** is a defect, or a package's. What a clip said
+    before is in DATASET/logs/ID.log.
+    """
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.failures import groups, open_failures
+
+        failed = open_failures(asked)
+        found = groups(asked.rows, failed)
+        if not found:
+            say("Nothing failed.")
+            return
+        print_table(
+            ("cause", "error", "stage", "clips", "examples", "message"),
+            [
+                (one.cause, one.error, one.stage or "-", str(len(one.clips)), one.examples, one.message.splitlines()[0])
+                for one in found
+            ],
+        )
+        if failed:
+            say(f"To give them another chance: {_command('retry', dataset)}")
+
+
+def retry(
+    dataset: DatasetFolder,
+    clips: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these clips.")] = None,
+    cause: Annotated[
+        str | None,
+        typer.Option("--cause", metavar="input|transient|killed|program", help="Only what failed for this cause."),
+    ] = None,
+    error: Annotated[
+        str | None, typer.Option("--error", metavar="NAME", help="Only what failed with this error.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Forgives failures, so that the next run tries those clips again.
+
+    How often they were tried stays in the catalogue. Without an ID or another choice, all failures are forgiven.
+
+    For example:
+
+        ss4d dataset retry birds --cause killed
+        ss4d dataset retry birds crow owl
+    """
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.failures import forgive, open_failures
+
+        num_failed = len(open_failures(asked))
+        forgiven = forgive(asked, clips=clips or (), cause=cause, error=error)
+        num_clips = len({one.clip for one in forgiven})
+        say(f"Forgave {len(forgiven)} of {num_failed} failures, of {num_clips} clips.")
+        if forgiven:
+            say(f"Go on with: {_command('run', dataset, asked.settings.words())}")
+
+
+@contextmanager
+def opened(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
+    """The dataset as it stands for the configuration that a command means."""
+    from pipelines.dataset.layout import open_dataset
+    from pipelines.dataset.standing import open_standing
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open_standing(open_dataset(folder), chosen(folder, config, overrides, seed)) as standing:
+        yield standing
+
+
+def _print_states(counts: "Counter[tuple[str, str]]") -> None:
+    """A line for each stage: how many clips are in which state."""
+    stages, states = (list(dict.fromkeys(name[place] for name in counts)) for place in (0, 1))
+    rows = [(stage or "-", *(str(counts[stage, state]) for state in states)) for stage in stages]
+    print_table(("stage", *states), rows)
+
+
+def _command(name: str, dataset: Path, words: Sequence[str] = ()) -> str:
+    """A command to copy."""
+    return shlex.join(["ss4d", "dataset", name, str(dataset), *words])

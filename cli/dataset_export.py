@@ -1,0 +1,61 @@
+"""`ss4d dataset export`: the finished assets as plain files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import bar, say
+from cli.dataset_data import LISTED, opened
+from cli.dataset_options import Config, DatasetFolder, Seed
+from cli.exits import FAILED
+from cli.failures import explained
+from cli.options import Debug, Overrides
+
+
+def export(
+    dataset: DatasetFolder,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the assets go; made if missing.")],
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as for **ss4d dataset run**."),
+    ] = None,
+    copies: Annotated[
+        bool, typer.Option("--copy", help="Copies, for files that you will write into or move elsewhere.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Puts the asset of each finished clip into DIR/ID: its PLY files, turntable and cameras.
+
+    DIR/ID/asset.json says what it was made from. The files are hard links into the store where that is a folder on the
+    same disk, so they take no space and must not be written into; otherwise, and with --copy, they are copies, checked.
+
+    The same command again adds what has been finished since, and replaces what was made with other parameters.
+
+    For example:
+
+        ss4d dataset export birds assets
+        ss4d dataset export birds owls --where "tags like '%owl%'"
+    """
+    kept = "what is exported is whole, and the same command goes on"
+    with explained(debug, kept, "the argument DIR"), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.export import export_assets
+
+        with bar("clips") as progress:
+            done = export_assets(asked, folder, where=where, copies=copies, progress=progress)
+        for clip, reason in list(done.damaged.items())[:LISTED]:
+            say(f"cannot be exported: {clip}: {reason}")
+        if len(done.damaged) > LISTED:
+            say(f"... and {len(done.damaged) - LISTED} more")
+        say(f"{done.made + done.kept} assets are in {folder}: {done.made} exported, {done.kept} were there.")
+        if done.unfinished:
+            say(f"{done.unfinished} of the chosen clips have none yet.")
+        if done.damaged:
+            say(
+                f"{len(done.damaged)} are damaged or gone: `ss4d verify {asked.dataset.store} --repair`, then "
+                f"`ss4d dataset catalog rebuild {dataset}`, and the next run makes them again."
+            )
+            raise typer.Exit(FAILED)

@@ -1,0 +1,57 @@
+"""Options that more than one command of `ss4d dataset` takes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.dataset.keys import Settings
+
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="tiny|ss4d|FILE.yaml",
+        help="The configuration, as of **ss4d run**. Without it, that of the dataset's last run, changed by --set and "
+        "--seed; tiny if there was none.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Where the random numbers of each clip start; 42 at first.", show_default=False),
+]
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only clips for which this holds: columns of the manifest, and what was measured.",
+    ),
+]
+Lanes = Annotated[
+    int,
+    typer.Option("--lanes", help="Clips that a worker has in hand at once: one computes, others are read and written."),
+]
+ClipTimeout = Annotated[
+    float | None,
+    typer.Option("--clip-timeout", metavar="SECONDS", help="Kill the worker of a clip that takes longer."),
+]
+Memory = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Kill a worker that takes more, such as 6G.")
+]
+Retries = Annotated[int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")]
+
+
+def chosen(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Settings":
+    """The settings that a command means; see `pipelines.dataset.keys.choose_settings`."""
+    # Not at the top: torch takes seconds to import, and --help should not.
+    from pipelines.dataset.keys import choose_settings
+    from pipelines.dataset.layout import open_dataset
+
+    return choose_settings(open_dataset(folder), config, overrides or [], seed)

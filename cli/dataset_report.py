@@ -1,0 +1,60 @@
+"""`ss4d dataset report`: the results of a dataset as one page for a browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from cli.console import bar, say
+from cli.dataset_data import opened
+from cli.dataset_options import Config, DatasetFolder, Seed
+from cli.failures import explained
+from cli.options import Debug, Overrides
+
+
+def report(
+    dataset: DatasetFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="The page; by default DATASET/report.html."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as of **ss4d dataset run**."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that draw; by default one a processor.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Makes one HTML page of a dataset's results, to look through in a browser: a card for each clip.
+
+    Cards show the asset from several sides, or else what was cut out of the input. They can be searched, filtered by
+    state, cause and tag, and sorted by whatever was measured; failures are listed by cause. A card opens to the clip's
+    numbers, its log, the keys of its artifacts, and the commands that look into it.
+
+    The page needs no network. Many pictures lie in a folder beside it, which must be kept with it. They are drawn
+    once; a later report draws what is new.
+
+    For example:
+
+        ss4d dataset report birds
+        ss4d dataset report birds --where "state = 'failed'" --out failed.html
+    """
+    kept = "pictures that were drawn are kept, and the same command goes on"
+    with explained(debug, kept), opened(dataset, config, overrides, seed) as asked:
+        from pipelines.dataset.report import write_report
+
+        path = out or asked.dataset.folder / "report.html"
+        with bar("pictures") as progress:
+            made = write_report(asked, path, where=where, workers=workers, progress=progress)
+        if made.problems:
+            say(f"{made.problems} pictures could not be drawn; their cards say why.")
+        if made.folder is not None:
+            size = decimal(made.folder_bytes)
+            say(f"Pictures: {made.folder} ({made.pictures} files, {size}); keep them with the page.")
+        say(f"Page: {made.path} ({made.clips} clips, {decimal(made.bytes)})")

@@ -1,0 +1,214 @@
+"""`ss4d dataset submit`: a dataset on many machines."""
+
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from cli.console import say
+from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from cli.dataset_view import LiveView, duration, summary
+from cli.exits import FAILED
+from cli.failures import explained
+from cli.options import Debug, Device, Overrides
+
+if TYPE_CHECKING:
+    from pipelines.dataset.cluster import Submission, Submitted
+    from pipelines.dataset.cluster_progress import ClusterView
+
+LATER = "the shards go on without this command, which given again watches them"
+
+
+def submit(
+    dataset: DatasetFolder,
+    shards: Annotated[
+        int, typer.Option("--shards", metavar="N", help="How many parts to do it in; each clip is in one.")
+    ],
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAME", help="The Prefect work pool whose workers do them.")
+    ] = None,
+    engine: Annotated[
+        Literal["prefect", "dask", "ray"],
+        typer.Option("--engine", help="**prefect** uses a work pool; **dask** and **ray** their own schedulers."),
+    ] = "prefect",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="URL", help="The Dask scheduler or Ray cluster; by default one is started here."
+        ),
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Processes of one shard; by default one for each GPU, or each processor."),
+    ] = None,
+    lanes: Lanes = 2,
+    where: Where = None,
+    clip_timeout: ClipTimeout = None,
+    memory: Memory = None,
+    retries: Retries = 3,
+    max_failure_ratio: Annotated[
+        float,
+        typer.Option("--max-failure-ratio", metavar="R", help="Stop a shard if more of its clips fail, of 20 or more."),
+    ] = 0.5,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="NAME:TAG", help="The image to run, of Docker and Kubernetes pools."),
+    ] = None,
+    job_variables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job-variable", metavar="KEY=VALUE", help="Sets a variable of the pool's jobs; JSON. Repeatable."
+        ),
+    ] = None,
+    silence: Annotated[
+        float,
+        typer.Option("--silence", metavar="SECONDS", help="Give a shard to another worker if its own is not heard of."),
+    ] = 120.0,
+    restarts: Annotated[int, typer.Option("--restarts", help="How often to do so with one shard.")] = 3,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Stay until all shards are through, and restart those that crash.")
+    ] = True,
+    debug: Debug = False,
+) -> None:
+    """Makes the 4D assets of the clips that have none yet, on many machines.
+
+    Each shard is a run of its own on a Prefect server, which the workers of a pool take up one after the other. All
+    machines need this program, the dataset's folder and the clips under the same paths; the store may be elsewhere.
+    Given again, the command does only what is missing, and watches what is under way. **docs/cluster.md** tells more.
+
+    A worker that dies is noticed by its silence, and another one goes on with its shard.
+
+    Exit codes: 0 done, also if clips failed; 1 something you can mend, such as a shard that stopped; otherwise as
+    **ss4d run**.
+
+    For example:
+
+        ss4d dataset submit birds --shards 16 --pool gpus --config ss4d
+        ss4d dataset submit birds --shards 16 --pool gpus --no-wait
+        ss4d dataset submit birds --shards 4 --engine dask --workers 2
+    """
+    command = shlex.join(["ss4d", *sys.argv[1:]])
+    with explained(debug, LATER if engine == "prefect" else "what is finished is kept", "`ss4d dataset init --store`"):
+        # Not at the top: torch takes seconds to import, and --help should not.
+        from pipelines.dataset.cluster import Submission
+        from pipelines.dataset.keys import Settings
+        from pipelines.dataset.limits import Limits, parse_size
+        from pipelines.dataset.policy import Policy
+        from pipelines.dataset.shard import Work
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        settings = chosen(dataset, config, overrides, seed)
+        work = Work(
+            dataset=dataset.absolute(),
+            settings=Settings.model_validate(settings.recorded()),
+            where=where,
+            device=device,
+            workers=workers,
+            lanes=lanes,
+            policy=Policy(retries=retries, max_failure_ratio=max_failure_ratio),
+            limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
+            command=command,
+        )
+        submission = Submission(work=work, shards=shards, silence=silence, restarts=restarts)
+        _check(engine, {"--pool": pool, "--image": image, "--job-variable": job_variables}, address, wait)
+        with cluster_view() as view:
+            if engine == "prefect":
+                submitted = _on_pool(submission, pool or "", _variables(job_variables, image), view, wait)
+            else:
+                from pipelines.dataset.task_runners import submit_tasks
+
+                submitted = submit_tasks(submission, engine, address, view)
+        _tell(submitted, dataset)
+
+
+def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: bool) -> None:
+    """Refuses options that the engine would not heed."""
+    from pipelines.errors import ConfigError
+
+    if engine == "prefect":
+        if not of_pools["--pool"]:
+            raise ConfigError(
+                "--pool says which work pool does the shards; `prefect work-pool ls` lists those there are"
+            )
+        if address is not None:
+            raise ConfigError("--address is for --engine dask or ray; PREFECT_API_URL says where Prefect's server is")
+    elif given := [name for name, value in of_pools.items() if value]:
+        raise ConfigError(f"--engine {engine} has no work pools: leave {', '.join(given)} out")
+    elif not wait:
+        raise ConfigError(f"--engine {engine} needs this command until all is done: leave --no-wait out")
+
+
+def _on_pool(
+    submission: "Submission", pool: str, job_variables: dict[str, Any], view: LiveView["ClusterView"], wait: bool
+) -> "Submitted":
+    from pipelines.dataset.cluster import submit as submit_to
+    from pipelines.dataset.cluster_server import prefect_server
+
+    with prefect_server(pool, job_variables) as server:
+        return submit_to(submission, server, view, wait=wait)
+
+
+def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
+    """What the job variables say, as JSON where it is some."""
+    from pipelines.errors import ConfigError
+
+    found: dict[str, Any] = {} if image is None else {"image": image}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--job-variable takes KEY=VALUE; got {word!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _tell(submitted: "Submitted", dataset: Path) -> None:
+    """Says what a submission came to; ends the command as it ended."""
+    if not submitted.runs:
+        for text in summary(submitted.outlook, None):
+            say(text)
+        say("Nothing is left to do.")
+        return
+    if submitted.after is None:
+        say(f"{len(submitted.runs)} shards are on their way. The same command without --no-wait watches them.")
+        return
+    for text in summary(submitted.after, None):
+        say(text)
+    if left := len(submitted.after.todo):
+        say(f"{left} are left to do: the same command goes on with them.")
+    if submitted.after.given_up or submitted.after.todo:
+        say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+    if submitted.bad:
+        for run in submitted.bad:
+            say(f"ss4d: {run.name} {run.state}: {run.message}")
+        raise typer.Exit(FAILED)
+
+
+def cluster_view() -> LiveView["ClusterView"]:
+    """Shows how a submission is getting on."""
+    return LiveView(lambda view: Text(line(view)), line)
+
+
+def line(view: "ClusterView") -> str:
+    """How it is getting on, in one line."""
+    shards = ", ".join(f"{count} {state}" for state, count in view.shards.items())
+    left = view.remaining_seconds
+    words = [
+        f"shards: {shards}",
+        f"{view.done} of {view.clips} clips done",
+        f"{view.failed} failed",
+        f"{view.per_second:.2f} clips/s",
+        "" if left is None else f"{duration(left)} left",
+    ]
+    return "; ".join((words[0], ", ".join(word for word in words[1:] if word)))

@@ -1,0 +1,121 @@
+"""The catalogue: for each clip and stage of a configuration what there is of it, as a Parquet table for other tools."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from pipelines.dataset.events import Cause
+from pipelines.dataset.layout import Dataset
+from pipelines.dataset.manifest import Row
+from pipelines.dataset.standing import Standing
+from storage.manifest import write_columns
+
+DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
+
+# A failure outside of any stage stands at the last one. Of several failures, the columns are those of the latest.
+_CATALOGUE = """
+SELECT clip, wanted.stage,
+    CASE WHEN artifacts.key IS NOT NULL THEN 'done' WHEN failed.key IS NOT NULL THEN 'failed' ELSE 'to do' END,
+    key, coalesce(artifacts.seconds, failed.seconds), coalesce(artifacts.peak_memory, failed.peak_memory),
+    coalesce(tries, 0) + (artifacts.key IS NOT NULL), error, message, cause,
+    nullif(coalesce(artifacts.worker, failed.worker), ''),
+    CAST(voxels AS INTEGER), CAST(gaussians AS INTEGER), foreground, CAST(frames AS INTEGER),
+    coalesce(artifacts.versions, failed.versions)
+FROM wanted LEFT JOIN artifacts USING (key)
+LEFT JOIN (
+    SELECT clip, key, max(time), seconds, peak_memory, error, message, cause, worker, versions
+    FROM open_failures GROUP BY clip, key
+) AS failed USING (clip, key)
+LEFT JOIN (SELECT clip, key, count(*) AS tries FROM failures GROUP BY clip, key) USING (clip, key)
+ORDER BY number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the catalogue; what is not known is None.
+
+    Attributes:
+        id: of the clip.
+        stage: "" for a clip that cannot be read, which has only this row.
+        state: "done"; "failed", after its last attempt; "to do"; "not needed", as image tokens are once what was made
+            of them is there; or "unreadable".
+        key: of the artifact, there or not.
+        seconds: what it took to make, or to fail.
+        peak_memory: of the process that did, in bytes.
+        attempts: how often it was tried.
+        error: the class of what went wrong: an exception's name, TimeLimit, MemoryLimit or WorkerDied.
+        message: what it said.
+        cause: input, transient, killed or program.
+        worker: host:pid of who made it, or failed to.
+        voxels: over all frames.
+        gaussians: over all frames.
+        foreground: the share of the cropped frames that the object covers, 0 to 1.
+        frames: that the configuration chooses.
+        versions: of Python and the packages that made it, as JSON.
+        seed: of the random numbers; None for a stage that draws none.
+    """
+
+    id: str
+    stage: str
+    state: str
+    key: str | None
+    seconds: float | None
+    peak_memory: int | None
+    attempts: int
+    error: str | None
+    message: str | None
+    cause: str | None
+    worker: str | None
+    voxels: int | None
+    gaussians: int | None
+    foreground: float | None
+    frames: int | None
+    versions: str | None
+    seed: int | None
+
+
+def catalogue(standing: Standing) -> Iterator[tuple[object, ...]]:
+    """The rows of the catalogue, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
+    keys, index = standing.keys, standing.index
+    columns = keys.of([row.sha256 or "" for row in standing.readable])
+    missing = keys.missing(columns, index.complete(keys.stages), index.missed())
+    index.want([row.id for row in standing.readable], columns)
+    seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
+    versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
+    for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOGUE)):
+        needed = state != TO_DO or stage in missing[number // len(keys.stages)]
+        yield (clip, stage, state if needed else NOT_NEEDED, *rest, versions.get(made_with), seeds[stage])
+    yield from (_unreadable(row) for row in standing.rows if row.error is not None)
+
+
+def write_catalogue(standing: Standing) -> Counter[tuple[str, str]]:
+    """Replaces the dataset's catalogue; gives the number of its rows by stage and state.
+
+    Raises:
+        OSError: if it cannot be written; the old one is then still there.
+    """
+    columns = list(zip(*catalogue(standing), strict=True)) or [()] * len(fields(Entry))
+    write_columns(standing.dataset.catalogue, Entry, columns)
+    return Counter(zip(columns[1], columns[2], strict=True))
+
+
+def is_current(dataset: Dataset) -> bool:
+    """Whether the catalogue was written after everything that it tells of.
+
+    Raises:
+        OSError: if the dataset's folder cannot be read.
+    """
+    try:
+        written = dataset.catalogue.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    sources = (path for path in (dataset.manifest, dataset.launches, *dataset.events.iterdir()) if path.exists())
+    return all(path.stat().st_mtime_ns <= written for path in sources)
+
+
+def _unreadable(row: Row) -> tuple[object, ...]:
+    cause: Cause = "input"
+    nothing = [None] * 7
+    return (row.id, "", UNREADABLE, None, None, None, 0, "Unreadable", row.error, cause, *nothing)

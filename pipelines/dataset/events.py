@@ -1,0 +1,224 @@
+"""What happened to the clips: append-only files of JSON lines, one file for each process that writes.
+
+The first line of a file says who writes it and with which versions; each other line is an `Attempt`. A process never
+writes into another's file, so that any number of hosts can share a folder.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from storage.errors import NewerError
+from storage.files import listed
+
+LOG = logging.getLogger("ss4d")
+SCHEMA = 1
+BATCH = 1 << 20  # bytes of lines at a time, so that a long history needs no memory
+_CLIP = re.compile(rb'\{"clip": "((?:[^"\\]|\\.)*)"')  # how a line begins that `EventWriter` writes
+State = Literal["done", "reused", "failed", "forgiven", "gone", "missed"]
+Cause = Literal["input", "transient", "killed", "program"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt to make one artifact of one clip, or that its failures are forgiven, or that it is deleted.
+
+    Attributes:
+        clip: its id in the manifest; "" for an artifact that is deleted.
+        stage: which one, or "" if it failed outside of any: in a worker that died before it said where it was.
+        key: of the stage's artifact.
+        state: how it ended; "forgiven" takes back all earlier failures at that key, "gone" that it was made; so does
+            "missed", after which the next run makes it again even if all that follows is there.
+        time: when it ended, UTC, as ISO 8601 has it.
+        seconds: how long it took.
+        peak_memory: of the whole process, in bytes.
+        number: of the attempt at this key, from 1 on.
+        error: an exception's name, or TimeLimit, MemoryLimit or WorkerDied.
+        message: what it said.
+        cause: bad input, something that can pass, a worker that had to be killed or died, or a defect of the program.
+        worker: host:pid.
+        seed: of the run.
+        versions: hash of what the file's first line says, see `version_hash`.
+        measures: what the stage measured: voxels, gaussians, foreground, frames.
+    """
+
+    clip: str
+    stage: str
+    key: str
+    state: State
+    time: str
+    seconds: float = 0
+    peak_memory: int = 0
+    number: int = 1
+    error: str | None = None
+    message: str | None = None
+    cause: Cause | None = None
+    worker: str = ""
+    seed: int = 42
+    versions: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+def now() -> str:
+    """The present time as events say it: to the millisecond, so that they sort."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def worker_name() -> str:
+    """How events call this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def version_hash(versions: Mapping[str, str]) -> str:
+    """A short name for a set of versions."""
+    return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class EventWriter:
+    """Appends to a new file of its own in a folder; `with EventWriter(dataset.events, versions()) as events`.
+
+    Args:
+        folder: the dataset's folder of events.
+        versions: those of Python and the packages.
+
+    Attributes:
+        path: of the file.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+
+    def __init__(self, folder: Path, versions: Mapping[str, str]) -> None:
+        folder.mkdir(exist_ok=True)
+        stem = _stem(socket.gethostname(), str(os.getpid()))
+        self.path = folder / f"{stem}{time.time_ns()}.jsonl"
+        self._file = self.path.open("xb")
+        self.versions = version_hash(versions)
+        self._append({"schema": SCHEMA, "worker": worker_name(), "started": now(), "versions": dict(versions)})
+
+    def write(self, attempt: Attempt) -> None:
+        """Appends one line, which other processes can read at once.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self._append(asdict(attempt))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+
+def event_files(folder: Path, host: str, pid: str) -> list[Path]:
+    """The files that a process has written."""
+    stem = _stem(host, pid)
+    return [folder / name for name in listed(folder) if name.startswith(stem)]
+
+
+def _stem(host: str, pid: str) -> str:
+    """How the names of a process's files begin."""
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', host)}-{pid}-"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some lines of one file.
+
+    Attributes:
+        file: its name.
+        end: the offset behind them.
+        attempts: in order.
+        versions: by their hash, as the file's first line says, if it is among them.
+    """
+
+    file: str
+    end: int
+    attempts: list[Attempt]
+    versions: Mapping[str, Mapping[str, str]]
+
+
+def read_events(folder: Path, offsets: Mapping[str, int], clips: Container[str] | None = None) -> Iterator[Batch]:
+    """What was written behind the offsets, file by file; a last line that is not whole yet is left for later.
+
+    A line that is damaged, as after a power failure, is passed over with a warning: artifacts decide what is done.
+
+    Args:
+        folder: of the events.
+        offsets: of the files, by name.
+        clips: only what is of these, and of no clip, which is much faster if they are few; None for all.
+
+    Raises:
+        NewerError: if a newer version wrote a file.
+        OSError: if one cannot be read.
+    """
+    for name in listed(folder):
+        if name.endswith(".jsonl"):
+            yield from read_file(folder / name, offsets.get(name, 0), clips)
+
+
+def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) -> Iterator[Batch]:
+    """What was written to one file behind the offset; takes and raises what `read_events` does."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while lines := file.readlines(BATCH):
+            if not lines[-1].endswith(b"\n"):
+                lines.pop()  # being written, or torn by a kill
+            if not lines:
+                return
+            end = offset + sum(map(len, lines))
+            attempts: list[Attempt] = []
+            versions: dict[str, Mapping[str, str]] = {}
+            for line in lines if clips is None else (line for line in lines if _is_of(line, clips)):
+                match _parsed(line, path):
+                    case Attempt() as attempt:
+                        attempts.append(attempt)
+                    case dict() as header:
+                        versions[version_hash(header["versions"])] = header["versions"]
+            yield Batch(path.name, end, attempts, versions)
+            offset = end
+
+
+def _is_of(line: bytes, clips: Container[str]) -> bool:
+    """Whether an event is of one of the clips, or of none; in doubt it is."""
+    match = _CLIP.match(line)
+    return match is None or not match[1] or json.loads(b'"%s"' % match[1]) in clips
+
+
+def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:
+    """An attempt, or the first line of the file; None, with a warning, if it is damaged."""
+    try:
+        data = json.loads(line)
+        if "schema" not in data:
+            attempt = Attempt(**data)
+            if attempt.state in get_args(State):
+                return attempt
+        elif data["schema"] > SCHEMA:
+            raise NewerError(
+                f"{path} was written by a newer version of this program (schema {data['schema']}, this one knows "
+                f"{SCHEMA}); upgrade to go on with this dataset"
+            )
+        elif isinstance(data["versions"], dict):
+            return dict(data)
+    except (ValueError, TypeError, KeyError):
+        pass
+    LOG.warning("%s has a damaged line, which is passed over: %.60r", path, line)
+    return None

@@ -1,0 +1,203 @@
+"""The assets of a dataset's finished clips in plain folders: DIR/ID holds a clip's files, and what they were made of.
+
+A clip's folder is made beside its place and renamed into it: one that is there is whole, and is not made again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipelines.dataset.manifest import Row
+from pipelines.dataset.select import Choice, select
+from pipelines.dataset.standing import Standing
+from pipelines.errors import ConfigError
+from stages.types import Progress
+from storage.errors import DamageError
+from storage.files import (
+    check_name,
+    delete,
+    is_orphan,
+    link_or_copy,
+    listed,
+    owned_name,
+    read_json,
+    sync_tree,
+    write_bytes,
+    write_json,
+)
+from storage.objects import is_url
+from storage.refs import ArtifactRef
+from storage.store import ArtifactStore, open_store
+
+ABOUT = "asset.json"
+SCHEMA = 1
+WRITERS = 8  # clips at a time: an object store answers each after a while
+BATCH = 64  # clips begun before the first of them is told of
+
+
+@dataclass
+class Exported:
+    """What became of the chosen clips.
+
+    Attributes:
+        made: how many were put into their folders.
+        kept: how many were in them already.
+        unfinished: how many have no asset.
+        damaged: by id, why the asset of a clip cannot be read.
+    """
+
+    made: int = 0
+    kept: int = 0
+    unfinished: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Asset:
+    """A finished clip and its last artifact."""
+
+    row: Row
+    ref: ArtifactRef
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where assets go, and how: as hard links, or copied; `said` is what `asset.json` says of all alike."""
+
+    folder: Path
+    store: ArtifactStore
+    links: bool
+    said: Mapping[str, Any]
+
+
+def export_assets(standing: Standing, folder: Path, *, where: str | None, copies: bool, progress: Progress) -> Exported:
+    """Puts the files of each finished clip into a folder of its own below `folder`, where they are not there yet.
+
+    A folder that an earlier export made of another result is replaced as a whole.
+
+    Args:
+        standing: of the dataset; says of which configuration.
+        folder: made if missing.
+        where: an SQLite expression that chooses clips, see `pipelines.dataset.select`.
+        copies: copies even where the files could be hard links into the store.
+        progress: told how many clips are through.
+
+    Raises:
+        ConfigError: if `where` cannot be asked, or other files lie in the way.
+        StoreError, OSError: if the store cannot be read or the folder not written; what is there is whole.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: give the folder that the assets are to go to")
+    rows = select(standing.rows, Choice(where=where), standing.index, standing.keys)
+    assets = _finished(standing, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    location = standing.dataset.store
+    said = {"schema": SCHEMA, "store": location, **standing.settings.recorded()}
+    target = _Target(folder, open_store(location), not copies and not is_url(location), said)
+    exported = Exported(unfinished=len(rows) - len(assets))
+    for done, (asset, outcome) in enumerate(_each(target, assets), 1):
+        if isinstance(outcome, DamageError):
+            exported.damaged[asset.row.id] = str(outcome)
+        elif outcome:
+            exported.made += 1
+        else:
+            exported.kept += 1
+        progress(done, len(assets))
+    return exported
+
+
+def _finished(standing: Standing, rows: Sequence[Row]) -> list[_Asset]:
+    last = standing.keys.last
+    readable = [row for row in rows if row.error is None]
+    goals = standing.keys.of([row.sha256 or "" for row in readable])[last]
+    complete = standing.index.complete([last])[last]
+    return [_Asset(row, ArtifactRef(last, key)) for row, key in zip(readable, goals, strict=True) if key in complete]
+
+
+def _each(target: _Target, assets: Sequence[_Asset]) -> Iterator[tuple[_Asset, bool | DamageError]]:
+    """Each asset with whether it had to be put into its place, or why it cannot be."""
+
+    def export(asset: _Asset) -> bool | DamageError:
+        try:
+            return _export(target, asset)
+        except DamageError as error:
+            return error
+
+    remaining = iter(assets)
+    with ThreadPoolExecutor(WRITERS) as writers:
+        while batch := list(islice(remaining, BATCH)):
+            yield from zip(batch, writers.map(export, batch), strict=True)
+
+
+def _export(target: _Target, asset: _Asset) -> bool:
+    """Puts an asset into its place; False if it is there.
+
+    Raises:
+        DamageError: if the store has it no more as it was.
+    """
+    place = target.folder / asset.row.id
+    former = _key_at(place)
+    if former == asset.ref.key:
+        return False
+    made = _aside(target.folder)
+    try:
+        _fill(made, target, asset)
+        if former is not None:
+            old = _aside(target.folder)
+            place.rename(old)
+            delete(old)
+        made.rename(place)
+    finally:
+        delete(made)
+    return True
+
+
+def _fill(folder: Path, target: _Target, asset: _Asset) -> None:
+    artifact = target.store.open(asset.ref)
+    names = [check_name(name) for name in artifact.attributes["files"]]
+    if target.links:
+        files = artifact.files()
+        for name in names:
+            link_or_copy(files[name], folder / name)
+    else:
+        for name in names:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, artifact.read_file(name))
+    row = asset.row
+    clip = {"id": row.id, "source": row.source, "sha256": row.sha256, "tags": row.tags}
+    made = {"stage": asset.ref.stage, "key": asset.ref.key, "files": names}
+    write_json(folder / ABOUT, {**target.said, **clip, **made})
+    sync_tree(folder)
+
+
+def _key_at(place: Path) -> str | None:
+    """The key of the asset that was exported there; None if there is none.
+
+    Raises:
+        ConfigError: if something else lies there.
+    """
+    if not place.exists():
+        return None
+    try:
+        return str(read_json(place / ABOUT)["key"])
+    except (OSError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{place} holds something else than an asset, for it has no {ABOUT} that says so: move it away, or give "
+            "another folder"
+        ) from error
+
+
+def _aside(folder: Path) -> Path:
+    """A new name for a folder that the next export deletes if this one is killed."""
+    return folder / f".{owned_name()}"
+
+
+def _sweep(folder: Path) -> None:
+    for name in listed(folder):
+        if name.startswith(".") and is_orphan(name[1:]):
+            delete(folder / name)

@@ -1,0 +1,98 @@
+"""What failed in a dataset, grouped by cause, and failures that are forgiven, so that the next run tries again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+from pipelines.dataset.events import Attempt, Cause, EventWriter, now
+from pipelines.dataset.manifest import Row
+from pipelines.dataset.standing import Standing
+from pipelines.errors import ConfigError
+from pipelines.record import versions
+
+EXAMPLES = 3
+UNREADABLE = "Unreadable"
+
+
+@dataclass
+class Group:
+    """Clips that failed alike.
+
+    Attributes:
+        cause: input, transient, killed or program.
+        error: class of what went wrong.
+        stage: where, or "" outside of any.
+        clips: their ids, those that failed last in front.
+        message: of the first of them.
+    """
+
+    cause: str
+    error: str
+    stage: str
+    clips: list[str] = field(default_factory=list)
+    message: str = ""
+
+    @property
+    def examples(self) -> str:
+        """A few of the ids."""
+        more = ", ..." if len(self.clips) > EXAMPLES else ""
+        return ", ".join(self.clips[:EXAMPLES]) + more
+
+
+def open_failures(standing: Standing) -> list[Attempt]:
+    """The last failed attempt at each artifact that is still missing and was not forgiven, latest first."""
+    columns = standing.keys.of([row.sha256 or "" for row in standing.readable])
+    clips = [row.id for row in standing.readable]
+    wanted = {pair for column in columns.values() for pair in zip(clips, column, strict=True)}
+    last = {(one.clip, one.key): one for one in standing.index.failures() if (one.clip, one.key) in wanted}
+    return sorted(last.values(), key=lambda one: one.time, reverse=True)
+
+
+def groups(rows: Sequence[Row], failures: Sequence[Attempt]) -> list[Group]:
+    """Failures and clips that cannot be read, grouped by cause, error and stage, the largest group first."""
+    found: dict[tuple[str, str, str], Group] = {}
+    for one in failures:
+        name = (one.cause or "", one.error or "", one.stage)
+        group = found.setdefault(name, Group(*name, message=one.message or ""))
+        group.clips.append(one.clip)
+    for row in rows:
+        if row.error is not None:
+            group = found.setdefault(("input", UNREADABLE, ""), Group("input", UNREADABLE, "", message=row.error))
+            group.clips.append(row.id)
+    return sorted(found.values(), key=lambda group: -len(group.clips))
+
+
+def forgive(
+    standing: Standing,
+    *,
+    clips: Sequence[str] = (),
+    cause: str | None = None,
+    error: str | None = None,
+) -> list[Attempt]:
+    """Takes failures back, so that the next run tries those clips again; gives the failures that it took back.
+
+    Args:
+        standing: of the dataset.
+        clips: ids; none for all.
+        cause: only failures of this cause.
+        error: only failures of this class.
+
+    Raises:
+        ConfigError: if there is no such clip or cause.
+        OSError: if it cannot be written.
+    """
+    if cause is not None and cause not in get_args(Cause):
+        raise ConfigError(f"--cause must be one of {', '.join(get_args(Cause))}; got {cause!r}")
+    if unknown := sorted(set(clips) - {row.id for row in standing.rows}):
+        raise ConfigError(f"no clip of {standing.dataset.folder} is called {', '.join(unknown)}")
+    chosen = [
+        one
+        for one in open_failures(standing)
+        if (not clips or one.clip in clips) and cause in (None, one.cause) and error in (None, one.error)
+    ]
+    if chosen:
+        with EventWriter(standing.dataset.events, versions()) as events:
+            for one in chosen:
+                events.write(replace(one, state="forgiven", time=now(), versions=events.versions))
+        standing.index.refresh()
+    return chosen

@@ -1,0 +1,273 @@
+"""What is known of a dataset's artifacts and failures, in an SQLite file that can be deleted: made of events and store.
+
+Artifacts are known by key alone, so that what one configuration made counts for every other that means the same.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from pipelines.dataset.events import Attempt, Batch, read_events
+from pipelines.dataset.layout import Dataset
+from pipelines.measures import MEASURES
+from storage.errors import NewerError, StoreError
+from storage.manifest import locked
+from storage.refs import ArtifactRef
+
+SCHEMA = 1
+PATIENCE = 60  # seconds to wait for another process that writes
+CACHE = 128  # MiB at most: keys come in no order, and the index of a hundred thousand clips is larger
+
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER);
+CREATE TABLE IF NOT EXISTS versions (hash TEXT PRIMARY KEY, packages TEXT);
+CREATE TABLE IF NOT EXISTS artifacts (
+    key TEXT PRIMARY KEY, stage TEXT, time TEXT, seconds REAL, peak_memory INTEGER, worker TEXT, versions TEXT,
+    {", ".join(f"{name} REAL" for name in MEASURES)}
+);
+CREATE TABLE IF NOT EXISTS failures (
+    clip TEXT, stage TEXT, key TEXT, time TEXT, number INTEGER, seconds REAL, peak_memory INTEGER, error TEXT,
+    message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
+);
+CREATE INDEX IF NOT EXISTS failures_by_key ON failures (key, clip);
+CREATE TABLE IF NOT EXISTS gone (key TEXT PRIMARY KEY, time TEXT, missed INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forgiven (clip TEXT, key TEXT, time TEXT, PRIMARY KEY (clip, key)) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS open_failures AS
+    SELECT failures.* FROM failures LEFT JOIN forgiven USING (clip, key)
+    WHERE (forgiven.time IS NULL OR failures.time > forgiven.time) AND failures.key NOT IN (SELECT key FROM artifacts);
+PRAGMA user_version = {SCHEMA};
+"""
+FAILURE = (
+    *("clip", "stage", "key", "time", "number", "seconds", "peak_memory"),
+    *("error", "message", "cause", "worker", "seed", "versions"),
+)
+ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "versions", *MEASURES)
+
+# What is only known to be there has no time, and gives way to who made it. The last value is when that was: files of
+# events come in no order, so what was deleted afterwards may be known already.
+_ADD_ARTIFACT = f"""
+INSERT INTO artifacts SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
+    WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.key = ?1 AND gone.time >= ?{len(ARTIFACT) + 1})
+    ON CONFLICT (key) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in ARTIFACT[2:])} WHERE excluded.time > time
+"""
+_ADD_FAILURE = f"INSERT INTO failures VALUES ({', '.join('?' * len(FAILURE))})"
+_FORGIVE = """
+INSERT INTO forgiven VALUES (?, ?, ?) ON CONFLICT (clip, key) DO UPDATE SET time = max(time, excluded.time)
+"""
+_ADD_GONE = """
+INSERT INTO gone VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET time = excluded.time, missed = excluded.missed WHERE excluded.time >= time
+"""
+_DELETE_GONE = "DELETE FROM artifacts WHERE key = ? AND time <= ?"
+
+
+class Index:
+    """An open index; `open_index` gives one."""
+
+    def __init__(self, dataset: Dataset, connection: sqlite3.Connection, clips: Container[str] | None = None) -> None:
+        self._dataset = dataset
+        self._connection = connection
+        self._clips = clips
+
+    def refresh(self) -> None:
+        """Takes in the events that were written since the last time.
+
+        Raises:
+            NewerError: if a newer version of the program wrote some.
+            StoreError, OSError: if index or events cannot be read.
+        """
+        with self.changing():
+            self._take_events()
+
+    def complete(self, stages: Iterable[str]) -> dict[str, set[str]]:
+        """For each of the stages, the keys of its artifacts that are known to be complete."""
+        found: dict[str, set[str]] = {stage: set() for stage in stages}
+        for stage, key in self.query("SELECT stage, key FROM artifacts"):
+            if stage in found:
+                found[stage].add(key)
+        return found
+
+    def missed(self) -> set[str]:
+        """The keys of artifacts that were damaged and deleted, and are to be made again."""
+        return {
+            key for (key,) in self.query("SELECT key FROM gone WHERE missed AND key NOT IN (SELECT key FROM artifacts)")
+        }
+
+    def failures(self) -> list[Attempt]:
+        """The failed attempts that nobody has forgiven, at artifacts that are still missing, from the oldest on.
+
+        Those of all configurations; a key tells which one it belongs to.
+        """
+        rows = self.query(f"SELECT {', '.join(FAILURE)} FROM open_failures ORDER BY time")
+        return [Attempt(state="failed", **dict(zip(FAILURE, row, strict=True))) for row in rows]
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        """The versions that each hash stands for."""
+        return {name: json.loads(packages) for name, packages in self.query("SELECT hash, packages FROM versions")}
+
+    def want(self, clips: Sequence[str], keys: Mapping[str, Sequence[str]]) -> None:
+        """Makes the table `wanted` (number, clip, stage, key) for queries: what a configuration makes of these clips.
+
+        Args:
+            clips: their ids.
+            keys: what `StageKeys.of` gave for them.
+        """
+        self._connection.executescript(
+            "DROP TABLE IF EXISTS temp.wanted; CREATE TEMP TABLE wanted (number, clip TEXT, stage TEXT, key TEXT)"
+        )
+        with self._transaction("BEGIN"):
+            for place, (stage, column) in enumerate(keys.items()):
+                rows = ((index * len(keys) + place, clip, stage, column[index]) for index, clip in enumerate(clips))
+                self._connection.executemany("INSERT INTO wanted VALUES (?, ?, ?, ?)", rows)
+
+    def query(self, statement: str, **values: object) -> Iterator[tuple[Any, ...]]:
+        """The rows that a SELECT gives, with the values in place of `:name` in it.
+
+        Raises:
+            StoreError: if the index is damaged.
+        """
+        with self._explained():
+            yield from self._connection.execute(statement, values)
+
+    def replace(
+        self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], at: str
+    ) -> list[ArtifactRef]:
+        """Makes everything anew, of all events and of what a look into the store found; gives what is gone.
+
+        Args:
+            artifacts: rows with the columns `ARTIFACT`.
+            versions: what their hashes stand for.
+            at: when the look began; what events say was made before and was not found is gone.
+        """
+        with self.changing():
+            for table in ("files", "versions", "artifacts", "gone", "failures", "forgiven"):
+                self._connection.execute(f"DELETE FROM {table}")
+            self._take_events()
+            self._connection.execute("CREATE TEMP TABLE found AS SELECT * FROM artifacts LIMIT 0")
+            marks = ", ".join("?" * len(ARTIFACT))
+            self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
+            gone = "time < ? AND key NOT IN (SELECT key FROM found)"
+            lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}", (at,)))
+            self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
+            self._connection.execute("INSERT OR IGNORE INTO artifacts SELECT * FROM found")
+            self._connection.execute("DROP TABLE found")
+            self._add_versions(versions)
+        return [ArtifactRef(stage, key) for stage, key in lost]
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """All of what is done in the block or nothing, and no other process at the same time."""
+        alone = nullcontext() if self._dataset.shared else locked(self._dataset.lock("index"))
+        with alone, self._explained(), self._transaction("BEGIN IMMEDIATE"):
+            yield
+
+    def _take_events(self) -> None:
+        offsets = dict(self._connection.execute("SELECT name, bytes FROM files"))
+        for batch in read_events(self._dataset.events, offsets, self._clips):
+            self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        by_state: dict[str, list[Attempt]] = {}
+        for attempt in batch.attempts:
+            by_state.setdefault(attempt.state, []).append(attempt)
+        gone = [one for one in batch.attempts if one.state in ("gone", "missed")]
+        self._connection.executemany(_ADD_GONE, ((one.key, one.time, one.state == "missed") for one in gone))
+        self._connection.executemany(_DELETE_GONE, ((one.key, one.time) for one in gone))
+        made = [(*_artifact(attempt, attempt.time), attempt.time) for attempt in by_state.get("done", ())]
+        made += [(*_artifact(attempt, ""), attempt.time) for attempt in by_state.get("reused", ())]
+        self._connection.executemany(_ADD_ARTIFACT, made)
+        failed = ([getattr(attempt, name) for name in FAILURE] for attempt in by_state.get("failed", ()))
+        self._connection.executemany(_ADD_FAILURE, failed)
+        forgiven = ((one.clip, one.key, one.time) for one in by_state.get("forgiven", ()))
+        self._connection.executemany(_FORGIVE, forgiven)
+        self._add_versions(batch.versions)
+        self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (batch.file, batch.end))
+
+    def _add_versions(self, versions: Mapping[str, Mapping[str, str]]) -> None:
+        rows = ((name, json.dumps(packages)) for name, packages in versions.items())
+        self._connection.executemany("INSERT OR IGNORE INTO versions VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._connection.execute(begin)
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        with explained(self._dataset):
+            yield
+
+
+@contextmanager
+def explained(dataset: Dataset) -> Iterator[None]:
+    """Says what to do about an index that cannot be used."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if dataset.shared:
+            raise StoreError(
+                f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
+            ) from error
+        remedy = "try again when no other process writes it"
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            remedy = "make it and the folder it lies in writable"
+        raise StoreError(f"{dataset.index} cannot be used: {error}; {remedy}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{dataset.index} is damaged ({error}): delete it, and `ss4d dataset catalog rebuild {dataset.folder}` "
+            "makes it again"
+        ) from error
+
+
+@contextmanager
+def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterator[Index]:
+    """The index of a dataset, made if there is none, with all events that are there.
+
+    That of a shared dataset, or of one in which nothing can be written, is made anew, and gone afterwards.
+
+    Args:
+        dataset: which one.
+        clips: that are asked about, in an index that is made anew; None for all. What another clip of the same content
+            left in the store is then not known.
+
+    Raises:
+        NewerError: if a newer version of the program wrote it.
+        StoreError, OSError: if it is damaged, or cannot be read or written.
+    """
+    if not os.access(dataset.folder, os.W_OK):
+        dataset = replace(dataset, shared=True)
+    assert clips is None or dataset.shared  # an index that stays has to know everything
+    with explained(dataset):
+        # The empty name is SQLite's for a temporary file, on this machine's disk, that only this connection sees.
+        connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
+    try:
+        with explained(dataset):
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA:
+                raise NewerError(
+                    f"{dataset.index} was written by a newer version of this program (schema {version}, this one knows "
+                    f"{SCHEMA}); upgrade to go on with this dataset"
+                )
+            connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
+        index = Index(dataset, connection, clips)
+        index.refresh()
+        yield index
+    finally:
+        connection.close()
+
+
+def _artifact(attempt: Attempt, time: str) -> tuple[object, ...]:
+    measured = (attempt.measures.get(name) for name in MEASURES)
+    costs = attempt.seconds, attempt.peak_memory
+    return (attempt.key, attempt.stage, time, *costs, attempt.worker, attempt.versions, *measured)

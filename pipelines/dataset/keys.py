@@ -1,0 +1,235 @@
+"""The keys of all artifacts of all clips, from recipes alone: before anything runs, and without a look into the store.
+
+Of a clip, a recipe holds the hash of its source and the keys of what the stage takes. So the canonical JSON of a stage
+is made once, with blanks in their places, and a key costs one hash of a short text.
+"""
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config import RunConfig, bundled_configs, load_config
+from pipelines.dataset.layout import Dataset
+from pipelines.errors import ConfigError
+from pipelines.implementation import Implementation
+from pipelines.networks import Model, open_model
+from pipelines.plan import Recipes, stages_of
+from storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
+
+_DEFAULT, _SEED = "tiny", 42
+ABSENT, MISSED, DONE = range(3)  # what there is of an artifact
+SOURCE = "source"  # the column of the digests, beside those of the stages
+
+
+class Settings(BaseModel):
+    """What a user says of a configuration; a launch records it in these words.
+
+    Attributes:
+        configuration: the name of a bundled one, or a YAML file.
+        overrides: of --set.
+        seed: of the random numbers.
+    """
+
+    configuration: str = _DEFAULT
+    overrides: list[str] = []
+    seed: int = _SEED
+
+    def recorded(self) -> dict[str, Any]:
+        """As a record says it, so that a file can be found from any folder."""
+        named = self.configuration in bundled_configs()
+        path = self.configuration if named else str(Path(self.configuration).absolute())
+        return {**self.model_dump(), "configuration": path}
+
+    def words(self) -> list[str]:
+        """The options of a command that say the same; none for what is the default."""
+        words = [] if self.configuration == _DEFAULT else ["--config", self.configuration]
+        words += [word for override in self.overrides for word in ("--set", override)]
+        return words if self.seed == _SEED else [*words, "--seed", str(self.seed)]
+
+
+def choose_settings(
+    dataset: Dataset, configuration: str | None = None, overrides: Sequence[str] = (), seed: int | None = None
+) -> Settings:
+    """What a command means: with a configuration exactly what is said; without one, the last run's, changed by it.
+
+    Args:
+        dataset: whose.
+        configuration: as in `Settings`; None where the user names none.
+        overrides: of --set; of several for one key, the last one holds.
+        seed: None where the user names none.
+
+    Raises:
+        OSError: if the records of runs cannot be read.
+    """
+    named = Settings() if configuration is None else Settings(configuration=configuration)
+    base = (None if configuration is not None else last_settings(dataset)) or named
+    together = {text.partition("=")[0].strip(): text for text in (*base.overrides, *overrides)}
+    return Settings(
+        configuration=base.configuration,
+        overrides=list(together.values()),
+        seed=base.seed if seed is None else seed,
+    )
+
+
+def last_settings(dataset: Dataset) -> Settings | None:
+    """Those of the last launch whose record can be read; None if there was none.
+
+    Raises:
+        OSError: if the records cannot be read.
+    """
+    try:
+        lines = dataset.launches.read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with suppress(ValidationError):  # torn by a kill, or a person's
+            return Settings.model_validate_json(line)
+    return None
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The canonical JSON of a stage's recipe with blanks (%s), and the columns that fill them in, in order."""
+
+    text: str
+    blanks: tuple[str, ...]
+
+    def keys(self, columns: Mapping[str, Sequence[str]], number: int) -> list[str]:
+        filled = zip(*(columns[name] for name in self.blanks), strict=True) if self.blanks else repeat((), number)
+        return [key_of(self.text % values) for values in filled]
+
+
+class StageKeys:
+    """Knows the keys of one configuration, for clips given by the digests of their sources.
+
+    Args:
+        config: with every value filled in.
+        fingerprints: of the weights of each role.
+        seed: of the random numbers.
+
+    Attributes:
+        stages: what a run goes through, by name and in order.
+
+    Raises:
+        InputError: a file that the configuration names cannot be read.
+    """
+
+    def __init__(self, config: RunConfig, fingerprints: Mapping[str, str], seed: int) -> None:
+        self.config = config
+        self.fingerprints = fingerprints
+        self.seed = seed
+        self.stages: dict[str, Implementation] = stages_of(config)
+        recipes = Recipes(config, _blank(SOURCE), seed, fingerprints)
+        refs = {name: ArtifactRef(name, _blank(name)) for name in self.stages}
+        self._templates = _templates({name: recipes.of(one, refs) for name, one in self.stages.items()})
+
+    @property
+    def last(self) -> str:
+        """The stage that makes a clip finished."""
+        return next(reversed(self.stages))
+
+    def of(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """For each stage in order, the keys of its artifacts, one a digest."""
+        return _filled(self._templates, digests)
+
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """The recipes of a clip whose source is not told, by stage; see `recorded_keys`."""
+        recipes = Recipes(self.config, "", self.seed, self.fingerprints)
+        made: dict[str, dict[str, Any]] = {}
+        refs: dict[str, ArtifactRef] = {}
+        for stage, one in self.stages.items():
+            made[stage] = recipes.of(one, refs)
+            refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
+        return made
+
+    def missing(
+        self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]], missed: Set[str] = frozenset()
+    ) -> list[tuple[str, ...]]:
+        """The stages that are to run for each clip, in order, as `pipelines.plan.make_plan` has it.
+
+        Args:
+            keys: what `of` gave.
+            complete: keys of the artifacts that are known to be complete, by stage.
+            missed: keys of those that are to be made again even if all that follows is there.
+        """
+        order = list(self.stages)
+        done = [
+            [DONE if key in complete[stage] else MISSED if key in missed else ABSENT for key in keys[stage]]
+            for stage in order
+        ]
+        known: dict[tuple[int, ...], tuple[str, ...]] = {}  # only a few patterns occur
+        return [
+            known[row] if row in known else known.setdefault(row, self._todo(dict(zip(order, row, strict=True))))
+            for row in zip(*done, strict=True)
+        ]
+
+    def _todo(self, states: Mapping[str, int]) -> tuple[str, ...]:
+        needed = {self.last, *(stage for stage, state in states.items() if state == MISSED)}
+        for stage in reversed(self.stages):
+            if stage in needed and states[stage] != DONE:
+                needed.update(self.stages[stage].inputs)
+        return tuple(stage for stage in self.stages if stage in needed and states[stage] != DONE)
+
+
+def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model]:
+    """The keys for what a user says, and the model that the configuration chooses, with no network loaded.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError: one sentence each, see `pipelines.errors`.
+    """
+    if not 0 <= settings.seed < 2**63:
+        raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {settings.seed}")
+    config = load_config(settings.configuration, settings.overrides)
+    model = open_model(config, device)
+    config = config.resolve(model.folder)
+    roles = [role for one in stages_of(config).values() for role in one.roles]
+    return StageKeys(config, {role: model.fingerprint(role) for role in roles}, settings.seed), model
+
+
+def recorded_keys(recipes: Mapping[str, Mapping[str, Any]], digests: Sequence[str]) -> dict[str, list[str]]:
+    """For each stage in order, the keys of its artifacts, one a digest: of recipes that a launch recorded.
+
+    Needs neither the model nor the configuration that they came from.
+
+    Args:
+        recipes: what `StageKeys.recipes` gave, perhaps through JSON.
+        digests: of clips' sources.
+    """
+    names = {artifact_key(recipe): stage for stage, recipe in recipes.items()}
+    blank = {
+        stage: {**recipe, "inputs": {of: _blank(names[key]) for of, key in recipe["inputs"].items()}}
+        | ({"source": _blank(SOURCE)} if "source" in recipe else {})
+        for stage, recipe in recipes.items()
+    }
+    return _filled(_templates(blank), digests)
+
+
+def _filled(templates: Mapping[str, _Template], digests: Sequence[str]) -> dict[str, list[str]]:
+    columns: dict[str, Sequence[str]] = {SOURCE: digests}
+    keys: dict[str, list[str]] = {}
+    for stage, template in templates.items():
+        columns[stage] = keys[stage] = template.keys(columns, len(digests))
+    return keys
+
+
+def _blank(name: str) -> str:
+    """Stands for a digest that is not known yet: 64 hexadecimal digits that no recipe holds otherwise."""
+    return key_of(f"the place of {name} in a recipe")
+
+
+def _templates(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, _Template]:
+    """Of recipes in which blanks stand for what is not known, by stage."""
+    names = {_blank(name): name for name in (SOURCE, *recipes)}
+    pattern = re.compile("|".join(names))
+    made = {}
+    for name, recipe in recipes.items():
+        text = canonical_json(recipe)
+        blanks = tuple(names[found] for found in pattern.findall(text))
+        made[name] = _Template(pattern.sub("%s", text.replace("%", "%%")), blanks)
+    return made

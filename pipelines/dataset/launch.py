@@ -1,0 +1,213 @@
+"""A run of a dataset from what a user asks for to its end: what is left to do, the workers, the records."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipelines.dataset.alone import alone
+from pipelines.dataset.catalogue import is_current, write_catalogue
+from pipelines.dataset.coordinator import Coordinator, Ending
+from pipelines.dataset.events import EventWriter, worker_name
+from pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
+from pipelines.dataset.launches import Launch, last_recipes
+from pipelines.dataset.layout import Dataset, open_dataset
+from pipelines.dataset.limits import Limits, resident_bytes
+from pipelines.dataset.metrics import Metrics
+from pipelines.dataset.outlook import Outlook, look_ahead
+from pipelines.dataset.policy import Policy
+from pipelines.dataset.progress import Tally, Watcher
+from pipelines.dataset.select import Choice
+from pipelines.dataset.standing import open_standing
+from pipelines.dataset.worker import Setup
+from pipelines.errors import ConfigError
+from pipelines.known_runs import register
+from pipelines.networks import resolve_device
+from pipelines.record import versions
+from pipelines.workers import num_processors
+from storage.store import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """What a user asks for.
+
+    Attributes:
+        folder: of the dataset.
+        settings: configuration, overrides and seed.
+        choice: which clips.
+        device: "auto", "cpu" or "cuda".
+        workers: processes; None for one a GPU, or one a processor.
+        lanes: clips that each of them does at the same time.
+        policy: what follows from failures.
+        limits: what a clip may take.
+        command: what goes on if the run is interrupted.
+    """
+
+    folder: Path
+    settings: Settings
+    choice: Choice
+    device: str = "auto"
+    workers: int | None = None
+    lanes: int = 2
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        outlook: what it had to do.
+        ending: None if that was nothing.
+        events: the file of what happened.
+    """
+
+    outlook: Outlook
+    ending: Ending | None = None
+    events: Path | None = None
+
+
+def plan_dataset(options: DatasetOptions) -> Outlook:
+    """What `run_dataset` would do; computes and changes nothing.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
+    """
+    keys, _ = open_keys(options.settings)
+    return look_ahead(_open(options), keys, options.choice, options.policy)
+
+
+def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
+    """Does what is left to do of the chosen clips; those that fail are recorded, and the run goes on.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError, WorkerError: one sentence each, see
+            `pipelines.errors`.
+        OSError: the dataset's folder cannot be written.
+        KeyboardInterrupt: at the second Ctrl-C; what was not finished then is abandoned.
+    """
+    dataset = _open(options)
+    device = resolve_device(options.device)
+    places = _places(device, options.workers, options.lanes)
+    keys, model = open_keys(options.settings)
+    with alone(dataset, options.choice.shard):
+        outlook = look_ahead(dataset, keys, options.choice, options.policy)
+        if outlook.todo:
+            if model.notice and any(one.roles for one in keys.stages.values()):
+                watcher.message(f"Note: {model.notice}")
+            result = _compute(options, dataset, keys, outlook, device, places[: len(outlook.todo)], watcher)
+        else:
+            _remember(options, dataset, keys, outlook, device)
+            result = Result(outlook=outlook)
+        # Of a shard, the others would each write it, too: that is for who waits for them all.
+        if not dataset.shared and not is_current(dataset):
+            with open_standing(dataset, options.settings) as standing:
+                write_catalogue(standing)
+    return result
+
+
+def _open(options: DatasetOptions) -> Dataset:
+    """A shard is one of several, which may be on several machines."""
+    return open_dataset(options.folder, shared=options.choice.shard is not None)
+
+
+def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str) -> None:
+    """Records a run that had nothing to do, if it meant another configuration than the one before.
+
+    Commands without a configuration, and `ss4d gc`, go by the last run.
+    """
+    last = last_settings(dataset)
+    known = last is not None and last.recorded() == options.settings.recorded()
+    if not (known and last_recipes(dataset) == outlook.recipes):
+        nothing = Tally(0, list(keys.stages)).snapshot("finished", [], resident_bytes(os.getpid()))
+        _launch(options, dataset, keys, outlook, device, 0).end(nothing, None)
+
+
+def _compute(
+    options: DatasetOptions,
+    dataset: Dataset,
+    keys: StageKeys,
+    outlook: Outlook,
+    device: str,
+    gpus: Sequence[str | None],
+    watcher: Watcher,
+) -> Result:
+    store = open_store(dataset.store)
+    store.check_writable()
+    register(store, dataset.folder)
+    setup = Setup(
+        config=keys.config,
+        seed=keys.seed,
+        device=device,
+        fingerprints=keys.fingerprints,
+        store=dataset.store,
+        logs=dataset.logs,
+        roles=_roles(keys, outlook),
+        lanes=options.lanes,
+        threads=max(1, num_processors() // len(gpus)),
+    )
+    launch = _launch(options, dataset, keys, outlook, device, len(gpus))
+    metrics = Metrics(dataset.metrics_of(options.choice.shard), {"coordinator": worker_name()})
+    with EventWriter(dataset.events, versions()) as events:
+        coordinator = Coordinator(
+            setup=setup,
+            stages=list(keys.stages),
+            todo=outlook.todo,
+            history=outlook.history,
+            gpus=gpus,
+            policy=options.policy,
+            limits=options.limits,
+            events=events,
+            metrics=metrics,
+            watcher=watcher,
+        )
+        try:
+            ending = coordinator.run()
+        except BaseException as error:
+            with suppress(OSError):  # a full disk, say: the error itself matters more than its record
+                snapshot = coordinator.snapshot("abandoned")
+                launch.end(snapshot, f"{type(error).__name__}: {error}")
+                metrics.write(snapshot)
+            raise
+    launch.end(ending.snapshot, ending.reason)
+    return Result(outlook=outlook, ending=ending, events=events.path)
+
+
+def _launch(
+    options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str, workers: int
+) -> Launch:
+    details = {
+        "config": keys.config.model_dump(mode="json"),
+        "device": device,
+        "workers": workers,
+        "lanes": options.lanes,
+        "shard": options.choice.shard,
+        "command": options.command,
+        "todo": len(outlook.todo),
+    }
+    return Launch(dataset, options.settings, outlook.recipes, details)
+
+
+def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
+    """For each worker the GPU it has for itself, as CUDA_VISIBLE_DEVICES names it; None on a CPU."""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1; got {workers}")
+    if lanes < 1:
+        raise ConfigError(f"--lanes must be at least 1; got {lanes}")
+    if device != "cuda":
+        return [None] * (workers or num_processors())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return [names[number % len(names)] for number in range(workers or len(names))]
+
+
+def _roles(keys: StageKeys, outlook: Outlook) -> list[str]:
+    """The networks of the stages that run."""
+    needed = {stage for todo in outlook.todo for stage in todo.stages}
+    return list(dict.fromkeys(role for stage, one in keys.stages.items() if stage in needed for role in one.roles))

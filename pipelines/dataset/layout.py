@@ -1,0 +1,167 @@
+"""What a dataset's folder holds, and under which names."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipelines.errors import ConfigError
+from pipelines.prepare import store_location
+from storage.errors import NewerError
+from storage.files import write_json
+
+SCHEMA = 1
+DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The paths of one dataset; `create_dataset` and `open_dataset` give one.
+
+    Attributes:
+        folder: of the dataset, absolute.
+        store: where its artifacts are: the path of a folder, or a URL.
+        shared: other machines may work on it at the same time, so this process has an index of its own in a file that
+            nobody else sees: SQLite cannot share one across machines.
+    """
+
+    folder: Path
+    store: str
+    shared: bool = False
+
+    @property
+    def manifest(self) -> Path:
+        """A row for each clip, see `pipelines.dataset.manifest`."""
+        return self.folder / "manifest.parquet"
+
+    @property
+    def events(self) -> Path:
+        """The folder of what happened, see `pipelines.dataset.events`."""
+        return self.folder / "events"
+
+    @property
+    def index(self) -> Path:
+        """The index of events and store, which can be deleted, see `pipelines.dataset.index`; not if it is shared."""
+        return self.folder / "index.sqlite"
+
+    @property
+    def catalogue(self) -> Path:
+        """The index as a table for other tools, see `pipelines.dataset.catalogue`."""
+        return self.folder / "catalogue.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """How a run is getting on, replaced every few seconds while it goes."""
+        return self.folder / "metrics.json"
+
+    def metrics_of(self, shard: str | None) -> Path:
+        """The same of a shard such as "2/8", which may run on a machine of its own; None for a run of all clips."""
+        return self.metrics if shard is None else self.folder / f"metrics-{shard.replace('/', '-of-')}.json"
+
+    @property
+    def launches(self) -> Path:
+        """A line for each time that a run was started."""
+        return self.folder / "runs.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the clips' logs."""
+        return self.folder / "logs"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of what `ss4d dataset report` has drawn, which can be deleted."""
+        return self.folder / "report-pictures"
+
+    def log(self, clip: str) -> Path:
+        """What happened to one clip, in lines for people."""
+        return self.logs / f"{clip}.log"
+
+    def lock(self, name: str) -> Path:
+        """The file to lock while a part of the dataset changes, see `storage.manifest.locked`."""
+        return self.folder / f".{name}.lock"
+
+
+class _Version(BaseModel):
+    schema_version: int = Field(alias="schema")
+
+
+class _Description(_Version):
+    store: str | None
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether there is a dataset in a folder."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def create_dataset(folder: Path, store: str | None = None) -> Dataset:
+    """The dataset in a folder, made if there is none.
+
+    Args:
+        folder: new, empty, or that of a dataset.
+        store: where the artifacts go, a folder or a URL; None for `store` in the folder, or where those of a dataset
+            that is there already are.
+
+    Raises:
+        ConfigError: if other files lie there, or the dataset that lies there has its store elsewhere.
+        NewerError: if a newer version wrote it.
+        OSError: if the folder cannot be written.
+    """
+    if is_dataset(folder):
+        dataset = open_dataset(folder)
+        if store is not None and store_location(store) != dataset.store:
+            raise ConfigError(
+                f"{folder} has its store at {dataset.store}, and cannot have it at {store}: leave --store out, or make "
+                "another dataset"
+            )
+        return dataset
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds other files: give --out a new or an empty folder, or that of a dataset")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("events", "logs"):
+        (folder / name).mkdir(exist_ok=True)
+    write_json(
+        folder / DESCRIPTION,
+        {
+            "schema": SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "store": None if store is None else store_location(store),
+        },
+    )
+    return open_dataset(folder)
+
+
+def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
+    """The dataset in a folder.
+
+    Args:
+        folder: of the dataset.
+        shared: whether other machines may work on it at the same time.
+
+    Raises:
+        ConfigError: if there is none.
+        NewerError: if a newer version wrote it.
+    """
+    path = folder / DESCRIPTION
+    try:
+        data = json.loads(path.read_bytes())
+        version = _Version.model_validate(data).schema_version
+        if version > SCHEMA:
+            raise NewerError(
+                f"{folder} was made by a newer version of this program (schema {version}, this one knows {SCHEMA}); "
+                "upgrade, or make another dataset"
+            )
+        description = _Description.model_validate(data)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} is no dataset, for it has no {DESCRIPTION}; `ss4d dataset init` makes one"
+        ) from error
+    except PermissionError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+    except (ValidationError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged; make the dataset again with `ss4d dataset init` elsewhere") from error
+    folder = folder.absolute()
+    return Dataset(folder, str(folder / "store") if description.store is None else description.store, shared)

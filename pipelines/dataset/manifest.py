@@ -1,0 +1,314 @@
+"""The manifest of a dataset: a row for each clip, also for one that cannot be read, in one Parquet table."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from pipelines.dataset.discover import Finding, find_clips, new_id
+from pipelines.dataset.layout import Dataset, create_dataset
+from pipelines.dataset.limits import check_seconds
+from pipelines.errors import ConfigError, WorkerError
+from pipelines.workers import num_processors, results
+from stages.errors import InputError
+from stages.types import Progress
+from stages.video_io import InputConfig, input_digest, num_frames, read_video
+from storage.errors import StoreError
+from storage.manifest import locked, read_rows, write_rows
+
+SAVE_SECONDS = 20  # between two writings of the manifest while clips are read
+MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the manifest says of one clip.
+
+    Attributes:
+        id: unique in the dataset, and fit to name a file.
+        source: the video file or the folder of images, as an absolute path.
+        sha256: of its content, see `stages.video_io.input_digest`; None where it cannot be read.
+        bytes: of the file, or of the folder's files.
+        modified: when it was last changed, in nanoseconds since 1970; with `bytes`, it tells whether to read it again.
+        frames: how many it has; 0 where they are not known, as are width, height and fps.
+        width: of a frame in pixels.
+        height: of a frame in pixels.
+        fps: frames per second; 24 where the input states none.
+        tags: separated by commas: the folders that it was found in, or what a table said.
+        error: why it cannot be read; None where it can.
+    """
+
+    id: str
+    source: str
+    sha256: str | None
+    bytes: int
+    modified: int
+    frames: int
+    width: int
+    height: int
+    fps: float
+    tags: str
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A clip that has its id, and is still to be read."""
+
+    id: str
+    source: str
+    tags: str
+
+
+@dataclass
+class Scan:
+    """What `init_dataset` found, by ids where there are lists.
+
+    Attributes:
+        rows: of the manifest as it is now, in order.
+        added: clips that are new.
+        changed: clips whose content is other than it was.
+        vanished: clips whose file is gone; they stay in the manifest with that as their error.
+        passed_over: files of other kinds, how many by suffix.
+    """
+
+    dataset: Dataset
+    rows: list[Row] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unreadable(self) -> list[Row]:
+        """The rows of clips that cannot be read."""
+        return [row for row in self.rows if row.error is not None]
+
+
+def read_manifest(dataset: Dataset) -> list[Row]:
+    """Every row, in the order in which the clips were added.
+
+    Raises:
+        StoreError: if it is missing or damaged.
+    """
+    again = "`ss4d dataset init` with the same source writes it again"
+    try:
+        return read_rows(dataset.manifest, Row)
+    except PermissionError as error:
+        raise StoreError(f"{dataset.manifest} cannot be read ({error.strerror}): make it readable") from error
+    except FileNotFoundError as error:
+        raise StoreError(f"{dataset.folder} has no {dataset.manifest.name}; {again}") from error
+    except StoreError as error:
+        raise StoreError(f"{error}; delete it, and {again}") from error
+
+
+def init_dataset(
+    folder: Path,
+    source: str,
+    *,
+    store: str | None,
+    workers: int | None,
+    progress: Progress,
+    clip_seconds: float = MOST_SECONDS,
+) -> Scan:
+    """Puts the clips that `source` names into the dataset in `folder`, made if there is none.
+
+    Clips that are in it stay, with their ids; of these, only files that changed since are read again, and those that
+    could not be read. Interrupted, it keeps what it has read, and goes on there the next time.
+
+    Args:
+        folder: of the dataset.
+        source: what `pipelines.dataset.discover.find_clips` takes.
+        store: where the artifacts go; None for the dataset's own.
+        workers: processes that read; None for one a processor.
+        progress: told of each clip that is read.
+        clip_seconds: that reading one may take; what takes longer cannot be read.
+
+    Raises:
+        ConfigError: if there is no clip, the folder cannot hold a dataset, or a number is out of range.
+        StoreError, OSError: if something cannot be read or written.
+    """
+    check_seconds("--clip-timeout", clip_seconds)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1; got {workers}")
+    finding = find_clips(source)
+    dataset = create_dataset(folder, store)
+    with locked(dataset.lock("manifest")):
+        before = {row.source: row for row in read_manifest(dataset)} if dataset.manifest.exists() else {}
+        clips = _clips(before, finding)
+        rows = dict(before)
+        stale = [clip for clip in clips if not _is_current(before.get(clip.source), clip)]
+        try:
+            _read_all(
+                dataset, clips, read_clips(stale, workers, clip_seconds), rows, lambda done: progress(done, len(stale))
+            )
+        finally:
+            _write(dataset, clips, rows)
+    return _scan(dataset, before, [rows[clip.source] for clip in clips], finding)
+
+
+def _is_current(row: Row | None, clip: Listed) -> bool:
+    return row is not None and row.error is None and stamp(clip.source) == (row.bytes, row.modified)
+
+
+def _read_all(
+    dataset: Dataset,
+    clips: Sequence[Listed],
+    read: Iterator[Row],
+    rows: dict[str, Row],
+    tell: Callable[[int], None],
+) -> None:
+    """Puts what is read into `rows`, saved from time to time."""
+    saved = time.monotonic()
+    tell(0)
+    for done, row in enumerate(read, 1):
+        rows[row.source] = row
+        tell(done)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            _write(dataset, clips, rows)
+            saved = time.monotonic()
+
+
+def _write(dataset: Dataset, clips: Sequence[Listed], rows: dict[str, Row]) -> None:
+    known = [replace(rows[clip.source], tags=clip.tags) for clip in clips if clip.source in rows]
+    write_rows(dataset.manifest, Row, known)
+
+
+def _scan(dataset: Dataset, before: dict[str, Row], rows: list[Row], finding: Finding) -> Scan:
+    scan = Scan(dataset, rows, passed_over=dict(finding.passed_over.most_common()))
+    by_id = {row.id: row for row in before.values()}
+    for row in rows:
+        old = before.get(row.source) or by_id.get(row.id)
+        if old is None:
+            scan.added.append(row.id)
+        elif old.error is None and not os.path.exists(row.source):
+            scan.vanished.append(row.id)
+        elif old.sha256 != row.sha256:
+            scan.changed.append(row.id)
+    return scan
+
+
+def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
+    """The clips there were and those that are new, each once, with an id.
+
+    Raises:
+        ConfigError: if a table gives one id to two clips, or two to one.
+    """
+    clips = {row.source: Listed(row.id, row.source, row.tags) for row in before.values()}
+    taken = {clip.id.casefold(): clip.source for clip in clips.values()}
+    for found in sorted(finding.clips, key=lambda found: found.id is None):  # given ids are not to be taken by others
+        source, tags = _text(found.path), _text(found.tags)
+        known = clips.get(source)
+        if known is None:
+            if found.id is not None and (other := taken.get(found.id.casefold())) is not None:
+                _check_moved(found.id, other, source, other in before)
+                del clips[other]
+            known = Listed(found.id or new_id(_text(found.name), taken.keys()), source, tags)
+            taken[known.id.casefold()] = source
+        elif found.id not in (None, known.id):
+            raise ConfigError(
+                f"{source} is the clip {known.id!r}, and cannot be {found.id!r} as well: list it once, under that id"
+            )
+        clips[source] = replace(known, tags=tags)
+    return list(clips.values())
+
+
+def _check_moved(clip: str, before: str, now: str, listed_before: bool) -> None:
+    """A table may say that a clip of the dataset lies elsewhere now, if its file is gone from where it was."""
+    if not listed_before or os.path.lexists(before):
+        raise ConfigError(f"the id {clip!r} stands for more than one clip, {before} and {now}; give each its own")
+
+
+def _text(name: str) -> str:
+    """A file's name as Unicode, which a few are not; such a file is then not found, and listed as unreadable."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def stamp(source: str) -> tuple[int, int]:
+    """The bytes of a file, or of all files in a folder, and when it was last changed; zeros if it is not there."""
+    try:
+        own = os.stat(source)
+        if not os.path.isdir(source):
+            return own.st_size, own.st_mtime_ns
+        files = [entry.stat() for entry in os.scandir(source) if entry.is_file()]
+    except OSError:
+        return 0, 0
+    return sum(file.st_size for file in files), max(own.st_mtime_ns, *(file.st_mtime_ns for file in files), 0)
+
+
+def read_clips(clips: Sequence[Listed], workers: int | None, seconds: float = MOST_SECONDS) -> Iterator[Row]:
+    """The rows of the clips, as they get done, read by processes.
+
+    A clip whose decoder ends its process, or takes longer than `seconds`, gets a row like every other that cannot be
+    read.
+    """
+    left = {clip.id: clip for clip in clips}
+    while left:
+        try:
+            for row in results(partial(_read_within, seconds), list(left.values()), workers):
+                del left[row.id]
+                yield row
+        except WorkerError:
+            # Clips are begun in order, so the one that did it is among the first: each of those on its own.
+            for clip in list(left.values())[: 2 * (workers or num_processors()) + 2]:
+                del left[clip.id]
+                yield _read_alone(clip, seconds)
+
+
+def _read_within(seconds: float, clip: Listed) -> Row:
+    """What a worker does. An alarm that nobody handles ends the process, in whatever library it hangs."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return read_clip(clip)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def read_clip(clip: Listed) -> Row:
+    """The row of one clip: hashes it and decodes its first frame.
+
+    Whatever one file of thousands breaks must not end the others: its row says it.
+    """
+    row = _blank_row(clip)
+    path = Path(clip.source)
+    try:
+        row = replace(row, sha256=input_digest(path))
+        video = read_video(path, InputConfig(count=1))
+        height, width = video.frames.shape[1:3]
+        return replace(row, frames=num_frames(path), width=width, height=height, fps=round(video.fps, 6))
+    except InputError as error:
+        return replace(row, error=str(error))
+    except Exception as error:
+        return replace(row, error=f"{type(error).__name__}: {error}")
+
+
+def _read_alone(clip: Listed, seconds: float) -> Row:
+    try:
+        (row,) = results(partial(_read_within, seconds), [clip], 1)
+    except WorkerError:
+        error = (
+            f"{clip.source} ended the process that read it: it is damaged, needs too much memory, or took longer than "
+            f"{seconds:g} s."
+        )
+        return replace(_blank_row(clip), error=error)
+    return row
+
+
+def _blank_row(clip: Listed) -> Row:
+    size, modified = stamp(clip.source)
+    return Row(
+        id=clip.id,
+        source=clip.source,
+        sha256=None,
+        bytes=size,
+        modified=modified,
+        frames=0,
+        width=0,
+        height=0,
+        fps=0.0,
+        tags=clip.tags,
+        error=None,
+    )

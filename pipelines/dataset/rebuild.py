@@ -1,0 +1,160 @@
+"""Makes the index again from what lies in the store, whatever else of the dataset is lost."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
+from pipelines.dataset.layout import Dataset
+from pipelines.dataset.manifest import Row
+from pipelines.dataset.standing import Standing
+from pipelines.implementation import STAGES
+from pipelines.measures import MEASURES
+from pipelines.record import versions as packages
+from stages.types import Progress
+from storage.errors import DamageError
+from storage.refs import ArtifactRef
+from storage.store import ArtifactStore, open_store
+
+READERS = 16  # at a time: an object store answers each after a while
+BATCH = 4096
+
+
+@dataclass
+class Rebuilt:
+    """What a look into the store found.
+
+    Attributes:
+        artifacts: complete ones by stage.
+        damaged: those that are not, by stage.
+        clips: how many of the manifest have artifacts.
+        strangers: artifacts of inputs that are not in the manifest.
+        loose: artifacts that no other leads to an input, since those between were freed.
+    """
+
+    artifacts: Counter[str] = field(default_factory=Counter)
+    damaged: Counter[str] = field(default_factory=Counter)
+    clips: int = 0
+    strangers: int = 0
+    loose: int = 0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What one artifact says of itself."""
+
+    ref: ArtifactRef
+    attributes: Mapping[str, Any]
+
+    @property
+    def source(self) -> str | None:
+        """The hash of the input that it was made from; None where it was made from other artifacts alone."""
+        source: str | None = self.attributes["recipe"].get("source")
+        return source
+
+    def row(self) -> tuple[object, ...]:
+        """See `pipelines.dataset.index.ARTIFACT`."""
+        known = self.attributes
+        measured = (known.get("measures", {}).get(name) for name in MEASURES)
+        costs = known["seconds"], known["peak_memory"]
+        return (self.ref.key, self.ref.stage, "", *costs, "", version_hash(known["versions"]), *measured)
+
+
+def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
+    """Fills the index from store and events; an artifact that is not in the store is forgotten.
+
+    Args:
+        standing: of the dataset.
+        progress: told how many artifacts are read.
+
+    Raises:
+        NewerError: if a newer version of the program wrote an artifact.
+        StoreError, OSError: if the store cannot be read.
+    """
+    began = now()
+    store = open_store(standing.dataset.store)
+    rebuilt = Rebuilt()
+    known: list[tuple[object, ...]] = []
+    versions: dict[str, Mapping[str, str]] = {}
+    links = _Links()
+    refs = [ref for ref in store.refs() if ref.stage in STAGES]
+    for done, (ref, one) in enumerate(_read(store, refs), 1):
+        if one is None:
+            rebuilt.damaged[ref.stage] += 1
+        else:
+            rebuilt.artifacts[ref.stage] += 1
+            known.append(one.row())
+            versions[str(one.row()[6])] = one.attributes["versions"]
+            links.add(one)
+        progress(done, len(refs))
+    lost = standing.index.replace(known, versions, began)
+    _tell(standing.dataset, store, lost, began)
+    _count_clips(rebuilt, links, standing.rows)
+    return rebuilt
+
+
+def _tell(dataset: Dataset, store: ArtifactStore, lost: Sequence[ArtifactRef], at: str) -> None:
+    """Shards make indices of their own of the events alone, and would take what is gone for done."""
+    if lost:
+        with EventWriter(dataset.events, packages()) as events:
+            for ref in lost:
+                state: State = "missed" if store.misses(ref) else "gone"
+                events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=at))
+
+
+def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Known | None]]:
+    """Each artifact's description; None for a damaged one."""
+
+    def read(ref: ArtifactRef) -> tuple[ArtifactRef, _Known | None]:
+        try:
+            one = _Known(ref, store.open(ref).attributes)
+            one.row()
+            return ref, one
+        except (DamageError, KeyError, TypeError, AttributeError):  # or of a program that wrote other attributes
+            return ref, None
+
+    remaining = iter(refs)
+    with ThreadPoolExecutor(READERS) as readers:
+        while batch := list(islice(remaining, BATCH)):
+            yield from readers.map(read, batch)
+
+
+class _Links:
+    """Which artifacts belong to one input: an artifact and what it was made from always do, be it stored or not."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, str] = {}  # by key
+        self._beside: dict[str, list[str]] = {}
+        self.keys: list[str] = []
+
+    def add(self, one: _Known) -> None:
+        self.keys.append(one.ref.key)
+        if one.source is not None:
+            self._sources[one.ref.key] = one.source
+        for key in one.attributes["inputs"].values():
+            self._beside.setdefault(one.ref.key, []).append(key)
+            self._beside.setdefault(key, []).append(one.ref.key)
+
+    def sources(self) -> dict[str, str]:
+        """The input's hash by key, for all that lead to one."""
+        found = dict(self._sources)
+        waiting = list(found)
+        while waiting:
+            key = waiting.pop()
+            for other in self._beside.get(key, ()):
+                if other not in found:
+                    found[other] = found[key]
+                    waiting.append(other)
+        return found
+
+
+def _count_clips(rebuilt: Rebuilt, links: _Links, rows: Sequence[Row]) -> None:
+    sources = links.sources()
+    found = [sources.get(key) for key in links.keys]
+    wanted, there = {row.sha256 for row in rows}, set(found)
+    rebuilt.clips = sum(row.sha256 in there for row in rows if row.sha256 is not None)
+    rebuilt.loose = found.count(None)
+    rebuilt.strangers = sum(source is not None and source not in wanted for source in found)

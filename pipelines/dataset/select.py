@@ -1,0 +1,133 @@
+"""Which clips of a dataset are meant: those that an SQL expression is true of, a shard, the first few."""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+
+from pipelines.dataset.index import Index
+from pipelines.dataset.keys import StageKeys
+from pipelines.dataset.manifest import Row
+from pipelines.errors import ConfigError
+
+# What the expression may use besides the manifest's columns; of the configuration that is asked about.
+FACTS = ("state", "voxels", "gaussians", "foreground")
+COLUMNS = (*(field.name for field in fields(Row)), *FACTS)
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+
+_UNREADABLE = ("unreadable", None, None, None)  # the facts of a clip that cannot be read
+_FACTS = """
+SELECT clip,
+    CASE WHEN max(wanted.stage = :last AND artifacts.key IS NOT NULL) THEN 'done'
+         WHEN max(failed.key IS NOT NULL) THEN 'failed' ELSE 'to do' END,
+    max(voxels), max(gaussians), max(foreground)
+FROM wanted LEFT JOIN artifacts USING (key)
+LEFT JOIN (SELECT DISTINCT clip, key FROM open_failures) AS failed USING (clip, key)
+GROUP BY clip
+"""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part `number`, from 1 on, of `count` parts."""
+
+    number: int
+    count: int
+
+    def has(self, clip: str) -> bool:
+        """Whether a clip is in it; by its id alone, so that clips stay in their shards when others are added."""
+        return int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8]) % self.count == self.number - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """The shard that "2/8" means.
+
+    Raises:
+        ConfigError: if it means none.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"--shard takes i/n with i from 1 to n, such as 2/8; got {text!r}")
+    return Shard(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a user asks for; None leaves nothing out.
+
+    Attributes:
+        where: an SQLite expression over `COLUMNS`.
+        shard: the part of the clips that this machine does, such as "2/8".
+        limit: the first so many of those.
+    """
+
+    where: str | None = None
+    shard: str | None = None
+    limit: int | None = None
+
+
+ALL = Choice()
+
+
+def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -> list[Row]:
+    """The clips that are meant, in the manifest's order, with those among them that cannot be read.
+
+    Args:
+        rows: of the manifest.
+        choice: what is asked for.
+        index: of the dataset; `where` asks it.
+        keys: of the configuration that state and measures are of.
+
+    Raises:
+        ConfigError: if `where` is no expression, or has other columns; if there is no such shard or limit.
+    """
+    if choice.limit is not None and choice.limit < 1:
+        raise ConfigError(f"--limit must be at least 1; got {choice.limit}")
+    chosen = of_shard(rows, choice.shard)
+    if choice.where is not None:
+        true = _true_of(choice.where, chosen, index, keys)
+        chosen = [row for row in chosen if row.id in true]
+    if choice.limit is not None:
+        readable = [number for number, row in enumerate(chosen) if row.error is None]
+        chosen = chosen[: [*readable, len(chosen)][min(choice.limit, len(readable))]]
+    return chosen
+
+
+def of_shard(rows: Sequence[Row], shard: str | None) -> list[Row]:
+    """The clips of a part such as "2/8"; None: all of them.
+
+    Raises:
+        ConfigError: if there is no such part.
+    """
+    if shard is None:
+        return list(rows)
+    part = parse_shard(shard)
+    return [row for row in rows if part.has(row.id)]
+
+
+def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> set[str]:
+    """The ids of the clips that the expression is true of."""
+    readable = [row for row in rows if row.error is None]
+    index.want([row.id for row in readable], keys.of([row.sha256 or "" for row in readable]))
+    facts = {clip: known for clip, *known in index.query(_FACTS, last=keys.last)}
+    names = [field.name for field in fields(Row)]
+    table = ([*(getattr(row, name) for name in names), *facts.get(row.id, _UNREADABLE)] for row in rows)
+    return set(_ask(where, table))
+
+
+def _ask(where: str, table: Iterator[list[object]]) -> Iterator[str]:
+    """Asks a table of its own, which the expression can only read."""
+    with closing(sqlite3.connect(":memory:")) as memory:
+        memory.execute(f"CREATE TABLE clips ({', '.join(COLUMNS)})")
+        memory.executemany(f"INSERT INTO clips VALUES ({', '.join('?' * len(COLUMNS))})", table)
+        memory.commit()
+        memory.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
+        try:
+            yield from (clip for (clip,) in memory.execute(f"SELECT id FROM clips WHERE (\n{where}\n)"))
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: a NUL character
+            raise ConfigError(
+                f"--where {where!r} cannot be asked: {error}; it takes an SQLite expression over {', '.join(COLUMNS)}, "
+                "such as \"frames > 16 AND tags LIKE '%bird%'\""
+            ) from error
