@@ -85,10 +85,12 @@ def to_bytes(image: Array) -> NDArray[np.uint8]:
     return np.round(image * 255).astype(np.uint8)
 
 
-def draw_scene(bird_frame: Array) -> Array:
-    """The bird's frame before the wall and the table: (size, size, 3)."""
-    alpha = bird_frame[..., 3:]
-    drawn: Array = bird_frame[..., :3] * alpha + with_shadow(draw_background(), bird_frame) * (1 - alpha)
+def draw_scenes(birds: Array) -> Array:
+    """The bird's frames before the wall and the table: (frames, size, size, 3)."""
+    background = draw_background()
+    alpha = birds[..., 3:]
+    behind = np.stack([with_shadow(background, bird) for bird in birds])
+    drawn: Array = birds[..., :3] * alpha + behind * (1 - alpha)
     return drawn
 
 
@@ -107,7 +109,7 @@ def main(folder: Path) -> None:
     """Write both clips."""
     folder.mkdir(parents=True, exist_ok=True)
     birds = draw_birds()
-    write_video(folder / "bird.mp4", (torch.from_numpy(to_bytes(draw_scene(bird))) for bird in birds), FPS)
+    write_video(folder / "bird.mp4", torch.from_numpy(to_bytes(draw_scenes(birds))), FPS)
     write_with_alpha(folder / "bird_alpha.webm", (to_bytes(bird) for bird in birds))
 
 

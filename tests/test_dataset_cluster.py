@@ -1,16 +1,13 @@
-"""Shards on many machines: who is given up and begun again, what is told, and the files that set machines up."""
+"""Shards on many machines: who is given up and begun again, and what is told."""
 
 import base64
 import io
-import json
 import logging
 import math
 import re
 import signal
-import sqlite3
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +17,6 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 import torch
-import yaml
 from PIL import Image
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Running
@@ -31,29 +27,20 @@ from cli.dataset_submit import line
 from pipelines.dataset import cluster, shard_flow
 from pipelines.dataset.cluster import AwayError, Follower, Run, State, Submission, begin, shards_of
 from pipelines.dataset.cluster_progress import ClusterView, Progress
-from pipelines.dataset.events import Attempt, EventWriter
+from pipelines.dataset.events import Attempt
 from pipelines.dataset.handle import Todo
-from pipelines.dataset.index import open_index
-from pipelines.dataset.keys import Settings
-from pipelines.dataset.layout import Dataset, create_dataset, open_dataset
-from pipelines.dataset.manifest import Row
+from pipelines.dataset.layout import Dataset, create_dataset
 from pipelines.dataset.messages import Source
-from pipelines.dataset.rebuild import rebuild_index
 from pipelines.dataset.shard import Ended, Work
 from pipelines.dataset.shard_flow import Beats, artifact_key
 from pipelines.dataset.shard_page import preview, summary
-from pipelines.dataset.standing import open_standing
 from pipelines.dataset.task_runners import submit_tasks
 from pipelines.errors import ConfigError
-from stages.types import silent
 from stages.video_io import write_video
-from storage.errors import StoreError
 from storage.files import write_json
-from storage.manifest import write_rows
 from storage.refs import ArtifactRef
 from storage.store import open_store
 
-CLUSTER = Path(__file__).parent.parent / "docs" / "cluster"
 KEY = "a" * 64
 
 
@@ -302,63 +289,6 @@ def test_clips_of_all_machines_are_counted_once(dataset: Dataset) -> None:
     assert progress.view(runs).done == 7
 
 
-# A shard's own index
-
-
-def test_a_shared_dataset_has_an_index_for_each_process(dataset: Dataset) -> None:
-    with EventWriter(dataset.events, {}) as events:
-        events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
-    shared = open_dataset(dataset.folder, shared=True)
-    with ExitStack() as stack:
-        for index in [stack.enter_context(open_index(shared)) for _ in range(2)]:
-            assert index.complete(["export"]) == {"export": {KEY}}
-    assert {path.name for path in dataset.folder.iterdir()} == {"dataset.json", "events", "logs"}
-
-
-def test_a_shard_reads_of_its_own_clips_only(dataset: Dataset) -> None:
-    names = ["a", 'quoted "b"', "ö", "other"]
-    with EventWriter(dataset.events, {"python": "3"}) as events:
-        for number, name in enumerate(names):
-            events.write(Attempt(clip=name, stage="export", key=str(number), state="done", time="2026-01-01"))
-        events.write(Attempt(clip="", stage="export", key="0", state="gone", time="2026-01-02"))
-    shared = open_dataset(dataset.folder, shared=True)
-    with open_index(shared, set(names[:3])) as index:
-        assert index.complete(["export"]) == {"export": {"1", "2"}}
-        assert list(index.versions().values()) == [{"python": "3"}]
-    with pytest.raises(AssertionError), open_index(dataset, {"a"}):  # others would rely on it
-        pass
-
-
-def test_a_dataset_that_cannot_be_written_can_be_asked(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    with EventWriter(dataset.events, {}) as events:
-        events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
-    before = sorted(dataset.folder.rglob("*"))
-    monkeypatch.setattr("pipelines.dataset.index.os.access", lambda *_: False)  # root may write anywhere
-    with open_index(dataset) as index:
-        assert index.complete(["export"]) == {"export": {KEY}}
-    assert sorted(dataset.folder.rglob("*")) == before
-
-
-def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
-    """Also those of shards, which are made of events and never look into the store."""
-    write_rows(dataset.manifest, Row, [])
-    with EventWriter(dataset.events, {}) as events:
-        events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
-    with open_standing(dataset, Settings()) as standing:
-        assert standing.index.complete(["export"]) == {"export": {KEY}}
-        rebuild_index(standing, silent)
-    for one in (dataset, open_dataset(dataset.folder, shared=True)):
-        with open_index(one) as index:
-            assert index.complete(["export"]) == {"export": set()}
-
-
-def test_a_full_disk_names_the_folder_of_temporary_files(dataset: Dataset) -> None:
-    shared = open_dataset(dataset.folder, shared=True)
-    with pytest.raises(StoreError, match="cannot be kept in a temporary file: disk full; TMPDIR says"):  # noqa: SIM117
-        with open_index(shared) as index, index.changing():
-            raise sqlite3.OperationalError("disk full")
-
-
 # Signs of life
 
 
@@ -459,41 +389,3 @@ def test_the_picture_of_a_shard_shows_first_frames(dataset: Dataset) -> None:
     assert picture.size == (256, 128)
     assert abs(picture.convert("L").getpixel((64, 64)) - 200) < 8
     assert preview(dataset, [gone]) is None
-
-
-# The files beside docs/cluster.md
-
-
-def test_the_compose_file_is_one() -> None:
-    compose_spec = pytest.importorskip("compose_spec")
-    values = {"DATA": "/data", "UID": "1000", "GID": "1000", "POSTGRES_PASSWORD": "secret"}
-    text = re.sub(r"\$\{(\w+)[^}]*\}", lambda match: values[match[1]], (CLUSTER / "compose.yaml").read_text())
-    parsed = compose_spec.PyCompose.from_yaml(text)
-    plain = yaml.safe_load(text)
-    assert set(parsed.service_names()) == {"database", "server", "pool", "worker"}
-    for service in plain["services"].values():
-        assert set(service.get("depends_on", ())) <= set(plain["services"])
-        dockerfile = service.get("build", {}).get("dockerfile")
-        assert dockerfile is None or (CLUSTER.parent.parent / dockerfile).is_file()
-
-
-def test_the_manifests_are_kubernetes_own() -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    parts = list(yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text()))
-    for part in parts:
-        kubernetes_validate.validate(part, kubernetes_validate.latest_version(), strict=True)
-    named = {(part["kind"], part["metadata"]["name"]) for part in parts}
-    text = json.dumps(parts)
-    assert {("Secret", name) for name in re.findall(r'"secretKeyRef": {"name": "([^"]+)"', text)} <= named
-    assert {("Secret", name) for name in re.findall(r'"secretRef": {"name": "([^"]+)"', text)} <= named
-    assert {("PersistentVolumeClaim", name) for name in re.findall(r'"claimName": "([^"]+)"', text)} <= named
-
-
-@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
-def test_the_images_take_files_that_are_there(name: str) -> None:
-    text = (CLUSTER / name).read_text()
-    sources = [word for words in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in words.split()]
-    assert len(sources) > 5
-    assert all((CLUSTER.parent.parent / source).exists() for source in sources)
-    let_in = re.findall(r"^!(.+)$", (CLUSTER / f"{name}.dockerignore").read_text(), re.MULTILINE)
-    assert set(sources) <= set(let_in)

@@ -12,13 +12,13 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.dataset import coordinator
-from pipelines.dataset.coordinator import Coordinator, Ending, History
+from pipelines.dataset.coordinator import Coordinator, Ending
 from pipelines.dataset.events import Attempt, EventWriter, read_events
 from pipelines.dataset.handle import Handle, Todo, Visit
 from pipelines.dataset.limits import Limits
 from pipelines.dataset.messages import Entered, Failed, Left, Message, Ready, Source, Through, Unfit, Waits
 from pipelines.dataset.metrics import Metrics
-from pipelines.dataset.policy import Policy
+from pipelines.dataset.policy import History, Policy
 from pipelines.dataset.progress import Snapshot
 from pipelines.dataset.worker import Setup
 from pipelines.errors import WorkerError

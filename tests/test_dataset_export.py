@@ -29,7 +29,7 @@ from storage.manifest import write_rows
 from storage.objects import ObjectPlace
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
-from tests.test_dataset_index import digest, row
+from tests.dataset_history import digest, row
 
 SETTINGS = Settings(overrides=["decoding.method=inflation"])  # which needs no weights
 OTHER = Settings(overrides=["decoding.method=inflation", "export.size=64"])

@@ -23,7 +23,7 @@ from storage.codec import ArrayData
 from storage.manifest import write_rows
 from storage.refs import ArtifactRef
 from storage.store import open_store
-from tests.test_dataset_index import row
+from tests.dataset_history import row
 from tests.test_dataset_keys import WEIGHTS
 
 OLD, NEW = (StageKeys(load_config("tiny", [f"slat.sampler.steps={steps}"]), WEIGHTS, seed=1) for steps in (2, 3))

@@ -1,104 +1,48 @@
 """Index and catalogue: what events and store tell of a dataset, whatever else is lost; which clips a choice means."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.config import load_config
-from pipelines.dataset.catalogue import Entry, write_catalogue
-from pipelines.dataset.events import Attempt, EventWriter, read_events
+from pipelines.dataset.catalogue import Entry
+from pipelines.dataset.events import read_events
 from pipelines.dataset.failures import forgive, groups, open_failures
 from pipelines.dataset.index import open_index
 from pipelines.dataset.keys import Settings, StageKeys, choose_settings
-from pipelines.dataset.layout import Dataset, create_dataset
+from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row, read_manifest
-from pipelines.dataset.rebuild import Rebuilt, rebuild_index
 from pipelines.dataset.select import Choice, parse_shard, select
-from pipelines.dataset.standing import Standing, open_standing
+from pipelines.dataset.standing import open_standing
 from pipelines.errors import ConfigError
-from pipelines.plan import Recipes
-from stages.types import silent
-from storage.codec import ArrayData
 from storage.errors import NewerError, StoreError
 from storage.manifest import read_rows, write_rows
-from storage.place import ROOT
-from storage.refs import ArtifactRef, artifact_key
-from storage.store import ArtifactStore
+from tests.dataset_history import (
+    KEYS,
+    ORDER,
+    VERSIONS,
+    attempt,
+    digest,
+    entries,
+    finish,
+    four_clips,
+    happen,
+    row,
+    standing,
+    states,
+)
 from tests.test_dataset_keys import WEIGHTS
-
-KEYS = StageKeys(load_config("tiny"), WEIGHTS, 42)
-ORDER = list(KEYS.stages)
-VERSIONS = {"python": "3.11", "torch": "2"}
-MEASURED = {"sparse_structure": {"voxels": 700}, "segmentation": {"foreground": 0.25, "frames": 4}}
-MEASURED |= {"decoding": {"gaussians": 9000}}
-
-
-def digest(name: str) -> str:
-    return artifact_key({"content": name})
-
-
-def row(name: str, **changes: Any) -> Row:
-    plain = {"sha256": digest(name), "bytes": 1, "modified": 1, "frames": 4, "width": 64, "height": 48, "fps": 24.0}
-    return Row(**{"id": name, "source": f"/videos/{name}.mp4", "tags": "", "error": None, **plain, **changes})
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Clips a, b and c, and one that cannot be read."""
-    made = create_dataset(tmp_path / "set")
-    rows = [row("a", tags="bird,black", frames=40), row("b", tags="bird"), row("c", width=128)]
-    write_rows(made.manifest, Row, [*rows, row("bad", sha256=None, frames=0, error="bad.mp4 is damaged")])
-    return made
-
-
-@contextmanager
-def standing(dataset: Dataset, keys: StageKeys = KEYS) -> Iterator[Standing]:
-    with open_index(dataset) as index:
-        yield Standing(dataset, Settings(), keys, read_manifest(dataset), index)
-
-
-def attempt(clip: str, stage: str, state: str = "done", at: int = 0, keys: StageKeys = KEYS, **more: Any) -> Attempt:
-    """One at second `at`."""
-    given = {
-        "key": keys.of([digest(clip)])[stage][0],
-        "time": f"2026-01-01T00:00:{at:02}.000+00:00",
-        "seconds": 2.5,
-        "peak_memory": 100,
-        "worker": "host:1",
-        **({} if state != "failed" else {"error": "InputError", "message": "no", "cause": "input"}),
-        "measures": MEASURED.get(stage, {}) if state in ("done", "reused") else {},
-    }
-    return Attempt(clip=clip, stage=stage, state=state, **{**given, **more})
-
-
-def happen(dataset: Dataset, *attempts: Attempt) -> None:
-    """Writes them as one process."""
-    with EventWriter(dataset.events, VERSIONS) as events:
-        for one in attempts:
-            events.write(replace(one, versions=events.versions))
-
-
-def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) -> None:
-    happen(dataset, *(attempt(clip, stage) for clip in clips for stage in stages))
-
-
-def entries(dataset: Dataset, keys: StageKeys = KEYS) -> dict[tuple[str, str], Entry]:
-    with standing(dataset, keys) as asked:
-        write_catalogue(asked)
-    return {(one.id, one.stage): one for one in read_rows(dataset.catalogue, Entry)}
-
-
-def states(dataset: Dataset, clip: str, keys: StageKeys = KEYS) -> list[str]:
-    return [one.state for (name, _), one in entries(dataset, keys).items() if name == clip]
+    return four_clips(tmp_path / "set")
 
 
 # Events
@@ -236,69 +180,6 @@ def test_freed_tokens_are_not_needed(dataset: Dataset) -> None:
 def test_a_dataset_without_clips(dataset: Dataset) -> None:
     write_rows(dataset.manifest, Row, [])
     assert entries(dataset) == {}
-
-
-# Rebuilding from the store
-
-
-def make(dataset: Dataset, clip: str, stages: Sequence[str] = tuple(ORDER)) -> None:
-    """Artifacts as the stages leave them, without what matters only to those."""
-    store = ArtifactStore(Path(dataset.store))
-    recipes = Recipes(KEYS.config, digest(clip), 42, WEIGHTS)
-    refs: dict[str, ArtifactRef] = {}
-    for stage, one in KEYS.stages.items():
-        recipe = recipes.of(one, refs)
-        refs[stage] = ArtifactRef(stage, artifact_key(recipe))
-        if stage in stages:
-            with store.create(refs[stage]) as writer:
-                writer.write("feats", ArrayData(np.zeros(1, np.float32), ("n",)))
-                costs = {"seconds": 2.5, "peak_memory": 100, "versions": VERSIONS}
-                writer.commit(
-                    {"recipe": recipe, "inputs": recipe["inputs"], "measures": MEASURED.get(stage, {}), **costs}
-                )
-
-
-def rebuilt(dataset: Dataset) -> Rebuilt:
-    with standing(dataset) as asked:
-        return rebuild_index(asked, silent)
-
-
-def test_the_store_alone_tells_what_is_done(dataset: Dataset) -> None:
-    make(dataset, "a")
-    make(dataset, "b", ORDER[:4])
-    finish(dataset, "a")
-    finish(dataset, "b", stages=ORDER[:4])
-    before = entries(dataset)
-    assert [one.state for one in before.values()] == ["done"] * 10 + ["to do"] * 8 + ["unreadable"]
-    shutil.rmtree(dataset.events)
-    dataset.index.unlink()
-    found = rebuilt(dataset)
-    assert (found.artifacts.total(), found.clips, found.strangers, found.loose) == (10, 2, 0, 0)
-    assert entries(dataset) == {name: replace(one, worker=None) for name, one in before.items()}
-
-
-def test_what_is_not_in_the_store_is_forgotten(dataset: Dataset) -> None:
-    make(dataset, "a", ORDER[:3])
-    finish(dataset, "a")
-    happen(dataset, attempt("b", "slat", "failed"))
-    assert states(dataset, "a") == ["done"] * 6
-    rebuilt(dataset)
-    assert states(dataset, "a") == ["done"] * 3 + ["to do"] * 3
-    assert entries(dataset)["a", "segmentation"].worker == "host:1"  # the events still say that
-    assert entries(dataset)["b", "slat"].state == "failed"
-
-
-def test_which_artifacts_are_of_which_clips(dataset: Dataset) -> None:
-    """Through others, also through those that were freed; export takes the segmentation as well."""
-    make(dataset, "a", [stage for stage in ORDER if stage != "conditioning"])
-    make(dataset, "stranger", ORDER[:2])
-    make(dataset, "b", ["slat"])
-    (ref,) = [ref for ref in ArtifactStore(Path(dataset.store)).refs() if ref.key in KEYS.of([digest("b")])["slat"]]
-    found = rebuilt(dataset)
-    assert (found.clips, found.strangers, found.loose) == (1, 2, 1)
-    (Path(dataset.store) / ref.stage / ref.key[:2] / f"{ref.key}.zarr" / ROOT).write_text("{}")
-    found = rebuilt(dataset)
-    assert (found.damaged.total(), found.loose, found.artifacts.total()) == (1, 0, 7)
 
 
 # Choosing clips

@@ -35,8 +35,8 @@ from stages.types import Clip, GaussianClip, Value, silent
 from storage.manifest import write_rows
 from storage.refs import ArtifactRef
 from storage.store import ArtifactStore, open_store
+from tests.dataset_history import KEYS, attempt, digest, happen, row
 from tests.synthetic_sheet import STAGES, synthetic_gallery, synthetic_sheet
-from tests.test_dataset_index import KEYS, attempt, digest, happen, row
 from tests.test_report import HOSTILE, Page
 
 RED, GREEN, BLUE = (0.9, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.2, 0.9)

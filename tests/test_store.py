@@ -1,6 +1,5 @@
 """The artifact store: what is written comes back, what is unfinished or unsafe does not, and names cannot escape."""
 
-import json
 import math
 import os
 import shutil
@@ -14,38 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from storage.artifact import SCHEMA_VERSION, root_bytes
+from storage.artifact import SCHEMA_VERSION
 from storage.codec import ROWS, ArrayData
 from storage.errors import DamageError, StoreError
 from storage.files import owned_name
-from storage.refs import ArtifactRef, artifact_key
+from storage.refs import ArtifactRef
 from storage.store import ArtifactStore
+from tests.artifacts import REF, edit_root, path_of, put
 
-REF = ArtifactRef("slat", artifact_key({"stage": "slat", "seed": 1}))
 DTYPES = ["bool", "uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store")
-
-
-def put(store: ArtifactStore, ref: ArtifactRef = REF, *, value: float = 1, replace: bool = False, **extra: Any) -> None:
-    with store.create(ref, replace=replace) as writer:
-        writer.write("feats", ArrayData(np.full((3, 2), value, np.float32), ("n", "c")))
-        (writer.folder / "note.txt").write_text(str(value))
-        writer.commit({"recipe": {"seed": 1}, **extra})
-
-
-def path_of(store: ArtifactStore, ref: ArtifactRef = REF) -> Path:
-    return Path(store.location) / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
-
-
-def edit_root(store: ArtifactStore, **attributes: Any) -> None:
-    path = path_of(store) / "zarr.json"
-    before = json.loads(path.read_text())["attributes"]
-    del before["digest"]
-    path.write_bytes(root_bytes({**before, **attributes}))
 
 
 # ---- arrays ----
@@ -337,61 +318,7 @@ def test_a_staging_folder_emptied_by_others_is_not_committed(store: ArtifactStor
     assert not store.contains(REF)
 
 
-# ---- plain files ----
-
-
-def test_plain_files_are_listed_with_their_digests(store: ArtifactStore) -> None:
-    with store.create(REF) as writer:
-        (writer.folder / "frames").mkdir()
-        (writer.folder / "frames" / "a.ply").write_bytes(b"abc")
-        writer.commit({})
-    artifact = store.open(REF)
-    assert artifact.arrays() == ()
-    assert {name: path.read_bytes() for name, path in artifact.files().items()} == {"frames/a.ply": b"abc"}
-    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert artifact.attributes["files"] == {"frames/a.ply": {"bytes": 3, "sha256": sha256}}
-    artifact.files()["frames/a.ply"].unlink()
-    with pytest.raises(StoreError, match=r"'frames/a.ply' is missing; .*ss4d verify STORE --repair"):
-        artifact.files()
-
-
-@pytest.mark.parametrize("kind", ["link", "folder link", "pipe", "zarr.json"])
-def test_only_plain_files_are_committed(store: ArtifactStore, tmp_path: Path, kind: str) -> None:
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "x").write_text("secret")
-    with store.create(REF) as writer:
-        match kind:
-            case "link":
-                (writer.folder / "x").symlink_to(secret / "x")
-            case "folder link":
-                (writer.folder / "x").symlink_to(secret)
-            case "pipe":
-                os.mkfifo(writer.folder / "x")
-            case _:
-                (writer.folder / "zarr.json").write_text("{}")
-        with pytest.raises(StoreError, match="only plain files"):
-            writer.commit({})
-    assert not store.contains(REF)
-    assert (secret / "x").read_text() == "secret"
-
-
-@pytest.mark.parametrize("name", ["../../x", "/etc/hostname", "note.txt/../../feats/zarr.json", ".."])
-def test_listed_files_cannot_lie_outside(store: ArtifactStore, name: str) -> None:
-    put(store)
-    edit_root(store, files={name: {}})
-    with pytest.raises(StoreError, match=r"leads somewhere else|is missing"):
-        store.open(REF).files()
-
-
-@pytest.mark.parametrize("part", ["files/note.txt", "files", "feats"])
-def test_links_put_in_later_are_not_followed(store: ArtifactStore, tmp_path: Path, part: str) -> None:
-    put(store)
-    path = path_of(store) / part
-    shutil.move(path, tmp_path / "moved")
-    path.symlink_to(tmp_path / "moved")
-    with pytest.raises(StoreError, match="leads somewhere else"):
-        store.open(REF).array("feats") if part == "feats" else store.open(REF).files()
+# ---- opening ----
 
 
 def test_opening_sweeps_the_dead_and_spares_the_living(store: ArtifactStore) -> None:

@@ -7,9 +7,9 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from pipelines.dataset.clip_log import note
@@ -28,7 +28,7 @@ from pipelines.dataset.messages import (
     Waits,
 )
 from pipelines.dataset.metrics import Metrics
-from pipelines.dataset.policy import Policy, too_many, why_stop
+from pipelines.dataset.policy import History, Policy, too_many, why_stop
 from pipelines.dataset.progress import Snapshot, Tally, Watcher
 from pipelines.dataset.worker import Setup
 from pipelines.errors import WorkerError
@@ -37,19 +37,6 @@ TICK = 0.25  # seconds between two looks at the limits
 SHOW = 0.5  # seconds between two looks for the watcher
 MOST_FALSE_STARTS = 3  # workers in a row that end before they begin a clip
 MIB = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """What earlier runs knew of the clips, apart from what is forgiven.
-
-    Attributes:
-        failures: of a clip, at the keys it has now, by cause; without what can pass.
-        attempts: that failed, by key.
-    """
-
-    failures: Mapping[str, Mapping[Cause, int]] = field(default_factory=dict)
-    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

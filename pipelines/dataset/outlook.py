@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset.coordinator import History
 from pipelines.dataset.events import Attempt, Cause
 from pipelines.dataset.handle import Todo
 from pipelines.dataset.index import open_index
@@ -15,7 +14,7 @@ from pipelines.dataset.launches import last_recipes
 from pipelines.dataset.layout import Dataset
 from pipelines.dataset.manifest import Row, read_manifest
 from pipelines.dataset.messages import Source
-from pipelines.dataset.policy import Policy
+from pipelines.dataset.policy import History, Policy
 from pipelines.dataset.select import Choice, of_shard, select
 from pipelines.plan import why
 from storage.errors import StoreError

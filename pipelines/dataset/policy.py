@@ -3,7 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -37,6 +37,19 @@ def cause_of(error: BaseException) -> Cause:
     if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "killed"
     return "program"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What earlier runs knew of the clips, apart from what is forgiven.
+
+    Attributes:
+        failures: of a clip, at the keys it has now, by cause; without what can pass.
+        attempts: that failed, by key.
+    """
+
+    failures: Mapping[str, Mapping[Cause, int]] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
