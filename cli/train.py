@@ -55,6 +55,13 @@ def train(
             help="With --init: learn low-rank adapters of the two flows, and merge them at the end.",
         ),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", min=1, help="Optimizer steps of each step, instead of the recipe's."),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option("--rate", metavar="PART", help="Learn at this part of the recipe's learning rates.")
+    ] = 1.0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Make new clips for every step, instead of drawing from a set made before.")
     ] = False,
@@ -75,6 +82,8 @@ def train(
         ss4d train tiny --out model --data clips --minutes 30
 
         ss4d train tiny --out mine --data clips --init bundled:tiny --lora 8
+
+        ss4d train tiny --out mine --data clips --init bundled:tiny --steps 1000 --rate 0.3
     """
     with explained(debug, KEPT):
         from pipelines.training import (  # not at the top: it imports torch, which takes seconds
@@ -92,6 +101,8 @@ def train(
             minutes=minutes,
             init=init,
             lora=lora,
+            steps=steps,
+            rate=rate,
             fresh=fresh,
             seed=seed,
         )

@@ -39,6 +39,8 @@ class TrainOptions:
     minutes: float | None = None
     init: str | None = None
     lora: int | None = None
+    steps: int | None = None
+    rate: float = 1.0
     fresh: bool = False
     seed: int = 0
 
@@ -101,6 +103,8 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         deadline=deadline,
         start=None if options.init is None else start_from(options.init, ops),
         lora=options.lora,
+        steps=options.steps,
+        rate=options.rate,
         store=records,
         fresh=options.fresh,
         workers=available_workers(),

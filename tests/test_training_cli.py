@@ -67,6 +67,19 @@ def test_adapters_go_on_from_a_model(model: Path, tmp_path: Path) -> None:
     assert "adapters of rank 2" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
+def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tmp_path: Path) -> None:
+    words = ("smoke", "--out", tmp_path, "--init", model, "--only", "structure", "--steps", "3")
+    done = ss4d_train(*words, "--rate", "0.5")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "training" / "structure" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert max(row["rate"] for row in rows) == pytest.approx(0.5e-3)
+    assert "| structure | 3 | 2 | 0.0005 |" in (tmp_path / "MODEL_CARD.md").read_text()
+    other = ss4d_train(*words)
+    assert other.returncode == 1
+    assert "comes from another training" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -74,6 +87,8 @@ def test_adapters_go_on_from_a_model(model: Path, tmp_path: Path) -> None:
         (("smoke", "--only", "structure"), "structure needs what occupancy leaves"),
         (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
         (("smoke", "--lora", "4"), "give --init with --lora"),
+        (("smoke", "--rate", "0"), "--rate 0 is no part of a learning rate"),
+        (("smoke", "--rate", "nan"), "--rate nan is no part of a learning rate"),
         (("smoke", "--init", "nowhere"), "no model folder"),
         (("smoke", "--data", "nowhere"), "manifest.parquet"),
     ],

@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument(
         "--lora", type=int, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
     )
+    parser.add_argument("--steps", type=_count, metavar="N", help="optimizer steps, instead of the recipe's")
+    parser.add_argument("--rate", type=float, default=1.0, metavar="PART", help="of the recipe's learning rates")
     parser.add_argument("--fresh", action="store_true", help="make new clips for every step, instead of a pool")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -48,6 +50,8 @@ def main() -> int:
             deadline=time.monotonic() + 60 * given.minutes,
             start=None if given.init is None else read_start(given.init, ops),
             lora=given.lora,
+            steps=given.steps,
+            rate=given.rate,
             fresh=given.fresh,
             workers=available_workers(),
         )
@@ -56,6 +60,12 @@ def main() -> int:
         _say(str(error))
         return 1
     return 0
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of steps: take 1 or more")
+    return int(word)
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,7 @@
 """The card of a trained model: what it is, what it saw, for how long and where; Markdown."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from stages.training.log import Row
@@ -40,14 +41,27 @@ about the front and cut out cleanly. Real videos are another world to it. Its gr
 and colours do not depend on the view."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One step that was trained.
+
+    Attributes:
+        loop: the settings that it followed.
+        rows: of its log.
+    """
+
+    loop: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
 def model_card(
-    recipe: Recipe, logs: Mapping[str, Sequence[Row]], settings: Mapping[str, Any], seed: int, machine: str
+    recipe: Recipe, trained: Mapping[str, Trained], settings: Mapping[str, Any], seed: int, machine: str
 ) -> str:
     """The card.
 
     Args:
         recipe: that was followed.
-        logs: of the steps that trained, by step.
+        trained: by step.
         settings: what else decided the training.
         seed: where random numbers began.
         machine: on which it ended.
@@ -68,16 +82,17 @@ def model_card(
         data=data,
         seed=seed,
         machine=machine,
-        rows="\n".join(_row(recipe, step, rows) for step, rows in logs.items() if rows),
+        rows="\n".join(_row(step, done) for step, done in trained.items()),
         last=LAST,
         limits=LIMITS if not records and not start else "What the data do not show, the model has not learnt.",
     )
 
 
-def _row(recipe: Recipe, step: str, rows: Sequence[Row]) -> str:
-    settings = recipe.plans[step].settings
-    minutes = sum(settings.batch / row["clips_per_second"] for row in rows) / 60
-    last = rows[-LAST:]
+def _row(step: str, trained: Trained) -> str:
+    batch = trained.loop["batch"]
+    minutes = sum(batch / row["clips_per_second"] for row in trained.rows) / 60
+    last = trained.rows[-LAST:]
     measures = [f"{name} {sum(r[name] for r in last) / len(last):.4g}" for name in last[-1] if name not in HIDDEN]
-    cells = (step, len(rows), settings.batch, settings.learning_rate, f"{minutes:.1f} min", ", ".join(measures))
+    rate = f"{trained.loop['learning_rate']:g}"
+    cells = (step, len(trained.rows), batch, rate, f"{minutes:.1f} min", ", ".join(measures))
     return f"| {' | '.join(map(str, cells))} |"

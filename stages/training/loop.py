@@ -7,7 +7,7 @@ optimizer come from the newest checkpoint, so there is no other state to lose.
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +72,16 @@ class TrainSettings:
             return rise
         done = max(0.0, (step - self.warmup) / max(self.steps - self.warmup, 1))
         return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+    def changed(self, seed: int, steps: int | None, rate: float) -> "TrainSettings":
+        """Those of one training: from `seed`, for `steps` if given, at `rate` times these learning rates."""
+        return replace(
+            self,
+            seed=seed,
+            steps=self.steps if steps is None else steps,
+            learning_rate=self.learning_rate * rate,
+            matrix_rate=None if self.matrix_rate is None else self.matrix_rate * rate,
+        )
 
     def decides(self) -> dict[str, object]:
         """The settings that change what is learnt."""

@@ -26,7 +26,7 @@ from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from stages.ops.backend import Ops
 from stages.sampling import LatentNormalization
 from stages.training import appearance
-from stages.training.card import model_card
+from stages.training.card import Trained, model_card
 from stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
 from stages.training.files import whole_folder
 from stages.training.flows import LatentsFlow, StructureFlow
@@ -75,6 +75,8 @@ class Training:
         start: a model to go on from: then its image encoder stays as it is.
         lora: rank of the adapters that the flows learn instead of all their weights; needs `start`.
         store: records to train on in place of made clips.
+        steps: optimizer steps of each step of training, or None for those of the recipe.
+        rate: part of the recipe's learning rates to take.
         fresh: make new clips for every step, instead of drawing from a pool.
         workers: processes that make clips.
     """
@@ -88,6 +90,8 @@ class Training:
     deadline: float = math.inf
     start: Start | None = None
     lora: int | None = None
+    steps: int | None = None
+    rate: float = 1.0
     store: ClipStore | None = None
     fresh: bool = False
     workers: int = 1
@@ -125,6 +129,8 @@ class _Run:
         training = self.training
         if training.lora is not None and training.start is None:
             raise InputError("adapters need a model to adapt: give --init with --lora")
+        if not 0 < training.rate < math.inf:
+            raise InputError(f"--rate {training.rate:g} is no part of a learning rate: it must be greater than 0")
         possible = STEPS if training.lora is None else FLOWS
         if training.only is None:
             return possible
@@ -280,8 +286,9 @@ class _Run:
         return self.folder / step / "result"
 
     def _plan(self, step: str) -> StepPlan:
-        plan = self.training.recipe.plans[step]
-        return replace(plan, settings=replace(plan.settings, seed=self.training.seed))
+        training = self.training
+        plan = training.recipe.plans[step]
+        return replace(plan, settings=plan.settings.changed(training.seed, training.steps, training.rate))
 
     def _settings(self, step: str) -> dict[str, Any]:
         """What must be the same for a result to be this training's."""
@@ -350,12 +357,18 @@ class _Run:
 
     def _card(self) -> str:
         training = self.training
-        machine = json.loads((self._last_result() / "result.json").read_text())["machine"]
-        logs = {step: read_log(self.folder / step) for step in STEPS if (self.folder / step / "log.jsonl").exists()}
-        return model_card(training.recipe, logs, self._settings("structure"), training.seed, machine)
-
-    def _last_result(self) -> Path:
-        return next(self._result(step) for step in reversed(STEPS) if self._result(step).exists())
+        results = {
+            step: json.loads((self._result(step) / "result.json").read_text())
+            for step in STEPS
+            if self._result(step).exists()
+        }
+        trained = {
+            step: Trained(loop=result["settings"]["loop"], rows=read_log(self.folder / step))
+            for step, result in results.items()
+            if step != "statistics"
+        }
+        machine = results[next(reversed(results))]["machine"]
+        return model_card(training.recipe, trained, self._settings("structure"), training.seed, machine)
 
 
 def _machine(device: torch.device) -> str:
