@@ -152,7 +152,7 @@ class _Run:
     def _train(self, step: str) -> tuple[dict[str, nn.Module] | None, dict[str, Any]]:
         plan = self._plan(step)
         objective = self._objective(step)
-        if self.training.lora is not None:
+        if self.training.lora is not None and step in FLOWS:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.training.seed)
                 for network in objective.trained().values():
@@ -288,7 +288,7 @@ class _Run:
             "records": training.store_digest,
             "fresh": training.fresh,
             "start": self._start_digest,
-            "lora": training.lora,
+            "lora": training.lora if step in FLOWS else None,
         }
 
     @contextmanager
