@@ -1,10 +1,12 @@
 """Train a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -18,8 +20,9 @@ from stages.ops.backend import Ops
 from stages.training.clips import available_workers
 from stages.training.folder import IMAGE_ENCODER, Start, read_encoders
 from stages.training.kernels import training_ops
+from stages.training.options import Training
 from stages.training.recipe import RECIPES
-from stages.training.run import Training, run_training
+from stages.training.run import run_training
 from stages.training.tiny import PUBLISHED
 from stages.weights import IMAGE_ENCODER as IMAGE_ROLE
 from stages.weights import ModelFolder
@@ -58,6 +61,11 @@ class GoodRecords:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def digest(self) -> str:
+        """What tells these records from others: a hash of their names and keys, which hold their content."""
+        named = [[row.id, row.key] for row in self._records.rows]
+        return blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
     def read(self, index: int) -> TrainingClip:
         """The clip with this number, or the first good one after it.
@@ -106,6 +114,7 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         steps=options.steps,
         rate=options.rate,
         store=records,
+        store_digest=None if records is None else records.digest(),
         fresh=options.fresh,
         workers=available_workers(),
     )
@@ -135,5 +144,5 @@ def start_from(location: str, ops: Ops) -> Start:
         normalization=folder.slat_normalization,
         structure_sampler=folder.structure_sampler,
         slat_sampler=folder.slat_sampler,
-        origin=location,
+        origin=location if ":" in location else path.name,
     )

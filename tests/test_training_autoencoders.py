@@ -23,7 +23,8 @@ from stages.training.appearance import (
     AppearanceSettings,
     backgrounds,
     over,
-    start,
+    start_decoder,
+    start_encoder,
 )
 from stages.training.objective import Objective
 from stages.training.occupancy import OccupancyAutoencoder, OccupancySettings
@@ -48,7 +49,8 @@ def appearance() -> AppearanceAutoencoder:
     torch.manual_seed(0)
     encoder = SLatEncoder(SLatEncoderArgs(**{**ENCODERS["slat_encoder"][1], **SIZE}), TORCH_OPS)
     decoder = SLatGaussianDecoder(SLatGaussianDecoderArgs(**{**PUBLISHED["slat_decoder_gs"][1], **SIZE}), TORCH_OPS)
-    start(encoder, decoder)
+    start_encoder(encoder)
+    start_decoder(decoder)
     return AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=2, num_views=2))
 
 

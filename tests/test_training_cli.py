@@ -1,8 +1,10 @@
 """`ss4d train` from the command line to a model that `ss4d run` takes."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,52 @@ def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tm
     assert "comes from another training" in other.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--lora", "2")])
+def test_a_model_without_encoders_keeps_its_decoders_and_numbers(
+    model: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    bare, out = tmp_path / "bare", tmp_path / "out"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("training"))
+    done = ss4d_train("smoke", "--out", out, "--init", bare, *more)
+    assert done.returncode == 0, done.stderr
+    for role in PUBLISHED:
+        old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (bare, out))
+        assert all(old[name].equal(new[name]) for name in old) == ("flow" not in role), role
+    assert (out / "pipeline.json").read_text() == (bare / "pipeline.json").read_text()
+    assert {p.stem for p in (out / "training").glob("*.safetensors")} == set(ENCODERS)
+
+
+def test_a_second_run_writes_nothing(model: Path) -> None:
+    card = model / "MODEL_CARD.md"
+    told = card.read_text()
+    card.write_text(f"{told}\nMeasured by hand.\n")
+    done = ss4d_train("smoke", "--out", model)
+    assert done.returncode == 0, done.stderr
+    assert card.read_text().endswith("Measured by hand.\n")
+    card.write_text(told)
+
+
+def test_a_checkpoint_of_another_start_is_refused(model: Path, tmp_path: Path) -> None:
+    words = ("smoke", "--out", tmp_path / "out", "--only", "occupancy", "--steps", "3000")
+    stopped = ss4d_train(*words, "--minutes", "0.2")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "the time was up in occupancy" in stopped.stderr
+    other = ss4d_train(*words, "--minutes", "0.2", "--init", model)
+    assert other.returncode == 1
+    assert "holds another training" in other.stderr
+    again = ss4d_train(*words, "--minutes", "0.2")
+    assert again.returncode == 0, again.stderr
+
+
+def test_time_that_is_up_ends_the_making_of_clips(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = ss4d_train("tiny", "--out", tmp_path, "--minutes", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "the time was up in occupancy" in done.stderr
+    assert 0 < len(list(tmp_path.glob("training/clips/*/*.safetensors"))) < 2000
+    assert time.monotonic() - began < 120
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -118,6 +166,9 @@ def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:
     for chunk in (path for path in stored.rglob("*") if path.is_file() and path.suffix != ".json"):
         chunk.write_bytes(b"not a chunk")
     words = ["smoke", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--only", "occupancy"]
+    refused = CliRunner().invoke(app, ["train", *words, "--fresh"])
+    assert refused.exit_code == 1
+    assert "choose one" in refused.output
     result = CliRunner().invoke(app, ["train", *words, "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert f"1 of 3 records could not be used: {row.id}" in " ".join(result.output.split())

@@ -62,7 +62,8 @@ class Numbers:
 def fit(folder: Path, objective: Fit | None = None, **options) -> Fit:
     objective = objective or Fit()
     settings = options.pop("settings", SETTINGS)
-    train(objective, Numbers(), settings, folder, shown=[], say=lambda line: None, **options)
+    identity = settings.decides()
+    train(objective, Numbers(), settings, folder, identity=identity, shown=[], say=lambda line: None, **options)
     return objective
 
 
@@ -114,8 +115,10 @@ def test_time_up_leaves_a_checkpoint(tmp_path: Path) -> None:
             return super().loss(clips, generator)
 
     first = Slow()
+    deadline = time.monotonic() + 0.3
+    identity = SETTINGS.decides()
     assert not train(
-        first, Numbers(), SETTINGS, tmp_path, shown=[], say=lambda line: None, deadline=time.monotonic() + 0.3
+        first, Numbers(), SETTINGS, tmp_path, identity=identity, shown=[], say=lambda line: None, deadline=deadline
     )
     assert 0 < first.calls < 20
     second = fit(tmp_path)
@@ -127,7 +130,7 @@ def test_time_up_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     fit(tmp_path)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match="another training"):
         fit(tmp_path, settings=dataclasses.replace(SETTINGS, seed=1))
     fit(tmp_path, settings=dataclasses.replace(SETTINGS, log_every=7))  # looking more often changes nothing
 
@@ -253,4 +256,4 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
 def test_the_log_is_plain_json(tmp_path: Path) -> None:
     fit(tmp_path)
     first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
-    assert first.keys() == {"step", "loss", "error", "gradient", "rate", "clips_per_second"}
+    assert first.keys() == {"step", "loss", "error", "gradient", "rate", "steps_per_second"}

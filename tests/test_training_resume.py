@@ -16,8 +16,9 @@ from stages.data.clip import ClipSpec, make_clip
 from stages.ops.backend import TORCH_OPS
 from stages.training.clips import FreshClips, draw
 from stages.training.log import read_log
+from stages.training.options import Training
 from stages.training.recipe import SMOKE, Recipe, StepPlan
-from stages.training.run import Training, run_training
+from stages.training.run import run_training
 from tests.forks import FORKS
 
 STEP, STEPS = "structure", 30

@@ -15,8 +15,9 @@ from stages.errors import InputError, ModelError, TrainingError
 from stages.training.clips import available_workers
 from stages.training.folder import read_start
 from stages.training.kernels import training_ops
+from stages.training.options import Training
 from stages.training.recipe import RECIPES, STEPS
-from stages.training.run import Training, run_training
+from stages.training.run import run_training
 
 
 def main() -> int:

@@ -97,8 +97,9 @@ class AppearanceAutoencoder:
 
     Args:
         encoder: to train.
-        decoder: to train; `start` makes a new one ready.
+        decoder: to train; `start_decoder` makes a new one ready, `start_encoder` a new encoder.
         settings: weights and amounts.
+        learn_decoder: whether the decoder learns, too, or the encoder alone learns to code for it.
     """
 
     name = "appearance"
@@ -108,12 +109,16 @@ class AppearanceAutoencoder:
         encoder: SLatEncoder,
         decoder: SLatGaussianDecoder,
         settings: AppearanceSettings = AppearanceSettings(),
+        *,
+        learn_decoder: bool = True,
     ) -> None:
+        decoder.requires_grad_(learn_decoder)
+        self._learn_decoder = learn_decoder
         self.encoder, self.decoder, self.settings = encoder, decoder, settings
         self.screen_filter = ScreenFilter(decoder.representation.screen_filter, compensate=True)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"slat_encoder": self.encoder, "slat_decoder_gs": self.decoder}
+        return {"slat_encoder": self.encoder, **({"slat_decoder_gs": self.decoder} if self._learn_decoder else {})}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         settings, resolution = self.settings, self.decoder.args.resolution
@@ -217,14 +222,13 @@ def backgrounds(count: int, generator: Generator) -> Tensor:
 
 
 @torch.no_grad()
-def start(encoder: SLatEncoder, decoder: SLatGaussianDecoder) -> None:
-    """Makes new networks ready to learn, in place.
+def start_decoder(decoder: SLatGaussianDecoder) -> None:
+    """Makes a new decoder ready to learn, in place.
 
-    The decoder begins with every voxel alike: small weights of its last layer make grey Gaussians, spread evenly in
+    It begins with every voxel alike: small weights of its last layer make grey Gaussians, spread evenly in
     the voxel and round, a third of a cell wide and of the representation's opacity. Each then shows in some ten pixels
     of a picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
-    wider or more opaque ones hide each other. The encoder begins with little noise in its latents: with as much noise
-    as signal, the decoder would first learn not to listen.
+    wider or more opaque ones hide each other.
     """
     representation, resolution = decoder.representation, decoder.args.resolution
     decoder.out_layer.weight.mul_(QUIET)
@@ -235,6 +239,15 @@ def start(encoder: SLatEncoder, decoder: SLatGaussianDecoder) -> None:
     )
     wanted, neutral = softplus_inverse
     columns[list(PARTS).index("_scaling")].fill_((wanted - neutral) / representation.factors["_scaling"])
+
+
+@torch.no_grad()
+def start_encoder(encoder: SLatEncoder) -> None:
+    """Makes a new encoder ready to learn, in place.
+
+    It begins with little noise in its latents: with as much noise as signal, a decoder would first learn not to
+    listen.
+    """
     mean, logvar = encoder.out_layer.bias.chunk(2)
     encoder.out_layer.weight.chunk(2)[1].mul_(QUIET)
     logvar.fill_(START_LOGVAR)

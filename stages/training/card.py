@@ -7,13 +7,13 @@ from typing import Any
 from stages.training.log import Row
 from stages.training.recipe import Recipe
 
-HIDDEN = {"step", "rate", "gradient", "clips_per_second"}
+HIDDEN = {"step", "rate", "gradient", "steps_per_second"}
 LAST = 100  # rows that the last measures are averaged over
 
 TEXT = """# Model card: {name}
 
 Turns the frames of a video of one object into one set of 3D Gaussians for each frame, with the networks of SS4D (a 4D
-generator of two stages) at the sizes of the recipe `{name}`. {origin}
+generator of two stages) at the sizes of {sizes}. {origin}
 
 ## Data
 
@@ -55,30 +55,43 @@ class Trained:
 
 
 def model_card(
-    recipe: Recipe, trained: Mapping[str, Trained], settings: Mapping[str, Any], seed: int, machine: str
+    recipe: Recipe,
+    trained: Mapping[str, Trained],
+    *,
+    records: int | None,
+    fresh: bool,
+    start: str | None,
+    lora: int | None,
+    seed: int,
+    machine: str,
 ) -> str:
     """The card.
 
     Args:
         recipe: that was followed.
         trained: by step.
-        settings: what else decided the training.
+        records: how many clips of a data folder it saw, or None for made ones.
+        fresh: whether these were new ones for every step.
+        start: the name of the model that it goes on from.
+        lora: the rank of the adapters that learnt, or None where all weights did.
         seed: where random numbers began.
         machine: on which it ended.
     """
-    records, start, lora = settings["records"], settings["start"], settings["lora"]
     if records:
         data = f"{records} clips of a data folder."
-    elif settings["fresh"]:
+    elif fresh:
         data = MADE.format(clips="new clips for every step, none seen twice")
     else:
-        pools = {plan.pool for plan in recipe.plans.values()}
+        pools = {recipe.plans[step].pool for step in trained}
         counts = [f"{p.size} clips of {p.num_frames} frames" for p in sorted(pools, key=lambda p: -p.num_frames)]
         data = MADE.format(clips=" and ".join(counts))
     how = "all weights" if lora is None else f"adapters of rank {lora} on the flows, merged"
     return TEXT.format(
         name=recipe.name,
-        origin=f"It goes on from the model {start} ({how})." if start else "It was trained from random weights.",
+        sizes=f"the model {start}" if start else f"the recipe `{recipe.name}`",
+        origin=f"It goes on from the model {start} ({how}), whose card tells of what was before."
+        if start
+        else "It was trained from random weights.",
         data=data,
         seed=seed,
         machine=machine,
@@ -90,7 +103,7 @@ def model_card(
 
 def _row(step: str, trained: Trained) -> str:
     batch = trained.loop["batch"]
-    minutes = sum(batch / row["clips_per_second"] for row in trained.rows) / 60
+    minutes = sum(1 / row["steps_per_second"] for row in trained.rows) / 60
     last = trained.rows[-LAST:]
     measures = [f"{name} {sum(r[name] for r in last) / len(last):.4g}" for name in last[-1] if name not in HIDDEN]
     rate = f"{trained.loop['learning_rate']:g}"

@@ -60,7 +60,7 @@ def load_state(folder: Path, state: State, settings: Mapping[str, Any]) -> int:
         return 0
     content = json.loads((found[-1] / "step.json").read_text())
     if content["settings"] != json.loads(json.dumps(settings)):
-        raise InputError(f"{folder} holds a run with other settings; choose another --out, or delete it to start anew")
+        raise InputError(f"{folder} holds another training; choose another --out, or delete it to start anew")
     tensors = load_file(found[-1] / "state.safetensors")
     if {name.partition("/")[2] for name in tensors} != set(state.weights):
         raise InputError(f"{folder} holds a run of other networks; choose another --out, or delete it to start anew")

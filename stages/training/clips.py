@@ -233,7 +233,10 @@ def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
             yield _keep(*job)
         return
     with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker) as pool:
-        yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
+        try:
+            yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
+        finally:
+            pool.shutdown(cancel_futures=True)  # whoever stops listening wants no more
 
 
 def _pool_file(folder: Path, index: int) -> Path:

@@ -6,6 +6,7 @@ A model folder that was trained here also has training/: the encoders, and what 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Start:
         normalization: of its structured latents.
         structure_sampler: how it is sampled.
         slat_sampler: how it is sampled.
-        origin: where it comes from, for the model card.
+        origin: its name, for the model card.
     """
 
     networks: Mapping[str, nn.Module]
@@ -39,6 +40,15 @@ class Start:
     structure_sampler: SamplerParams = STRUCTURE_SAMPLER
     slat_sampler: SamplerParams = SLAT_SAMPLER
     origin: str
+
+    def digest(self) -> str:
+        """What tells this model from others: a hash of all its weights."""
+        digest = blake2b(digest_size=16)
+        for role, network in sorted(self.networks.items()):
+            for name, tensor in sorted(network.state_dict().items()):
+                digest.update(f"{role}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 def read_start(folder: Path, ops: Ops) -> Start:

@@ -95,6 +95,7 @@ def train(
     settings: TrainSettings,
     folder: Path,
     *,
+    identity: Mapping[str, object],
     shown: Sequence[TrainingClip],
     say: Say,
     deadline: float = math.inf,
@@ -108,6 +109,7 @@ def train(
         clips: batches by step.
         settings: the same for the whole run.
         folder: of this run alone; made if missing.
+        identity: what the run is, as JSON; checkpoints of another one are refused.
         shown: clips to draw pictures of.
         say: hears how it goes.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
@@ -119,7 +121,7 @@ def train(
         InputError: if the folder holds another run.
         TrainingError: if the loss stops being a number.
     """
-    run = _Run(objective, settings, folder, say)
+    run = _Run(objective, settings, folder, identity, say)
     started_at = run.done
     while run.done < settings.steps and time.monotonic() < deadline:
         run.step(clips.batch(run.done, settings.batch))
@@ -141,15 +143,18 @@ def train(
 class _Run:
     """A training run between two checkpoints: `done` steps so far."""
 
-    def __init__(self, objective: Objective, settings: TrainSettings, folder: Path, say: Say) -> None:
+    def __init__(
+        self, objective: Objective, settings: TrainSettings, folder: Path, identity: Mapping[str, object], say: Say
+    ) -> None:
         self.objective, self.settings, self.folder, self._say = objective, settings, folder, say
+        self._identity = identity
         self.weights = _weights(objective)
         self.device = next(iter(self.weights.values())).device
         self.optimizers = _optimizers(self.weights, settings, self.device)
         self.ema = Ema(self.weights, settings.ema)
         self._state = State(self.weights, self.ema.average, self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
-        self.done = load_state(folder / "checkpoints", self._state, settings.decides())
+        self.done = load_state(folder / "checkpoints", self._state, identity)
         self._log = Log(folder, self.done)
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []  # measured, but not yet fetched from the device
         self._since = time.monotonic()
@@ -183,7 +188,7 @@ class _Run:
         pace = len(self._waiting) / (now - self._since)
         rows: list[Row] = [
             {"step": number, **dict(zip(names, row, strict=True)), "rate": self.settings.rate(number - 1)}
-            | {"clips_per_second": pace * self.settings.batch}
+            | {"steps_per_second": pace}
             for (number, _), row in zip(self._waiting, values, strict=True)
         ]
         self._waiting, self._since = [], now
@@ -199,7 +204,7 @@ class _Run:
         self._say(
             f"{self.objective.name:<11} {self.done:>6}/{self.settings.steps}  "
             + "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-            + f"  {pace * self.settings.batch:.1f} clips/s  {left / 60:.1f} min left"
+            + f"  {pace:.2f} steps/s  {left / 60:.1f} min left"
         )
 
     def draw(self, shown: Sequence[TrainingClip]) -> None:
@@ -216,7 +221,7 @@ class _Run:
     def save(self) -> None:
         """Writes a checkpoint, and the log up to it."""
         self.report()
-        save_state(self.folder / "checkpoints", self.done, self._state, self.settings.decides())
+        save_state(self.folder / "checkpoints", self.done, self._state, self._identity)
 
 
 def _optimizers(

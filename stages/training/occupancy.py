@@ -39,6 +39,7 @@ class OccupancyAutoencoder:
         encoder: to train.
         decoder: to train.
         settings: weights and amounts.
+        learn_decoder: whether the decoder learns, too, or the encoder alone learns to code for it.
     """
 
     name = "occupancy"
@@ -48,11 +49,16 @@ class OccupancyAutoencoder:
         encoder: SparseStructureEncoder,
         decoder: SparseStructureDecoder,
         settings: OccupancySettings = OccupancySettings(),
+        *,
+        learn_decoder: bool = True,
     ) -> None:
+        decoder.requires_grad_(learn_decoder)
+        self._learn_decoder = learn_decoder
         self.encoder, self.decoder, self.settings = encoder, decoder, settings
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"sparse_structure_encoder": self.encoder, "sparse_structure_decoder": self.decoder}
+        decoder = {"sparse_structure_decoder": self.decoder} if self._learn_decoder else {}
+        return {"sparse_structure_encoder": self.encoder, **decoder}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         grids = torch.cat([self._chosen(clip, generator) for clip in clips])[:, None]

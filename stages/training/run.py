@@ -9,10 +9,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,6 @@ from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
 from stages.nn.checkpoint import read_network
 from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.ops.backend import Ops
 from stages.sampling import LatentNormalization
 from stages.training import appearance
 from stages.training.card import Trained, model_card
@@ -37,64 +36,12 @@ from stages.training.loop import Say, train
 from stages.training.lora import add_adapters, merge_adapters
 from stages.training.objective import Objective
 from stages.training.occupancy import OccupancyAutoencoder
-from stages.training.recipe import STEPS, PoolPlan, Recipe, StepPlan
+from stages.training.options import ENCODERS_OF, FLOWS, LEAVES, NEEDS, Training
+from stages.training.recipe import STEPS, PoolPlan, StepPlan
 from stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
 
-# What each step leaves, by role; the statistics are numbers.
-LEAVES: Mapping[str, tuple[str, ...]] = {
-    "occupancy": ("sparse_structure_encoder", "sparse_structure_decoder"),
-    "appearance": ("slat_encoder", "slat_decoder_gs"),
-    "statistics": (),
-    "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
-    "latents": ("slat_flow_model",),
-}
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "occupancy": (),
-    "appearance": (),
-    "statistics": ("appearance",),
-    "structure": ("occupancy",),
-    "latents": ("appearance", "statistics", "structure"),
-}
-FLOWS = ("structure", "latents")
 SHOWN = 2  # clips in pictures
 REPORT_EVERY = 10.0  # seconds between two lines on the clips being made
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """One call of the training command.
-
-    Attributes:
-        recipe: what to train and how long.
-        out: the folder that becomes a model folder.
-        device: to train on.
-        ops: kernels for it.
-        seed: decides everything random.
-        only: one step, or None for all that there are to do.
-        deadline: `time.monotonic()` after which to stop, with a checkpoint.
-        start: a model to go on from: then its image encoder stays as it is.
-        lora: rank of the adapters that the flows learn instead of all their weights; needs `start`.
-        store: records to train on in place of made clips.
-        steps: optimizer steps of each step of training, or None for those of the recipe.
-        rate: part of the recipe's learning rates to take.
-        fresh: make new clips for every step, instead of drawing from a pool.
-        workers: processes that make clips.
-    """
-
-    recipe: Recipe
-    out: Path
-    device: torch.device
-    ops: Ops
-    seed: int = 0
-    only: str | None = None
-    deadline: float = math.inf
-    start: Start | None = None
-    lora: int | None = None
-    steps: int | None = None
-    rate: float = 1.0
-    store: ClipStore | None = None
-    fresh: bool = False
-    workers: int = 1
 
 
 def run_training(training: Training, say: Say) -> bool:
@@ -104,7 +51,8 @@ def run_training(training: Training, say: Say) -> bool:
         Whether all is done; if not, the same call goes on.
 
     Raises:
-        InputError: if a step lacks what earlier ones leave, or `out` holds another training.
+        InputError: if options do not fit each other, a step lacks what earlier ones leave, or `out` holds another
+            training.
         TrainingError: if a loss stops being a number.
     """
     if training.device.type == "cuda":
@@ -112,10 +60,14 @@ def run_training(training: Training, say: Say) -> bool:
     run = _Run(training, say)
     for step in run.steps():
         if not run.do(step):
-            say(f"stopped in {step} with a checkpoint; the same command goes on from there")
+            say(f"the time was up in {step}; what is made is kept, and the same command goes on from there")
             return False
     run.write_model()
     return True
+
+
+class _TimeUpError(Exception):
+    """The deadline passed while clips were made."""
 
 
 class _Run:
@@ -124,6 +76,7 @@ class _Run:
     def __init__(self, training: Training, say: Say) -> None:
         self.training, self._say = training, say
         self.folder = training.out / "training"
+        self._start_digest = None if training.start is None else training.start.digest()
 
     def steps(self) -> Sequence[str]:
         training = self.training
@@ -131,12 +84,22 @@ class _Run:
             raise InputError("adapters need a model to adapt: give --init with --lora")
         if not 0 < training.rate < math.inf:
             raise InputError(f"--rate {training.rate:g} is no part of a learning rate: it must be greater than 0")
-        possible = STEPS if training.lora is None else FLOWS
+        if training.fresh and training.store is not None:
+            raise InputError("--fresh makes clips, and --data brings them: choose one")
+        possible = self._possible()
         if training.only is None:
             return possible
         if training.only not in possible:
             raise InputError(f"--only {training.only} is none of the steps {', '.join(possible)}")
         return (training.only,)
+
+    def _possible(self) -> Sequence[str]:
+        """The steps of this training: the decoders of a model that comes without an encoder stay, and its numbers."""
+        start, lora = self.training.start, self.training.lora
+        if start is None:
+            return STEPS
+        missing = [step for step, encoder in ENCODERS_OF.items() if encoder not in start.networks]
+        return STEPS if lora is None and not missing else (*missing, *FLOWS)
 
     def do(self, step: str) -> bool:
         """Does one step, or finds it done; False if the time was up before."""
@@ -156,7 +119,10 @@ class _Run:
         began = time.monotonic()
         if began > self.training.deadline:
             return False
-        networks, content = self._measure() if step == "statistics" else self._train(step)
+        try:
+            networks, content = self._measure() if step == "statistics" else self._train(step)
+        except _TimeUpError:
+            return False
         if networks is None:
             return False
         with whole_folder(result) as draft:
@@ -166,9 +132,13 @@ class _Run:
         return True
 
     def write_model(self) -> None:
-        """Writes the model folder, if there is a network for every role."""
+        """Writes the model folder, if there is a network for every role and the folder is older than one of them."""
         training = self.training
         if not all(self._has(step) for step in STEPS):
+            return
+        written = training.out / "pipeline.json"  # the last file of a model to be written
+        results = [self._result(step) / "result.json" for step in STEPS if self._result(step).exists()]
+        if written.exists() and all(file.stat().st_mtime <= written.stat().st_mtime for file in results):
             return
         start = training.start
         networks = {role: self._network(role) for role in training.recipe.networks if self._known(role)}
@@ -182,7 +152,7 @@ class _Run:
     def _train(self, step: str) -> tuple[dict[str, nn.Module] | None, dict[str, Any]]:
         plan = self._plan(step)
         objective = self._objective(step)
-        if self.training.lora is not None:
+        if self.training.lora is not None and step in FLOWS:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.training.seed)
                 for network in objective.trained().values():
@@ -193,6 +163,7 @@ class _Run:
                 clips,
                 plan.settings,
                 self.folder / step,
+                identity=self._settings(step),
                 shown=self._shown(plan),
                 say=self._say,
                 deadline=self.training.deadline,
@@ -203,7 +174,8 @@ class _Run:
         for network in trained.values():
             merge_adapters(network)
         left = {role: trained[role] for role in LEAVES[step] if role in trained}
-        return left, self._fold_scale(**trained) if step == "occupancy" else {}
+        # A decoder that was there before wants latents as they are.
+        return left, self._fold_scale(**trained) if step == "occupancy" and len(left) == len(LEAVES[step]) else {}
 
     def _fold_scale(
         self, sparse_structure_encoder: nn.Module, sparse_structure_decoder: nn.Module
@@ -230,13 +202,18 @@ class _Run:
 
     def _objective(self, step: str) -> Objective:
         network, start = self._network, self.training.start
+        fixed = start is not None and ENCODERS_OF.get(step) not in start.networks
         if step == "occupancy":
-            return OccupancyAutoencoder(network("sparse_structure_encoder"), network("sparse_structure_decoder"))
+            return OccupancyAutoencoder(
+                network("sparse_structure_encoder"), network("sparse_structure_decoder"), learn_decoder=not fixed
+            )
         if step == "appearance":
             encoder, decoder = network("slat_encoder"), network("slat_decoder_gs")
             if start is None:
-                appearance.start(encoder, decoder)
-            return appearance.AppearanceAutoencoder(encoder, decoder)
+                appearance.start_decoder(decoder)
+            if start is None or fixed:
+                appearance.start_encoder(encoder)
+            return appearance.AppearanceAutoencoder(encoder, decoder, learn_decoder=not fixed)
         if step == "structure":
             return StructureFlow(
                 network("sparse_structure_flow_model"),
@@ -262,7 +239,16 @@ class _Run:
         if self._known(role):
             assert training.start is not None, "known roles that no step left come from there"
             return deepcopy(training.start.networks[role]).to(training.device)
-        return fresh_network(role, *training.recipe.networks[role], training.ops, training.seed).to(training.device)
+        name, options = training.recipe.networks[role]
+        if role == "slat_encoder":
+            options = {**options, "resolution": self._option("slat_decoder_gs", "resolution")}
+        return fresh_network(role, name, options, training.ops, training.seed).to(training.device)
+
+    def _option(self, role: str, name: str) -> int:
+        """An option of a network, of the model to start from if it has that network."""
+        training = self.training
+        known = {} if training.start is None else training.start.networks
+        return cast(int, getattr(known[role].args, name) if role in known else training.recipe.networks[role][1][name])
 
     def _known(self, role: str) -> bool:
         """Whether the network was trained: by a step, or before."""
@@ -291,7 +277,7 @@ class _Run:
         return replace(plan, settings=plan.settings.changed(training.seed, training.steps, training.rate))
 
     def _settings(self, step: str) -> dict[str, Any]:
-        """What must be the same for a result to be this training's."""
+        """What must be the same for a result or a checkpoint to be this training's."""
         training = self.training
         plan = self._plan("structure" if step == "statistics" else step)
         return {
@@ -299,10 +285,10 @@ class _Run:
             "loop": plan.settings.decides(),
             "pool": None if training.store else asdict(plan.pool),
             "vary": plan.vary and not training.store,
-            "records": len(training.store) if training.store else None,
+            "records": training.store_digest,
             "fresh": training.fresh,
-            "start": training.start and training.start.origin,
-            "lora": training.lora,
+            "start": self._start_digest,
+            "lora": training.lora if step in FLOWS else None,
         }
 
     @contextmanager
@@ -329,23 +315,28 @@ class _Run:
             self.training.seed,
             plan.size,
             self.training.workers,
-            progress=_now_and_then(lambda done, total: self._say(f"clips       {done:>6}/{total} made")),
+            progress=self._made(),
         )
 
+    def _made(self) -> Callable[[int, int], None]:
+        """Hears of clips that are made, and ends that when the time is up."""
+        say = _now_and_then(lambda done, total: self._say(f"clips       {done:>6}/{total} made"))
+
+        def progress(done: int, total: int) -> None:
+            say(done, total)
+            if done < total and time.monotonic() > self.training.deadline:
+                raise _TimeUpError
+
+        return progress
+
     def _spec(self, plan: PoolPlan) -> ClipSpec:
-        networks = self.training.recipe.networks
-        start = self.training.start.networks if self.training.start else {}
-
-        def option(role: str, name: str) -> int:
-            return cast(int, getattr(start[role].args, name) if role in start else networks[role][1][name])
-
         return ClipSpec(
             seed=0,
             num_frames=plan.num_frames,
             num_views=plan.num_views,
             view_size=plan.view_size,
-            input_size=option(IMAGE_ENCODER, "image_size"),
-            resolution=option("slat_decoder_gs", "resolution"),
+            input_size=self._option(IMAGE_ENCODER, "image_size"),
+            resolution=self._option("slat_decoder_gs", "resolution"),
         )
 
     def _shown(self, plan: StepPlan) -> list[TrainingClip]:
@@ -368,7 +359,16 @@ class _Run:
             if step != "statistics"
         }
         machine = results[next(reversed(results))]["machine"]
-        return model_card(training.recipe, trained, self._settings("structure"), training.seed, machine)
+        return model_card(
+            training.recipe,
+            trained,
+            records=None if training.store is None else len(training.store),
+            fresh=training.fresh,
+            start=None if training.start is None else training.start.origin,
+            lora=training.lora,
+            seed=training.seed,
+            machine=machine,
+        )
 
 
 def _machine(device: torch.device) -> str:

@@ -1,0 +1,71 @@
+"""What can be asked of a training, and how its steps hang together."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stages.ops.backend import Ops
+from stages.training.clips import ClipStore
+from stages.training.folder import IMAGE_ENCODER, Start
+from stages.training.recipe import Recipe
+
+# What each step leaves, by role; the statistics are numbers.
+LEAVES: Mapping[str, tuple[str, ...]] = {
+    "occupancy": ("sparse_structure_encoder", "sparse_structure_decoder"),
+    "appearance": ("slat_encoder", "slat_decoder_gs"),
+    "statistics": (),
+    "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
+    "latents": ("slat_flow_model",),
+}
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "occupancy": (),
+    "appearance": (),
+    "statistics": ("appearance",),
+    "structure": ("occupancy",),
+    "latents": ("appearance", "statistics", "structure"),
+}
+FLOWS = ("structure", "latents")
+ENCODERS_OF: Mapping[str, str] = {"occupancy": "sparse_structure_encoder", "appearance": "slat_encoder"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One call of the training command.
+
+    Attributes:
+        recipe: what to train and how long.
+        out: the folder that becomes a model folder.
+        device: to train on.
+        ops: kernels for it.
+        seed: decides everything random.
+        only: one step, or None for all that there are to do.
+        deadline: `time.monotonic()` after which to stop, with a checkpoint.
+        start: a model to go on from: then its image encoder stays as it is, and so does a decoder that comes without
+            its encoder: the encoder learns to speak its language, which the flows know.
+        lora: rank of the adapters that the flows learn instead of all their weights; needs `start`.
+        store: records to train on in place of made clips.
+        store_digest: what tells these records from others.
+        steps: optimizer steps of each step of training, or None for those of the recipe.
+        rate: part of the recipe's learning rates to take.
+        fresh: make new clips for every step, instead of drawing from a pool.
+        workers: processes that make clips.
+    """
+
+    recipe: Recipe
+    out: Path
+    device: torch.device
+    ops: Ops
+    seed: int = 0
+    only: str | None = None
+    deadline: float = math.inf
+    start: Start | None = None
+    lora: int | None = None
+    steps: int | None = None
+    rate: float = 1.0
+    store: ClipStore | None = None
+    store_digest: str | None = None
+    fresh: bool = False
+    workers: int = 1
