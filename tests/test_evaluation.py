@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from cli.main import app
 from pipelines import evaluation
 from pipelines.errors import ConfigError
 from pipelines.evaluation import EvaluationOptions, ProceduralClips, ScoreFile, evaluate
 from pipelines.evaluation_report import Score, margins, summary
 from pipelines.filming import Sizes, make_records
+from pipelines.hub import model_path
 from pipelines.records import open_records
 from stages.data.clip import HELD_OUT_SEED, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
@@ -25,7 +28,7 @@ from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
 from stages.nn.occupancy import SparseStructureEncoder, SparseStructureEncoderArgs
 from stages.ops.backend import TORCH_OPS
 from stages.ops.rasterize import rasterize
-from stages.training.recipe import MICRO
+from stages.training.recipe import MICRO, RECIPES
 from stages.training.tiny import PUBLISHED
 from stages.types import Camera, silent
 from tests.untrained import write_model
@@ -43,8 +46,12 @@ def fine() -> TrainingClip:
 @pytest.fixture(scope="module")
 def model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to add to, that samples in one step."""
-    folder = tmp_path_factory.mktemp("evaluated") / "model"
-    shutil.copytree(model_folder, folder)
+    return in_one_step(model_folder, tmp_path_factory.mktemp("evaluated") / "model")
+
+
+def in_one_step(model: Path, folder: Path) -> Path:
+    """A copy of a model that samples in one step."""
+    shutil.copytree(model, folder)
     pipeline = json.loads((folder / "pipeline.json").read_text())
     for stage in ("sparse_structure_sampler", "slat_sampler"):
         pipeline["args"][stage]["params"]["steps"] = 1
@@ -204,6 +211,21 @@ def test_model_of_another_grid_is_refused(records: Path, tmp_path: Path, monkeyp
     write_model(tmp_path / "model", seed=0, changes={**MICRO, **wider})
     with pytest.raises(InputError, match="grid of 8 cells, but the model's is 16"):
         evaluate(EvaluationOptions(model=str(tmp_path / "model"), data=records, out=tmp_path / "out", clips=1))
+
+
+@pytest.mark.usefixtures("quick")
+def test_clips_made_without_a_resolution_have_the_grid_of_the_bundled_model(tmp_path: Path) -> None:
+    def ss4d(*words: object) -> str:
+        done = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    sizes = ("--frames", 2, "--size", 24, "--views", 1)
+    ss4d("data", "make", tmp_path / "heldout", "--clips", 1, "--seed", SEED, *sizes, "--workers", 1)
+    words = ("--clips", 1, "--out", tmp_path / "out", "--device", "cpu")
+    model = in_one_step(model_path("bundled:tiny"), tmp_path / "model")
+    assert "on 1 held-out clip" in ss4d("eval", model, "--data", tmp_path / "heldout", *words)
+    assert RECIPES["tiny"].networks["slat_decoder_gs"][1]["resolution"] == Sizes().resolution
 
 
 @pytest.mark.parametrize("changes", [{"clips": 0}, {"seed": -1}, {"seed": 2**31}])
