@@ -124,8 +124,6 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
             LOG.warning("skipped: %s", error)
             skipped[name] = str(error)
             continue
-        if clip.resolution != resolution:
-            raise InputError(f"{name} has voxels on a grid of {clip.resolution} cells, but the model's is {resolution}")
         sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
         done[name] = Score(name, clip.family, score_clip(clip, methods, model, sheet))
         scores.append(done[name])
@@ -187,8 +185,21 @@ class ScoreFile:
 
 
 def _clips(options: EvaluationOptions, resolution: int) -> Clips:
+    """The clips to measure on.
+
+    Raises:
+        StoreError, ConfigError: there are none, see `open_records`.
+        InputError: their grid is not the model's.
+    """
     if options.data is not None:
-        return open_records(options.data, "held_out")
+        records = open_records(options.data, "held_out")
+        for row in records.rows[: options.clips]:
+            if row.resolution != resolution:
+                raise InputError(
+                    f"{row.id} has voxels on a grid of {row.resolution} cells, but the model's is {resolution}; make "
+                    f"the clips with --resolution {resolution}"
+                )
+        return records
     return ProceduralClips(HELD_OUT_SEED + options.seed, options.clips, resolution)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -144,6 +145,11 @@ def report_of(path: Path) -> dict:
     return json.loads((path.parent / "report.json").read_text())
 
 
+def table_of(report: Path) -> str:
+    """The tables of a report, without the words between them."""
+    return "\n".join(line for line in report.read_text().splitlines() if line.startswith("|"))
+
+
 @pytest.mark.usefixtures("quick")
 def test_evaluation_goes_on_where_it_stopped(
     model: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +163,7 @@ def test_evaluation_goes_on_where_it_stopped(
     first = report_of(evaluate(options))
     assert set(first["methods"]) == {"true voxels", "model", "inflation", "mean shape"}
     assert "no encoders" in (tmp_path / "report.md").read_text()
+    assert "±" in table_of(tmp_path / "report.md")
     assert first["methods"]["true voxels"]["iou"]["mean"] == 1
     assert first["methods"]["mean shape"]["flicker"]["mean"] == pytest.approx(-1)
     assert (tmp_path / "clip001.png").stat().st_size > 0
@@ -203,13 +210,19 @@ def test_damaged_record_is_named_and_left_out(model: Path, records: Path, tmp_pa
     assert list(report_of(report)["skipped"]) == [broken.id]
     assert broken.id in report.read_text()
     assert len(report_of(report)["clips"]) == 1
+    assert "±" not in table_of(report), "the standard error of one clip is not known"
+    assert report_of(report)["methods"]["model"]["psnr"]["error"] is None
 
 
 def test_model_of_another_grid_is_refused(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "MEAN_CLIPS", 1)
     wider = {role: {**args, "resolution": 16} for role, args in MICRO.items() if role.startswith("slat_")}
     write_model(tmp_path / "model", seed=0, changes={**MICRO, **wider})
-    with pytest.raises(InputError, match="grid of 8 cells, but the model's is 16"):
+
+    def computed(*_: object) -> NoReturn:
+        raise AssertionError("the mean shape takes long, and is not needed")
+
+    monkeypatch.setattr(evaluation, "mean_shape", computed)
+    with pytest.raises(InputError, match="grid of 8 cells, but the model's is 16; make the clips with --resolution 16"):
         evaluate(EvaluationOptions(model=str(tmp_path / "model"), data=records, out=tmp_path / "out", clips=1))
 
 
