@@ -1,5 +1,6 @@
 """The report of an evaluation: report.json, report.md and contact sheets; images are (t, h, w, 3) float32, 0 to 1."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,26 @@ class Score:
     clip: str
     family: str
     methods: Mapping[str, Mapping[str, float | None]]
+
+
+def read_score(line: bytes) -> Score | None:
+    """What a line of JSON says; None where it is not the scores of one clip, as after damage."""
+    try:
+        score = Score(**json.loads(line))
+        whole = isinstance(score.clip, str) and isinstance(score.family, str)
+        rows = [dict(measures) for measures in score.methods.values()]
+    except (ValueError, RecursionError, TypeError, AttributeError):  # no JSON, or of another form
+        return None
+    return (
+        score
+        if whole and all(row.keys() == MEASURES.keys() and all(map(_known, row.values())) for row in rows)
+        else None
+    )
+
+
+def _known(value: object) -> bool:
+    """Whether it is what a measure may give."""
+    return value is None or (isinstance(value, float | int) and math.isfinite(value))
 
 
 def write_report(out: Path, scores: Sequence[Score], settings: Mapping[str, Any], skipped: Mapping[str, str]) -> Path:

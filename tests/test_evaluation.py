@@ -1,6 +1,7 @@
 """The baselines, the cameras that measures look through, and whole evaluations of a small model."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -174,7 +175,31 @@ def test_evaluation_goes_on_where_it_stopped(
     again = report_of(evaluate(replace(options, clips=3)))
     assert len(measured) == 3  # two at first, then the one that was new
     assert again["clips"][:2] == first["clips"]
-    assert len(ScoreFile(scores).read()) == 3
+    assert len(ScoreFile(scores, first["methods"]).read()) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_damaged_files_of_an_evaluation_are_named_and_made_anew(
+    model: Path, records: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = EvaluationOptions(model=str(model), data=records, out=tmp_path, clips=1, device="cpu")
+    first = report_of(evaluate(options))
+    (scores,), (shape,) = tmp_path.glob("scores-*.jsonl"), tmp_path.glob("mean_shape_*.safetensors")
+    line, whole = scores.read_bytes(), shape.read_bytes()
+    assert line.count(b"\n") == 1
+    lines = (line[40:], b"\n", b"\xff\n", b"null\n", b"{}\n", line.replace(b"psnr", b"qsnr"))
+    strange = (line.replace(b'"family": "', b'"family": 1, "x": "'), line.replace(b"inflation", b"inflatiom"))
+    shapes = (whole[:50], b"", whole.replace(b"colors", b"colour"), whole[:-12] + b"\xff" * 12)
+    for number, damaged in enumerate((*lines, *strange)):
+        caplog.clear()
+        scores.write_bytes(damaged)
+        shape.write_bytes(shapes[number % len(shapes)])
+        with caplog.at_level(logging.WARNING, "ss4d.evaluation"):
+            assert report_of(evaluate(options)) == first
+        assert f"{scores}, line 1, is damaged" in caplog.text
+        assert f"{shape} is damaged and is made anew" in caplog.text
+        assert shape.read_bytes() == whole
+        assert scores.read_bytes() == damaged + line
 
 
 @pytest.mark.usefixtures("quick")
