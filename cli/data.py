@@ -163,14 +163,16 @@ def check(
 ) -> None:
     """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any."""
     with explained(debug, "nothing was changed", "the argument DIR"):
-        from pipelines.records import check_records
+        from pipelines.records import check_records, removing_check
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:
             num_clips, bad = check_records(folder, remove=remove, progress=progress)
         for name, reason in bad.items():
             say(f"bad: {name}: {reason}")
-        ending = " The others are deleted." if remove and bad else ""
+        ending = ""
+        if bad:
+            ending = " The others are deleted." if remove else f" {removing_check(folder)} deletes the others."
         say(f"{num_clips - len(bad)} of {num_clips} clips are whole.{ending}")
         if bad:
             raise typer.Exit(FAILED)
