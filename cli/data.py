@@ -28,7 +28,13 @@ HELD_OUT = "From 2147483648 on, clips are held out for evaluation; every smaller
 Frames = Annotated[int, typer.Option("--frames", help="Frames in a clip, at 12 a second.")]
 Size = Annotated[int, typer.Option("--size", help="Side of the input frames and of the other views in pixels.")]
 Views = Annotated[int, typer.Option("--views", help="Cameras around the object, besides the input's.")]
-Resolution = Annotated[int, typer.Option("--resolution", help="Cells of the voxel grid along each axis.")]
+Resolution = Annotated[
+    int,
+    typer.Option(
+        "--resolution",
+        help="Cells of the voxel grid along each axis; must be the model's: 16 for tiny, 64 for the published one.",
+    ),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one for each processor.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")]
 
@@ -41,7 +47,7 @@ def make(
     frames: Frames = 16,
     size: Size = 128,
     views: Views = 8,
-    resolution: Resolution = 32,
+    resolution: Resolution = 16,
     families: Annotated[
         str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turns; by default all.")
     ] = "",
@@ -91,7 +97,7 @@ def import_(
     frames: Frames = 16,
     size: Size = 128,
     views: Views = 8,
-    resolution: Resolution = 32,
+    resolution: Resolution = 16,
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
@@ -157,14 +163,16 @@ def check(
 ) -> None:
     """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any."""
     with explained(debug, "nothing was changed", "the argument DIR"):
-        from pipelines.records import check_records
+        from pipelines.records import check_records, removing_check
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:
             num_clips, bad = check_records(folder, remove=remove, progress=progress)
         for name, reason in bad.items():
             say(f"bad: {name}: {reason}")
-        ending = " The others are deleted." if remove and bad else ""
+        ending = ""
+        if bad:
+            ending = " The others are deleted." if remove else f" {removing_check(folder)} deletes the others."
         say(f"{num_clips - len(bad)} of {num_clips} clips are whole.{ending}")
         if bad:
             raise typer.Exit(FAILED)

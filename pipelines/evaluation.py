@@ -3,16 +3,17 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from pipelines.errors import ConfigError
-from pipelines.evaluation_report import Score, write_report, write_sheet
+from pipelines.evaluation_report import Score, read_score, write_report, write_sheet
 from pipelines.networks import Model, ModelChoice, open_model, resolve_device
 from pipelines.records import RecordError, open_records
 from stages.conditioning import ConditioningConfig, encode_images
@@ -42,6 +43,8 @@ METHOD_REVISION = 1  # rises whenever the same clips and weights would get other
 SAMPLING_SEED = 42
 ENCODERS = {role: f"training/{role}" for role in ("sparse_structure_encoder", "slat_encoder")}
 NUM_SHEETS = 12  # contact sheets: of the first clips
+# The file of the mean shape: what each array holds in each row.
+MEAN_SHAPE_ARRAYS = {"cells": (torch.int32, (3,)), "colors": (torch.float32, (3,))}
 LOG = logging.getLogger("ss4d.evaluation")
 
 Method = Callable[[TrainingClip], Answer]
@@ -110,8 +113,8 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = _encoders(model)
     settings = _settings(options, model, encoders)
-    scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl")
     methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution))
+    scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl", methods)
     ids = clips.ids[: options.clips]
     done, skipped = scores.read(), {}
     for index, name in enumerate(ids):
@@ -124,8 +127,6 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
             LOG.warning("skipped: %s", error)
             skipped[name] = str(error)
             continue
-        if clip.resolution != resolution:
-            raise InputError(f"{name} has voxels on a grid of {clip.resolution} cells, but the model's is {resolution}")
         sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
         done[name] = Score(name, clip.family, score_clip(clip, methods, model, sheet))
         scores.append(done[name])
@@ -164,13 +165,18 @@ def score_clip(
 
 
 class ScoreFile:
-    """Scores, one line of JSON a clip, only ever added to; a line that was cut off by a crash does not count."""
+    """Scores, one line of JSON a clip, only ever added to; a line that was cut off by a crash does not count.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        path: the file.
+        methods: that every clip has scores of.
+    """
+
+    def __init__(self, path: Path, methods: Iterable[str]) -> None:
+        self.path, self.methods = path, frozenset(methods)
 
     def read(self) -> dict[str, Score]:
-        """The scores so far, by clip; drops a last line without its end."""
+        """The scores so far, by clip; drops a last line without its end, and leaves out a damaged one."""
         if not self.path.exists():
             return {}
         content = self.path.read_bytes()
@@ -178,8 +184,14 @@ class ScoreFile:
         if len(whole) < len(content):
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        scores = (Score(**json.loads(line)) for line in whole.splitlines())
-        return {score.clip: score for score in scores}
+        scores = {}
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            score = read_score(line)
+            if score is None or score.methods.keys() != self.methods:
+                LOG.warning("%s, line %d, is damaged: what it held is measured again; delete it", self.path, number)
+            else:
+                scores[score.clip] = score
+        return scores
 
     def append(self, score: Score) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -187,8 +199,21 @@ class ScoreFile:
 
 
 def _clips(options: EvaluationOptions, resolution: int) -> Clips:
+    """The clips to measure on.
+
+    Raises:
+        StoreError, ConfigError: there are none, see `open_records`.
+        InputError: their grid is not the model's.
+    """
     if options.data is not None:
-        return open_records(options.data, "held_out")
+        records = open_records(options.data, "held_out")
+        for row in records.rows[: options.clips]:
+            if row.resolution != resolution:
+                raise InputError(
+                    f"{row.id} has voxels on a grid of {row.resolution} cells, but the model's is {resolution}; make "
+                    f"the clips with --resolution {resolution}"
+                )
+        return records
     return ProceduralClips(HELD_OUT_SEED + options.seed, options.clips, resolution)
 
 
@@ -226,13 +251,30 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 
 def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
-    """The mean training shape, computed once for a folder of reports."""
+    """The mean training shape, computed once for a folder of reports, and again where its file is damaged."""
     path = out / f"mean_shape_{resolution}_{MEAN_CLIPS}_{REVISION}.safetensors"
-    if not path.exists():
-        LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
-        shape = mean_shape(resolution, MEAN_CLIPS)
-        write_bytes(path, save({"cells": shape.cells, "colors": shape.colors}))
-    return MeanShape(**load_file(path), resolution=resolution)
+    if path.exists():
+        shape = _read_mean_shape(path, resolution)
+        if shape is not None:
+            return shape
+        LOG.warning("%s is damaged and is made anew", path)
+    LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
+    shape = mean_shape(resolution, MEAN_CLIPS)
+    write_bytes(path, save({"cells": shape.cells, "colors": shape.colors}))
+    return shape
+
+
+def _read_mean_shape(path: Path, resolution: int) -> MeanShape | None:
+    """What a file holds; None where that is no mean shape on this grid."""
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError:
+        return None
+    if {name: (x.dtype, x.shape[1:]) for name, x in tensors.items()} != MEAN_SHAPE_ARRAYS:
+        return None
+    cells, colors = tensors["cells"], tensors["colors"]
+    inside = ((cells >= 0) & (cells < resolution)).all() and ((colors >= 0) & (colors <= 1)).all()
+    return MeanShape(cells, colors, resolution) if len(cells) == len(colors) and inside else None
 
 
 def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape) -> dict[str, Method]:

@@ -1,11 +1,12 @@
 """The report of an evaluation: report.json, report.md and contact sheets; images are (t, h, w, 3) float32, 0 to 1."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -34,6 +35,13 @@ SHEET_COLUMNS = 8
 LABEL_WIDTH = 80
 
 
+class Mean(TypedDict):
+    """A mean over clips and its standard error; None for the error of a single clip, which is not known."""
+
+    mean: float
+    error: float | None
+
+
 @dataclass(frozen=True)
 class Score:
     """What the methods scored on one clip: measures by method; None where a measure has no value."""
@@ -41,6 +49,26 @@ class Score:
     clip: str
     family: str
     methods: Mapping[str, Mapping[str, float | None]]
+
+
+def read_score(line: bytes) -> Score | None:
+    """What a line of JSON says; None where it is not the scores of one clip, as after damage."""
+    try:
+        score = Score(**json.loads(line))
+        whole = isinstance(score.clip, str) and isinstance(score.family, str)
+        rows = [dict(measures) for measures in score.methods.values()]
+    except (ValueError, RecursionError, TypeError, AttributeError):  # no JSON, or of another form
+        return None
+    return (
+        score
+        if whole and all(row.keys() == MEASURES.keys() and all(map(_known, row.values())) for row in rows)
+        else None
+    )
+
+
+def _known(value: object) -> bool:
+    """Whether it is what a measure may give."""
+    return value is None or (isinstance(value, float | int) and math.isfinite(value))
 
 
 def write_report(out: Path, scores: Sequence[Score], settings: Mapping[str, Any], skipped: Mapping[str, str]) -> Path:
@@ -63,7 +91,7 @@ def write_report(out: Path, scores: Sequence[Score], settings: Mapping[str, Any]
     return path
 
 
-def summary(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, float] | None]]:
+def summary(scores: Sequence[Score]) -> dict[str, dict[str, Mean | None]]:
     """Mean and standard error over clips of each measure of each method; None where no clip has a value."""
     return {
         method: {name: _mean([score.methods[method][name] for score in scores]) for name in MEASURES}
@@ -71,10 +99,10 @@ def summary(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, float] | N
     }
 
 
-def margins(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, float] | None]]:
+def margins(scores: Sequence[Score]) -> dict[str, dict[str, Mean | None]]:
     """By how much the model is better than each baseline on the same clip: mean and standard error over clips."""
 
-    def margin(baseline: str, measure: str) -> dict[str, float] | None:
+    def margin(baseline: str, measure: str) -> Mean | None:
         pairs = [(s.methods["model"][measure], s.methods[baseline][measure]) for s in scores]
         return _mean([a - b for a, b in pairs if a is not None and b is not None])
 
@@ -83,11 +111,11 @@ def margins(scores: Sequence[Score]) -> dict[str, dict[str, dict[str, float] | N
     }
 
 
-def _mean(values: Sequence[float | None]) -> dict[str, float] | None:
+def _mean(values: Sequence[float | None]) -> Mean | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return {"mean": fmean(known), "error": stdev(known) / math.sqrt(len(known)) if len(known) > 1 else 0.0}
+    return {"mean": fmean(known), "error": stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None}
 
 
 def _markdown(scores: Sequence[Score], families: Mapping[str, Sequence[Score]], skipped: Mapping[str, str]) -> str:
@@ -133,8 +161,11 @@ def _markdown(scores: Sequence[Score], families: Mapping[str, Sequence[Score]], 
     return "\n".join(parts)
 
 
-def _cell(value: Mapping[str, float] | None, decimals: int) -> str:
-    return "-" if value is None else f"{value['mean']:.{decimals}f} ± {value['error']:.{decimals}f}"
+def _cell(value: Mean | None, decimals: int) -> str:
+    if value is None:
+        return "-"
+    mean, error = f"{value['mean']:.{decimals}f}", value["error"]
+    return mean if error is None else f"{mean} ± {error:.{decimals}f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -49,13 +49,13 @@ class Sizes:
         frames: at 12 frames a second.
         size: side of the input frames and of the other views in pixels.
         views: other cameras.
-        resolution: grid cells along each axis.
+        resolution: grid cells along each axis, as many as the model to train or to measure has.
     """
 
     frames: int = 16
     size: int = 128
     views: int = 8
-    resolution: int = 32
+    resolution: int = 16
 
     def spec(self, seed: int, family: str | None = None) -> ClipSpec:
         return ClipSpec(

@@ -1,6 +1,7 @@
 """Training records in a folder: `store/` holds one artifact a clip, `manifest.parquet` lists them, one row a clip."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
 from stages.errors import ValueSpecError
 from stages.types import Progress, silent
 from storage.artifact import Artifact
-from storage.errors import StoreError
+from storage.errors import DamageError, StoreError
 from storage.manifest import locked, read_rows, write_rows
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore
@@ -101,8 +102,8 @@ class Records:
             return _checked_clip(self._store.open(_ref(row)), row)
         except (StoreError, ValueSpecError, OSError, KeyError) as error:  # KeyError: an array is not listed any more
             raise RecordError(
-                f"record {row.id} cannot be used: {error}; `ss4d data check --remove` deletes it, and the command that "
-                "made it makes it again"
+                f"record {row.id} cannot be used: {_reason(error)}; `{removing_check(self.folder)}` deletes it, and "
+                "the command that made it makes it again"
             ) from error
 
     def good(self, indices: Iterable[int] | None = None) -> Iterator[TrainingClip]:
@@ -174,11 +175,21 @@ def check_records(folder: Path, *, remove: bool = False, progress: Progress = si
         try:
             records.read(index)
         except RecordError as error:
-            bad[row.id] = str(error.__cause__)
+            bad[row.id] = _reason(error.__cause__)
         progress(index + 1, len(records))
     if remove and bad:
         update_manifest(folder, (), without=bad)
     return len(records), bad
+
+
+def removing_check(folder: Path) -> str:
+    """The command that deletes the damaged records of a folder."""
+    return f"ss4d data check {shlex.quote(str(folder))} --remove"
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why a record cannot be used, without the remedies of the store, which are for results of runs."""
+    return error.reason if isinstance(error, DamageError) else str(error)
 
 
 def families(rows: Iterable[Row]) -> Mapping[str, Counter[str]]:

@@ -155,7 +155,7 @@ class Artifact:
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
 
     def _damaged(self, reason: str) -> DamageError:
-        return DamageError(f"{self.ref} is damaged: {reason}; {REMEDY}")
+        return DamageError(f"{self.ref} is damaged: {reason}", REMEDY)
 
 
 def _is_digest_of(digest: object, data: bytes) -> bool:

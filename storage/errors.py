@@ -13,7 +13,15 @@ class StoreError(RuntimeError):
 
 
 class DamageError(StoreError):
-    """Something is not as it was written, or was never written to the end; to be made again."""
+    """Something is not as it was written, or was never written to the end; to be made again.
+
+    Attributes:
+        reason: the sentence without the remedy, for those who know a better one.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
 
 
 class UnreachableError(StoreError):

@@ -157,10 +157,8 @@ class ArtifactStore:
             if parts is not None:
                 return Artifact(ref, parts, read_root(parts, ref))
         except DamageError as error:
-            raise DamageError(
-                f"{ref} was never finished or is damaged ({error}) in {self.location}; {REMEDY}"
-            ) from error
-        raise DamageError(f"{ref} is missing in {self.location}; a run with --force {ref.stage} makes it again")
+            raise DamageError(f"{ref} was never finished or is damaged ({error}) in {self.location}", REMEDY) from error
+        raise DamageError(f"{ref} is missing in {self.location}", f"a run with --force {ref.stage} makes it again")
 
     def occupied(self, ref: ArtifactRef) -> bool:
         """Whether anything lies in the artifact's place, whatever its state."""

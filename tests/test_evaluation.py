@@ -1,19 +1,24 @@
 """The baselines, the cameras that measures look through, and whole evaluations of a small model."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from cli.main import app
 from pipelines import evaluation
 from pipelines.errors import ConfigError
 from pipelines.evaluation import EvaluationOptions, ProceduralClips, ScoreFile, evaluate
 from pipelines.evaluation_report import Score, margins, summary
 from pipelines.filming import Sizes, make_records
+from pipelines.hub import model_path
 from pipelines.records import open_records
 from stages.data.clip import HELD_OUT_SEED, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
@@ -25,7 +30,7 @@ from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
 from stages.nn.occupancy import SparseStructureEncoder, SparseStructureEncoderArgs
 from stages.ops.backend import TORCH_OPS
 from stages.ops.rasterize import rasterize
-from stages.training.recipe import MICRO
+from stages.training.recipe import MICRO, RECIPES
 from stages.training.tiny import PUBLISHED
 from stages.types import Camera, silent
 from tests.untrained import write_model
@@ -43,8 +48,12 @@ def fine() -> TrainingClip:
 @pytest.fixture(scope="module")
 def model(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder to add to, that samples in one step."""
-    folder = tmp_path_factory.mktemp("evaluated") / "model"
-    shutil.copytree(model_folder, folder)
+    return in_one_step(model_folder, tmp_path_factory.mktemp("evaluated") / "model")
+
+
+def in_one_step(model: Path, folder: Path) -> Path:
+    """A copy of a model that samples in one step."""
+    shutil.copytree(model, folder)
     pipeline = json.loads((folder / "pipeline.json").read_text())
     for stage in ("sparse_structure_sampler", "slat_sampler"):
         pipeline["args"][stage]["params"]["steps"] = 1
@@ -137,6 +146,11 @@ def report_of(path: Path) -> dict:
     return json.loads((path.parent / "report.json").read_text())
 
 
+def table_of(report: Path) -> str:
+    """The tables of a report, without the words between them."""
+    return "\n".join(line for line in report.read_text().splitlines() if line.startswith("|"))
+
+
 @pytest.mark.usefixtures("quick")
 def test_evaluation_goes_on_where_it_stopped(
     model: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,6 +164,7 @@ def test_evaluation_goes_on_where_it_stopped(
     first = report_of(evaluate(options))
     assert set(first["methods"]) == {"true voxels", "model", "inflation", "mean shape"}
     assert "no encoders" in (tmp_path / "report.md").read_text()
+    assert "±" in table_of(tmp_path / "report.md")
     assert first["methods"]["true voxels"]["iou"]["mean"] == 1
     assert first["methods"]["mean shape"]["flicker"]["mean"] == pytest.approx(-1)
     assert (tmp_path / "clip001.png").stat().st_size > 0
@@ -160,7 +175,31 @@ def test_evaluation_goes_on_where_it_stopped(
     again = report_of(evaluate(replace(options, clips=3)))
     assert len(measured) == 3  # two at first, then the one that was new
     assert again["clips"][:2] == first["clips"]
-    assert len(ScoreFile(scores).read()) == 3
+    assert len(ScoreFile(scores, first["methods"]).read()) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_damaged_files_of_an_evaluation_are_named_and_made_anew(
+    model: Path, records: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = EvaluationOptions(model=str(model), data=records, out=tmp_path, clips=1, device="cpu")
+    first = report_of(evaluate(options))
+    (scores,), (shape,) = tmp_path.glob("scores-*.jsonl"), tmp_path.glob("mean_shape_*.safetensors")
+    line, whole = scores.read_bytes(), shape.read_bytes()
+    assert line.count(b"\n") == 1
+    lines = (line[40:], b"\n", b"\xff\n", b"null\n", b"{}\n", line.replace(b"psnr", b"qsnr"))
+    strange = (line.replace(b'"family": "', b'"family": 1, "x": "'), line.replace(b"inflation", b"inflatiom"))
+    shapes = (whole[:50], b"", whole.replace(b"colors", b"colour"), whole[:-12] + b"\xff" * 12)
+    for number, damaged in enumerate((*lines, *strange)):
+        caplog.clear()
+        scores.write_bytes(damaged)
+        shape.write_bytes(shapes[number % len(shapes)])
+        with caplog.at_level(logging.WARNING, "ss4d.evaluation"):
+            assert report_of(evaluate(options)) == first
+        assert f"{scores}, line 1, is damaged" in caplog.text
+        assert f"{shape} is damaged and is made anew" in caplog.text
+        assert shape.read_bytes() == whole
+        assert scores.read_bytes() == damaged + line
 
 
 @pytest.mark.usefixtures("quick")
@@ -196,14 +235,35 @@ def test_damaged_record_is_named_and_left_out(model: Path, records: Path, tmp_pa
     assert list(report_of(report)["skipped"]) == [broken.id]
     assert broken.id in report.read_text()
     assert len(report_of(report)["clips"]) == 1
+    assert "±" not in table_of(report), "the standard error of one clip is not known"
+    assert report_of(report)["methods"]["model"]["psnr"]["error"] is None
 
 
 def test_model_of_another_grid_is_refused(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "MEAN_CLIPS", 1)
     wider = {role: {**args, "resolution": 16} for role, args in MICRO.items() if role.startswith("slat_")}
     write_model(tmp_path / "model", seed=0, changes={**MICRO, **wider})
-    with pytest.raises(InputError, match="grid of 8 cells, but the model's is 16"):
+
+    def computed(*_: object) -> NoReturn:
+        raise AssertionError("the mean shape takes long, and is not needed")
+
+    monkeypatch.setattr(evaluation, "mean_shape", computed)
+    with pytest.raises(InputError, match="grid of 8 cells, but the model's is 16; make the clips with --resolution 16"):
         evaluate(EvaluationOptions(model=str(tmp_path / "model"), data=records, out=tmp_path / "out", clips=1))
+
+
+@pytest.mark.usefixtures("quick")
+def test_clips_made_without_a_resolution_have_the_grid_of_the_bundled_model(tmp_path: Path) -> None:
+    def ss4d(*words: object) -> str:
+        done = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    sizes = ("--frames", 2, "--size", 24, "--views", 1)
+    ss4d("data", "make", tmp_path / "heldout", "--clips", 1, "--seed", SEED, *sizes, "--workers", 1)
+    words = ("--clips", 1, "--out", tmp_path / "out", "--device", "cpu")
+    model = in_one_step(model_path("bundled:tiny"), tmp_path / "model")
+    assert "on 1 held-out clip" in ss4d("eval", model, "--data", tmp_path / "heldout", *words)
+    assert RECIPES["tiny"].networks["slat_decoder_gs"][1]["resolution"] == Sizes().resolution
 
 
 @pytest.mark.parametrize("changes", [{"clips": 0}, {"seed": -1}, {"seed": 2**31}])

@@ -311,8 +311,10 @@ def test_bad_records_are_named_skipped_and_counted(clips: Path, caplog: pytest.L
     records = open_records(clips)
     reasons = ((0, "views: a chunk is not what it was"), (1, "coords"), (2, "frames, voxels differ|frames differ"))
     for index, reason in reasons:
-        with pytest.raises(RecordError, match=f"record {records.ids[index]} cannot be used.*({reason})"):
+        with pytest.raises(RecordError, match=f"record {records.ids[index]} cannot be used.*({reason})") as raised:
             records.read(index)
+        assert f"`ss4d data check {clips} --remove` deletes it" in str(raised.value)
+        assert "--repair" not in str(raised.value)
     with caplog.at_level(logging.WARNING, "ss4d.records"):
         kept = list(records.good([0, 3, 1, 0]))
     assert [clip.seed for clip in kept] == [records.rows[3].seed]
@@ -320,6 +322,10 @@ def test_bad_records_are_named_skipped_and_counted(clips: Path, caplog: pytest.L
     assert sum(records.ids[0] in message for message in caplog.messages) == 1
     assert len(list(records)) == 1
     assert list(records.skipped) == list(records.ids[:3])
+    shutil.rmtree(artifact(clips, 3))
+    with pytest.raises(RecordError, match=r"is missing in .*--remove") as raised:
+        records.read(3)
+    assert "--force" not in str(raised.value)
 
 
 def test_the_check_prints_what_is_bad_and_makes_room_for_it(clips: Path) -> None:
@@ -328,6 +334,9 @@ def test_the_check_prints_what_is_bad_and_makes_room_for_it(clips: Path) -> None
     (artifact(clips, 2) / "feats/c.0.0").unlink()
     num_clips, bad = check_records(clips)
     assert (num_clips, list(bad)) == (4, [name])
+    assert "--repair" not in bad[name]
+    told = ss4d("check", clips)
+    assert f"3 of 4 clips are whole. ss4d data check {clips} --remove deletes the others." in told.stderr
     found = ss4d("check", clips, "--remove")
     assert found.returncode == 1
     assert f"bad: {name}: " in found.stderr

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,46 @@ def test_what_cannot_be_done_is_said_in_a_sentence(words: tuple[str, ...], sente
     result = CliRunner().invoke(app, ["train", *words, "--out", str(tmp_path / "x"), "--device", "cpu"])
     assert result.exit_code == 1
     assert sentence in " ".join(result.output.split())
+
+
+def plain_training(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stages.training", "smoke", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--out", "file"), 1, "cannot be used: Not a directory"),
+        (("--out", "x", "--device", "cuda"), 1, "torch finds no CUDA device here"),
+        (("--out", "x", "--lora", "0"), 2, "--lora: '0' is too little"),
+    ],
+)
+def test_the_plain_command_says_in_a_sentence_what_cannot_be_done(
+    words: tuple[str, ...], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    Path("file").touch()
+    _, said = (training := plain_training(*words)).communicate(timeout=120)
+    assert training.returncode == code, said
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_ends_the_plain_command_with_a_sentence(tmp_path: Path) -> None:
+    training = plain_training("--out", tmp_path / "x", "--steps", "100000", "--only", "occupancy", "--device", "cpu")
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "x" / "training" / "occupancy").exists():
+        assert training.poll() is None, training.communicate()[1]
+        assert time.monotonic() < deadline, "it did not begin"
+        time.sleep(0.02)
+    training.send_signal(signal.SIGINT)
+    _, said = training.communicate(timeout=60)
+    assert training.returncode == 130, said
+    assert "interrupted; checkpoints and finished steps are kept" in said
+    assert "Traceback" not in said
 
 
 def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:

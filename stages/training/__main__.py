@@ -5,6 +5,7 @@
 
 import argparse
 import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from stages.training.options import Training
 from stages.training.recipe import RECIPES, STEPS
 from stages.training.run import run_training
 
+FAILED, INTERRUPTED = 1, 130  # exit codes, as of `ss4d`
+
 
 def main() -> int:
     """Parses, trains, and says what went wrong in one sentence; the exit code is 0 also when the time was up."""
@@ -30,16 +33,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
     parser.add_argument("--init", type=Path, metavar="DIR", help="a model folder to go on from")
     parser.add_argument(
-        "--lora", type=int, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
+        "--lora", type=_count, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
     )
     parser.add_argument("--steps", type=_count, metavar="N", help="optimizer steps, instead of the recipe's")
     parser.add_argument("--rate", type=float, default=1.0, metavar="PART", help="of the recipe's learning rates")
     parser.add_argument("--fresh", action="store_true", help="make new clips for every step, instead of a pool")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    name = "cuda" if given.device == "auto" and torch.cuda.is_available() else given.device.replace("auto", "cpu")
-    device = torch.device(name)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
+        device = _device(given.device)
         ops = training_ops(device, _say)
         training = Training(
             recipe=RECIPES[given.recipe],
@@ -59,13 +62,33 @@ def main() -> int:
         run_training(training, _say)
     except (InputError, ModelError, TrainingError) as error:
         _say(str(error))
-        return 1
+        return FAILED
+    except OSError as error:
+        if error.errno is None:  # not the system's: a defect
+            raise
+        _say(f"{error.filename or given.out} cannot be used: {error.strerror}")
+        return FAILED
+    except KeyboardInterrupt:
+        _say("interrupted; checkpoints and finished steps are kept, and the same command goes on from the last of them")
+        return INTERRUPTED
     return 0
+
+
+def _device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means on this machine.
+
+    Raises:
+        InputError: for "cuda" where there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def _count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of steps: take 1 or more")
+        raise argparse.ArgumentTypeError(f"{word!r} is too little or no whole number: take 1 or more")
     return int(word)
 
 
