@@ -83,7 +83,7 @@ def train(
 
         ss4d train tiny --out mine --data clips --init bundled:tiny --lora 8
 
-        ss4d train tiny --out mine --data clips --init bundled:tiny --steps 1000 --rate 0.3
+        ss4d train tiny --out mine --init bundled:tiny --steps 1000 --rate 0.3
     """
     with explained(debug, KEPT):
         from pipelines.training import (  # not at the top: it imports torch, which takes seconds

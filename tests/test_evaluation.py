@@ -234,6 +234,8 @@ def test_damaged_record_is_named_and_left_out(model: Path, records: Path, tmp_pa
     report = evaluate(EvaluationOptions(model=str(model), data=damaged, out=tmp_path / "out", clips=2))
     assert list(report_of(report)["skipped"]) == [broken.id]
     assert broken.id in report.read_text()
+    assert "--remove" in report.read_text()
+    assert "--force" not in report.read_text(), "that is for results of runs"
     assert len(report_of(report)["clips"]) == 1
     assert "±" not in table_of(report), "the standard error of one clip is not known"
     assert report_of(report)["methods"]["model"]["psnr"]["error"] is None
