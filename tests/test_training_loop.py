@@ -6,6 +6,7 @@ import math
 import struct
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -111,16 +112,17 @@ def test_going_on_gives_the_same_losses(tmp_path: Path, stop: int) -> None:
 def test_time_up_leaves_a_checkpoint(tmp_path: Path) -> None:
     class Slow(Fit):
         def loss(self, clips, generator) -> Losses:
-            time.sleep(0.05)
+            while self.calls == 6 and time.monotonic() < deadline:
+                time.sleep(0.05)
             return super().loss(clips, generator)
 
     first = Slow()
-    deadline = time.monotonic() + 0.3
+    deadline = time.monotonic() + 5
     identity = SETTINGS.decides()
     assert not train(
         first, Numbers(), SETTINGS, tmp_path, identity=identity, shown=[], say=lambda line: None, deadline=deadline
     )
-    assert 0 < first.calls < 20
+    assert first.calls == 7
     second = fit(tmp_path)
     assert first.calls + second.calls == 20
     assert fit(tmp_path).calls == 0
@@ -257,3 +259,31 @@ def test_the_log_is_plain_json(tmp_path: Path) -> None:
     fit(tmp_path)
     first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert first.keys() == {"step", "loss", "error", "gradient", "rate", "steps_per_second"}
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, save_every=5)
+    whole = fit(tmp_path / "whole", settings=settings)
+    fit(tmp_path / "run", settings=settings)
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    again = fit(tmp_path / "run", settings=settings)
+    assert again.calls == 5
+    assert torch.equal(again.line.weight, whole.line.weight)
+    assert values(tmp_path / "run") == values(tmp_path / "whole")
+    for file in (tmp_path / "run" / "checkpoints").glob("*/step.json"):
+        file.write_text("{}")
+    with pytest.raises(InputError, match="are damaged; delete"):
+        fit(tmp_path / "run", settings=settings)
+
+
+def test_slow_steps_are_saved_by_the_clock(tmp_path: Path) -> None:
+    fit(tmp_path, settings=replace(SETTINGS, save_every=1000, save_seconds=0.0))
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["00000019", "00000020"]
+
+
+def test_a_short_training_reaches_its_rate_and_falls() -> None:
+    settings = TrainSettings(steps=10, batch=1, learning_rate=1.0, warmup=100)
+    rates = [settings.rate(step) for step in range(10)]
+    assert max(rates) == 1.0
+    assert rates[-1] < 0.1

@@ -1,12 +1,13 @@
 """What training must remember to go on exactly where it was: weights, their average, the optimizer, and the step."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -49,19 +50,33 @@ def save_state(folder: Path, step: int, state: State, settings: Mapping[str, Any
         remove_folder(old)
 
 
-def load_state(folder: Path, state: State, settings: Mapping[str, Any]) -> int:
-    """Brings `state` to the newest checkpoint in `folder`; the number of steps it has seen, 0 without one.
+def load_state(folder: Path, state: State, settings: Mapping[str, Any], say: Callable[[str], None]) -> int:
+    """Brings `state` to the newest whole checkpoint in `folder`; the number of steps it has seen, 0 without any.
+
+    Args:
+        folder: of checkpoints.
+        state: to change in place.
+        settings: of the run, as they were saved.
+        say: hears of damaged checkpoints.
 
     Raises:
-        InputError: if the checkpoint comes from a run with other settings or networks.
+        InputError: if the checkpoint comes from a run with other settings or networks, or all are damaged.
     """
     found = _complete(folder)
     if not found:
         return 0
-    content = json.loads((found[-1] / "step.json").read_text())
-    if content["settings"] != json.loads(json.dumps(settings)):
+    for checkpoint in reversed(found):
+        try:
+            content = json.loads((checkpoint / "step.json").read_text())
+            step, saved = int(content["step"]), content["settings"]
+            tensors = load_file(checkpoint / "state.safetensors")
+            break
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            say(f"{checkpoint} is damaged, so the one before is taken: {error}")
+    else:
+        raise InputError(f"all checkpoints in {folder} are damaged; delete {folder.parent} to begin that step anew")
+    if saved != json.loads(json.dumps(settings)):
         raise InputError(f"{folder} holds another training; choose another --out, or delete it to start anew")
-    tensors = load_file(found[-1] / "state.safetensors")
     if {name.partition("/")[2] for name in tensors} != set(state.weights):
         raise InputError(f"{folder} holds a run of other networks; choose another --out, or delete it to start anew")
     with torch.no_grad():
@@ -75,11 +90,10 @@ def load_state(folder: Path, state: State, settings: Mapping[str, Any]) -> int:
             moments[name][moment] = tensor
     names = {weight: name for name, weight in state.weights.items()}
     for optimizer in state.optimizers:
-        saved = optimizer.state_dict()
+        memory = optimizer.state_dict()
         held = [names[weight] for group in optimizer.param_groups for weight in group["params"]]
-        saved["state"] = {index: moments[name] for index, name in enumerate(held) if moments[name]}
-        optimizer.load_state_dict(saved)
-    step: int = content["step"]
+        memory["state"] = {index: moments[name] for index, name in enumerate(held) if moments[name]}
+        optimizer.load_state_dict(memory)
     return step
 
 

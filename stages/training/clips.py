@@ -6,6 +6,7 @@ Axes of a clip are those of `TrainingClip`; a batch is a list of clips of one le
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -273,7 +274,8 @@ def _unpack(content: bytes) -> TrainingClip:
 
 
 def _start_worker() -> None:
-    """Makes a worker end with its parent, however that ends: nobody else would tell it."""
+    """Makes a worker end with its parent, however that ends: nobody else would tell it, and Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

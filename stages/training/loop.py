@@ -25,6 +25,7 @@ from stages.training.objective import Objective
 Say = Callable[[str], None]  # called with one line for people to read
 
 BETAS = (0.9, 0.95)
+WARMUP_PART = 5  # one of so many parts of all steps may be warm-up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,13 @@ class TrainSettings:
         batch: clips in each.
         learning_rate: after the warm-up.
         matrix_rate: that of Muon on the matrices of transformer blocks; None for AdamW there, too.
-        warmup: steps in which the learning rate rises from 0.
+        warmup: steps in which the learning rate rises from 0, a fifth of all at most.
         schedule: "cosine" falls to a hundredth at the last step; "constant" stays.
         weight_decay: of AdamW, on matrices and kernels; biases, norms and gains have none.
         clip_norm: the gradient is shortened to this norm.
         ema: decay of the average of the weights that is kept in the end.
-        save_every: steps from one checkpoint to the next.
+        save_every: steps from one checkpoint to the next, at most.
+        save_seconds: time from one checkpoint to the next, at most, but for the step that is being made.
         picture_every: steps from one set of pictures to the next.
         log_every: steps between two looks at the losses: each makes the host wait for the device.
         seed: decides everything random.
@@ -57,6 +59,7 @@ class TrainSettings:
     clip_norm: float = 1.0
     ema: float = 0.999
     save_every: int = 500
+    save_seconds: float = 120.0
     picture_every: int = 1000
     log_every: int = 20
     seed: int = 0
@@ -67,10 +70,11 @@ class TrainSettings:
 
     def share(self, step: int) -> float:
         """What part of its rate a step learns at: of the step alone, so that resumed runs follow the same path."""
-        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        warmup = min(self.warmup, max(self.steps // WARMUP_PART, 1))
+        rise = min(1.0, (step + 1) / max(warmup, 1))
         if self.schedule == "constant":
             return rise
-        done = max(0.0, (step - self.warmup) / max(self.steps - self.warmup, 1))
+        done = max(0.0, (step - warmup) / max(self.steps - warmup, 1))
         return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     def changed(self, seed: int, steps: int | None, rate: float) -> "TrainSettings":
@@ -85,7 +89,7 @@ class TrainSettings:
 
     def decides(self) -> dict[str, object]:
         """The settings that change what is learnt."""
-        how_often = {"save_every", "picture_every", "log_every"}
+        how_often = {"save_every", "save_seconds", "picture_every", "log_every"}
         return {name: value for name, value in asdict(self).items() if name not in how_often}
 
 
@@ -130,7 +134,7 @@ def train(
             run.report()
         if last or run.done % settings.picture_every == 0:
             run.draw(shown)
-        if run.done % settings.save_every == 0 and not last:
+        if not last and (run.done % settings.save_every == 0 or time.monotonic() - run.saved > settings.save_seconds):
             run.save()
     if run.done > started_at:
         run.save()
@@ -154,10 +158,10 @@ class _Run:
         self.ema = Ema(self.weights, settings.ema)
         self._state = State(self.weights, self.ema.average, self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
-        self.done = load_state(folder / "checkpoints", self._state, identity)
+        self.done = load_state(folder / "checkpoints", self._state, identity, say)
         self._log = Log(folder, self.done)
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []  # measured, but not yet fetched from the device
-        self._since = time.monotonic()
+        self._since = self.saved = time.monotonic()
 
     def step(self, batch: Sequence[TrainingClip]) -> None:
         """One step of the optimizer."""
@@ -222,6 +226,7 @@ class _Run:
         """Writes a checkpoint, and the log up to it."""
         self.report()
         save_state(self.folder / "checkpoints", self.done, self._state, self._identity)
+        self.saved = time.monotonic()
 
 
 def _optimizers(
