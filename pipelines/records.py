@@ -17,7 +17,7 @@ from stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
 from stages.errors import ValueSpecError
 from stages.types import Progress, silent
 from storage.artifact import Artifact
-from storage.errors import DamageError, StoreError
+from storage.errors import DamageError, NewerError, StoreError
 from storage.manifest import locked, read_rows, write_rows
 from storage.refs import ArtifactRef, artifact_key
 from storage.store import ArtifactStore
@@ -100,6 +100,8 @@ class Records:
         row = self.rows[index]
         try:
             return _checked_clip(self._store.open(_ref(row)), row)
+        except NewerError:  # nothing is wrong with that record
+            raise
         except (StoreError, ValueSpecError, OSError, KeyError) as error:  # KeyError: an array is not listed any more
             raise RecordError(
                 f"record {row.id} cannot be used: {_reason(error)}; `{removing_check(self.folder)}` deletes it, and "

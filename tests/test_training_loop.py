@@ -287,3 +287,13 @@ def test_a_short_training_reaches_its_rate_and_falls() -> None:
     rates = [settings.rate(step) for step in range(10)]
     assert max(rates) == 1.0
     assert rates[-1] < 0.1
+
+
+def test_a_damaged_line_of_the_log_is_named(tmp_path: Path) -> None:
+    fit(tmp_path)
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    for damaged in ("{\n", "[]\n", "7\n"):
+        log.write_text("".join([*lines[:2], damaged, *lines[3:]]))
+        with pytest.raises(InputError, match="line 3 of"):
+            fit(tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from stages.errors import InputError
 from stages.training.files import write_whole
 
 Row = Mapping[str, float]  # "step", "loss", and whatever else was measured
@@ -36,10 +37,24 @@ class Log:
 
 
 def read_log(folder: Path) -> list[Row]:
-    """The rows of a log; the last line may be cut off where the run was killed."""
+    """The rows of a log; the last line may be cut off where the run was killed.
+
+    Raises:
+        InputError: naming the line, if another one is damaged.
+    """
     file = folder / "log.jsonl"
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    return [_row(file, number, line) for number, line in enumerate(lines, start=1) if line.endswith(b"\n")]
+
+
+def _row(file: Path, number: int, line: bytes) -> Row:
+    try:
+        row: Row = json.loads(line)
+        if "step" in row:
+            return row
+    except (ValueError, TypeError):
+        pass
+    raise InputError(f"line {number} of {file} is damaged; delete that line, and the training goes on")
 
 
 def _line(row: Row) -> str:
