@@ -289,6 +289,18 @@ def test_a_short_training_reaches_its_rate_and_falls() -> None:
     assert rates[-1] < 0.1
 
 
+def test_a_damaged_clip_of_a_pool_is_made_again(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path, SPEC, 7, 4, 1, progress=silent)
+    seeds = [pool.read(i).seed for i in range(4)]
+    files = sorted(tmp_path.glob("*.safetensors"))
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(b"")
+    files[1].write_bytes(contents[1][:-1] + bytes([contents[1][-1] ^ 1]))
+    files[2].write_bytes(contents[2][:100])
+    assert [pool.read(i).seed for i in range(4)] == seeds
+    assert [file.read_bytes() for file in files] == contents, "made again, to the last bit"
+
+
 def test_a_damaged_line_of_the_log_is_named(tmp_path: Path) -> None:
     fit(tmp_path)
     log = tmp_path / "log.jsonl"

@@ -4,11 +4,13 @@ Axes of a clip are those of `TrainingClip`; a batch is a list of clips of one le
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,14 +20,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
 from stages.training.files import write_whole
 from stages.training.variation import varied
 from stages.types import Progress
+
+LOG = logging.getLogger("ss4d.training")
 
 METADATA = [f.name for f in fields(TrainingClip) if "spec" not in f.metadata]
 STEPS_AHEAD = 2  # batches that are made or read while the networks are busy
@@ -75,9 +80,18 @@ def cut(clip: TrainingClip, start: int, length: int) -> TrainingClip:
 
 
 def pack(clip: TrainingClip) -> bytes:
-    """A clip as the content of a safetensors file."""
-    metadata = {"clip": json.dumps({name: getattr(clip, name) for name in METADATA})}
-    return save({name: getattr(clip, name).contiguous() for name in clip.specs()}, metadata)
+    """A clip as the content of a safetensors file, with a checksum of its own."""
+    facts = {name: getattr(clip, name) for name in METADATA}
+    tensors = {name: getattr(clip, name).contiguous() for name in clip.specs()}
+    # One entry alone: safetensors writes several in any order.
+    return save(tensors, {"clip": json.dumps({**facts, "crc32": _checksum(facts, tensors)})})
+
+
+def _checksum(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    checksum = zlib.crc32(json.dumps(facts).encode())
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].numpy().tobytes(), checksum)
+    return f"{checksum:08x}"
 
 
 def read_clip(file: Path) -> TrainingClip:
@@ -87,11 +101,9 @@ def read_clip(file: Path) -> TrainingClip:
         InputError: if the file is missing or damaged.
     """
     try:
-        with safe_open(file, framework="pt") as stream:
-            metadata = json.loads(stream.metadata()["clip"])
-            return TrainingClip(**{name: stream.get_tensor(name) for name in TrainingClip.specs()}, **metadata)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"the clip {file} cannot be read ({error}); delete it, and it is made again") from error
+        return _unpack(file.read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the clip {file} cannot be read: {error}") from error
 
 
 def available_workers() -> int:
@@ -185,16 +197,23 @@ class StoredClips:
 
 @dataclass(frozen=True)
 class ClipPool:
-    """Clips made once and kept as files in a folder; see `make_pool`."""
+    """Clips made once and kept as files in a folder; see `make_pool`. One that is damaged is made again."""
 
     folder: Path
     size: int
+    spec: ClipSpec
+    seed: int
 
     def __len__(self) -> int:
         return self.size
 
     def read(self, index: int) -> TrainingClip:
-        return read_clip(_pool_file(self.folder, index))
+        file = _pool_file(self.folder, index)
+        try:
+            return read_clip(file)
+        except InputError as error:
+            LOG.warning("%s; it is made again", error)
+            return read_clip(_keep(_pool_spec(self.spec, self.seed, index), file))
 
 
 def make_pool(folder: Path, spec: ClipSpec, seed: int, size: int, workers: int, *, progress: Progress) -> ClipPool:
@@ -219,13 +238,13 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, size: int, workers: int, 
     if label.read_text() != content:
         raise InputError(f"{folder} holds clips made in another way; delete it, or choose another folder")
     jobs = [
-        (replace(spec, seed=draw(seed, "pool", index, below=HELD_OUT_SEED)), _pool_file(folder, index))
+        (_pool_spec(spec, seed, index), _pool_file(folder, index))
         for index in range(size)
         if not _pool_file(folder, index).exists()
     ]
     for done, _ in enumerate(_run(jobs, workers), start=1):
         progress(done, len(jobs))
-    return ClipPool(folder, size)
+    return ClipPool(folder, size, spec, seed)
 
 
 def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
@@ -238,6 +257,10 @@ def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
             yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
         finally:
             pool.shutdown(cancel_futures=True)  # whoever stops listening wants no more
+
+
+def _pool_spec(spec: ClipSpec, seed: int, index: int) -> ClipSpec:
+    return replace(spec, seed=draw(seed, "pool", index, below=HELD_OUT_SEED))
 
 
 def _pool_file(folder: Path, index: int) -> Path:
@@ -268,9 +291,11 @@ def _one_thread() -> Iterator[None]:
 def _unpack(content: bytes) -> TrainingClip:
     # safetensors reads metadata from files alone: its header is a length and that much JSON.
     length = int.from_bytes(content[:8], "little")
-    metadata: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["clip"])
-    arrays: dict[str, Any] = load(content)
-    return TrainingClip(**arrays, **metadata)
+    facts: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["clip"])
+    tensors: dict[str, Any] = load(content)
+    if facts.pop("crc32") != _checksum(facts, tensors):
+        raise ValueError("its checksum is another one")
+    return TrainingClip(**tensors, **facts)
 
 
 def _start_worker() -> None:
