@@ -1,6 +1,7 @@
 """`ss4d train` from the command line to a model that `ss4d run` takes."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
+from stages.training.clips import read_clip
 from stages.training.tiny import ENCODERS, PUBLISHED
 
 
@@ -153,8 +156,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(words: tuple[str, ...], sente
 
 
 def plain_training(*words: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stages.training", "smoke", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "stages.training", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +175,15 @@ def test_the_plain_command_says_in_a_sentence_what_cannot_be_done(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     Path("file").touch()
-    _, said = (training := plain_training(*words)).communicate(timeout=120)
+    _, said = (training := plain_training("smoke", *words)).communicate(timeout=120)
     assert training.returncode == code, said
     assert sentence in said
     assert "Traceback" not in said
 
 
 def test_ctrl_c_ends_the_plain_command_with_a_sentence(tmp_path: Path) -> None:
-    training = plain_training("--out", tmp_path / "x", "--steps", "100000", "--only", "occupancy", "--device", "cpu")
+    words = ("--out", tmp_path / "x", "--steps", "100000", "--only", "occupancy", "--device", "cpu")
+    training = plain_training("smoke", *words)
     deadline = time.monotonic() + 240
     while not (tmp_path / "x" / "training" / "occupancy").exists():
         assert training.poll() is None, training.communicate()[1]
@@ -190,6 +194,25 @@ def test_ctrl_c_ends_the_plain_command_with_a_sentence(tmp_path: Path) -> None:
     assert training.returncode == 130, said
     assert "interrupted; checkpoints and finished steps are kept" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_ends_the_processes_that_make_clips_and_keeps_what_they_made(tmp_path: Path) -> None:
+    training = plain_training("tiny", "--out", tmp_path / "x", "--only", "occupancy", "--device", "cpu")
+    made = tmp_path / "x" / "training" / "clips"
+    deadline = time.monotonic() + 240
+    while len(list(made.glob("*/[0-9]*.safetensors"))) < 2:
+        assert training.poll() is None, training.communicate()[1]
+        assert time.monotonic() < deadline, "no clip was made"
+        time.sleep(0.02)
+    makers = psutil.Process(training.pid).children(recursive=True)
+    os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    _, said = training.communicate(timeout=60)
+    assert training.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert psutil.wait_procs(makers, timeout=30)[1] == []
+    for file in made.glob("*/[0-9]*.safetensors"):
+        assert read_clip(file).num_frames == 16
 
 
 def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def test_a_saved_network_loads_with_every_tensor_and_option(folder: Path) -> Non
         assert torch.equal(loaded.state_dict()[name], tensor)
 
 
+def test_weights_are_for_the_same_readers_as_their_description(folder: Path) -> None:
+    for description in (folder / "ckpts").glob("*.json"):
+        assert description.with_suffix(".safetensors").stat().st_mode == description.stat().st_mode
+
+
 def test_half_precision_files_load_as_float32(folder: Path) -> None:
     original = SparseStructureDecoder(DECODER)
     save_network(folder / "ckpts/decoder", "SparseStructureDecoder", DECODER, original, torch.float16)

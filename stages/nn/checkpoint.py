@@ -4,6 +4,7 @@ Reading a folder that others made takes strict checks, which `stages.weights` do
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -74,9 +75,11 @@ def build_network(name: str, options: Mapping[str, Any], ops: Ops) -> nn.Module:
 def save_network(path: Path, name: str, args: Any, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Writes `path`.json and `path`.safetensors in the published format, floating-point tensors as `dtype`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(path.name + ".json").write_text(json.dumps({"name": name, "args": asdict(args)}, indent=1) + "\n")
+    description, weights = (path.with_name(path.name + suffix) for suffix in (".json", ".safetensors"))
+    description.write_text(json.dumps({"name": name, "args": asdict(args)}, indent=1) + "\n")
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in module.state_dict().items()}
-    save_file(state, path.with_name(path.name + ".safetensors"))
+    save_file(state, weights)
+    shutil.copymode(description, weights)  # safetensors makes files for their owner alone
 
 
 def read_network(path: Path, ops: Ops) -> nn.Module:
