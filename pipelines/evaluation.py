@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from pipelines.errors import ConfigError
 from pipelines.evaluation_report import Score, read_score, write_report, write_sheet
@@ -45,7 +47,7 @@ SAMPLING_SEED = 42
 ENCODERS = {role: f"training/{role}" for role in ("sparse_structure_encoder", "slat_encoder")}
 NUM_SHEETS = 12  # contact sheets: of the first clips
 # The file of the mean shape: what each array holds in each row.
-MEAN_SHAPE_ARRAYS = {"cells": (torch.int32, (3,)), "colors": (torch.float32, (3,))}
+MEAN_SHAPE_ARRAYS = {"cells": (torch.int32, (3,)), "colors": (torch.float32, (3,)), "crc32": (torch.int64, ())}
 LOG = logging.getLogger("ss4d.evaluation")
 
 Method = Callable[[TrainingClip], Answer]
@@ -261,7 +263,7 @@ def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
         LOG.warning("%s is damaged and is made anew", path)
     LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
     shape = mean_shape(resolution, MEAN_CLIPS)
-    write_bytes(path, save({"cells": shape.cells, "colors": shape.colors}))
+    write_bytes(path, save({"cells": shape.cells, "colors": shape.colors, "crc32": _checksum(shape)}))
     return shape
 
 
@@ -273,9 +275,12 @@ def _read_mean_shape(path: Path, resolution: int) -> MeanShape | None:
         return None
     if {name: (x.dtype, x.shape[1:]) for name, x in tensors.items()} != MEAN_SHAPE_ARRAYS:
         return None
-    cells, colors = tensors["cells"], tensors["colors"]
-    inside = ((cells >= 0) & (cells < resolution)).all() and ((colors >= 0) & (colors <= 1)).all()
-    return MeanShape(cells, colors, resolution) if len(cells) == len(colors) and inside else None
+    shape = MeanShape(tensors["cells"], tensors["colors"], resolution)
+    return shape if torch.equal(tensors["crc32"], _checksum(shape)) else None
+
+
+def _checksum(shape: MeanShape) -> Tensor:
+    return torch.tensor([zlib.crc32(shape.cells.numpy().tobytes() + shape.colors.numpy().tobytes())])
 
 
 def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape) -> dict[str, Method]:
