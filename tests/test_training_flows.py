@@ -16,7 +16,6 @@ from stages.training.batches import batch_coords, occupancy_grids, window
 from stages.training.clips import step_generator
 from stages.training.flows import LatentsFlow, StructureFlow, bridge, dropped, image_tokens, patch_colors, random_times
 from stages.training.fresh import fresh_network
-from stages.training.guesses import StructureGuess, on_voxels
 from stages.training.lora import add_adapters, merge_adapters
 from stages.training.objective import Objective
 from stages.training.occlusion import occlude
@@ -48,8 +47,7 @@ def latents_flow() -> LatentsFlow:
     flow, images, encoder, decoder = map(
         network, ("slat_flow_model", "image_encoder", "slat_encoder", "slat_decoder_gs")
     )
-    guess = StructureGuess(network("sparse_structure_flow_model"), network("sparse_structure_decoder"))
-    return LatentsFlow(flow, guess, images, encoder, unit, decoder)
+    return LatentsFlow(flow, images, encoder, unit, decoder)
 
 
 FLOWS = pytest.mark.parametrize("build", [structure_flow, latents_flow])
@@ -68,19 +66,6 @@ def test_a_few_steps_lower_the_loss_on_a_fixed_batch(build, clips: list[Training
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
-
-
-def test_latents_are_learnt_on_guessed_voxels(clips: list[TrainingClip]) -> None:
-    def half(whole: list[TrainingClip], tokens: torch.Tensor, generator: torch.Generator) -> list[TrainingClip]:
-        guessed.extend(on_voxels(clip, clip.coords[::2]) for clip in whole)
-        return guessed
-
-    objective, guessed, seen = latents_flow(), [], []
-    objective._guess = half
-    objective.flow.register_forward_pre_hook(lambda flow, given: seen.append(given[0].coords))
-    objective.loss(clips, step_generator(0, "halves", 0))
-    assert len(seen) == 1
-    assert torch.equal(seen[0], batch_coords(guessed))
 
 
 @FLOWS

@@ -22,7 +22,6 @@ from stages.ops.geometry import FRONT_YAW, orbit_camera
 from stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample
 from stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
 from stages.training.clips import cut
-from stages.training.guesses import StructureGuess
 from stages.training.objective import Losses
 from stages.training.occlusion import occlude
 from stages.training.show import beside, picture, voxel_picture
@@ -123,11 +122,10 @@ class StructureFlow:
 
 
 class LatentsFlow:
-    """Trains the flow of structured latents on guessed and on true voxels; the image encoder stays as it is.
+    """Trains the flow of structured latents on the true voxels; the image encoder stays as it is.
 
     Args:
         flow: to train.
-        guess: of the other flow.
         image_encoder: as trained with the other flow.
         encoder: gives the latents.
         normalization: of the latents.
@@ -139,13 +137,12 @@ class LatentsFlow:
     def __init__(
         self,
         flow: SLatFlow4DModel,
-        guess: StructureGuess,
         image_encoder: VisionTransformer,
         encoder: SLatEncoder,
         normalization: LatentNormalization,
         decoder: SLatGaussianDecoder,
     ) -> None:
-        self.flow, self._guess = flow, guess
+        self.flow = flow
         self._image_encoder = image_encoder.eval().requires_grad_(False)
         self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
         self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
@@ -157,9 +154,8 @@ class LatentsFlow:
         device = self.flow.out_layer.weight.device
         clips = window(clips, generator, LEAST_FRAMES, None, self.flow.frame_multiple)
         with torch.no_grad():
-            tokens = image_tokens(self._image_encoder, clips, device, generator)
-        cond = dropped(tokens, generator)
-        sites, data = self.latents(self._guess(clips, tokens, generator), device)
+            cond = dropped(image_tokens(self._image_encoder, clips, device, generator), generator)
+        sites, data = self.latents(clips, device)
         noise = torch.randn(data.shape, generator=generator).to(device)
         t = random_times(len(clips), generator).to(device)
         x, v = bridge(data, noise, t[sites.coords[:, 0].long(), None])

@@ -31,7 +31,6 @@ from stages.training.files import whole_folder
 from stages.training.flows import LatentsFlow, StructureFlow
 from stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
 from stages.training.fresh import fresh_network
-from stages.training.guesses import StructureGuess
 from stages.training.log import read_log
 from stages.training.loop import Say, train
 from stages.training.lora import add_adapters, merge_adapters
@@ -225,7 +224,6 @@ class _Run:
             )
         return LatentsFlow(
             network("slat_flow_model"),
-            StructureGuess(network("sparse_structure_flow_model"), network("sparse_structure_decoder")),
             network(IMAGE_ENCODER),
             network("slat_encoder"),
             self._normalization(),
