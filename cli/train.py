@@ -46,12 +46,6 @@ def train(
         str | None,
         typer.Option("--init", metavar="MODEL", help="Go on from a model: a folder, bundled:NAME or hub:ORG/NAME."),
     ] = None,
-    learn_images: Annotated[
-        bool,
-        typer.Option(
-            "--learn-images", help="With --init: the image encoder learns on, too, and then both flows have to."
-        ),
-    ] = False,
     lora: Annotated[
         int | None,
         typer.Option(
@@ -106,7 +100,6 @@ def train(
             device=device,
             minutes=minutes,
             init=init,
-            learn_images=learn_images,
             lora=lora,
             steps=steps,
             rate=rate,

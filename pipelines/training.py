@@ -41,7 +41,6 @@ class TrainOptions:
     device: str = "auto"
     minutes: float | None = None
     init: str | None = None
-    learn_images: bool = False
     lora: int | None = None
     steps: int | None = None
     rate: float = 1.0
@@ -111,7 +110,6 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         only=options.only,
         deadline=deadline,
         start=None if options.init is None else start_from(options.init, ops),
-        learn_images=options.learn_images,
         lora=options.lora,
         steps=options.steps,
         rate=options.rate,

@@ -86,24 +86,6 @@ def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tm
     assert "comes from another training" in other.stderr
 
 
-def test_both_flows_follow_an_image_encoder_that_learns_on(model: Path, tmp_path: Path) -> None:
-    words = ("smoke", "--out", tmp_path, "--init", model, "--learn-images")
-    alone = ss4d_train(*words, "--only", "latents")
-    assert alone.returncode == 1
-    assert "latents needs what structure leaves" in alone.stderr
-    done = ss4d_train(*words, "--only", "structure")
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "pipeline.json").exists(), "the other flow has not seen through this encoder yet"
-    done = ss4d_train(*words, "--only", "latents")
-    assert done.returncode == 0, done.stderr
-    for role in PUBLISHED:
-        old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (model, tmp_path))
-        assert all(old[name].equal(new[name]) for name in old) == ("decoder" in role), role
-    both = ss4d_train(*words, "--lora", "2")
-    assert both.returncode == 1
-    assert "choose one" in both.stderr
-
-
 @pytest.mark.parametrize("more", [(), ("--lora", "2")])
 def test_a_model_without_encoders_keeps_its_decoders_and_numbers(
     model: Path, tmp_path: Path, more: tuple[str, ...]
@@ -157,7 +139,6 @@ def test_time_that_is_up_ends_the_making_of_clips(tmp_path: Path) -> None:
         (("smoke", "--only", "structure"), "structure needs what occupancy leaves"),
         (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
         (("smoke", "--lora", "4"), "give --init with --lora"),
-        (("smoke", "--learn-images"), "give --init with it"),
         (("smoke", "--rate", "0"), "--rate 0 is no part of a learning rate"),
         (("smoke", "--rate", "nan"), "--rate nan is no part of a learning rate"),
         (("smoke", "--init", "nowhere"), "no model folder"),

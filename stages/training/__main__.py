@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
     parser.add_argument("--init", type=Path, metavar="DIR", help="a model folder to go on from")
-    parser.add_argument("--learn-images", action="store_true", help="let the image encoder learn on; with --init")
     parser.add_argument(
         "--lora", type=_count, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
     )
@@ -54,7 +53,6 @@ def main() -> int:
             only=given.only,
             deadline=time.monotonic() + 60 * given.minutes,
             start=None if given.init is None else read_start(given.init, ops),
-            learn_images=given.learn_images,
             lora=given.lora,
             steps=given.steps,
             rate=given.rate,

@@ -43,10 +43,8 @@ class Training:
         seed: decides everything random.
         only: one step, or None for all that there are to do.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
-        start: a model to go on from: then its image encoder stays as it is, unless `learn_images`, and so does a
-            decoder that comes without its encoder: the encoder learns to speak its language, which the flows know.
-        learn_images: with `start`, the image encoder learns on with the flow of structures; the flow of structured
-            latents, which sees through it, has to learn after it.
+        start: a model to go on from: then its image encoder stays as it is, and so does a decoder that comes without
+            its encoder: the encoder learns to speak its language, which the flows know.
         lora: rank of the adapters that the flows learn instead of all their weights; needs `start`.
         store: records to train on in place of made clips.
         store_digest: what tells these records from others.
@@ -64,7 +62,6 @@ class Training:
     only: str | None = None
     deadline: float = math.inf
     start: Start | None = None
-    learn_images: bool = False
     lora: int | None = None
     steps: int | None = None
     rate: float = 1.0

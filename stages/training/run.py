@@ -82,10 +82,6 @@ class _Run:
         training = self.training
         if training.lora is not None and training.start is None:
             raise InputError("adapters need a model to adapt: give --init with --lora")
-        if training.learn_images and training.start is None:
-            raise InputError("--learn-images is for a model to go on from: give --init with it")
-        if training.learn_images and training.lora is not None:
-            raise InputError("--lora learns adapters of the flows alone, and --learn-images more: choose one")
         if not 0 < training.rate < math.inf:
             raise InputError(f"--rate {training.rate:g} is no part of a learning rate: it must be greater than 0")
         if training.fresh and training.store is not None:
@@ -224,7 +220,7 @@ class _Run:
                 network(IMAGE_ENCODER),
                 network("sparse_structure_encoder"),
                 network("sparse_structure_decoder"),
-                learn_images=start is None or self.training.learn_images,
+                learn_images=start is None,
             )
         return LatentsFlow(
             network("slat_flow_model"),
@@ -261,12 +257,8 @@ class _Run:
 
     def _has(self, step: str) -> bool:
         """Whether what a step leaves is there."""
-        training = self.training
-        if self._result(step).exists() or training.start is None:
-            return self._result(step).exists()
-        if training.learn_images and step in FLOWS:  # they see through an image encoder that is another one now
-            return False
-        return all(role in training.start.networks for role in LEAVES[step])
+        start = self.training.start
+        return self._result(step).exists() or (start is not None and all(r in start.networks for r in LEAVES[step]))
 
     def _normalization(self) -> LatentNormalization:
         file = self._result("statistics") / "result.json"
@@ -296,7 +288,6 @@ class _Run:
             "records": training.store_digest,
             "fresh": training.fresh,
             "start": self._start_digest,
-            "learn_images": training.learn_images and step in FLOWS,
             "lora": training.lora if step in FLOWS else None,
         }
 
