@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipelines.errors import ConfigError
 from pipelines.evaluation_report import Score, read_score, write_report, write_sheet
-from pipelines.networks import Model, ModelChoice, open_model, resolve_device
+from pipelines.networks import Model, ModelChoice, open_model
 from pipelines.records import RecordError, open_records
 from stages.conditioning import ConditioningConfig, encode_images
 from stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
@@ -35,6 +35,7 @@ from stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr
 from stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from stages.inflation import InflationConfig, inflate
 from stages.ops.coords import Sites, SparseTensor
+from stages.ops.device import resolve_device
 from stages.sampler_config import SamplerConfig
 from stages.slat import SlatConfig, sample_latents
 from stages.sparse_structure import SparseStructureConfig, occupied_cells, sample_structure

@@ -55,15 +55,12 @@ def read_score(line: bytes) -> Score | None:
     """What a line of JSON says; None where it is not the scores of one clip, as after damage."""
     try:
         score = Score(**json.loads(line))
-        whole = isinstance(score.clip, str) and isinstance(score.family, str)
         rows = [dict(measures) for measures in score.methods.values()]
     except (ValueError, RecursionError, TypeError, AttributeError):  # no JSON, or of another form
         return None
-    return (
-        score
-        if whole and all(row.keys() == MEASURES.keys() and all(map(_known, row.values())) for row in rows)
-        else None
-    )
+    named = isinstance(score.clip, str) and isinstance(score.family, str)
+    whole = all(row.keys() == MEASURES.keys() and all(map(_known, row.values())) for row in rows)
+    return score if named and whole else None
 
 
 def _known(value: object) -> bool:

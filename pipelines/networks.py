@@ -14,9 +14,9 @@ from pipelines.errors import ConfigError
 from pipelines.hub import hub_file, model_path, weights_path
 from stages.ops.backend import TORCH_OPS, Ops
 from stages.ops.cuda import cuda_ops
+from stages.ops.device import Device, resolve_device
 from stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
 
-Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -31,26 +31,6 @@ class ModelChoice(BaseModel):
         description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
     )
     precision: Precision = Field(default="float32", description="number format of the transformer torsos")
-
-
-def resolve_device(device: str) -> Device:
-    """The device that "auto", "cpu" or "cuda" means on this machine.
-
-    Raises:
-        ConfigError: for another word, or for "cuda" where there is none.
-    """
-    available = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if available else "cpu"
-    if device == "cuda":
-        if not available:
-            raise ConfigError(
-                "--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA"
-            )
-        return "cuda"
-    if device == "cpu":
-        return "cpu"
-    raise ConfigError(f"--device must be auto, cpu or cuda; got {device!r}")
 
 
 class Model:

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from pipelines.config import RunConfig, bundled_configs, load_config
 from pipelines.errors import ConfigError
-from pipelines.networks import Model, open_model, resolve_device
+from pipelines.networks import Model, open_model
 from pipelines.opened import RunRecord, open_run
 from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
 from pipelines.record import RECORD, EarlierRun, read_record
 from pipelines.registry import installed
 from stages.errors import InputError
+from stages.ops.device import resolve_device
 from stages.video_io import input_digest
 from storage.objects import is_url
 from storage.store import ArtifactStore, open_store

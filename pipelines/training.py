@@ -13,10 +13,10 @@ import torch
 
 from pipelines.errors import ConfigError
 from pipelines.hub import hub_file, model_path
-from pipelines.networks import resolve_device
 from pipelines.records import RecordError, Records, open_records
 from stages.data.clip import TrainingClip
 from stages.ops.backend import Ops
+from stages.ops.device import resolve_device
 from stages.training.clips import available_workers
 from stages.training.folder import IMAGE_ENCODER, Start, read_encoders
 from stages.training.kernels import training_ops

@@ -25,9 +25,9 @@ from pipelines.dataset.standing import open_standing
 from pipelines.dataset.worker import Setup
 from pipelines.errors import ConfigError
 from pipelines.known_runs import register
-from pipelines.networks import resolve_device
 from pipelines.record import versions
 from pipelines.workers import num_processors
+from stages.ops.device import resolve_device
 from storage.store import open_store
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from stages.errors import InputError, ModelError, TrainingError
+from stages.ops.device import resolve_device
 from stages.training.clips import available_workers
 from stages.training.folder import read_start
 from stages.training.kernels import training_ops
@@ -42,7 +43,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
-        device = _device(given.device)
+        device = torch.device(resolve_device(given.device))
         ops = training_ops(device, _say)
         training = Training(
             recipe=RECIPES[given.recipe],
@@ -72,18 +73,6 @@ def main() -> int:
         _say("interrupted; checkpoints and finished steps are kept, and the same command goes on from the last of them")
         return INTERRUPTED
     return 0
-
-
-def _device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means on this machine.
-
-    Raises:
-        InputError: for "cuda" where there is none.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def _count(word: str) -> int:
