@@ -35,7 +35,8 @@ def train(
         typer.Option(
             "--only",
             metavar="STEP",
-            help="One step alone: occupancy, appearance, statistics, structure or latents; by default, all in order.",
+            help="One step alone: occupancy, appearance, statistics, structure, latents, voxels or gaussians; by "
+            "default, all in order.",
         ),
     ] = None,
     device: Device = "auto",
@@ -52,7 +53,7 @@ def train(
             "--lora",
             metavar="RANK",
             min=1,
-            help="With --init: learn low-rank adapters of the two flows, and merge them at the end.",
+            help="With --init: learn low-rank adapters of the two flows alone, and merge them at the end.",
         ),
     ] = None,
     steps: Annotated[
@@ -70,10 +71,11 @@ def train(
 ) -> None:
     """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
 
-    Five steps: **occupancy** learns to code voxel grids, **appearance** to code their looks and to decode them to
+    Seven steps: **occupancy** learns to code voxel grids, **appearance** to code their looks and to decode them to
     Gaussians, **statistics** measures both codes, **structure** learns to make voxels of a video, **latents** to make
-    their looks. Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done
-    is skipped, so the same command goes on wherever it was stopped, and comes to the same weights on a CPU.
+    their looks, and with **voxels** and **gaussians** the decoders learn on what these two make. Each writes log.jsonl,
+    curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done is skipped, so the same command goes
+    on wherever it was stopped, and comes to the same weights on a CPU.
 
     For example:
 

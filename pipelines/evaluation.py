@@ -34,11 +34,12 @@ from stages.evaluation.baselines import (
 from stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr, ssim
 from stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from stages.inflation import InflationConfig, inflate
+from stages.nn.occupancy import occupied_cells
 from stages.ops.coords import Sites, SparseTensor
 from stages.ops.device import resolve_device
 from stages.sampler_config import SamplerConfig
 from stages.slat import SlatConfig, sample_latents
-from stages.sparse_structure import SparseStructureConfig, occupied_cells, sample_structure
+from stages.sparse_structure import SparseStructureConfig, sample_structure
 from stages.types import GaussianClip, Progress, StructuredLatents, silent
 from storage.files import write_bytes
 

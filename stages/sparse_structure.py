@@ -7,15 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.nn.occupancy import SparseStructureDecoder
+from stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from stages.nn.structure_flow import SparseStructureFlow4DModel
 from stages.sampler_config import SamplerConfig
 from stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
 from stages.stage_config import StageConfig
 from stages.types import Progress, Tokens, Voxels, silent
-
-# Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
-FRAMES_AT_ONCE = 4
 
 
 class SparseStructureConfig(StageConfig):
@@ -65,14 +62,3 @@ def sample_structure(
             "try another seed, or check that the masks show the object"
         )
     return Voxels(coords=coords, latent=latent.cpu(), resolution=resolution)
-
-
-def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
-    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size."""
-    coords = []
-    for start in range(0, len(latent), FRAMES_AT_ONCE):
-        logits = decoder(latent[start : start + FRAMES_AT_ONCE])[:, 0]
-        cells = torch.nonzero(logits > 0).int().cpu()
-        coords.append(torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1))
-        coords[-1][:, 1] += start
-    return torch.cat(coords), logits.shape[-1]

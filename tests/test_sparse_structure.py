@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from stages.errors import InputError
-from stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
+from stages.nn.occupancy import FRAMES_AT_ONCE, SparseStructureDecoder, SparseStructureDecoderArgs, occupied_cells
 from stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
 from stages.ops.backend import TORCH_OPS
 from stages.sampler_config import SamplerConfig
 from stages.sampling import time_grid
-from stages.sparse_structure import FRAMES_AT_ONCE, SparseStructureConfig, occupied_cells, sample_structure
+from stages.sparse_structure import SparseStructureConfig, sample_structure
 from stages.types import Tokens, Voxels
 
 FLOW = SparseStructureFlow4DModelArgs(

@@ -134,13 +134,13 @@ def test_pictures_are_the_same_each_time(name: str, request: pytest.FixtureReque
 def test_a_clip_alone_gives_what_it_gives_among_others(appearance: AppearanceAutoencoder, clip: TrainingClip) -> None:
     """Voxels, cameras and pictures of several clips, of which one has an empty frame, stay with their clip."""
     hollow = replace(clip, coords=clip.coords[clip.coords[:, 1] != 1], feats=clip.feats[clip.coords[:, 1] != 1])
-    choices = [appearance._choose(one, generator(n)) for n, one in enumerate((clip, hollow, clip))]
+    choices = [appearance.choose(one, generator(n)) for n, one in enumerate((clip, hollow, clip))]
     colors = backgrounds(12, generator(0))
 
     def pictures(chosen: list, colors: Tensor) -> tuple[Tensor, Tensor]:
-        scene = appearance._scene(chosen, colors)
+        scene = appearance.scene(chosen, colors)
         with torch.no_grad():
-            images, _ = appearance._draw(scene, appearance._decode(scene, appearance._encode(scene)[0]))
+            images, _ = appearance._draw(scene, appearance._decode(scene, appearance._encode(chosen, scene)[0]))
         return images, over(scene.targets, scene.views.backgrounds)
 
     together = pictures(choices, colors)
@@ -153,8 +153,8 @@ def test_a_clip_alone_gives_what_it_gives_among_others(appearance: AppearanceAut
 def test_targets_are_the_chosen_views_of_the_chosen_frames(
     appearance: AppearanceAutoencoder, clip: TrainingClip
 ) -> None:
-    choice = appearance._choose(clip, generator(3))
-    scene = appearance._scene([choice], torch.zeros(4, 3))
+    choice = appearance.choose(clip, generator(3))
+    scene = appearance.scene([choice], torch.zeros(4, 3))
     for k in range(4):
         frame, view = k // 2, int(choice.views[k // 2, k % 2])
         assert torch.equal(scene.targets[k], clip.views[view, choice.start + frame] / 255)
@@ -164,9 +164,10 @@ def test_targets_are_the_chosen_views_of_the_chosen_frames(
 
 
 def test_new_networks_start_as_described(appearance: AppearanceAutoencoder, clip: TrainingClip) -> None:
-    scene = appearance._scene([appearance._choose(clip, generator(0))], torch.zeros(4, 3))
-    _, logvar = appearance._encode(scene)
-    gaussians = appearance._decode(scene, torch.randn(len(scene.feats), 8, generator=generator(1)))
+    choices = [appearance.choose(clip, generator(0))]
+    scene = appearance.scene(choices, torch.zeros(4, 3))
+    _, logvar = appearance._encode(choices, scene)
+    gaussians = appearance._decode(scene, torch.randn(len(logvar), 8, generator=generator(1)))
     assert_close(gaussians.scales.mean() * SIZE["resolution"], torch.tensor(START_SCALE), atol=0.05, rtol=0)
     assert_close(gaussians.colors, torch.full_like(gaussians.colors, 0.5), atol=0.25, rtol=0)
     assert_close(logvar, torch.full_like(logvar, -4), atol=0.3, rtol=0)

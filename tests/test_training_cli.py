@@ -47,7 +47,7 @@ def test_the_folder_is_a_model(model: Path) -> None:
     numbers = json.loads((model / "pipeline.json").read_text())["args"]["slat_normalization"]
     assert len(numbers["mean"]) == len(numbers["std"]) == 8
     assert numbers["std"] != [1.0] * 8
-    for step in ("occupancy", "appearance", "structure", "latents"):
+    for step in ("occupancy", "appearance", "structure", "latents", "voxels", "gaussians"):
         assert (model / "training" / step / "curves.svg").exists()
         assert list((model / "training" / step / "pictures").glob("*.png"))
 
@@ -86,17 +86,21 @@ def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tm
     assert "comes from another training" in other.stderr
 
 
-@pytest.mark.parametrize("more", [(), ("--lora", "2")])
-def test_a_model_without_encoders_keeps_its_decoders_and_numbers(
-    model: Path, tmp_path: Path, more: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("more", "learnt"),
+    [(("--lora", "2"), {"slat_flow_model", "sparse_structure_flow_model"}), ((), set(PUBLISHED) - {"image_encoder"})],
+)
+def test_a_model_without_encoders_keeps_its_codes(
+    model: Path, tmp_path: Path, more: tuple[str, ...], learnt: set[str]
 ) -> None:
+    """Encoders learn to code for its decoders, and only in the end decoders learn on what the flows make."""
     bare, out = tmp_path / "bare", tmp_path / "out"
     shutil.copytree(model, bare, ignore=shutil.ignore_patterns("training"))
     done = ss4d_train("smoke", "--out", out, "--init", bare, *more)
     assert done.returncode == 0, done.stderr
     for role in PUBLISHED:
         old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (bare, out))
-        assert all(old[name].equal(new[name]) for name in old) == ("flow" not in role), role
+        assert all(old[name].equal(new[name]) for name in old) == (role not in learnt), role
     assert (out / "pipeline.json").read_text() == (bare / "pipeline.json").read_text()
     assert {p.stem for p in (out / "training").glob("*.safetensors")} == set(ENCODERS)
 
@@ -137,6 +141,7 @@ def test_time_that_is_up_ends_the_making_of_clips(tmp_path: Path) -> None:
     [
         (("huge",), "there is no recipe 'huge'"),
         (("smoke", "--only", "structure"), "structure needs what occupancy leaves"),
+        (("smoke", "--only", "voxels"), "voxels needs what occupancy leaves"),
         (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
         (("smoke", "--lora", "4"), "give --init with --lora"),
         (("smoke", "--rate", "0"), "--rate 0 is no part of a learning rate"),

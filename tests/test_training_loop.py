@@ -227,16 +227,20 @@ def test_clips_survive_packing_and_cutting(tmp_path: Path) -> None:
 
 
 def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> None:
-    pool = make_pool(tmp_path, SPEC, 7, 5, 1, progress=silent)
+    pool = make_pool(tmp_path, SPEC, 7, range(5), 1, progress=silent)
     seeds = [pool.read(i).seed for i in range(5)]
     assert len(set(seeds)) == 5
     assert max(seeds) < HELD_OUT_SEED
     before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     (tmp_path / "000003.safetensors").unlink()
-    assert [make_pool(tmp_path, SPEC, 7, 5, 1, progress=silent).read(i).seed for i in range(5)] == seeds
+    assert [make_pool(tmp_path, SPEC, 7, range(5), 1, progress=silent).read(i).seed for i in range(5)] == seeds
     assert sum(p.stat().st_mtime_ns != before[p] for p in tmp_path.iterdir()) == 1
+    later = make_pool(tmp_path, SPEC, 7, range(4, 7), 1, progress=silent)  # of which the first is there
+    assert len(later) == 3
+    assert later.read(0).seed == seeds[4]
+    assert not {later.read(i).seed for i in (1, 2)} & set(seeds)
     with pytest.raises(InputError, match="made in another way"):
-        make_pool(tmp_path, SPEC, 8, 5, 1, progress=silent)
+        make_pool(tmp_path, SPEC, 8, range(5), 1, progress=silent)
 
     def drawn(seed: int, steps: range) -> list[list[int]]:
         source = StoredClips(pool, seed, 4, 8)
@@ -290,7 +294,7 @@ def test_a_short_training_reaches_its_rate_and_falls() -> None:
 
 
 def test_a_damaged_clip_of_a_pool_is_made_again(tmp_path: Path) -> None:
-    pool = make_pool(tmp_path, SPEC, 7, 4, 1, progress=silent)
+    pool = make_pool(tmp_path, SPEC, 7, range(4), 1, progress=silent)
     seeds = [pool.read(i).seed for i in range(4)]
     files = sorted(tmp_path.glob("*.safetensors"))
     contents = [file.read_bytes() for file in files]

@@ -146,3 +146,8 @@ def test_regularisers_agree_with_loops() -> None:
     assert losses.transparency(opacities).item() == pytest.approx(expected)
     expected = sum(math.prod(8 * s for s in row) for row in scales.tolist()) / 6
     assert losses.volume(scales, 8).item() == pytest.approx(expected)
+
+
+def test_regularisers_ask_nothing_of_no_gaussian() -> None:
+    assert losses.transparency(torch.zeros(0, 1)).item() == 0
+    assert losses.volume(torch.zeros(0, 3), 8).item() == 0

@@ -5,11 +5,15 @@ Axes: b frames (clips are stacked, frames inner), c channels, x y z cells. Every
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import ModelError
 from stages.nn.args import at_least_one, one_of
+
+# Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
+FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,17 @@ class SparseStructureEncoder(nn.Module):
         moments: Tensor = self.out_layer(self.middle_block(self.blocks(self.input_layer(occupancy))))
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar
+
+
+def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
+    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size."""
+    coords = []
+    for start in range(0, len(latent), FRAMES_AT_ONCE):
+        logits = decoder(latent[start : start + FRAMES_AT_ONCE])[:, 0]
+        cells = torch.nonzero(logits > 0).int().cpu()
+        coords.append(torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1))
+        coords[-1][:, 1] += start
+    return torch.cat(coords), logits.shape[-1]
 
 
 def _conv3(in_channels: int, out_channels: int) -> nn.Conv3d:

@@ -56,18 +56,16 @@ class AppearanceSettings:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is encoded, and pictures of it.
+    """Voxels, and pictures to hold them to.
 
     Attributes:
         sites: voxels (b, t, x, y, z).
-        feats: (n, 9) of the voxels.
         sizes: (f) how many voxels each frame has.
         views: k pictures.
         targets: (k, p, p, 4) straight RGBA, 0 to 1.
     """
 
     sites: Sites
-    feats: Tensor
     sizes: Tensor
     views: Views
     targets: Tensor
@@ -121,23 +119,38 @@ class AppearanceAutoencoder:
         return {"slat_encoder": self.encoder, **({"slat_decoder_gs": self.decoder} if self._learn_decoder else {})}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
-        settings, resolution = self.settings, self.decoder.args.resolution
-        choices = [self._choose(clip, generator) for clip in clips]
-        scene = self._scene(choices, backgrounds(sum(choice.views.numel() for choice in choices), generator))
-        mean, logvar = self._encode(scene)
+        choices = [self.choose(clip, generator) for clip in clips]
+        return self.coded_loss(choices, self.scene(choices, backgrounds(num_pictures(choices), generator)), generator)
+
+    def coded_loss(self, choices: Sequence[Choice], scene: Scene, generator: Generator) -> Losses:
+        """The loss of true voxels that were encoded and decoded."""
+        settings = self.settings
+        mean, logvar = self._encode(choices, scene)
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
         gaussians = self._decode(scene, losses.sample(mean, logvar, noise))
+        seen = self._seen(scene, gaussians)
+        own = {
+            "kl": losses.gaussian_kl(mean, logvar),
+            "color": losses.l1(gaussians.colors.view(len(mean), -1, 3).mean(1), lit(self._feats(choices))),
+        }
+        total = seen.total + settings.kl * own["kl"] + settings.color * own["color"]
+        return Losses(total, {**seen.parts, **{name: part.detach() for name, part in own.items()}})
+
+    def decoded_loss(self, scene: Scene, latents: Tensor) -> Losses:
+        """The loss of what the decoder makes of `latents` (n, c) on the scene's voxels, wherever they come from."""
+        return self._seen(scene, self._decode(scene, latents))
+
+    def _seen(self, scene: Scene, gaussians: Gaussians) -> Losses:
+        """How far Gaussians look from the targets, and how they break the rules for good ones."""
         images, _ = self._draw(scene, gaussians)
         targets = over(scene.targets, scene.views.backgrounds)
         parts = {
             "l1": losses.l1(images, targets),
             "dssim": 1 - losses.ssim(images, targets).mean(),
-            "kl": losses.gaussian_kl(mean, logvar),
             "transparency": losses.transparency(gaussians.opacities),
-            "volume": losses.volume(gaussians.scales, resolution),
-            "color": losses.l1(gaussians.colors.view(len(scene.feats), -1, 3).mean(1), lit(scene.feats)),
+            "volume": losses.volume(gaussians.scales, self.decoder.args.resolution),
         }
-        weights = (1.0, settings.ssim, settings.kl, settings.transparency, settings.volume, settings.color)
+        weights = (1.0, self.settings.ssim, self.settings.transparency, self.settings.volume)
         total = torch.stack([weight * part for weight, part in zip(weights, parts.values(), strict=True)]).sum()
         parts["psnr"] = losses.psnr(images, targets).mean()
         return Losses(total, {name: part.detach() for name, part in parts.items()})
@@ -147,26 +160,34 @@ class AppearanceAutoencoder:
         """Each clip's middle frame from two opposite views: the target beside the rendering."""
         rows = []
         for clip in clips:
-            count = min(self.settings.num_frames, clip.num_frames)
-            start = (clip.num_frames - count) // 2
-            views = torch.tensor([0, len(clip.views) // 2])
-            scene = self._scene(
-                [Choice(cut(clip, start, count), start, views.expand(count, 2))], torch.ones(2 * count, 3)
-            )
-            images, _ = self._draw(scene, self._decode(scene, self._encode(scene)[0]))
-            pairs = torch.stack([over(scene.targets, scene.views.backgrounds), images], dim=1)
-            middle = pairs[2 * (count // 2) :][:2].flatten(0, 1)  # of two views
-            rows.append(beside(list((middle.clamp(0, 1) * 255).round().byte().cpu())))
+            choice = self.middle(clip)
+            scene = self.scene([choice], white([choice]))
+            rows.append(self.compared(scene, self._encode([choice], scene)[0]))
         return {"objects": torch.cat(rows)}
 
-    def _choose(self, clip: TrainingClip, generator: Generator) -> Choice:
+    @torch.no_grad()
+    def compared(self, scene: Scene, latents: Tensor) -> Tensor:
+        """Picture (h, w, 3) uint8 of the middle frame of one choice, view by view the target beside the rendering."""
+        images, _ = self._draw(scene, self._decode(scene, latents))
+        pairs = torch.stack([over(scene.targets, scene.views.backgrounds), images], dim=1)
+        middle = int(scene.views.frames[-1] + 1) // 2
+        shown = pairs[scene.views.frames == middle].flatten(0, 1)
+        return beside(list((shown.clamp(0, 1) * 255).round().byte().cpu()))
+
+    def middle(self, clip: TrainingClip) -> Choice:
+        """The window in the middle of a clip, seen from two opposite views."""
+        count = min(self.settings.num_frames, clip.num_frames)
+        start = (clip.num_frames - count) // 2
+        return Choice(cut(clip, start, count), start, torch.tensor([0, len(clip.views) // 2]).expand(count, 2))
+
+    def choose(self, clip: TrainingClip, generator: Generator) -> Choice:
         """A window of a clip, and for each of its frames other views chosen at random."""
         count = min(self.settings.num_frames, clip.num_frames)
         start = int(torch.randint(clip.num_frames - count + 1, (), generator=generator))
         order = torch.rand(count, len(clip.views), generator=generator).argsort(dim=1)
         return Choice(cut(clip, start, count), start, order[:, : self.settings.num_views])
 
-    def _scene(self, choices: Sequence[Choice], colors: Tensor) -> Scene:
+    def scene(self, choices: Sequence[Choice], colors: Tensor) -> Scene:
         """The choices' voxels and pictures over plain `colors` (k, 3), on the networks' device."""
         device = self.decoder.out_layer.weight.device
         clips = [choice.clip for choice in choices]
@@ -178,7 +199,6 @@ class AppearanceAutoencoder:
         sizes = torch.cat([torch.bincount(clip.coords[:, 1], minlength=clip.num_frames) for clip in clips])
         return Scene(
             sites=Sites(coords.to(device)),
-            feats=batch_feats(clips).to(device),
             sizes=sizes.to(device),
             views=Views(
                 frames=torch.cat([choice.frames + firsts[b] for b, choice in enumerate(choices)]).to(device),
@@ -190,9 +210,13 @@ class AppearanceAutoencoder:
             targets=torch.cat([choice.clip.views[choice.seen, choice.frames] for choice in choices]).to(device) / 255,
         )
 
-    def _encode(self, scene: Scene) -> tuple[Tensor, Tensor]:
+    def _feats(self, choices: Sequence[Choice]) -> Tensor:
+        """Features (n, 9) of the true voxels."""
+        return batch_feats([choice.clip for choice in choices]).to(self.decoder.out_layer.weight.device)
+
+    def _encode(self, choices: Sequence[Choice], scene: Scene) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (n, c) in float32."""
-        mean, logvar = self.encoder(SparseTensor(scene.sites, scene.feats))
+        mean, logvar = self.encoder(SparseTensor(scene.sites, self._feats(choices)))
         return mean.float(), logvar.float()
 
     def _decode(self, scene: Scene, latents: Tensor) -> Gaussians:
@@ -209,6 +233,16 @@ def over(rgba: Tensor, colors: Tensor) -> Tensor:
     """Straight RGBA (k, p, p, 4) over plain backgrounds (k, 3)."""
     alpha = rgba[..., 3:]
     return rgba[..., :3] * alpha + colors[:, None, None] * (1 - alpha)
+
+
+def white(choices: Sequence[Choice]) -> Tensor:
+    """White (k, 3) behind every picture."""
+    return torch.ones(num_pictures(choices), 3)
+
+
+def num_pictures(choices: Sequence[Choice]) -> int:
+    """How many pictures are looked at, k."""
+    return sum(choice.views.numel() for choice in choices)
 
 
 def backgrounds(count: int, generator: Generator) -> Tensor:

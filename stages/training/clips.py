@@ -200,30 +200,31 @@ class ClipPool:
     """Clips made once and kept as files in a folder; see `make_pool`. One that is damaged is made again."""
 
     folder: Path
-    size: int
+    numbers: range
     spec: ClipSpec
     seed: int
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.numbers)
 
     def read(self, index: int) -> TrainingClip:
-        file = _pool_file(self.folder, index)
+        number = self.numbers[index]
+        file = _pool_file(self.folder, number)
         try:
             return read_clip(file)
         except InputError as error:
             LOG.warning("%s; it is made again", error)
-            return read_clip(_keep(_pool_spec(self.spec, self.seed, index), file))
+            return read_clip(_keep(_pool_spec(self.spec, self.seed, number), file))
 
 
-def make_pool(folder: Path, spec: ClipSpec, seed: int, size: int, workers: int, *, progress: Progress) -> ClipPool:
-    """Makes the `size` clips of `seed` that are not in `folder` yet.
+def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: int, *, progress: Progress) -> ClipPool:
+    """Makes the clips of `seed` with these numbers that are not in `folder` yet.
 
     Args:
         folder: one for each (spec, seed).
         spec: what to make; its seed is replaced.
         seed: decides every clip.
-        size: clips, at least 1.
+        numbers: of the clips, at least one; each number is another clip.
         workers: processes; with 1, the work is done here.
         progress: hears of every clip made.
 
@@ -238,13 +239,13 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, size: int, workers: int, 
     if label.read_text() != content:
         raise InputError(f"{folder} holds clips made in another way; delete it, or choose another folder")
     jobs = [
-        (_pool_spec(spec, seed, index), _pool_file(folder, index))
-        for index in range(size)
-        if not _pool_file(folder, index).exists()
+        (_pool_spec(spec, seed, number), _pool_file(folder, number))
+        for number in numbers
+        if not _pool_file(folder, number).exists()
     ]
     for done, _ in enumerate(_run(jobs, workers), start=1):
         progress(done, len(jobs))
-    return ClipPool(folder, size, spec, seed)
+    return ClipPool(folder, numbers, spec, seed)
 
 
 def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
@@ -259,12 +260,12 @@ def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
             pool.shutdown(cancel_futures=True)  # whoever stops listening wants no more
 
 
-def _pool_spec(spec: ClipSpec, seed: int, index: int) -> ClipSpec:
-    return replace(spec, seed=draw(seed, "pool", index, below=HELD_OUT_SEED))
+def _pool_spec(spec: ClipSpec, seed: int, number: int) -> ClipSpec:
+    return replace(spec, seed=draw(seed, "pool", number, below=HELD_OUT_SEED))
 
 
-def _pool_file(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.safetensors"
+def _pool_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.safetensors"
 
 
 def _keep(spec: ClipSpec, file: Path) -> Path:

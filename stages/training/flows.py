@@ -181,7 +181,7 @@ class LatentsFlow:
             cond = image_tokens(self._image_encoder, [clip], device)
             sites, data = self.latents([clip], device)
             noise = torch.randn(data.shape, generator=Generator().manual_seed(number)).to(device)
-            guess = sampled(_OnSites(self.flow, sites), noise, cond, SLAT_SAMPLER)
+            guess = sampled(OnSites(self.flow, sites), noise, cond, SLAT_SAMPLER)
             truth, made = (self._draw(sites, latents, clip.num_frames, middle) for latents in (data, guess))
             pairs = [side for pair in zip(truth, made, strict=True) for side in pair]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *pairs]))
@@ -205,7 +205,7 @@ class LatentsFlow:
         return list((rgb.clamp(0, 1) * 255).round().byte().cpu())
 
 
-class _OnSites:
+class OnSites:
     """The flow of structured latents as a function of rows on given voxels."""
 
     def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
@@ -263,9 +263,9 @@ def patch_colors(images: Tensor, patch_size: int) -> Tensor:
 
 
 def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams) -> Tensor:
-    """What `noise` flows to under `cond` (1, t, l, c)."""
+    """What the `noise` of each clip flows to under `cond` (b, t, l, c)."""
 
     def velocity(condition: Tensor) -> Velocity:
-        return lambda x, t: flow(x, network_time(t, cond.shape[1], cond.device), condition)
+        return lambda x, t: flow(x, network_time(t, cond.shape[1], cond.device).expand(len(cond), -1), condition)
 
     return sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, sampler)

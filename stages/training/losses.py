@@ -103,16 +103,16 @@ def iou(logits: Tensor, occupied: Tensor) -> Tensor:
 
 
 def transparency(opacities: Tensor) -> Tensor:
-    """Mean of (1 - opacity)^2 over the Gaussians; a scalar.
+    """Mean of (1 - opacity)^2 over the Gaussians, 0 where there is none; a scalar.
 
     A surface drawn by a few opaque Gaussians and one drawn by a fog of faint ones give the same training pictures, but
     only the first looks alike from elsewhere. TRELLIS weights this term 0.001.
     """
-    return (1 - opacities).square().mean()
+    return (1 - opacities).square().sum() / max(opacities.numel(), 1)
 
 
 def volume(scales: Tensor, resolution: int) -> Tensor:
-    """Mean product of a Gaussian's standard deviations, in cells of the grid; a scalar.
+    """Mean product of a Gaussian's standard deviations, in cells of the grid, 0 where there is none; a scalar.
 
     It keeps Gaussians from growing over their neighbours, which blurs, and which costs time and memory in drawing.
     TRELLIS takes the product in world units on a grid of 64 cells and weights it 10,000, which is 0.04 in cells.
@@ -121,4 +121,4 @@ def volume(scales: Tensor, resolution: int) -> Tensor:
         scales: (n, 3) in world units, the grid having side 1.
         resolution: cells along each axis.
     """
-    return scales.prod(dim=1).mean() * math.pow(resolution, 3)
+    return scales.prod(dim=1).sum() / max(len(scales), 1) * math.pow(resolution, 3)

@@ -19,6 +19,8 @@ LEAVES: Mapping[str, tuple[str, ...]] = {
     "statistics": (),
     "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
     "latents": ("slat_flow_model",),
+    "voxels": ("sparse_structure_decoder",),
+    "gaussians": ("slat_decoder_gs",),
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "occupancy": (),
@@ -26,8 +28,11 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "statistics": ("appearance",),
     "structure": ("occupancy",),
     "latents": ("appearance", "statistics", "structure"),
+    "voxels": ("occupancy", "structure"),
+    "gaussians": ("appearance", "statistics", "latents", "voxels"),
 }
 FLOWS = ("structure", "latents")
+DECODERS = ("voxels", "gaussians")  # on what the flows make
 ENCODERS_OF: Mapping[str, str] = {"occupancy": "sparse_structure_encoder", "appearance": "slat_encoder"}
 
 
@@ -44,8 +49,9 @@ class Training:
         only: one step, or None for all that there are to do.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
         start: a model to go on from: then its image encoder stays as it is, and so does a decoder that comes without
-            its encoder: the encoder learns to speak its language, which the flows know.
-        lora: rank of the adapters that the flows learn instead of all their weights; needs `start`.
+            its encoder while that learns to speak its language, which the flows know.
+        lora: rank of the adapters that the flows learn instead of all their weights, and nothing else learns; needs
+            `start`.
         store: records to train on in place of made clips.
         store_digest: what tells these records from others.
         steps: optimizer steps of each step of training, or None for those of the recipe.

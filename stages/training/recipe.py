@@ -1,13 +1,13 @@
 """How a model is trained: its networks, and for each step how long, how fast, and on what clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.training.loop import TrainSettings
 from stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
-STEPS = ("occupancy", "appearance", "statistics", "structure", "latents")  # in their order
+STEPS = ("occupancy", "appearance", "statistics", "structure", "latents", "voxels", "gaussians")  # in their order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,14 @@ class PoolPlan:
         num_frames: of each.
         num_views: cameras besides the input's.
         view_size: side of their pictures in pixels.
+        first: number of the first clip: equal numbers are equal objects in all pools.
     """
 
     size: int
     num_frames: int
     num_views: int = 1
     view_size: int = 8
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Recipe:
 MOTION = PoolPlan(size=8192, num_frames=16)
 SHAPES = PoolPlan(size=16384, num_frames=8)
 LOOKS = PoolPlan(size=2048, num_frames=8, num_views=6, view_size=96)
+UNSEEN = replace(LOOKS, first=SHAPES.size)  # by the flows: of what they saw, their samples are better than in use
 TINY = Recipe(
     name="tiny",
     networks={**PUBLISHED, **ENCODERS},
@@ -82,6 +85,12 @@ TINY = Recipe(
             pool=MOTION,
             settings=TrainSettings(steps=3000, batch=8, learning_rate=1e-3, matrix_rate=2.5e-3, warmup=100),
             vary=True,
+        ),
+        "voxels": StepPlan(
+            pool=UNSEEN, settings=TrainSettings(steps=800, batch=6, learning_rate=1e-3, warmup=50, ema=0.99)
+        ),
+        "gaussians": StepPlan(
+            pool=UNSEEN, settings=TrainSettings(steps=400, batch=3, learning_rate=3e-4, warmup=20, ema=0.99)
         ),
     },
     measured=256,

@@ -1,4 +1,4 @@
-"""Train a model by its recipe: five steps, each of which leaves its result in a folder and is skipped once it has.
+"""Train a model by its recipe: seven steps, each of which leaves its result in a folder and is skipped once it has.
 
 OUT/training/STEP holds what a step writes as it goes, and in the end result/ with its networks; OUT itself becomes a
 model folder when all is there.
@@ -11,33 +11,26 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from stages.errors import InputError
-from stages.nn.checkpoint import read_network
 from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.sampling import LatentNormalization
-from stages.training import appearance
+from stages.training.assembly import build_objective
 from stages.training.card import Trained, model_card
 from stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
 from stages.training.files import whole_folder
-from stages.training.flows import LatentsFlow, StructureFlow
 from stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
-from stages.training.fresh import fresh_network
 from stages.training.log import read_log
 from stages.training.loop import Say, train
 from stages.training.lora import add_adapters, merge_adapters
-from stages.training.objective import Objective
-from stages.training.occupancy import OccupancyAutoencoder
-from stages.training.options import ENCODERS_OF, FLOWS, LEAVES, NEEDS, Training
+from stages.training.options import DECODERS, ENCODERS_OF, FLOWS, LEAVES, NEEDS, Training
 from stages.training.recipe import STEPS, PoolPlan, StepPlan
+from stages.training.results import Results
 from stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
 
 SHOWN = 2  # clips in pictures
@@ -75,7 +68,8 @@ class _Run:
 
     def __init__(self, training: Training, say: Say) -> None:
         self.training, self._say = training, say
-        self.folder = training.out / "training"
+        self.results = Results(training)
+        self.folder = self.results.folder
         self._start_digest = None if training.start is None else training.start.digest()
 
     def steps(self) -> Sequence[str]:
@@ -94,16 +88,18 @@ class _Run:
         return (training.only,)
 
     def _possible(self) -> Sequence[str]:
-        """The steps of this training: the decoders of a model that comes without an encoder stay, and its numbers."""
+        """The steps of this training: a model that comes without an encoder keeps its codes."""
         start, lora = self.training.start, self.training.lora
         if start is None:
             return STEPS
         missing = [step for step, encoder in ENCODERS_OF.items() if encoder not in start.networks]
-        return STEPS if lora is None and not missing else (*missing, *FLOWS)
+        if lora is not None:
+            return (*missing, *FLOWS)
+        return (*missing, *FLOWS, *DECODERS) if missing else STEPS
 
     def do(self, step: str) -> bool:
         """Does one step, or finds it done; False if the time was up before."""
-        result = self._result(step)
+        result = self.results.path(step)
         if result.exists():
             given = json.loads((result / "result.json").read_text())["settings"]
             if given != json.loads(json.dumps(self._settings(step))):
@@ -114,7 +110,7 @@ class _Run:
             self._say(f"{step:<11} is done")
             return True
         for needed in NEEDS[step]:
-            if not self._has(needed):
+            if not self.results.has(needed):
                 raise InputError(f"{step} needs what {needed} leaves: do that step first, or give --init with encoders")
         began = time.monotonic()
         if began > self.training.deadline:
@@ -133,25 +129,27 @@ class _Run:
 
     def write_model(self) -> None:
         """Writes the model folder, if there is a network for every role and the folder is older than one of them."""
-        training = self.training
-        if not all(self._has(step) for step in STEPS):
+        training, results = self.training, self.results
+        if not all(results.has(step) for step in STEPS):
             return
         written = training.out / "pipeline.json"  # the last file of a model to be written
-        results = [self._result(step) / "result.json" for step in STEPS if self._result(step).exists()]
-        if written.exists() and all(file.stat().st_mtime <= written.stat().st_mtime for file in results):
+        left = [results.path(step) / "result.json" for step in STEPS if results.path(step).exists()]
+        if written.exists() and all(file.stat().st_mtime <= written.stat().st_mtime for file in left):
             return
-        start = training.start
-        networks = {role: self._network(role) for role in training.recipe.networks if self._known(role)}
-        samplers = (
-            {} if start is None else {name: getattr(start, name) for name in ("structure_sampler", "slat_sampler")}
+        structure_sampler, slat_sampler = results.samplers()
+        model = Start(
+            networks={role: results.network(role) for role in training.recipe.networks if results.known(role)},
+            normalization=results.normalization(),
+            structure_sampler=structure_sampler,
+            slat_sampler=slat_sampler,
+            origin=training.out.name,
         )
-        model = Start(networks=networks, normalization=self._normalization(), origin=training.out.name, **samplers)
         write_model(training.out, model, self._card())
         self._say(f"the model is in {training.out}")
 
     def _train(self, step: str) -> tuple[dict[str, nn.Module] | None, dict[str, Any]]:
         plan = self._plan(step)
-        objective = self._objective(step)
+        objective = build_objective(step, self.results)
         if self.training.lora is not None and step in FLOWS:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.training.seed)
@@ -190,7 +188,7 @@ class _Run:
 
     def _measure(self) -> tuple[dict[str, nn.Module], dict[str, Any]]:
         """The statistics of the structured latents."""
-        normalization = slat_normalization(self._network("slat_encoder"), self._measured())
+        normalization = slat_normalization(self.results.network("slat_encoder", "statistics"), self._measured())
         numbers = {"slat_normalization": asdict(normalization)}
         self._say(f"statistics  {json.dumps(numbers)}")
         return {}, numbers
@@ -199,77 +197,6 @@ class _Run:
         """What latents are measured on: clips, each a batch of its own, as they may differ in length."""
         with self._clips(replace(self._plan("structure"), vary=False)) as clips:
             return [clips.batch(i, 1) for i in range(self.training.recipe.measured)]
-
-    def _objective(self, step: str) -> Objective:
-        network, start = self._network, self.training.start
-        fixed = start is not None and ENCODERS_OF.get(step) not in start.networks
-        if step == "occupancy":
-            return OccupancyAutoencoder(
-                network("sparse_structure_encoder"), network("sparse_structure_decoder"), learn_decoder=not fixed
-            )
-        if step == "appearance":
-            encoder, decoder = network("slat_encoder"), network("slat_decoder_gs")
-            if start is None:
-                appearance.start_decoder(decoder)
-            if start is None or fixed:
-                appearance.start_encoder(encoder)
-            return appearance.AppearanceAutoencoder(encoder, decoder, learn_decoder=not fixed)
-        if step == "structure":
-            return StructureFlow(
-                network("sparse_structure_flow_model"),
-                network(IMAGE_ENCODER),
-                network("sparse_structure_encoder"),
-                network("sparse_structure_decoder"),
-                learn_images=start is None,
-            )
-        return LatentsFlow(
-            network("slat_flow_model"),
-            network(IMAGE_ENCODER),
-            network("slat_encoder"),
-            self._normalization(),
-            network("slat_decoder_gs"),
-        )
-
-    def _network(self, role: str) -> Any:
-        """The network of the latest step that left it, or the one to start from, or a new one; on the device."""
-        training = self.training
-        for step in reversed(STEPS):
-            if role in LEAVES[step] and (self._result(step) / f"{role}.json").exists():
-                return read_network(self._result(step) / role, training.ops).to(training.device)
-        if self._known(role):
-            assert training.start is not None, "known roles that no step left come from there"
-            return deepcopy(training.start.networks[role]).to(training.device)
-        name, options = training.recipe.networks[role]
-        if role == "slat_encoder":
-            options = {**options, "resolution": self._option("slat_decoder_gs", "resolution")}
-        return fresh_network(role, name, options, training.ops, training.seed).to(training.device)
-
-    def _option(self, role: str, name: str) -> int:
-        """An option of a network, of the model to start from if it has that network."""
-        training = self.training
-        known = {} if training.start is None else training.start.networks
-        return cast(int, getattr(known[role].args, name) if role in known else training.recipe.networks[role][1][name])
-
-    def _known(self, role: str) -> bool:
-        """Whether the network was trained: by a step, or before."""
-        left = any(role in LEAVES[step] and self._result(step).exists() for step in STEPS)
-        return left or (self.training.start is not None and role in self.training.start.networks)
-
-    def _has(self, step: str) -> bool:
-        """Whether what a step leaves is there."""
-        start = self.training.start
-        return self._result(step).exists() or (start is not None and all(r in start.networks for r in LEAVES[step]))
-
-    def _normalization(self) -> LatentNormalization:
-        file = self._result("statistics") / "result.json"
-        if not file.exists():
-            assert self.training.start is not None, "the statistics are needed before"
-            return self.training.start.normalization
-        numbers = json.loads(file.read_text())["slat_normalization"]
-        return LatentNormalization(mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
-
-    def _result(self, step: str) -> Path:
-        return self.folder / step / "result"
 
     def _plan(self, step: str) -> StepPlan:
         training = self.training
@@ -313,7 +240,7 @@ class _Run:
             self.folder / "clips" / name,
             spec,
             self.training.seed,
-            plan.size,
+            range(plan.first, plan.first + plan.size),
             self.training.workers,
             progress=self._made(),
         )
@@ -335,8 +262,8 @@ class _Run:
             num_frames=plan.num_frames,
             num_views=plan.num_views,
             view_size=plan.view_size,
-            input_size=self._option(IMAGE_ENCODER, "image_size"),
-            resolution=self._option("slat_decoder_gs", "resolution"),
+            input_size=self.results.option(IMAGE_ENCODER, "image_size"),
+            resolution=self.results.option("slat_decoder_gs", "resolution"),
         )
 
     def _shown(self, plan: StepPlan) -> list[TrainingClip]:
@@ -349,9 +276,9 @@ class _Run:
     def _card(self) -> str:
         training = self.training
         results = {
-            step: json.loads((self._result(step) / "result.json").read_text())
+            step: json.loads((self.results.path(step) / "result.json").read_text())
             for step in STEPS
-            if self._result(step).exists()
+            if self.results.path(step).exists()
         }
         trained = {
             step: Trained(loop=result["settings"]["loop"], rows=read_log(self.folder / step))

@@ -1,0 +1,208 @@
+"""The `voxels` and `gaussians` objectives: the decoders learn on what the flows make, which is what they get in use.
+
+Where the images leave a flow unsure, its samples are not what an encoder makes of anything, and a decoder that knows
+codes alone draws too little there. So each clip is decoded twice: from what the flows, which stay as they are, make of
+its images, and from its code, so that what the decoder knew is not lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor, nn
+
+from stages.data.clip import TrainingClip
+from stages.nn.image_encoders import VisionTransformer
+from stages.nn.latent_flow import SLatFlow4DModel
+from stages.nn.occupancy import SparseStructureDecoder, occupied_cells
+from stages.nn.structure_flow import SparseStructureFlow4DModel
+from stages.ops.coords import Sites
+from stages.sampling import LatentNormalization, SamplerParams
+from stages.training import losses
+from stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
+from stages.training.batches import occupancy_grids, window
+from stages.training.clips import cut
+from stages.training.flows import LEAST_FRAMES, OnSites, image_tokens, sampled
+from stages.training.objective import Losses
+from stages.training.occupancy import OccupancyAutoencoder
+from stages.training.show import beside, picture, voxel_picture
+
+SAMPLED = 0.5  # share of the loss that samples have; codes have the rest
+PICTURE_SIZE = 128
+
+
+class StructureSamples:
+    """What the flow of structures makes of clips.
+
+    Args:
+        image_encoder: of the flow.
+        flow: stays as it is.
+        sampler: as the model is used.
+    """
+
+    def __init__(
+        self, image_encoder: VisionTransformer, flow: SparseStructureFlow4DModel, sampler: SamplerParams
+    ) -> None:
+        self._image_encoder, self._flow = image_encoder.eval().requires_grad_(False), flow.eval().requires_grad_(False)
+        self._sampler = sampler
+
+    @torch.no_grad()
+    def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
+        """Image tokens (b, t, l, c), and occupancy latents (b, t, c, r, r, r) that they lead to.
+
+        Args:
+            clips: of one length.
+            generator: on the CPU.
+        """
+        tokens = image_tokens(self._image_encoder, clips, self._flow.pos_emb.device)
+        args = self._flow.args
+        shape = (*tokens.shape[:2], args.in_channels, *[args.resolution] * 3)
+        noise = torch.randn(shape, generator=generator).to(tokens.device)
+        return tokens, sampled(self._flow, noise, tokens, self._sampler).float()
+
+
+class ObjectSamples:
+    """What both flows make of clips.
+
+    Args:
+        structure: samples of the one.
+        decoder: of those.
+        flow: the other; stays as it is.
+        normalization: of its latents.
+        sampler: as the model is used.
+    """
+
+    def __init__(
+        self,
+        structure: StructureSamples,
+        decoder: SparseStructureDecoder,
+        flow: SLatFlow4DModel,
+        normalization: LatentNormalization,
+        sampler: SamplerParams,
+    ) -> None:
+        self._structure, self._sampler = structure, sampler
+        self._decoder, self._flow = decoder.eval().requires_grad_(False), flow.eval().requires_grad_(False)
+        self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
+        self.frame_multiple = flow.frame_multiple
+
+    @torch.no_grad()
+    def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
+        """Voxels (n, 5) int32, and their latents (n, c) as the decoder to Gaussians takes them.
+
+        Args:
+            clips: of one length, a multiple of `frame_multiple`.
+            generator: on the CPU.
+        """
+        tokens, structure = self._structure(clips, generator)
+        device = tokens.device
+        coords, _ = occupied_cells(self._decoder, structure.flatten(0, 1))
+        coords[:, 0], coords[:, 1] = coords[:, 1] // tokens.shape[1], coords[:, 1] % tokens.shape[1]
+        coords = coords.to(device)
+        noise = torch.randn(len(coords), self._flow.args.in_channels, generator=generator).to(device)
+        if len(coords):
+            noise = sampled(OnSites(self._flow, Sites(coords)), noise, tokens, self._sampler).float()
+        return coords, noise * self._std.to(device) + self._mean.to(device)
+
+
+class VoxelsDecoder:
+    """Trains the decoder of the occupancy on samples and on codes.
+
+    Args:
+        autoencoder: its decoder learns, its encoder stays as it is.
+        samples: of the flow.
+    """
+
+    name = "voxels"
+
+    def __init__(self, autoencoder: OccupancyAutoencoder, samples: StructureSamples) -> None:
+        autoencoder.encoder.eval().requires_grad_(False)
+        self._autoencoder, self._samples = autoencoder, samples
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {"sparse_structure_decoder": self._autoencoder.decoder}
+
+    def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
+        coded = self._autoencoder.loss(clips, generator)
+        length = min(clip.num_frames for clip in clips)
+        clips = window(clips, generator, length, None, 1)
+        _, latents = self._samples(clips, generator)
+        truth = occupancy_grids(clips, latents.device).flatten(0, 1)[:, None]
+        logits = self._autoencoder.decoder(latents.flatten(0, 1)).float()
+        parts = {"bce": losses.bce(logits, truth), "dice": losses.dice(logits, truth)}
+        total = SAMPLED * (parts["bce"] + parts["dice"]) + (1 - SAMPLED) * coded.total
+        parts["iou"] = losses.iou(logits, truth).mean()
+        return Losses(total, _named(parts, coded))
+
+    @torch.no_grad()
+    def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
+        """Input, then true and sampled voxels of the middle frame from the front, then from the side."""
+        rows = []
+        for number, clip in enumerate(clips):
+            middle = clip.num_frames // 2
+            _, latents = self._samples([clip], Generator().manual_seed(number))
+            truth = occupancy_grids([clip], latents.device)[0, middle] > 0
+            guess = self._autoencoder.decoder(latents[0, middle][None])[0, 0] > 0
+            sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, guess)]
+            rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *sides]))
+        return {"voxels": torch.cat(rows)}
+
+
+class GaussiansDecoder:
+    """Trains the decoder to Gaussians on samples and on codes.
+
+    Args:
+        autoencoder: its decoder learns, its encoder stays as it is.
+        samples: of the flows.
+    """
+
+    name = "gaussians"
+
+    def __init__(self, autoencoder: AppearanceAutoencoder, samples: ObjectSamples) -> None:
+        autoencoder.encoder.eval().requires_grad_(False)
+        self._autoencoder, self._samples = autoencoder, samples
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {"slat_decoder_gs": self._autoencoder.decoder}
+
+    def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
+        clips = window(clips, generator, LEAST_FRAMES, None, self._samples.frame_multiple)
+        choices = [self._autoencoder.choose(clip, generator) for clip in clips]
+        scene = self._autoencoder.scene(choices, backgrounds(num_pictures(choices), generator))
+        coded = self._autoencoder.coded_loss(choices, scene, generator)
+        made, latents = self._made(clips, choices, scene, generator)
+        seen = self._autoencoder.decoded_loss(made, latents)
+        return Losses(SAMPLED * seen.total + (1 - SAMPLED) * coded.total, _named(seen.parts, coded))
+
+    @torch.no_grad()
+    def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
+        """Each clip's middle frame from two opposite views: the target beside what is made of the input."""
+        rows = []
+        for number, whole in enumerate(clips):
+            multiple = self._samples.frame_multiple
+            clip = cut(whole, 0, whole.num_frames // multiple * multiple)
+            choice = self._autoencoder.middle(clip)
+            scene = self._autoencoder.scene([choice], white([choice]))
+            made, latents = self._made([clip], [choice], scene, Generator().manual_seed(number))
+            rows.append(self._autoencoder.compared(made, latents))
+        return {"objects": torch.cat(rows)}
+
+    def _made(
+        self, clips: Sequence[TrainingClip], choices: Sequence[Choice], scene: Scene, generator: Generator
+    ) -> tuple[Scene, Tensor]:
+        """The scene on the voxels that are found in what was chosen of the clips, and their latents."""
+        coords, latents = self._samples(clips, generator)
+        count = choices[0].clip.num_frames
+        starts = torch.tensor([choice.start for choice in choices], device=coords.device)
+        frames = coords[:, 1] - starts[coords[:, 0].long()]
+        chosen = (frames >= 0) & (frames < count)
+        coords, latents = coords[chosen], latents[chosen]
+        sizes = torch.bincount(coords[:, 0].long() * count + frames[chosen], minlength=len(clips) * count)
+        return replace(scene, sites=Sites(coords), sizes=sizes), latents
+
+
+def _named(parts: Mapping[str, Tensor], coded: Losses) -> dict[str, Tensor]:
+    """The parts of both losses, those of the codes under names of their own."""
+    return {
+        **{name: part.detach() for name, part in parts.items()},
+        **{f"coded_{name}": part for name, part in coded.parts.items()},
+    }

@@ -1,0 +1,77 @@
+"""What a training has so far: what its steps left in their folders, and what it started from."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+from stages.nn.checkpoint import read_network
+from stages.sampling import LatentNormalization, SamplerParams
+from stages.training.fresh import fresh_network
+from stages.training.options import LEAVES, Training
+from stages.training.recipe import STEPS
+from stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
+
+
+class Results:
+    """The networks and numbers of a training.
+
+    Attributes:
+        training: what was asked for.
+        folder: of all steps.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.folder = training.out / "training"
+
+    def path(self, step: str) -> Path:
+        """The folder of what a step leaves, which is there once the step is done."""
+        return self.folder / step / "result"
+
+    def has(self, step: str) -> bool:
+        """Whether what a step leaves is there."""
+        start = self.training.start
+        return self.path(step).exists() or (start is not None and all(r in start.networks for r in LEAVES[step]))
+
+    def known(self, role: str) -> bool:
+        """Whether the network was trained: by a step, or before."""
+        left = any(role in LEAVES[step] and self.path(step).exists() for step in STEPS)
+        return left or (self.training.start is not None and role in self.training.start.networks)
+
+    def network(self, role: str, step: str | None = None) -> Any:
+        """The network on the device: as the steps before `step` left it, or all; else that of the start, or a new one.
+
+        Several calls give several copies.
+        """
+        training = self.training
+        before = STEPS if step is None else STEPS[: STEPS.index(step)]
+        for earlier in reversed(before):
+            if role in LEAVES[earlier] and (self.path(earlier) / f"{role}.json").exists():
+                return read_network(self.path(earlier) / role, training.ops).to(training.device)
+        if training.start is not None and role in training.start.networks:
+            return deepcopy(training.start.networks[role]).to(training.device)
+        name, options = training.recipe.networks[role]
+        if role == "slat_encoder":
+            options = {**options, "resolution": self.option("slat_decoder_gs", "resolution")}
+        return fresh_network(role, name, options, training.ops, training.seed).to(training.device)
+
+    def option(self, role: str, name: str) -> int:
+        """An option of a network, of the model to start from if it has that network."""
+        training = self.training
+        known = {} if training.start is None else training.start.networks
+        return cast(int, getattr(known[role].args, name) if role in known else training.recipe.networks[role][1][name])
+
+    def normalization(self) -> LatentNormalization:
+        """Of the structured latents, as it was measured, or that of the model to start from."""
+        file = self.path("statistics") / "result.json"
+        if not file.exists():
+            assert self.training.start is not None, "the statistics are needed before"
+            return self.training.start.normalization
+        numbers = json.loads(file.read_text())["slat_normalization"]
+        return LatentNormalization(mean=tuple(numbers["mean"]), std=tuple(numbers["std"]))
+
+    def samplers(self) -> tuple[SamplerParams, SamplerParams]:
+        """Of structures and of structured latents: those of the model to start from, or the recipe's."""
+        start = self.training.start
+        return (STRUCTURE_SAMPLER, SLAT_SAMPLER) if start is None else (start.structure_sampler, start.slat_sampler)
