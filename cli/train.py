@@ -73,9 +73,9 @@ def train(
 
     Seven steps: **occupancy** learns to code voxel grids, **appearance** to code their looks and to decode them to
     Gaussians, **statistics** measures both codes, **structure** learns to make voxels of a video, **latents** to make
-    their looks, and with **voxels** and **gaussians** the decoders learn on what these two make. Each writes log.jsonl,
-    curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done is skipped, so the same command goes
-    on wherever it was stopped, and comes to the same weights on a CPU.
+    their looks, and in **voxels** and **gaussians** each of these two and its decoder learn together by what comes out.
+    Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done is skipped, so
+    the same command goes on wherever it was stopped, and comes to the same weights on a CPU.
 
     For example:
 

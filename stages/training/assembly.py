@@ -1,7 +1,7 @@
 """Which networks take part in a step of training, and which of them learn."""
 
 from stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
-from stages.training.decoders import GaussiansDecoder, ObjectSamples, StructureSamples, VoxelsDecoder
+from stages.training.end_to_end import LEARNT_STEPS, ObjectSamples, SampledGaussians, SampledVoxels, StructureSamples
 from stages.training.flows import LatentsFlow, StructureFlow
 from stages.training.folder import IMAGE_ENCODER
 from stages.training.objective import Objective
@@ -32,18 +32,22 @@ def build_objective(step: str, results: Results) -> Objective:
         )
     structure_sampler, slat_sampler = results.samplers()
     structure = StructureSamples(
-        results.network(IMAGE_ENCODER, step), results.network("sparse_structure_flow_model", step), structure_sampler
+        results.network(IMAGE_ENCODER, step),
+        results.network("sparse_structure_flow_model", step),
+        structure_sampler,
+        learnt_steps=LEARNT_STEPS if step == "voxels" else 0,
     )
     if step == "voxels":
-        return VoxelsDecoder(_occupancy(step, results, learn_decoder=True), structure)
+        return SampledVoxels(_occupancy(step, results, learn_decoder=True), structure)
     objects = ObjectSamples(
         structure,
         results.network("sparse_structure_decoder", step),
         results.network("slat_flow_model", step),
         results.normalization(),
         slat_sampler,
+        learnt_steps=LEARNT_STEPS,
     )
-    return GaussiansDecoder(_appearance(step, results, learn_decoder=True), objects)
+    return SampledGaussians(_appearance(step, results, learn_decoder=True), objects)
 
 
 def _autoencoder(step: str, results: Results) -> Objective:

@@ -19,7 +19,7 @@ from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from stages.nn.structure_flow import SparseStructureFlow4DModel
 from stages.ops.coords import Sites, SparseTensor
 from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample
+from stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample, time_grid
 from stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
 from stages.training.clips import cut
 from stages.training.objective import Losses
@@ -262,10 +262,17 @@ def patch_colors(images: Tensor, patch_size: int) -> Tensor:
     return functional.pixel_unshuffle(cells, COLOR_CELLS).flatten(2).transpose(1, 2)
 
 
-def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams) -> Tensor:
-    """What the `noise` of each clip flows to under `cond` (b, t, l, c)."""
+def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, learnt_steps: int = 0) -> Tensor:
+    """What the `noise` of each clip flows to under `cond` (b, t, l, c), with gradients of the last `learnt_steps`."""
+    times = time_grid(sampler.steps, sampler.rescale_t)
+    learnt_from = times[-1 - min(learnt_steps, sampler.steps)]
 
     def velocity(condition: Tensor) -> Velocity:
-        return lambda x, t: flow(x, network_time(t, cond.shape[1], cond.device).expand(len(cond), -1), condition)
+        def of(x: Tensor, t: float) -> Tensor:
+            frames = network_time(t, cond.shape[1], cond.device).expand(len(cond), -1)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and t <= learnt_from):
+                return flow(x, frames, condition)
+
+        return of
 
     return sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, sampler)

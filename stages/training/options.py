@@ -19,8 +19,8 @@ LEAVES: Mapping[str, tuple[str, ...]] = {
     "statistics": (),
     "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
     "latents": ("slat_flow_model",),
-    "voxels": ("sparse_structure_decoder",),
-    "gaussians": ("slat_decoder_gs",),
+    "voxels": ("sparse_structure_decoder", "sparse_structure_flow_model"),
+    "gaussians": ("slat_decoder_gs", "slat_flow_model"),
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "occupancy": (),
@@ -32,7 +32,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "gaussians": ("appearance", "statistics", "latents", "voxels"),
 }
 FLOWS = ("structure", "latents")
-DECODERS = ("voxels", "gaussians")  # on what the flows make
+END_TO_END = ("voxels", "gaussians")
 ENCODERS_OF: Mapping[str, str] = {"occupancy": "sparse_structure_encoder", "appearance": "slat_encoder"}
 
 

@@ -87,10 +87,14 @@ TINY = Recipe(
             vary=True,
         ),
         "voxels": StepPlan(
-            pool=UNSEEN, settings=TrainSettings(steps=800, batch=6, learning_rate=1e-3, warmup=50, ema=0.99)
+            pool=UNSEEN,
+            settings=TrainSettings(steps=1200, batch=6, learning_rate=3e-4, warmup=20, ema=0.99),
+            vary=True,
         ),
         "gaussians": StepPlan(
-            pool=UNSEEN, settings=TrainSettings(steps=400, batch=3, learning_rate=3e-4, warmup=20, ema=0.99)
+            pool=UNSEEN,
+            settings=TrainSettings(steps=800, batch=3, learning_rate=3e-4, warmup=20, ema=0.99),
+            vary=True,
         ),
     },
     measured=256,

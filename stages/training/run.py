@@ -28,7 +28,7 @@ from stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
 from stages.training.log import read_log
 from stages.training.loop import Say, train
 from stages.training.lora import add_adapters, merge_adapters
-from stages.training.options import DECODERS, ENCODERS_OF, FLOWS, LEAVES, NEEDS, Training
+from stages.training.options import ENCODERS_OF, END_TO_END, FLOWS, LEAVES, NEEDS, Training
 from stages.training.recipe import STEPS, PoolPlan, StepPlan
 from stages.training.results import Results
 from stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
@@ -95,7 +95,7 @@ class _Run:
         missing = [step for step, encoder in ENCODERS_OF.items() if encoder not in start.networks]
         if lora is not None:
             return (*missing, *FLOWS)
-        return (*missing, *FLOWS, *DECODERS) if missing else STEPS
+        return (*missing, *FLOWS, *END_TO_END) if missing else STEPS
 
     def do(self, step: str) -> bool:
         """Does one step, or finds it done; False if the time was up before."""

@@ -1,8 +1,11 @@
-"""The `voxels` and `gaussians` objectives: the decoders learn on what the flows make, which is what they get in use.
+"""The `voxels` and `gaussians` objectives: each flow and its decoder learn together, from what they make of images.
 
-Where the images leave a flow unsure, its samples are not what an encoder makes of anything, and a decoder that knows
-codes alone draws too little there. So each clip is decoded twice: from what the flows, which stay as they are, make of
-its images, and from its code, so that what the decoder knew is not lost.
+Flows learn velocities, and decoders codes; of what comes out where both work together neither hears. Where the images
+leave a flow unsure, its samples are like no code, and a decoder that knows codes alone draws too little there. Of
+voxels that contradict the images, which true ones never do, the flow of structured latents could tell, but is not
+asked. So here the samplers run as in use, on clips that the flows have not seen, and the loss is that of the voxels and
+of the pictures that come out, with gradients through the last steps of the sampler. Each clip is also decoded from its
+code, so that what the decoder knew is not lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +31,7 @@ from stages.training.occupancy import OccupancyAutoencoder
 from stages.training.show import beside, picture, voxel_picture
 
 SAMPLED = 0.5  # share of the loss that samples have; codes have the rest
+LEARNT_STEPS = 2  # of a sampler, its last: each one more costs a forward and a backward pass, and their memory
 PICTURE_SIZE = 128
 
 
@@ -36,17 +40,23 @@ class StructureSamples:
 
     Args:
         image_encoder: of the flow.
-        flow: stays as it is.
+        flow: of occupancy latents.
         sampler: as the model is used.
+        learnt_steps: the last steps of the sampler from which the flow learns; with 0 it stays as it is.
     """
 
     def __init__(
-        self, image_encoder: VisionTransformer, flow: SparseStructureFlow4DModel, sampler: SamplerParams
+        self,
+        image_encoder: VisionTransformer,
+        flow: SparseStructureFlow4DModel,
+        sampler: SamplerParams,
+        *,
+        learnt_steps: int = 0,
     ) -> None:
-        self._image_encoder, self._flow = image_encoder.eval().requires_grad_(False), flow.eval().requires_grad_(False)
-        self._sampler = sampler
+        self.image_encoder, self.flow = image_encoder.eval().requires_grad_(False), flow
+        flow.requires_grad_(learnt_steps > 0)
+        self._sampler, self._learnt_steps = sampler, learnt_steps
 
-    @torch.no_grad()
     def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
         """Image tokens (b, t, l, c), and occupancy latents (b, t, c, r, r, r) that they lead to.
 
@@ -54,11 +64,11 @@ class StructureSamples:
             clips: of one length.
             generator: on the CPU.
         """
-        tokens = image_tokens(self._image_encoder, clips, self._flow.pos_emb.device)
-        args = self._flow.args
+        tokens = image_tokens(self.image_encoder, clips, self.flow.pos_emb.device)
+        args = self.flow.args
         shape = (*tokens.shape[:2], args.in_channels, *[args.resolution] * 3)
         noise = torch.randn(shape, generator=generator).to(tokens.device)
-        return tokens, sampled(self._flow, noise, tokens, self._sampler).float()
+        return tokens, sampled(self.flow, noise, tokens, self._sampler, self._learnt_steps).float()
 
 
 class ObjectSamples:
@@ -67,9 +77,10 @@ class ObjectSamples:
     Args:
         structure: samples of the one.
         decoder: of those.
-        flow: the other; stays as it is.
+        flow: the other.
         normalization: of its latents.
         sampler: as the model is used.
+        learnt_steps: the last steps of the sampler from which that flow learns; with 0 it stays as it is.
     """
 
     def __init__(
@@ -79,13 +90,15 @@ class ObjectSamples:
         flow: SLatFlow4DModel,
         normalization: LatentNormalization,
         sampler: SamplerParams,
+        *,
+        learnt_steps: int = 0,
     ) -> None:
-        self._structure, self._sampler = structure, sampler
-        self._decoder, self._flow = decoder.eval().requires_grad_(False), flow.eval().requires_grad_(False)
+        self._structure, self._decoder = structure, decoder.eval().requires_grad_(False)
+        self.flow = flow.requires_grad_(learnt_steps > 0)
+        self._sampler, self._learnt_steps = sampler, learnt_steps
         self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
         self.frame_multiple = flow.frame_multiple
 
-    @torch.no_grad()
     def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
         """Voxels (n, 5) int32, and their latents (n, c) as the decoder to Gaussians takes them.
 
@@ -95,21 +108,23 @@ class ObjectSamples:
         """
         tokens, structure = self._structure(clips, generator)
         device = tokens.device
-        coords, _ = occupied_cells(self._decoder, structure.flatten(0, 1))
+        with torch.no_grad():
+            coords, _ = occupied_cells(self._decoder, structure.flatten(0, 1))
         coords[:, 0], coords[:, 1] = coords[:, 1] // tokens.shape[1], coords[:, 1] % tokens.shape[1]
         coords = coords.to(device)
-        noise = torch.randn(len(coords), self._flow.args.in_channels, generator=generator).to(device)
+        noise = torch.randn(len(coords), self.flow.args.in_channels, generator=generator).to(device)
         if len(coords):
-            noise = sampled(OnSites(self._flow, Sites(coords)), noise, tokens, self._sampler).float()
+            flow = OnSites(self.flow, Sites(coords))
+            noise = sampled(flow, noise, tokens, self._sampler, self._learnt_steps).float()
         return coords, noise * self._std.to(device) + self._mean.to(device)
 
 
-class VoxelsDecoder:
-    """Trains the decoder of the occupancy on samples and on codes.
+class SampledVoxels:
+    """Trains the flow of structures and the decoder of the occupancy on samples, the decoder on codes, too.
 
     Args:
         autoencoder: its decoder learns, its encoder stays as it is.
-        samples: of the flow.
+        samples: of the flow, which learns.
     """
 
     name = "voxels"
@@ -119,7 +134,10 @@ class VoxelsDecoder:
         self._autoencoder, self._samples = autoencoder, samples
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"sparse_structure_decoder": self._autoencoder.decoder}
+        return {
+            "sparse_structure_decoder": self._autoencoder.decoder,
+            "sparse_structure_flow_model": self._samples.flow,
+        }
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         coded = self._autoencoder.loss(clips, generator)
@@ -147,12 +165,12 @@ class VoxelsDecoder:
         return {"voxels": torch.cat(rows)}
 
 
-class GaussiansDecoder:
-    """Trains the decoder to Gaussians on samples and on codes.
+class SampledGaussians:
+    """Trains the flow of structured latents and the decoder to Gaussians on samples, the decoder on codes, too.
 
     Args:
         autoencoder: its decoder learns, its encoder stays as it is.
-        samples: of the flows.
+        samples: of both flows; that of structured latents learns.
     """
 
     name = "gaussians"
@@ -162,7 +180,7 @@ class GaussiansDecoder:
         self._autoencoder, self._samples = autoencoder, samples
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"slat_decoder_gs": self._autoencoder.decoder}
+        return {"slat_decoder_gs": self._autoencoder.decoder, "slat_flow_model": self._samples.flow}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         clips = window(clips, generator, LEAST_FRAMES, None, self._samples.frame_multiple)

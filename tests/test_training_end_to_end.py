@@ -1,4 +1,4 @@
-"""The decoders' objectives on what untrained flows of a few weights make: what learns, from what, and what stays."""
+"""The objectives through the samplers, with untrained networks of a few weights: what learns, from what, what stays."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ from stages.slat import SlatConfig, sample_latents
 from stages.sparse_structure import SparseStructureConfig, sample_structure
 from stages.training.appearance import AppearanceAutoencoder, AppearanceSettings, start_decoder, start_encoder
 from stages.training.clips import cut, step_generator
-from stages.training.decoders import SAMPLED, GaussiansDecoder, ObjectSamples, StructureSamples, VoxelsDecoder
-from stages.training.flows import image_tokens
+from stages.training.end_to_end import SAMPLED, ObjectSamples, SampledGaussians, SampledVoxels, StructureSamples
+from stages.training.flows import image_tokens, sampled
 from stages.training.fresh import fresh_network
 from stages.training.objective import Objective
 from stages.training.occupancy import OccupancyAutoencoder
@@ -43,26 +43,28 @@ def network(role: str) -> nn.Module:
     return made
 
 
-def structure_samples() -> StructureSamples:
-    return StructureSamples(network("image_encoder"), network("sparse_structure_flow_model"), STRUCTURE_SAMPLER)
+def structure_samples(learnt_steps: int = 0) -> StructureSamples:
+    return StructureSamples(
+        network("image_encoder"), network("sparse_structure_flow_model"), STRUCTURE_SAMPLER, learnt_steps=learnt_steps
+    )
 
 
 def object_samples() -> ObjectSamples:
     decoder, flow = network("sparse_structure_decoder"), network("slat_flow_model")
-    return ObjectSamples(structure_samples(), decoder, flow, NUMBERS, SLAT_SAMPLER)
+    return ObjectSamples(structure_samples(), decoder, flow, NUMBERS, SLAT_SAMPLER, learnt_steps=2)
 
 
-def voxels() -> VoxelsDecoder:
+def voxels() -> SampledVoxels:
     autoencoder = OccupancyAutoencoder(network("sparse_structure_encoder"), network("sparse_structure_decoder"))
-    return VoxelsDecoder(autoencoder, structure_samples())
+    return SampledVoxels(autoencoder, structure_samples(learnt_steps=2))
 
 
-def gaussians() -> GaussiansDecoder:
+def gaussians() -> SampledGaussians:
     encoder, decoder = network("slat_encoder"), network("slat_decoder_gs")
     start_encoder(encoder)
     start_decoder(decoder)
     autoencoder = AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=3, num_views=2))
-    return GaussiansDecoder(autoencoder, object_samples())
+    return SampledGaussians(autoencoder, object_samples())
 
 
 BOTH = pytest.mark.parametrize("build", [voxels, gaussians])
@@ -107,23 +109,45 @@ def test_half_precision_is_close(build, clips: list[TrainingClip]) -> None:
     assert float(rounded.detach()) == pytest.approx(float(exact.detach()), rel=0.05)
 
 
-@pytest.mark.parametrize(("build", "role"), [(voxels, "sparse_structure_decoder"), (gaussians, "slat_decoder_gs")])
-def test_the_decoder_alone_learns_and_all_of_it(build, role: str, clips: list[TrainingClip]) -> None:
+@pytest.mark.parametrize(
+    ("build", "flow", "decoder"),
+    [
+        (voxels, "sparse_structure_flow_model", "sparse_structure_decoder"),
+        (gaussians, "slat_flow_model", "slat_decoder_gs"),
+    ],
+)
+def test_flow_and_decoder_learn_and_nothing_else(build, flow: str, decoder: str, clips: list[TrainingClip]) -> None:
     objective: Objective = build()
-    assert set(objective.trained()) == {role}
+    trained = objective.trained()
+    assert set(trained) == {flow, decoder}
     objective.loss(clips, generator()).total.backward()
-    for name, weight in objective.trained()[role].named_parameters():
-        assert weight.requires_grad, name
+    for name, weight in trained[decoder].named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name
-    fixed = [objective._autoencoder.encoder]
+    assert trained[flow].out_layer.weight.grad.abs().max() > 0
     samples = objective._samples
     structure = samples if build is voxels else samples._structure
-    fixed += [structure._flow, structure._image_encoder] + (
-        [] if build is voxels else [samples._flow, samples._decoder]
-    )
-    for other in fixed:
-        assert not any(weight.requires_grad for weight in other.parameters())
+    others = [objective._autoencoder.encoder, structure.image_encoder]
+    for other in others if build is voxels else (*others, structure.flow, samples._decoder):
+        assert all(weight.grad is None and not weight.requires_grad for weight in other.parameters())
+
+
+@pytest.mark.parametrize("learnt", [0, 1, 3, 12, 20])
+def test_the_last_steps_of_the_sampler_are_learnt_from(learnt: int) -> None:
+    heard = []
+    weight = torch.ones((), requires_grad=True)
+
+    def flow(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        heard.append(torch.is_grad_enabled())
+        return weight * x
+
+    sampler = dataclasses.replace(STRUCTURE_SAMPLER, steps=12, cfg_strength=0.0)
+    made = sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learnt)
+    learnt = min(learnt, 12)
+    assert heard == [False] * (12 - learnt) + [True] * learnt
+    assert made.requires_grad == (learnt > 0)
+    with torch.no_grad():
+        assert not sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learnt).requires_grad
 
 
 @BOTH
@@ -139,10 +163,10 @@ def test_the_loss_is_that_of_samples_and_that_of_codes(build, clips: list[Traini
     else:
         weights = {"l1": 1.0, "dssim": settings.ssim, "transparency": settings.transparency, "volume": settings.volume}
         own = {"coded_kl": settings.kl, "coded_color": settings.color}
-    sampled = sum(weight * parts[name] for name, weight in weights.items())
+    made = sum(weight * parts[name] for name, weight in weights.items())
     coded = sum(weight * parts[f"coded_{name}"] for name, weight in weights.items())
     coded += sum(weight * parts[name] for name, weight in own.items())
-    assert float(losses.total.detach()) == pytest.approx(SAMPLED * sampled + (1 - SAMPLED) * coded, rel=1e-5)
+    assert float(losses.total.detach()) == pytest.approx(SAMPLED * made + (1 - SAMPLED) * coded, rel=1e-5)
 
 
 @BOTH
@@ -157,13 +181,14 @@ def test_pictures_are_the_same_twice(build, clips: list[TrainingClip]) -> None:
 def test_samples_are_those_of_a_run(clips: list[TrainingClip]) -> None:
     samples = object_samples()
     structure = samples._structure
-    coords, latents = samples(clips[:1], generator())
-    tokens = Tokens(feats=image_tokens(structure._image_encoder, clips[:1], torch.device("cpu"))[0])
+    with torch.no_grad():
+        coords, latents = samples(clips[:1], generator())
+    tokens = Tokens(feats=image_tokens(structure.image_encoder, clips[:1], torch.device("cpu"))[0])
     configs = [SamplerConfig(**dataclasses.asdict(params)) for params in (STRUCTURE_SAMPLER, SLAT_SAMPLER)]
     found = sample_structure(
-        SparseStructureConfig(sampler=configs[0]), structure._flow, samples._decoder, tokens, generator()
+        SparseStructureConfig(sampler=configs[0]), structure.flow, samples._decoder, tokens, generator()
     )
-    again = sample_latents(SlatConfig(sampler=configs[1]), samples._flow, NUMBERS, tokens, found, generator())
+    again = sample_latents(SlatConfig(sampler=configs[1]), samples.flow, NUMBERS, tokens, found, generator())
     assert torch.equal(found.coords, coords)
     assert_close(again.feats, latents, atol=1e-4, rtol=1e-4)
 
@@ -173,10 +198,12 @@ def test_a_clip_is_sampled_among_others_as_alone(clips: list[TrainingClip]) -> N
     samples = object_samples()
     samples._sampler = dataclasses.replace(SLAT_SAMPLER, temperature=0.0)
     samples._structure._sampler = dataclasses.replace(STRUCTURE_SAMPLER, temperature=0.0)
-    coords, latents = samples(clips, generator())
+    with torch.no_grad():
+        coords, latents = samples(clips, generator())
     for number in range(2):
         rows = coords[:, 0] == number
-        alone, its_latents = samples(clips[number : number + 1], generator())
+        with torch.no_grad():
+            alone, its_latents = samples(clips[number : number + 1], generator())
         assert torch.equal(alone[:, 1:], coords[rows][:, 1:])
         assert_close(its_latents, latents[rows], atol=1e-4, rtol=1e-4)
 
@@ -221,7 +248,7 @@ def test_a_batch_in_which_no_voxel_is_found_still_teaches_its_codes(clips: list[
     losses.total.backward()
     assert losses.total.isfinite()
     assert all(part.isfinite() for part in losses.parts.values())
-    assert any(weight.grad.abs().max() > 0 for weight in objective.trained()["slat_decoder_gs"].parameters())
+    assert any(weight.grad.abs().max() > 0 for weight in objective._autoencoder.decoder.parameters())
 
 
 def test_clips_of_several_lengths_are_sampled_as_long_as_the_shortest(clips: list[TrainingClip]) -> None:
