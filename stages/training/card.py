@@ -83,7 +83,8 @@ def model_card(
         data = MADE.format(clips="new clips for every step, none seen twice")
     else:
         pools = {recipe.plans[step].pool for step in trained}
-        counts = [f"{p.size} clips of {p.num_frames} frames" for p in sorted(pools, key=lambda p: -p.num_frames)]
+        lengths = sorted({pool.num_frames for pool in pools}, reverse=True)
+        counts = [f"{sum(p.size for p in pools if p.num_frames == t)} clips of {t} frames" for t in lengths]
         data = MADE.format(clips=" and ".join(counts))
     how = "all weights" if lora is None else f"adapters of rank {lora} on the flows, merged"
     return TEXT.format(

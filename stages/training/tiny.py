@@ -12,8 +12,8 @@ from stages.sampling import LatentNormalization, SamplerParams
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 SIGMA_MIN = 1e-5  # noise left in the data at t = 0
-STRUCTURE_SAMPLER = SamplerParams(steps=12, cfg_strength=0.4, cfg_interval=(0.5, 1.0), rescale_t=3.0, temperature=0.3)
-SLAT_SAMPLER = SamplerParams(steps=3, cfg_strength=0.0, cfg_interval=(0.5, 1.0), rescale_t=1.0, temperature=0.8)
+STRUCTURE_SAMPLER = SamplerParams(steps=4, cfg_strength=0.4, cfg_interval=(0.5, 1.0), rescale_t=3.0, temperature=0.3)
+SLAT_SAMPLER = SamplerParams(steps=2, cfg_strength=0.0, cfg_interval=(0.5, 1.0), rescale_t=1.0, temperature=0.8)
 IMAGE_CHANNELS = 192
 PUBLISHED: Networks = {
     "image_encoder": (
