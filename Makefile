@@ -30,13 +30,13 @@ test: .venv/.develops
 
 # Kills hundreds of runs and writers, other ones each time, as every run of the tests does with fewer.
 stress: .venv/.develops
-	$(BIN)/python -m pytest tests/test_run_crash.py tests/test_store_crash.py --timeout 3600 --kills 20
+	$(BIN)/python -m pytest tests/pipelines/test_run_crash.py tests/storage/test_store_crash.py --timeout 3600 --kills 20
 
 check: lint types test
 
 bench: .venv/.develops
-	$(BIN)/python tests/bench_rasterize.py
+	$(BIN)/python -m tests.benchmarks.rasterize
 
 # An hour; docs/benchmarks.md has the tables and says how to measure a part.
 bench-dataset: .venv/.develops
-	$(BIN)/python -m tests.bench_dataset
+	$(BIN)/python -m tests.benchmarks.dataset

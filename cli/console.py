@@ -18,8 +18,8 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.plan import Step
-    from pipelines.tasks import Outcome
+    from ss4d.pipelines.plan import Step
+    from ss4d.pipelines.tasks import Outcome
 
 console = Console(stderr=True)
 

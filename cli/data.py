@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cli.console import bar, console, say
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug
+from ss4d.cli.console import bar, console, say
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug
 
 if TYPE_CHECKING:
-    from pipelines.filming import Outcome
+    from ss4d.pipelines.training.make_records import Outcome
 
 app = typer.Typer(
     name="data",
@@ -64,7 +64,7 @@ def make(
         ss4d data make clips --clips 2000 --seed 0
     """
     with explained(debug, KEPT, "the argument DIR"):
-        from pipelines.filming import Sizes, make_records
+        from ss4d.pipelines.training.make_records import Sizes, make_records
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:
@@ -111,7 +111,7 @@ def import_(
         ss4d data import assets/ fox.glb --out clips
     """
     with explained(debug, KEPT):
-        from pipelines.filming import Sizes, import_records
+        from ss4d.pipelines.training.make_records import Sizes, import_records
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("files") as progress:
@@ -133,7 +133,7 @@ def import_(
 def list_(folder: Folder, debug: Debug = False) -> None:
     """Prints how many clips of which kind DIR holds, and what could not be imported."""
     with explained(debug, "nothing was changed"):
-        from pipelines.records import families, read_manifest
+        from ss4d.pipelines.training.records import families, read_manifest
 
         rows = read_manifest(folder)
         table = Table("family", "train", "held out", "failed")
@@ -163,7 +163,7 @@ def check(
 ) -> None:
     """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any."""
     with explained(debug, "nothing was changed", "the argument DIR"):
-        from pipelines.records import check_records, removing_check
+        from ss4d.pipelines.training.records import check_records, removing_check
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import say
-from cli.dataset_data import catalog_app, failures, init, retry
-from cli.dataset_export import export
-from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
-from cli.dataset_report import report
-from cli.dataset_submit import submit
-from cli.dataset_view import dataset_view, summary
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug, Device, Overrides
-from cli.tables import print_table
+from ss4d.cli.console import say
+from ss4d.cli.dataset_data import catalog_app, failures, init, retry
+from ss4d.cli.dataset_export import export
+from ss4d.cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from ss4d.cli.dataset_report import report
+from ss4d.cli.dataset_submit import submit
+from ss4d.cli.dataset_view import dataset_view, summary
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Device, Overrides
+from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from pipelines.dataset.keys import Settings
-    from pipelines.dataset.launch import Result
-    from pipelines.dataset.outlook import Outlook
+    from ss4d.pipelines.dataset.keys import Settings
+    from ss4d.pipelines.dataset.launch import Result
+    from ss4d.pipelines.dataset.plan import Outlook
 
 app = typer.Typer(
     name="dataset",
@@ -87,10 +87,10 @@ def run(
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, f"what is finished is kept, and the same command goes on: {command}", ELSEWHERE):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from pipelines.dataset.launch import DatasetOptions, run_dataset
-        from pipelines.dataset.limits import Limits, parse_size
-        from pipelines.dataset.policy import Policy
-        from pipelines.dataset.select import Choice
+        from ss4d.pipelines.dataset.launch import DatasetOptions, run_dataset
+        from ss4d.pipelines.dataset.select import Choice
+        from ss4d.pipelines.dataset.workers.limits import Limits, parse_size
+        from ss4d.pipelines.dataset.workers.policy import Policy
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
@@ -127,8 +127,8 @@ def plan(
         ss4d dataset plan birds --set slat.sampler.steps=25
     """
     with explained(debug, "nothing was changed"):
-        from pipelines.dataset.launch import DatasetOptions, plan_dataset
-        from pipelines.dataset.select import Choice
+        from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset
+        from ss4d.pipelines.dataset.select import Choice
 
         options = DatasetOptions(
             folder=dataset,

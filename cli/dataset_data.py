@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.console import bar, say
-from cli.dataset_options import Config, DatasetFolder, Seed, chosen
-from cli.failures import explained
-from cli.options import Debug, Overrides, Store
-from cli.tables import print_table
+from ss4d.cli.console import bar, say
+from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, chosen
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Overrides, Store
+from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from pipelines.dataset.standing import Standing
+    from ss4d.pipelines.dataset.opened import Standing
 
 UNCHANGED = "nothing was changed"
 LISTED = 5  # examples of what is listed
@@ -58,7 +58,7 @@ def init(
         ss4d dataset init clips.parquet --out birds --store s3://bucket/birds
     """
     with explained(debug, "what was read is kept, and the same command goes on where it stopped"):
-        from pipelines.dataset.manifest import init_dataset
+        from ss4d.pipelines.dataset.manifest import init_dataset
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("clips") as progress:
@@ -116,7 +116,7 @@ def write(
         ss4d dataset catalog birds --set slat.sampler.steps=12
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.catalogue import write_catalogue
+        from ss4d.pipelines.dataset.catalogue import write_catalogue
 
         _print_states(write_catalogue(asked))
         say(f"Wrote {asked.dataset.catalogue}.")
@@ -135,8 +135,8 @@ def rebuild(
     Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.catalogue import write_catalogue
-        from pipelines.dataset.rebuild import rebuild_index
+        from ss4d.pipelines.dataset.catalogue import write_catalogue
+        from ss4d.pipelines.dataset.rebuild import rebuild_index
 
         with bar("artifacts") as progress:
             found = rebuild_index(asked, progress)
@@ -163,7 +163,7 @@ def failures(
     before is in DATASET/logs/ID.log.
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.failures import groups, open_failures
+        from ss4d.pipelines.dataset.failures import groups, open_failures
 
         failed = open_failures(asked)
         found = groups(asked.rows, failed)
@@ -206,7 +206,7 @@ def retry(
         ss4d dataset retry birds crow owl
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.failures import forgive, open_failures
+        from ss4d.pipelines.dataset.failures import forgive, open_failures
 
         num_failed = len(open_failures(asked))
         forgiven = forgive(asked, clips=clips or (), cause=cause, error=error)
@@ -219,8 +219,8 @@ def retry(
 @contextmanager
 def opened(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
     """The dataset as it stands for the configuration that a command means."""
-    from pipelines.dataset.layout import open_dataset
-    from pipelines.dataset.standing import open_standing
+    from ss4d.pipelines.dataset.layout import open_dataset
+    from ss4d.pipelines.dataset.opened import open_standing
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open_standing(open_dataset(folder), chosen(folder, config, overrides, seed)) as standing:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cli.console import bar, say
-from cli.dataset_data import LISTED, opened
-from cli.dataset_options import Config, DatasetFolder, Seed
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug, Overrides
+from ss4d.cli.console import bar, say
+from ss4d.cli.dataset_data import LISTED, opened
+from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Overrides
 
 
 def export(
@@ -42,7 +42,7 @@ def export(
     """
     kept = "what is exported is whole, and the same command goes on"
     with explained(debug, kept, "the argument DIR"), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.export import export_assets
+        from ss4d.pipelines.dataset.export import export_assets
 
         with bar("clips") as progress:
             done = export_assets(asked, folder, where=where, copies=copies, progress=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.dataset.keys import Settings
+    from ss4d.pipelines.dataset.keys import Settings
 
 DatasetFolder = Annotated[
     Path, typer.Argument(metavar="DATASET", help="A folder that **ss4d dataset init** made.", readable=False)
@@ -49,9 +49,9 @@ Retries = Annotated[int, typer.Option("--retries", help="How often to try again 
 
 
 def chosen(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Settings":
-    """The settings that a command means; see `pipelines.dataset.keys.choose_settings`."""
+    """The settings that a command means; see `ss4d.pipelines.dataset.keys.choose_settings`."""
     # Not at the top: torch takes seconds to import, and --help should not.
-    from pipelines.dataset.keys import choose_settings
-    from pipelines.dataset.layout import open_dataset
+    from ss4d.pipelines.dataset.keys import choose_settings
+    from ss4d.pipelines.dataset.layout import open_dataset
 
     return choose_settings(open_dataset(folder), config, overrides or [], seed)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from cli.console import bar, say
-from cli.dataset_data import opened
-from cli.dataset_options import Config, DatasetFolder, Seed
-from cli.failures import explained
-from cli.options import Debug, Overrides
+from ss4d.cli.console import bar, say
+from ss4d.cli.dataset_data import opened
+from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Overrides
 
 
 def report(
@@ -47,7 +47,7 @@ def report(
     """
     kept = "pictures that were drawn are kept, and the same command goes on"
     with explained(debug, kept), opened(dataset, config, overrides, seed) as asked:
-        from pipelines.dataset.report import write_report
+        from ss4d.pipelines.dataset.report.report import write_report
 
         path = out or asked.dataset.folder / "report.html"
         with bar("pictures") as progress:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from cli.console import say
-from cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
-from cli.dataset_view import LiveView, duration, summary
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug, Device, Overrides
+from ss4d.cli.console import say
+from ss4d.cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from ss4d.cli.dataset_view import LiveView, duration, summary
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Device, Overrides
 
 if TYPE_CHECKING:
-    from pipelines.dataset.cluster import Submission, Submitted
-    from pipelines.dataset.cluster_progress import ClusterView
+    from ss4d.pipelines.dataset.cluster.progress import ClusterView
+    from ss4d.pipelines.dataset.cluster.submission import Submission, Submitted
 
 LATER = "the shards go on without this command, which given again watches them"
 
@@ -99,11 +99,11 @@ def submit(
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, LATER if engine == "prefect" else "what is finished is kept", "`ss4d dataset init --store`"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from pipelines.dataset.cluster import Submission
-        from pipelines.dataset.keys import Settings
-        from pipelines.dataset.limits import Limits, parse_size
-        from pipelines.dataset.policy import Policy
-        from pipelines.dataset.shard import Work
+        from ss4d.pipelines.dataset.cluster.shard import Work
+        from ss4d.pipelines.dataset.cluster.submission import Submission
+        from ss4d.pipelines.dataset.keys import Settings
+        from ss4d.pipelines.dataset.workers.limits import Limits, parse_size
+        from ss4d.pipelines.dataset.workers.policy import Policy
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         settings = chosen(dataset, config, overrides, seed)
@@ -124,7 +124,7 @@ def submit(
             if engine == "prefect":
                 submitted = _on_pool(submission, pool or "", _variables(job_variables, image), view, wait)
             else:
-                from pipelines.dataset.task_runners import submit_tasks
+                from ss4d.pipelines.dataset.cluster.task_runners import submit_tasks
 
                 submitted = submit_tasks(submission, engine, address, view)
         _tell(submitted, dataset)
@@ -132,7 +132,7 @@ def submit(
 
 def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: bool) -> None:
     """Refuses options that the engine would not heed."""
-    from pipelines.errors import ConfigError
+    from ss4d.pipelines.errors import ConfigError
 
     if engine == "prefect":
         if not of_pools["--pool"]:
@@ -150,8 +150,8 @@ def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: 
 def _on_pool(
     submission: "Submission", pool: str, job_variables: dict[str, Any], view: LiveView["ClusterView"], wait: bool
 ) -> "Submitted":
-    from pipelines.dataset.cluster import submit as submit_to
-    from pipelines.dataset.cluster_server import prefect_server
+    from ss4d.pipelines.dataset.cluster.prefect_pool import prefect_server
+    from ss4d.pipelines.dataset.cluster.submission import submit as submit_to
 
     with prefect_server(pool, job_variables) as server:
         return submit_to(submission, server, view, wait=wait)
@@ -159,7 +159,7 @@ def _on_pool(
 
 def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
     """What the job variables say, as JSON where it is some."""
-    from pipelines.errors import ConfigError
+    from ss4d.pipelines.errors import ConfigError
 
     found: dict[str, Any] = {} if image is None else {"image": image}
     for word in words or ():

@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import console, say
+from ss4d.cli.console import console, say
 
 if TYPE_CHECKING:
-    from pipelines.dataset.events import Cause
-    from pipelines.dataset.outlook import Outlook
-    from pipelines.dataset.progress import Snapshot
+    from ss4d.pipelines.dataset.events import Cause
+    from ss4d.pipelines.dataset.plan import Outlook
+    from ss4d.pipelines.dataset.workers.progress import Snapshot
 
 EVERY = 10.0  # seconds between two lines
 MOST_WORKERS = 16  # that are shown one by one

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.failures import explained
-from cli.options import Debug
-from cli.tables import print_table
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug
+from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from pipelines.diff import Change, RunDiff
+    from ss4d.pipelines.inspect.diff import Change, RunDiff
 
 PLAIN = {"voxels_a", "voxels_b", "gaussians_a", "gaussians_b", "files_equal", "files_a", "files_b"}  # counts
 
@@ -37,8 +37,8 @@ def diff(
         ss4d diff output/runs/bird output/runs/bird25
     """
     with explained(debug, "nothing was changed"):
-        from pipelines.diff import compare_runs
-        from pipelines.opened import open_run
+        from ss4d.pipelines.inspect.diff import compare_runs
+        from ss4d.pipelines.inspect.opened import open_run
 
         found = compare_runs(open_run(a), open_run(b))
         if as_json:

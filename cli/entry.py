@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from cli.exits import INTERRUPTED
+from ss4d.cli.exits import INTERRUPTED
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     # Threads that wait for work sleep: spinning ones take the processor from every other process on a busy machine.
     # Read when torch is imported, so it cannot be set later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cli.main import app
+    from ss4d.cli.main import app
 
     app()
 

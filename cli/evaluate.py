@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli.console import bar, say
-from cli.failures import explained
-from cli.options import Debug, Device
+from ss4d.cli.console import bar, say
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Device
 
 
 def evaluate(
@@ -40,8 +40,8 @@ def evaluate(
         ss4d eval out/model --data heldout --out report
     """
     with explained(debug, "measured clips are kept, and the same command goes on where it stopped"):
-        from pipelines.evaluation import EvaluationOptions
-        from pipelines.evaluation import evaluate as measure
+        from ss4d.pipelines.training.evaluate import EvaluationOptions
+        from ss4d.pipelines.training.evaluate import evaluate as measure
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device)

@@ -10,8 +10,8 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from cli.console import console
-from cli.exits import DEFECT, FAILED, INTERRUPTED, TERMINATED
+from ss4d.cli.console import console
+from ss4d.cli.exits import DEFECT, FAILED, INTERRUPTED, TERMINATED
 
 
 @contextmanager
@@ -36,7 +36,9 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
     except KeyboardInterrupt:
         _leave(INTERRUPTED, f"interrupted; {interrupted}", debug)
     except Exception as error:
-        from pipelines.errors import explain  # not at the top: torch takes seconds to import, and --help should not
+        from ss4d.pipelines.errors import (
+            explain,  # not at the top: torch takes seconds to import, and --help should not
+        )
 
         if sentence := explain(error, folder):
             _leave(FAILED, sentence, debug)

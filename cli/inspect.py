@@ -13,13 +13,13 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import console, say
-from cli.failures import explained
-from cli.options import Debug
+from ss4d.cli.console import console, say
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug
 
 if TYPE_CHECKING:
-    from pipelines.inspection import ArrayStatistics
-    from pipelines.opened import OpenedRun
+    from ss4d.pipelines.inspect.opened import OpenedRun
+    from ss4d.pipelines.inspect.statistics import ArrayStatistics
 
 NOTHING_LOST = "the run itself is as it was"
 WIDE = 160  # characters; a table in a file or a pipe is not cut to a terminal's width
@@ -58,7 +58,7 @@ def inspect(
         ss4d inspect output/runs/bird slat --json
     """
     with explained(debug, NOTHING_LOST):
-        from pipelines.opened import open_run
+        from ss4d.pipelines.inspect.opened import open_run
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         opened = open_run(run)
@@ -90,8 +90,8 @@ def report(
         ss4d report output/runs/bird --out bird.html
     """
     with explained(debug, NOTHING_LOST):
-        from pipelines.opened import open_run
-        from pipelines.report import write_report
+        from ss4d.pipelines.inspect.opened import open_run
+        from ss4d.pipelines.inspect.report import write_report
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         path = out or _place(run, "report.html")
@@ -107,7 +107,7 @@ def _place(run: Path, name: str) -> Path:
 
 
 def _show_run(opened: "OpenedRun", as_json: bool) -> None:
-    from pipelines.summary import COLUMNS, NUMERIC
+    from ss4d.pipelines.inspect.summary import COLUMNS, NUMERIC
 
     rows = opened.summaries()
     if as_json:
@@ -124,8 +124,8 @@ def _show_run(opened: "OpenedRun", as_json: bool) -> None:
 
 
 def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> None:
-    from pipelines.inspection import array_statistics
-    from pipelines.pictures import Pictures
+    from ss4d.pipelines.inspect.pictures import Pictures
+    from ss4d.pipelines.inspect.statistics import array_statistics
 
     stage = opened[name]
     statistics = array_statistics(stage)
@@ -146,7 +146,7 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
 
 
 def _show_array(one: "ArrayStatistics") -> None:
-    from pipelines.inspection import bars
+    from ss4d.pipelines.inspect.statistics import bars
 
     axes = ", ".join(
         f"{dim} {size}" if dim != str(size) else dim for dim, size in zip(one.dims, one.shape, strict=True)

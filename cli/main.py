@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import data, dataset
-from cli.console import ConsoleReporter
-from cli.diff import diff
-from cli.evaluate import evaluate
-from cli.failures import explained
-from cli.inspect import inspect, report
-from cli.options import Debug, Device, Force, FromStage, Name, Only, Out, Overrides, Store
-from cli.plan import plan
-from cli.stages import stages
-from cli.store import gc, pack, verify
-from cli.train import train
+from ss4d.cli import data, dataset
+from ss4d.cli.console import ConsoleReporter
+from ss4d.cli.diff import diff
+from ss4d.cli.evaluate import evaluate
+from ss4d.cli.failures import explained
+from ss4d.cli.inspect import inspect, report
+from ss4d.cli.options import Debug, Device, Force, FromStage, Name, Only, Out, Overrides, Store
+from ss4d.cli.plan import plan
+from ss4d.cli.stages import stages
+from ss4d.cli.store import gc, pack, verify
+from ss4d.cli.train import train
 
 app = typer.Typer(
     name="ss4d",
@@ -94,9 +94,9 @@ def run(
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from pipelines.plan import Wish
-        from pipelines.prepare import RunOptions
-        from pipelines.run import run_clip
+        from ss4d.pipelines.plan import Wish
+        from ss4d.pipelines.prepare import RunOptions
+        from ss4d.pipelines.run import run_clip
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = RunOptions(
@@ -127,7 +127,7 @@ def config(
     Redirect it to a file to start one of your own: **ss4d config tiny > mine.yaml**, then **--config mine.yaml**.
     """
     with explained(False, "nothing was changed"):
-        from pipelines.config import config_text
+        from ss4d.pipelines.config import config_text
 
         typer.echo(config_text(name), nl=False)
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.failures import explained
-from cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
-from cli.tables import print_table
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from ss4d.cli.tables import print_table
 
 
 def plan(
@@ -45,8 +45,8 @@ def plan(
         ss4d plan clip.mp4
     """
     with explained(debug, "nothing was changed"):
-        from pipelines.plan import RUN, Wish
-        from pipelines.prepare import Changes, RunOptions, check_input, is_run, options_of_run, prepare
+        from ss4d.pipelines.plan import RUN, Wish
+        from ss4d.pipelines.prepare import Changes, RunOptions, check_input, is_run, options_of_run, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug
-from cli.tables import print_table
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug
+from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from pipelines.catalogue import Offer
+    from ss4d.pipelines.offers import Offer
 
 
 def stages(
@@ -28,10 +28,10 @@ def stages(
         ss4d stages segmentation
     """
     with explained(debug, "nothing was changed"):
-        from pipelines.catalogue import offers
-        from pipelines.errors import ConfigError
-        from pipelines.implementation import STAGES
-        from pipelines.registry import installed, unknown_names
+        from ss4d.pipelines.errors import ConfigError
+        from ss4d.pipelines.implementation import STAGES
+        from ss4d.pipelines.offers import offers
+        from ss4d.pipelines.registry import installed, unknown_names
 
         if stage is not None and stage not in STAGES:
             raise ConfigError(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from cli.console import bar, say
-from cli.exits import FAILED
-from cli.failures import explained
-from cli.options import Debug
+from ss4d.cli.console import bar, say
+from ss4d.cli.exits import FAILED
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder such as output/store, or a URL such as s3://bucket/prefix.")
@@ -35,7 +35,7 @@ def verify(
         ss4d verify s3://bucket/prefix --repair
     """
     with explained(debug, "nothing was changed", "the argument STORE"):
-        from pipelines.housekeeping import verify_store
+        from ss4d.pipelines.store.housekeeping import verify_store
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("artifacts") as progress:
@@ -108,7 +108,7 @@ def gc(
         ss4d gc s3://bucket/prefix --runs output/runs
     """
     with explained(debug, "what is deleted already is gone, everything else is whole", "the argument STORE"):
-        from pipelines.housekeeping import collect
+        from ss4d.pipelines.store.housekeeping import collect
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("artifacts") as progress:
@@ -149,7 +149,7 @@ def pack(
         ss4d pack output/runs/bird bird.zip
     """
     with explained(debug, "nothing was written", "the argument FILE.zip"):
-        from pipelines.housekeeping import pack_run
+        from ss4d.pipelines.store.housekeeping import pack_run
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("stages") as progress:

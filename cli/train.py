@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli.console import console
-from cli.failures import explained
-from cli.options import Debug, Device
+from ss4d.cli.console import console
+from ss4d.cli.failures import explained
+from ss4d.cli.options import Debug, Device
 
 KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
 
@@ -88,7 +88,7 @@ def train(
         ss4d train tiny --out mine --init bundled:tiny --steps 1000 --rate 0.3
     """
     with explained(debug, KEPT):
-        from pipelines.training import (  # not at the top: it imports torch, which takes seconds
+        from ss4d.pipelines.training.train import (  # not at the top: it imports torch, which takes seconds
             TrainOptions,
             train_model,
         )

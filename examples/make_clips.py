@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.data.clip import HELD_OUT_SEED, ClipSpec, make_clip
-from stages.data.objects import FPS
-from stages.video_io import write_video
+from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, make_clip
+from ss4d.stages.data.objects import FPS
+from ss4d.stages.video_io import write_video
 
 Array = NDArray[Any]  # float32 where there are many
 

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.values import read_value
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.ops.rasterize import rasterize
-from stages.preview import render_frames
-from stages.types import Clip, GaussianClip, Voxels
-from storage.refs import ArtifactRef
-from storage.store import ArtifactStore
+from ss4d.pipelines.values import read_value
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.preview import render_frames
+from ss4d.stages.types import Clip, GaussianClip, Voxels
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore
 
 SIZE, COLUMNS, PITCH = 192, 6, 15.0  # pixels, frames shown, degrees
 VIEWS = (0.0, 60.0, 180.0)  # degrees from the front

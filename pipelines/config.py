@@ -9,19 +9,19 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, SerializeAsAny, ValidationError
 
-from pipelines.errors import ConfigError
-from pipelines.implementation import STAGES, Implementation
-from pipelines.networks import ModelChoice
-from pipelines.registry import installed
-from stages.conditioning import ConditioningConfig
-from stages.decoding import DecodingConfig
-from stages.export.asset import ExportConfig
-from stages.segmentation.segment import SegmentationConfig
-from stages.slat import SlatConfig
-from stages.sparse_structure import SparseStructureConfig
-from stages.stage_config import StageConfig
-from stages.video_io import InputConfig
-from stages.weights import ModelFolder
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import STAGES, Implementation
+from ss4d.pipelines.networks import ModelChoice
+from ss4d.pipelines.registry import installed
+from ss4d.stages.conditioning import ConditioningConfig
+from ss4d.stages.decoding import DecodingConfig
+from ss4d.stages.export.asset import ExportConfig
+from ss4d.stages.segmentation.segment import SegmentationConfig
+from ss4d.stages.slat import SlatConfig
+from ss4d.stages.sparse_structure import SparseStructureConfig
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.video_io import InputConfig
+from ss4d.stages.weights import ModelFolder
 
 
 class RunConfig(ModelChoice):
@@ -52,7 +52,7 @@ class RunConfig(ModelChoice):
 
 def bundled_configs() -> list[str]:
     """Names of the configurations that come with the program."""
-    return sorted(Path(f.name).stem for f in resources.files("configs").iterdir() if f.name.endswith(".yaml"))
+    return sorted(Path(f.name).stem for f in resources.files("ss4d.configs").iterdir() if f.name.endswith(".yaml"))
 
 
 def config_text(name: str) -> str:
@@ -63,7 +63,7 @@ def config_text(name: str) -> str:
     """
     if name not in bundled_configs():
         raise ConfigError(f"no bundled configuration is called {name!r}: choose {', '.join(bundled_configs())}")
-    return resources.files("configs").joinpath(f"{name}.yaml").read_text()
+    return resources.files("ss4d.configs").joinpath(f"{name}.yaml").read_text()
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines.implementation import Implementation
-from stages.errors import ValueSpecError
-from stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
+from ss4d.pipelines.implementation import Implementation
+from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
 
 
 def check_result(one: Implementation, result: object, folder: Path, grid: int | None = None) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import EngineError
-from pipelines.plan import Job
-from pipelines.prefect_server import LocalServer, keep_loopback_direct, quiet_prefect
+from ss4d.pipelines.errors import EngineError
+from ss4d.pipelines.plan import Job
+from ss4d.pipelines.prefect_server import LocalServer, keep_loopback_direct, quiet_prefect
 
 if TYPE_CHECKING:
     from prefect import Task

@@ -4,8 +4,8 @@ import errno
 
 import torch
 
-from stages.errors import InputError, ModelError, TrainingError, ValueSpecError
-from storage.errors import StoreError
+from ss4d.stages.errors import InputError, ModelError, TrainingError, ValueSpecError
+from ss4d.storage.errors import StoreError
 
 
 class ConfigError(ValueError):

@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from stages.errors import ModelError
+from ss4d.stages.errors import ModelError
 
 HUB, BUNDLED = "hub:", "bundled:"
 FOLDER_FILES = ["pipeline.json", "NOTICE.md", "ckpts/*.json", "ckpts/*.safetensors"]
@@ -18,7 +18,7 @@ def model_path(location: str) -> Path:
     if location.startswith(HUB):
         return _snapshot(location.removeprefix(HUB), FOLDER_FILES)
     if location.startswith(BUNDLED):
-        models = Path(str(resources.files("configs"))) / "models"
+        models = Path(str(resources.files("ss4d.configs"))) / "models"
         name = location.removeprefix(BUNDLED)
         known = sorted(path.name for path in models.iterdir() if path.is_dir())
         if name not in known:

@@ -1,4 +1,4 @@
-"""What an implementation of a stage declares and is given; a package of one's own needs only this and `stages.types`.
+"""What an implementation of a stage declares and is given; all a package needs beside `ss4d.stages.types`.
 
 docs/stages.md shows how to write one.
 """
@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import torch
 
-from pipelines.errors import PluginError
-from pipelines.networks import Model
-from stages.stage_config import StageConfig
-from stages.types import Clip, GaussianClip, Progress, StructuredLatents, Tokens, Value, Video, Voxels
-from stages.video_io import InputConfig, read_video
-from stages.weights import ModelFolder
+from ss4d.pipelines.errors import PluginError
+from ss4d.pipelines.networks import Model
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, GaussianClip, Progress, StructuredLatents, Tokens, Value, Video, Voxels
+from ss4d.stages.video_io import InputConfig, read_video
+from ss4d.stages.weights import ModelFolder
 
 V = TypeVar("V", bound=Value)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from stages.types import Clip, GaussianClip, Value, Voxels
+from ss4d.stages.types import Clip, GaussianClip, Value, Voxels
 
 MEASURES = ("voxels", "gaussians", "foreground", "frames")
 

@@ -10,12 +10,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from pipelines.errors import ConfigError
-from pipelines.hub import hub_file, model_path, weights_path
-from stages.ops.backend import TORCH_OPS, Ops
-from stages.ops.cuda import cuda_ops
-from stages.ops.device import Device, resolve_device
-from stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.hub import hub_file, model_path, weights_path
+from ss4d.stages.ops.backend import TORCH_OPS, Ops
+from ss4d.stages.ops.cuda import cuda_ops
+from ss4d.stages.ops.device import Device, resolve_device
+from ss4d.stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
 
 Precision = Literal["float32", "float16", "bfloat16"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from pipelines.config import RunConfig
-from pipelines.errors import ConfigError
-from pipelines.implementation import Implementation
-from stages.stage_config import StageConfig
-from stages.video_io import input_digest
-from storage.refs import ArtifactRef, artifact_key
-from storage.store import ArtifactStore
+from ss4d.pipelines.config import RunConfig
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import Implementation
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.video_io import input_digest
+from ss4d.storage.refs import ArtifactRef, artifact_key
+from ss4d.storage.store import ArtifactStore
 
 SCHEMA = 1
 RUN, REUSE, SKIP = "run", "reuse", "skip"

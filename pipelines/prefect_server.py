@@ -1,7 +1,7 @@
 """A private Prefect server for one run: a child process that lives exactly as long as its parent.
 
 The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system
-closes that pipe, and the child leaves. Run as a module it is the child: `python -m pipelines.prefect_server HOME`.
+closes that pipe, and the child leaves. Run as a module it is the child: `python -m ss4d.pipelines.prefect_server HOME`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from types import TracebackType
 import psutil
 from platformdirs import user_cache_path
 
-from pipelines.errors import EngineError
+from ss4d.pipelines.errors import EngineError
 
 START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the database, 15 to 30 s
 
@@ -55,7 +55,7 @@ class LocalServer:
         with (self._home / "server.log").open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches the run, and the run ends the server.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.prefect_server", str(self._home)],
+                [sys.executable, "-m", "ss4d.pipelines.prefect_server", str(self._home)],
                 env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipelines.config import RunConfig, bundled_configs, load_config
-from pipelines.errors import ConfigError
-from pipelines.networks import Model, open_model
-from pipelines.opened import RunRecord, open_run
-from pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
-from pipelines.record import RECORD, EarlierRun, read_record
-from pipelines.registry import installed
-from stages.errors import InputError
-from stages.ops.device import resolve_device
-from stages.video_io import input_digest
-from storage.objects import is_url
-from storage.store import ArtifactStore, open_store
+from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.inspect.opened import RunRecord, open_run
+from ss4d.pipelines.networks import Model, open_model
+from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
+from ss4d.pipelines.registry import installed
+from ss4d.pipelines.run_record import RECORD, EarlierRun, read_record
+from ss4d.stages.errors import InputError
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.video_io import input_digest
+from ss4d.storage.objects import is_url
+from ss4d.storage.store import ArtifactStore, open_store
 
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
 
@@ -69,7 +69,7 @@ def prepare(options: RunOptions) -> Preparation:
     """Reads the configuration, the hashes of input and weights, and what is stored; loads no network, writes nothing.
 
     Raises:
-        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
     """
     config = load_config(options.config, options.overrides)
     name = _run_name(options)

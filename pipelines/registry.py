@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from pipelines.errors import ConfigError, PluginError
-from pipelines.implementation import STAGES, Implementation, Package
-from pipelines.stages import BUILT_IN
+from ss4d.pipelines.errors import ConfigError, PluginError
+from ss4d.pipelines.implementation import STAGES, Implementation, Package
+from ss4d.pipelines.stages import BUILT_IN
 
 GROUP = "ss4d.stages"  # entry points here are called STAGE.METHOD and name an `Implementation`
 PROGRAM = "this program"

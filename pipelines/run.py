@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.engines import ENGINES, Schedule
-from pipelines.known_runs import register
-from pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
-from pipelines.prepare import Preparation, RunOptions, prepare, recorded
-from pipelines.record import machine, versions, write_record
-from pipelines.tasks import Outcome, run_job
-from storage.errors import DamageError, StoreError
-from storage.files import link_or_copy, sweep_temporary_files
-from storage.store import ArtifactStore
+from ss4d.pipelines.engines import ENGINES, Schedule
+from ss4d.pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
+from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
+from ss4d.pipelines.run_record import machine, versions, write_record
+from ss4d.pipelines.store.known_runs import register
+from ss4d.pipelines.tasks import Outcome, run_job
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.files import link_or_copy, sweep_temporary_files
+from ss4d.storage.store import ArtifactStore
 
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
 
@@ -66,7 +66,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError, EngineError: one sentence each, see
-            `pipelines.errors`.
+            `ss4d.pipelines.errors`.
         OSError: the output folder cannot be written.
     """
     started = time.monotonic()

@@ -1,15 +1,15 @@
 """The implementations of stages that come with the program, as one table; the first one of a stage is its default."""
 
-from pipelines.implementation import Implementation, Work
-from stages.conditioning import ConditioningConfig, encode_images
-from stages.decoding import DecodingConfig, decode_gaussians
-from stages.export.asset import ExportConfig, export_asset
-from stages.inflation import InflationConfig, inflate
-from stages.segmentation.segment import SegmentationConfig, segment
-from stages.slat import SlatConfig, sample_latents
-from stages.sparse_structure import SparseStructureConfig, sample_structure
-from stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
-from stages.weights import ModelFolder
+from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.stages.conditioning import ConditioningConfig, encode_images
+from ss4d.stages.decoding import DecodingConfig, decode_gaussians
+from ss4d.stages.export.asset import ExportConfig, export_asset
+from ss4d.stages.inflation import InflationConfig, inflate
+from ss4d.stages.segmentation.segment import SegmentationConfig, segment
+from ss4d.stages.slat import SlatConfig, sample_latents
+from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
+from ss4d.stages.weights import ModelFolder
 
 
 def _segmentation(config: SegmentationConfig, work: Work) -> Clip:

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contract import check_result
-from pipelines.errors import USER_ERRORS, PluginError
-from pipelines.implementation import STAGES, Implementation, Work
-from pipelines.measures import measures
-from pipelines.meter import Meter
-from pipelines.networks import open_model
-from pipelines.plan import Job, stages_of
-from pipelines.record import versions
-from pipelines.values import read_value, scalars, write_value
-from stages.errors import ValueSpecError
-from stages.types import Progress, Value, Voxels
-from storage.artifact import Artifact
-from storage.errors import DamageError, StoreError
-from storage.refs import ArtifactRef
-from storage.store import ArtifactStore, open_store
+from ss4d.pipelines.contract import check_result
+from ss4d.pipelines.errors import USER_ERRORS, PluginError
+from ss4d.pipelines.implementation import STAGES, Implementation, Work
+from ss4d.pipelines.measures import measures
+from ss4d.pipelines.meter import Meter
+from ss4d.pipelines.networks import open_model
+from ss4d.pipelines.plan import Job, stages_of
+from ss4d.pipelines.run_record import versions
+from ss4d.pipelines.values import read_value, scalars, write_value
+from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.types import Progress, Value, Voxels
+from ss4d.storage.artifact import Artifact
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
 AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
@@ -37,7 +37,7 @@ class Outcome:
     seconds: float
     peak_memory: int  # bytes, whole process
     peak_device_memory: int  # bytes
-    measures: Mapping[str, float] = field(default_factory=dict)  # see `pipelines.measures`
+    measures: Mapping[str, float] = field(default_factory=dict)  # see `ss4d.pipelines.measures`
 
 
 def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> Outcome:

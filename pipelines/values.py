@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from stages.types import Value
-from storage.artifact import Artifact
-from storage.codec import ArrayData
-from storage.errors import DamageError
-from storage.store import Writer
+from ss4d.stages.types import Value
+from ss4d.storage.artifact import Artifact
+from ss4d.storage.codec import ArrayData
+from ss4d.storage.errors import DamageError
+from ss4d.storage.store import Writer
 
 V = TypeVar("V", bound=Value)
 

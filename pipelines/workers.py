@@ -15,7 +15,7 @@ from typing import TypeVar
 import numba
 import torch
 
-from pipelines.errors import WorkerError
+from ss4d.pipelines.errors import WorkerError
 
 J = TypeVar("J")
 R = TypeVar("R")

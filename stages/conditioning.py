@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.nn.image_encoders import VisionTransformer, fit_images
-from stages.stage_config import StageConfig
-from stages.types import Clip, Progress, Tokens, silent
+from ss4d.stages.nn.image_encoders import VisionTransformer, fit_images
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, Progress, Tokens, silent
 
 FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
 

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.errors import ModelError
-from stages.nn.gaussian_decoder import SLatGaussianDecoder
-from stages.ops.coords import Sites, SparseTensor
-from stages.stage_config import StageConfig
-from stages.types import GaussianClip, Progress, StructuredLatents, silent
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
 
 
 class DecodingConfig(StageConfig):

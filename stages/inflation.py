@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from stages.data.kernels import kernel
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.stage_config import StageConfig
-from stages.types import Clip, GaussianClip, Progress, silent
+from ss4d.stages.data.kernels import kernel
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, GaussianClip, Progress, silent
 
 CROP_SIDE = 1.2  # world units that the crop spans (specification, section 2)
 PERSISTENCE = np.float32(2)  # pull of a cell on the same cell in the next frame, over that on its neighbour

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from stages.ops.rasterize import Color, Rasterize
-from stages.types import Camera, GaussianClip
+from ss4d.stages.ops.rasterize import Color, Rasterize
+from ss4d.stages.types import Camera, GaussianClip
 
 WHITE: Color = (1.0, 1.0, 1.0)
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from stages.errors import ModelError
-from stages.types import Progress, silent
+from ss4d.stages.errors import ModelError
+from ss4d.stages.types import Progress, silent
 
 Velocity = Callable[[Tensor, float], Tensor]  # (x, t) -> v, shaped like x
 

@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.errors import InputError, ModelError
-from stages.nn.latent_flow import SLatFlow4DModel
-from stages.ops.coords import Sites, SparseTensor
-from stages.sampler_config import SamplerConfig
-from stages.sampling import LatentNormalization, Velocity, latent_noise, network_condition, network_time, sample
-from stages.stage_config import StageConfig
-from stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
+from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampling import LatentNormalization, Velocity, latent_noise, network_condition, network_time, sample
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
 
 
 class SlatConfig(StageConfig):

@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.nn.occupancy import SparseStructureDecoder, occupied_cells
-from stages.nn.structure_flow import SparseStructureFlow4DModel
-from stages.sampler_config import SamplerConfig
-from stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
-from stages.stage_config import StageConfig
-from stages.types import Progress, Tokens, Voxels, silent
+from ss4d.stages.errors import InputError
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Progress, Tokens, Voxels, silent
 
 
 class SparseStructureConfig(StageConfig):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import ValueSpecError
+from ss4d.stages.errors import ValueSpecError
 
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 

@@ -24,8 +24,8 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.types import Video
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import Video
 
 Pixels = NDArray[np.uint8]  # (h, w, 3 or 4)
 F = TypeVar("F")

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stages.errors import ModelError
-from stages.nn.checkpoint import NETWORKS
-from stages.nn.image_encoders import DINOV2_VITL14_REG
-from stages.ops.backend import Ops
-from stages.sampler_config import SamplerConfig
-from stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.checkpoint import NETWORKS
+from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampling import LatentNormalization, SamplerParams
 
 Json = TypeVar("Json", bound=BaseModel)
 Resolver = Callable[[str, str], Path]  # (hub repository, file in it) -> the file on this machine

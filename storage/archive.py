@@ -15,10 +15,10 @@ from typing import NoReturn
 from zarr.abc.store import Store
 from zarr.storage import ZipStore
 
-from storage.errors import DamageError, StoreError, reached
-from storage.files import check_name, replacing
-from storage.refs import ArtifactRef, ref_of
-from storage.scratch import Scratch
+from ss4d.storage.errors import DamageError, StoreError, reached
+from ss4d.storage.files import check_name, replacing
+from ss4d.storage.refs import ArtifactRef, ref_of
+from ss4d.storage.scratch import Scratch
 
 STORE = "store"  # the folder of artifacts in an archive
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can tell

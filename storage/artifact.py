@@ -9,10 +9,10 @@ from typing import Any
 import zarr
 from numpy.typing import NDArray
 
-from storage.codec import check_chunks, open_array, read_array
-from storage.errors import DamageError, NewerError, StoreError
-from storage.place import FILES, ROOT, Parts
-from storage.refs import ArtifactRef
+from ss4d.storage.codec import check_chunks, open_array, read_array
+from ss4d.storage.errors import DamageError, NewerError, StoreError
+from ss4d.storage.place import FILES, ROOT, Parts
+from ss4d.storage.refs import ArtifactRef
 
 SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
 _DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions

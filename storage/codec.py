@@ -21,8 +21,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
-from storage.errors import DamageError, StoreError, reached
-from storage.place import ROOT
+from ss4d.storage.errors import DamageError, StoreError, reached
+from ss4d.storage.place import ROOT
 
 ROWS = 16384  # rows in a chunk of packed data
 _WAITING = "waiting for the others"

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from storage.errors import DamageError, StoreError
+from ss4d.storage.errors import DamageError, StoreError
 
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TEMPORARY = ".tmp"

@@ -15,10 +15,10 @@ from pathlib import Path
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from storage.errors import DamageError
-from storage.files import check_name, delete, is_orphan, listed, owned_name, sha256_of, sync, write_bytes
-from storage.place import FILES
-from storage.refs import ArtifactRef, ref_of
+from ss4d.storage.errors import DamageError
+from ss4d.storage.files import check_name, delete, is_orphan, listed, owned_name, sha256_of, sync, write_bytes
+from ss4d.storage.place import FILES
+from ss4d.storage.refs import ArtifactRef, ref_of
 
 _STAGING, _REPLACED, _NOTES = ".staging", ".replaced", ".notes"
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what renaming onto an existing name may say

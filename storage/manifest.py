@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import pyarrow  # type: ignore[import-untyped] # the library has no type marker
 from pyarrow import parquet
 
-from storage.errors import StoreError
-from storage.files import write_bytes
+from ss4d.storage.errors import StoreError
+from ss4d.storage.files import write_bytes
 
 R = TypeVar("R")
 _COLUMNS: dict[Any, pyarrow.DataType] = {

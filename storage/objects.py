@@ -24,10 +24,10 @@ from obstore.exceptions import AlreadyExistsError
 from zarr.abc.store import Store
 from zarr.storage import ObjectStore as ZarrObjects
 
-from storage.errors import DamageError, StoreError, reached
-from storage.files import check_name
-from storage.refs import ArtifactRef, ref_of
-from storage.scratch import Scratch
+from ss4d.storage.errors import DamageError, StoreError, reached
+from ss4d.storage.files import check_name
+from ss4d.storage.refs import ArtifactRef, ref_of
+from ss4d.storage.scratch import Scratch
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta  # only its type stubs have it

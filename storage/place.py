@@ -6,7 +6,7 @@ from typing import Protocol
 
 from zarr.abc.store import Store
 
-from storage.refs import ArtifactRef
+from ss4d.storage.refs import ArtifactRef
 
 ROOT = "zarr.json"  # what Zarr calls the description of a group or an array
 FILES = "files"  # the folder of plain files in an artifact

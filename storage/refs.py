@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storage.errors import StoreError
+from ss4d.storage.errors import StoreError
 
 _STAGE = re.compile(r"[a-z_]+")
 _KEY = re.compile(r"[0-9a-f]{64}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from storage.errors import DamageError
-from storage.files import check_name, delete, is_orphan, listed, owned_name, write_bytes
+from ss4d.storage.errors import DamageError
+from ss4d.storage.files import check_name, delete, is_orphan, listed, owned_name, write_bytes
 
 
 class Scratch:

@@ -1,8 +1,8 @@
 """Content-addressed artifacts: each is one Zarr group that is absent or complete, never in between.
 
 An artifact is made in a local folder, gets its root attributes, which hold the completion mark, last, and then becomes
-visible at once, as its place can (`storage.place`). Any number of processes on any number of hosts may read and write
-one store. docs/store.md describes the layout.
+visible at once, as its place can (`ss4d.storage.place`). Any number of processes on any number of hosts may read and
+write one store. docs/store.md describes the layout.
 """
 
 import re
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from storage.archive import ArchivePlace
-from storage.artifact import FILES_GROUP, REMEDY, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
-from storage.codec import ArrayData, check_chunks, write_array
-from storage.errors import DamageError, StoreError
-from storage.files import delete, sha256_of, sync_tree, write_bytes
-from storage.folder import FolderPlace
-from storage.objects import ObjectPlace, is_url
-from storage.place import FILES, ROOT, Place
-from storage.refs import ArtifactRef
+from ss4d.storage.archive import ArchivePlace
+from ss4d.storage.artifact import FILES_GROUP, REMEDY, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
+from ss4d.storage.codec import ArrayData, check_chunks, write_array
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.files import delete, sha256_of, sync_tree, write_bytes
+from ss4d.storage.folder import FolderPlace
+from ss4d.storage.objects import ObjectPlace, is_url
+from ss4d.storage.place import FILES, ROOT, Place
+from ss4d.storage.refs import ArtifactRef
 
 MISSED = "missed"  # the folder of notes on artifacts that are to be made again
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")

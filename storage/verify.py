@@ -13,12 +13,12 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from storage.artifact import FILES_GROUP, files_digest, read_root
-from storage.codec import check_chunks, chunk_names, open_array, read_array
-from storage.errors import DamageError, NewerError
-from storage.place import FILES, ROOT, Parts
-from storage.refs import ArtifactRef
-from storage.store import ArtifactStore
+from ss4d.storage.artifact import FILES_GROUP, files_digest, read_root
+from ss4d.storage.codec import check_chunks, chunk_names, open_array, read_array
+from ss4d.storage.errors import DamageError, NewerError
+from ss4d.storage.place import FILES, ROOT, Parts
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from stages.training.recipe import MICRO
-from tests.untrained import write_model
+from ss4d.stages.training.recipe import MICRO
+from tests.helpers.untrained import write_model
 
 settings.register_profile("untimed", deadline=None)  # machines are busy at times
 settings.load_profile("untimed")
@@ -92,7 +92,7 @@ def command(model_folder: Path) -> Callable[..., list[str]]:
 
     def words(source: Path, out: Path, *more: str) -> list[str]:
         sets = [word for value in (f"model={model_folder}", *FAST) for word in ("--set", value)]
-        return [sys.executable, "-m", "cli.entry", "run", str(source), "--out", str(out), *sets, *more]
+        return [sys.executable, "-m", "ss4d.cli.entry", "run", str(source), "--out", str(out), *sets, *more]
 
     return words
 
@@ -124,7 +124,7 @@ class Silent:
 @pytest.fixture(scope="session")
 def finished_run(model_folder: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the small model on `clip`, made in this process; not to be changed."""
-    from pipelines.run import RunOptions, run_clip  # only here: tests of one layer do not depend on the others
+    from ss4d.pipelines.run import RunOptions, run_clip  # only here: tests of one layer do not depend on the others
 
     options = RunOptions(
         source=clip,

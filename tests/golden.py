@@ -20,18 +20,18 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the file runs from anywhere
 
-from stages.decoding import DecodingConfig, decode_gaussians
-from stages.nn.checkpoint import NETWORKS
-from stages.nn.gaussian_decoder import RawGaussians, SLatGaussianDecoder
-from stages.ops.backend import TORCH_OPS
-from stages.ops.coords import Sites, SparseTensor
-from stages.sampler_config import SamplerConfig
-from stages.sampling import clean_estimate, euler_steps, guided, time_grid
-from stages.segmentation.crop import crop_clip
-from stages.slat import SlatConfig, sample_latents
-from stages.sparse_structure import SparseStructureConfig, sample_structure
-from stages.types import StructuredLatents, Tokens, Voxels
-from stages.weights import ModelFolder, NetworkFiles, load_network
+from ss4d.stages.decoding import DecodingConfig, decode_gaussians
+from ss4d.stages.nn.checkpoint import NETWORKS
+from ss4d.stages.nn.gaussian_decoder import RawGaussians, SLatGaussianDecoder
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampling import clean_estimate, euler_steps, guided, time_grid
+from ss4d.stages.segmentation.crop import crop_clip
+from ss4d.stages.slat import SlatConfig, sample_latents
+from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.types import StructuredLatents, Tokens, Voxels
+from ss4d.stages.weights import ModelFolder, NetworkFiles, load_network
 
 CPU = torch.device("cpu")
 RAW = ("xyz", "features_dc", "scaling", "rotation", "opacity")

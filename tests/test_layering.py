@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-LAYERS = ("cli", "pipelines", "storage", "stages.nn", "stages.ops", "stages")
+from tests.helpers.places import ROOT
+
+LAYERS = ("ss4d.cli", "ss4d.pipelines", "ss4d.storage", "ss4d.stages.nn", "ss4d.stages.ops", "ss4d.stages")
 MAY_IMPORT = {
-    "cli": {"cli", "pipelines"},
-    "pipelines": {"pipelines", "stages", "stages.nn", "stages.ops", "storage"},
-    "storage": {"storage"},
-    "stages": {"stages", "stages.nn", "stages.ops"},
-    "stages.nn": {"stages.nn", "stages.ops", "stages.types", "stages.errors"},
-    "stages.ops": {"stages.ops", "stages.types", "stages.errors"},
+    "ss4d.cli": {"ss4d.cli", "ss4d.pipelines"},
+    "ss4d.pipelines": {"ss4d.pipelines", "ss4d.stages", "ss4d.stages.nn", "ss4d.stages.ops", "ss4d.storage"},
+    "ss4d.storage": {"ss4d.storage"},
+    "ss4d.stages": {"ss4d.stages", "ss4d.stages.nn", "ss4d.stages.ops"},
+    "ss4d.stages.nn": {"ss4d.stages.nn", "ss4d.stages.ops", "ss4d.stages.types", "ss4d.stages.errors"},
+    "ss4d.stages.ops": {"ss4d.stages.ops", "ss4d.stages.types", "ss4d.stages.errors"},
 }
 STAGE_MODULES = {"segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"}
 KERNEL_PACKAGES = {"xformers", "spconv", "gsplat", "nvdiffrast", "kaolin"}
@@ -36,7 +37,7 @@ def imports(path: Path) -> set[str]:
 
 
 def module(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return "ss4d." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def layer(name: str) -> str | None:
@@ -54,29 +55,33 @@ def test_imports_point_one_way(path: Path) -> None:
             assert target in allowed or name in allowed, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if module(p).startswith("stages")], ids=module)
+@pytest.mark.parametrize("path", [p for p in SOURCES if module(p).startswith("ss4d.stages")], ids=module)
 def test_stages_stand_alone(path: Path) -> None:
     external = {name.split(".")[0] for name in imports(path)}
     assert not external & NOT_IN_STAGES
-    if module(path) != "stages.ops.cuda":
+    if module(path) != "ss4d.stages.ops.cuda":
         assert not external & KERNEL_PACKAGES
-    mine = module(path).split(".")[1]
+    mine = module(path).split(".")[2]
     if mine in STAGE_MODULES:
-        others = {n.split(".")[1] for n in imports(path) if n.startswith("stages.")} & STAGE_MODULES
+        others = {n.split(".")[2] for n in imports(path) if n.startswith("ss4d.stages.")} & STAGE_MODULES
         assert others <= {mine}, f"{path} imports the stage {others - {mine}}"
 
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SOURCES if module(p).startswith(("stages.nn", "stages.ops", "stages.sampling", "stages.training"))],
+    [
+        p
+        for p in SOURCES
+        if module(p).startswith(tuple(f"ss4d.stages.{name}" for name in ("nn", "ops", "sampling", "training")))
+    ],
     ids=module,
 )
 def test_networks_need_numerics_only(path: Path) -> None:
     """So that training on generated clips needs nothing but these packages."""
     import sys
 
-    external = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"stages"}
-    if module(path) == "stages.ops.cuda":
+    external = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"ss4d"}
+    if module(path) == "ss4d.stages.ops.cuda":
         external -= KERNEL_PACKAGES
     assert external <= NUMERICS_ONLY
 

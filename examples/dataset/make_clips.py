@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from stages.data.clip import ClipSpec, TrainingClip, make_clip
-from stages.video_io import write_video
+from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
+from ss4d.stages.video_io import write_video
 
 NUM_FRAMES, SIZE = 6, 128
 FIRST_SEED = 2**31  # clips that the bundled model was not trained on

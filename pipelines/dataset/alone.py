@@ -4,9 +4,9 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipelines.dataset.launches import recorded_launches
-from pipelines.dataset.layout import Dataset
-from pipelines.errors import ConfigError
+from ss4d.pipelines.dataset.launches import recorded_launches
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.errors import ConfigError
 
 
 @contextmanager

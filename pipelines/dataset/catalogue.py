@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from pipelines.dataset.events import Cause
-from pipelines.dataset.layout import Dataset
-from pipelines.dataset.manifest import Row
-from pipelines.dataset.standing import Standing
-from storage.manifest import write_columns
+from ss4d.pipelines.dataset.events import Cause
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.storage.manifest import write_columns
 
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
 

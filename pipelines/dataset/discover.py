@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.dataset.layout import DESCRIPTION
-from pipelines.errors import ConfigError
-from stages.errors import InputError
-from stages.video_io import STILLS
-from storage.manifest import read_columns
+from ss4d.pipelines.dataset.layout import DESCRIPTION
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.errors import InputError
+from ss4d.stages.video_io import STILLS
+from ss4d.storage.manifest import read_columns
 
 # What to take for a clip in a folder; with a pattern or a table, a user names other kinds too.
 VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"}

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from storage.errors import NewerError
-from storage.files import listed
+from ss4d.storage.errors import NewerError
+from ss4d.storage.files import listed
 
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1

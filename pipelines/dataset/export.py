@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset.manifest import Row
-from pipelines.dataset.select import Choice, select
-from pipelines.dataset.standing import Standing
-from pipelines.errors import ConfigError
-from stages.types import Progress
-from storage.errors import DamageError
-from storage.files import (
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.select import Choice, select
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.types import Progress
+from ss4d.storage.errors import DamageError
+from ss4d.storage.files import (
     check_name,
     delete,
     is_orphan,
@@ -28,9 +28,9 @@ from storage.files import (
     write_bytes,
     write_json,
 )
-from storage.objects import is_url
-from storage.refs import ArtifactRef
-from storage.store import ArtifactStore, open_store
+from ss4d.storage.objects import is_url
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore, open_store
 
 ABOUT = "asset.json"
 SCHEMA = 1
@@ -81,7 +81,7 @@ def export_assets(standing: Standing, folder: Path, *, where: str | None, copies
     Args:
         standing: of the dataset; says of which configuration.
         folder: made if missing.
-        where: an SQLite expression that chooses clips, see `pipelines.dataset.select`.
+        where: an SQLite expression that chooses clips, see `ss4d.pipelines.dataset.select`.
         copies: copies even where the files could be hard links into the store.
         progress: told how many clips are through.
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from pipelines.dataset.events import Attempt, Cause, EventWriter, now
-from pipelines.dataset.manifest import Row
-from pipelines.dataset.standing import Standing
-from pipelines.errors import ConfigError
-from pipelines.record import versions
+from ss4d.pipelines.dataset.events import Attempt, Cause, EventWriter, now
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.run_record import versions
 
 EXAMPLES = 3
 UNREADABLE = "Unreadable"

@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from pipelines.dataset.events import Attempt, Batch, read_events
-from pipelines.dataset.layout import Dataset
-from pipelines.measures import MEASURES
-from storage.errors import NewerError, StoreError
-from storage.manifest import locked
-from storage.refs import ArtifactRef
+from ss4d.pipelines.dataset.events import Attempt, Batch, read_events
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.measures import MEASURES
+from ss4d.storage.errors import NewerError, StoreError
+from ss4d.storage.manifest import locked
+from ss4d.storage.refs import ArtifactRef
 
 SCHEMA = 1
 PATIENCE = 60  # seconds to wait for another process that writes

@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config import RunConfig, bundled_configs, load_config
-from pipelines.dataset.layout import Dataset
-from pipelines.errors import ConfigError
-from pipelines.implementation import Implementation
-from pipelines.networks import Model, open_model
-from pipelines.plan import Recipes, stages_of
-from storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
+from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.networks import Model, open_model
+from ss4d.pipelines.plan import Recipes, stages_of
+from ss4d.storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
 _DEFAULT, _SEED = "tiny", 42
 ABSENT, MISSED, DONE = range(3)  # what there is of an artifact
@@ -151,7 +151,7 @@ class StageKeys:
     def missing(
         self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]], missed: Set[str] = frozenset()
     ) -> list[tuple[str, ...]]:
-        """The stages that are to run for each clip, in order, as `pipelines.plan.make_plan` has it.
+        """The stages that are to run for each clip, in order, as `ss4d.pipelines.plan.make_plan` has it.
 
         Args:
             keys: what `of` gave.
@@ -181,7 +181,7 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
     """The keys for what a user says, and the model that the configuration chooses, with no network loaded.
 
     Raises:
-        ConfigError, InputError, ModelError, PluginError: one sentence each, see `pipelines.errors`.
+        ConfigError, InputError, ModelError, PluginError: one sentence each, see `ss4d.pipelines.errors`.
     """
     if not 0 <= settings.seed < 2**63:
         raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {settings.seed}")

@@ -8,27 +8,27 @@ from pathlib import Path
 
 import torch
 
-from pipelines.dataset.alone import alone
-from pipelines.dataset.catalogue import is_current, write_catalogue
-from pipelines.dataset.coordinator import Coordinator, Ending
-from pipelines.dataset.events import EventWriter, worker_name
-from pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
-from pipelines.dataset.launches import Launch, last_recipes
-from pipelines.dataset.layout import Dataset, open_dataset
-from pipelines.dataset.limits import Limits, resident_bytes
-from pipelines.dataset.metrics import Metrics
-from pipelines.dataset.outlook import Outlook, look_ahead
-from pipelines.dataset.policy import Policy
-from pipelines.dataset.progress import Tally, Watcher
-from pipelines.dataset.select import Choice
-from pipelines.dataset.standing import open_standing
-from pipelines.dataset.worker import Setup
-from pipelines.errors import ConfigError
-from pipelines.known_runs import register
-from pipelines.record import versions
-from pipelines.workers import num_processors
-from stages.ops.device import resolve_device
-from storage.store import open_store
+from ss4d.pipelines.dataset.alone import alone
+from ss4d.pipelines.dataset.catalogue import is_current, write_catalogue
+from ss4d.pipelines.dataset.events import EventWriter, worker_name
+from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
+from ss4d.pipelines.dataset.launches import Launch, last_recipes
+from ss4d.pipelines.dataset.layout import Dataset, open_dataset
+from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.plan import Outlook, look_ahead
+from ss4d.pipelines.dataset.select import Choice
+from ss4d.pipelines.dataset.workers.coordinator import Coordinator, Ending
+from ss4d.pipelines.dataset.workers.limits import Limits, resident_bytes
+from ss4d.pipelines.dataset.workers.metrics import Metrics
+from ss4d.pipelines.dataset.workers.policy import Policy
+from ss4d.pipelines.dataset.workers.progress import Tally, Watcher
+from ss4d.pipelines.dataset.workers.worker import Setup
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.run_record import versions
+from ss4d.pipelines.store.known_runs import register
+from ss4d.pipelines.workers import num_processors
+from ss4d.stages.ops.device import resolve_device
+from ss4d.storage.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def plan_dataset(options: DatasetOptions) -> Outlook:
     """What `run_dataset` would do; computes and changes nothing.
 
     Raises:
-        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `pipelines.errors`.
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
     """
     keys, _ = open_keys(options.settings)
     return look_ahead(_open(options), keys, options.choice, options.policy)
@@ -88,7 +88,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError, WorkerError: one sentence each, see
-            `pipelines.errors`.
+            `ss4d.pipelines.errors`.
         OSError: the dataset's folder cannot be written.
         KeyboardInterrupt: at the second Ctrl-C; what was not finished then is abandoned.
     """

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset.events import event_files, now, worker_name
-from pipelines.dataset.keys import Settings
-from pipelines.dataset.layout import Dataset
-from pipelines.dataset.progress import Snapshot
-from pipelines.record import machine, versions
-from storage.manifest import locked
+from ss4d.pipelines.dataset.events import event_files, now, worker_name
+from ss4d.pipelines.dataset.keys import Settings
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.run_record import machine, versions
+from ss4d.storage.manifest import locked
 
 SCHEMA = 1
 Recipes = Mapping[str, Mapping[str, Any]]  # by stage; those of a clip whose source is not told

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
-from pipelines.errors import ConfigError
-from pipelines.prepare import store_location
-from storage.errors import NewerError
-from storage.files import write_json
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.prepare import store_location
+from ss4d.storage.errors import NewerError
+from ss4d.storage.files import write_json
 
 SCHEMA = 1
 DESCRIPTION = "dataset.json"
@@ -33,22 +33,22 @@ class Dataset:
 
     @property
     def manifest(self) -> Path:
-        """A row for each clip, see `pipelines.dataset.manifest`."""
+        """A row for each clip, see `ss4d.pipelines.dataset.manifest`."""
         return self.folder / "manifest.parquet"
 
     @property
     def events(self) -> Path:
-        """The folder of what happened, see `pipelines.dataset.events`."""
+        """The folder of what happened, see `ss4d.pipelines.dataset.events`."""
         return self.folder / "events"
 
     @property
     def index(self) -> Path:
-        """The index of events and store, which can be deleted, see `pipelines.dataset.index`; not if it is shared."""
+        """The index of events and store, which can be deleted unless shared; see `ss4d.pipelines.dataset.index`."""
         return self.folder / "index.sqlite"
 
     @property
     def catalogue(self) -> Path:
-        """The index as a table for other tools, see `pipelines.dataset.catalogue`."""
+        """The index as a table for other tools, see `ss4d.pipelines.dataset.catalogue`."""
         return self.folder / "catalogue.parquet"
 
     @property
@@ -80,7 +80,7 @@ class Dataset:
         return self.logs / f"{clip}.log"
 
     def lock(self, name: str) -> Path:
-        """The file to lock while a part of the dataset changes, see `storage.manifest.locked`."""
+        """The file to lock while a part of the dataset changes, see `ss4d.storage.manifest.locked`."""
         return self.folder / f".{name}.lock"
 
 

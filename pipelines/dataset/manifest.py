@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pipelines.dataset.discover import Finding, find_clips, new_id
-from pipelines.dataset.layout import Dataset, create_dataset
-from pipelines.dataset.limits import check_seconds
-from pipelines.errors import ConfigError, WorkerError
-from pipelines.workers import num_processors, results
-from stages.errors import InputError
-from stages.types import Progress
-from stages.video_io import InputConfig, input_digest, num_frames, read_video
-from storage.errors import StoreError
-from storage.manifest import locked, read_rows, write_rows
+from ss4d.pipelines.dataset.discover import Finding, find_clips, new_id
+from ss4d.pipelines.dataset.layout import Dataset, create_dataset
+from ss4d.pipelines.dataset.workers.limits import check_seconds
+from ss4d.pipelines.errors import ConfigError, WorkerError
+from ss4d.pipelines.workers import num_processors, results
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import Progress
+from ss4d.stages.video_io import InputConfig, input_digest, num_frames, read_video
+from ss4d.storage.errors import StoreError
+from ss4d.storage.manifest import locked, read_rows, write_rows
 
 SAVE_SECONDS = 20  # between two writings of the manifest while clips are read
 MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
@@ -30,7 +30,7 @@ class Row:
     Attributes:
         id: unique in the dataset, and fit to name a file.
         source: the video file or the folder of images, as an absolute path.
-        sha256: of its content, see `stages.video_io.input_digest`; None where it cannot be read.
+        sha256: of its content, see `ss4d.stages.video_io.input_digest`; None where it cannot be read.
         bytes: of the file, or of the folder's files.
         modified: when it was last changed, in nanoseconds since 1970; with `bytes`, it tells whether to read it again.
         frames: how many it has; 0 where they are not known, as are width, height and fps.
@@ -121,7 +121,7 @@ def init_dataset(
 
     Args:
         folder: of the dataset.
-        source: what `pipelines.dataset.discover.find_clips` takes.
+        source: what `ss4d.pipelines.dataset.discover.find_clips` takes.
         store: where the artifacts go; None for the dataset's own.
         workers: processes that read; None for one a processor.
         progress: told of each clip that is read.

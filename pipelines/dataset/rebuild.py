@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
-from pipelines.dataset.layout import Dataset
-from pipelines.dataset.manifest import Row
-from pipelines.dataset.standing import Standing
-from pipelines.implementation import STAGES
-from pipelines.measures import MEASURES
-from pipelines.record import versions as packages
-from stages.types import Progress
-from storage.errors import DamageError
-from storage.refs import ArtifactRef
-from storage.store import ArtifactStore, open_store
+from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.measures import MEASURES
+from ss4d.pipelines.run_record import versions as packages
+from ss4d.stages.types import Progress
+from ss4d.storage.errors import DamageError
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore, open_store
 
 READERS = 16  # at a time: an object store answers each after a while
 BATCH = 4096
@@ -56,7 +56,7 @@ class _Known:
         return source
 
     def row(self) -> tuple[object, ...]:
-        """See `pipelines.dataset.index.ARTIFACT`."""
+        """See `ss4d.pipelines.dataset.index.ARTIFACT`."""
         known = self.attributes
         measured = (known.get("measures", {}).get(name) for name in MEASURES)
         costs = known["seconds"], known["peak_memory"]

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from pipelines.dataset.events import Attempt, EventWriter, State, now
-from pipelines.dataset.keys import recorded_keys
-from pipelines.dataset.launches import Recorded, recorded_launches
-from pipelines.dataset.layout import Dataset
-from pipelines.dataset.manifest import read_manifest
-from pipelines.record import versions
-from storage.refs import ArtifactRef
+from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now
+from ss4d.pipelines.dataset.keys import recorded_keys
+from ss4d.pipelines.dataset.launches import Recorded, recorded_launches
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import read_manifest
+from ss4d.pipelines.run_record import versions
+from ss4d.storage.refs import ArtifactRef
 
 
 def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactRef], set[ArtifactRef]]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 
-from pipelines.dataset.index import Index
-from pipelines.dataset.keys import StageKeys
-from pipelines.dataset.manifest import Row
-from pipelines.errors import ConfigError
+from ss4d.pipelines.dataset.index import Index
+from ss4d.pipelines.dataset.keys import StageKeys
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.errors import ConfigError
 
 # What the expression may use besides the manifest's columns; of the configuration that is asked about.
 FACTS = ("state", "voxels", "gaussians", "foreground")

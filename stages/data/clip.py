@@ -11,13 +11,13 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from stages.data.mesh import AnimatedMesh
-from stages.data.objects import FPS, family_of, make_object, stream
-from stages.data.render import Light, Window, render
-from stages.data.voxels import surface_voxels, visible
-from stages.errors import InputError
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.types import Camera, Value, array
+from ss4d.stages.data.mesh import AnimatedMesh
+from ss4d.stages.data.objects import FPS, family_of, make_object, stream
+from ss4d.stages.data.render import Light, Window, render
+from ss4d.stages.data.voxels import surface_voxels, visible
+from ss4d.stages.errors import InputError
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.types import Camera, Value, array
 
 REVISION = 1  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips

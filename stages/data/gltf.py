@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.gltf_file import GltfFile
-from stages.data.mesh import AnimatedMesh, Doubles, fitted
-from stages.errors import InputError
+from ss4d.stages.data.gltf_file import GltfFile
+from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fitted
+from ss4d.stages.errors import InputError
 
 TRIANGLES = 4
 TEXTURE_EDGE = 1 / 64  # textured faces are split until no edge is longer, as a share of the object's size

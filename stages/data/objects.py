@@ -5,10 +5,10 @@ import zlib
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.table import FAMILIES
-from stages.data.mesh import AnimatedMesh, assemble
-from stages.errors import InputError
-from stages.ops.geometry import FRONT_YAW
+from ss4d.stages.data.families.table import FAMILIES
+from ss4d.stages.data.mesh import AnimatedMesh, assemble
+from ss4d.stages.errors import InputError
+from ss4d.stages.ops.geometry import FRONT_YAW
 
 FPS = 12.0  # frames a second of the objects' motion
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.mesh import Doubles, Part
+from ss4d.stages.data.mesh import Doubles, Part
 
 Paint = Callable[[Part], Doubles]
 

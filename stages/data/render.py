@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.kernels import kernel, spread
-from stages.data.mesh import AnimatedMesh, Floats
-from stages.types import Camera
+from ss4d.stages.data.kernels import kernel, spread
+from ss4d.stages.data.mesh import AnimatedMesh, Floats
+from ss4d.stages.types import Camera
 
 NEAR = 0.01
 SUPERSAMPLING = 2

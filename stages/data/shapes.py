@@ -6,7 +6,7 @@ Axes: t frame (1 where nothing moves), n ring, v vertex. Shapes stand along z ab
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stages.data.mesh import Doubles, Integers, Part
+from ss4d.stages.data.mesh import Doubles, Integers, Part
 
 GREY = 0.6
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.data.clip import HELD_OUT_SEED, TrainingClip, lit
-from stages.data.objects import family_of, make_object
-from stages.data.voxels import surface_voxels, visible
-from stages.inflation import facing
-from stages.types import GaussianClip, Progress, silent
+from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, lit
+from ss4d.stages.data.objects import family_of, make_object
+from ss4d.stages.data.voxels import surface_voxels, visible
+from ss4d.stages.inflation import facing
+from ss4d.stages.types import GaussianClip, Progress, silent
 
 # A Gaussian's deviation along the surface and through it, in cells: a wider one closes the last holes, but fattens
 # the outline by more than that gains.
@@ -114,7 +114,7 @@ def voxel_gaussians(
 def occupied_by(gaussians: GaussianClip, resolution: int) -> Tensor:
     """The cells (n, 5) int32, sorted, that hold a centre with opacity above 0.1 and can be seen from outside.
 
-    Centres outside the grid count for none; "can be seen" is what `stages.data.voxels.visible` says.
+    Centres outside the grid count for none; "can be seen" is what `ss4d.stages.data.voxels.visible` says.
     """
     counts = gaussians.offsets[1:] - gaussians.offsets[:-1]
     times = torch.arange(gaussians.num_frames).repeat_interleave(counts)

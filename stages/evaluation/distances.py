@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.evaluation.metrics import occupancy_iou, psnr
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.ops.rasterize import Rasterize
-from stages.preview import render_frames
-from stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
+from ss4d.stages.evaluation.metrics import occupancy_iou, psnr
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.preview import render_frames
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
 
 VIEWS, PITCH, SIZE = 4, 15.0, 256  # cameras all around the object, degrees above the horizon, pixels
 Measures = Mapping[str, float]

@@ -6,9 +6,9 @@ Axes: v view, t frame, images are (row, column, RGB) float32, 0 to 1.
 import torch
 from torch import Tensor
 
-from stages.data.clip import TrainingClip
-from stages.ops.rasterize import Rasterize
-from stages.types import Camera, Clip, GaussianClip
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.types import Camera, Clip, GaussianClip
 
 WHITE = (1.0, 1.0, 1.0)
 

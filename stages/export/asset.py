@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.export.cameras import write_cameras
-from stages.export.ply import write_ply
-from stages.export.turntable import plan_turntable, write_turntable
-from stages.ops.rasterize import Rasterize
-from stages.stage_config import StageConfig
-from stages.types import GaussianClip, Progress, silent
+from ss4d.stages.export.cameras import write_cameras
+from ss4d.stages.export.ply import write_ply
+from ss4d.stages.export.turntable import plan_turntable, write_turntable
+from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import GaussianClip, Progress, silent
 
 
 class ExportConfig(StageConfig):

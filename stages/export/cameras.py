@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from stages.export.ply import PLY_FROM_WORLD
-from stages.export.turntable import Shot, Turntable
-from stages.ops.geometry import ORBIT_FOV, ORBIT_RADIUS, quaternion_to_matrix
+from ss4d.stages.export.ply import PLY_FROM_WORLD
+from ss4d.stages.export.turntable import Shot, Turntable
+from ss4d.stages.ops.geometry import ORBIT_FOV, ORBIT_RADIUS, quaternion_to_matrix
 
 CONVENTION = {
     "world": "right-handed, z up, the object within [-0.5, 0.5]^3, its front facing -y",

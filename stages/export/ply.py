@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.ops.geometry import rotate_gaussians
-from stages.types import GaussianClip
+from ss4d.stages.ops.geometry import rotate_gaussians
+from ss4d.stages.types import GaussianClip
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic: colour = 0.5 + SH_C0 f_dc
 PROPERTIES = (

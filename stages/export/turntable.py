@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.ops.rasterize import Color, Rasterize
-from stages.preview import render_frames
-from stages.types import Camera, GaussianClip, Progress
-from stages.video_io import write_video
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.rasterize import Color, Rasterize
+from ss4d.stages.preview import render_frames
+from ss4d.stages.types import Camera, GaussianClip, Progress
+from ss4d.stages.video_io import write_video
 
 SMOOTH_FPS = 12  # below this the camera's motion falls apart into single pictures
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.errors import ModelError
+from ss4d.stages.errors import ModelError
 
 
 def one_of(option: str, value: object, supported: Sequence[object]) -> None:

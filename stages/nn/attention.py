@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from stages.nn.norm import HeadNorm
-from stages.ops.attention import AttentionPlan
-from stages.ops.backend import Ops
-from stages.ops.rotary import rotate
+from ss4d.stages.nn.norm import HeadNorm
+from ss4d.stages.ops.attention import AttentionPlan
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.rotary import rotate
 
 
 class Attention(nn.Module):

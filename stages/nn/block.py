@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from stages.nn.attention import Attention
-from stages.nn.norm import LayerNorm, layer_norm
-from stages.ops import rotary
-from stages.ops.attention import AttentionPlan, window_plan
-from stages.ops.backend import Ops
-from stages.ops.coords import PerAxis, Sites
-from stages.ops.windows import NO_SHIFT, Extent, Frames
+from ss4d.stages.nn.attention import Attention
+from ss4d.stages.nn.norm import LayerNorm, layer_norm
+from ss4d.stages.ops import rotary
+from ss4d.stages.ops.attention import AttentionPlan, window_plan
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import PerAxis, Sites
+from ss4d.stages.ops.windows import NO_SHIFT, Extent, Frames
 
 
 @dataclass(frozen=True, eq=False)

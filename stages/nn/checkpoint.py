@@ -1,6 +1,7 @@
 """Networks by their published class names, and how one is written to a model folder (specification, section 1).
 
-Reading a folder that others made takes strict checks, which `stages.weights` does; `read_network` reads our own files.
+Reading a folder that others made takes strict checks: `ss4d.stages.weights` does that; `read_network` reads our own
+files.
 """
 
 import json
@@ -15,19 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages.errors import ModelError
-from stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
-from stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
-from stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
-from stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
-from stages.nn.occupancy import (
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
+from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
+from ss4d.stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
+from ss4d.stages.nn.occupancy import (
     SparseStructureDecoder,
     SparseStructureDecoderArgs,
     SparseStructureEncoder,
     SparseStructureEncoderArgs,
 )
-from stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
-from stages.ops.backend import Ops
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
+from ss4d.stages.ops.backend import Ops
 
 
 @dataclass(frozen=True)

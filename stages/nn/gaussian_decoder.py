@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.errors import ModelError
-from stages.nn.args import one_of
-from stages.nn.embed import constant
-from stages.nn.trunk import SparseTransformer, SparseTransformerArgs
-from stages.ops.backend import Ops
-from stages.ops.coords import SparseTensor
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.args import one_of
+from ss4d.stages.nn.embed import constant
+from ss4d.stages.nn.trunk import SparseTransformer, SparseTransformerArgs
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import SparseTensor
 
 SH_DEGREE_0 = 0.28209479  # value of the constant spherical harmonic
 PARTS = {"_xyz": 3, "_features_dc": 3, "_scaling": 3, "_rotation": 4, "_opacity": 1}  # channels, in the order of a row

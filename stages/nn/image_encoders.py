@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.errors import ModelError
-from stages.nn.args import at_least_one
-from stages.nn.norm import FINAL_EPS, LayerNorm, layer_norm
-from stages.nn.precision import cast_weights
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.args import at_least_one
+from ss4d.stages.nn.norm import FINAL_EPS, LayerNorm, layer_norm
+from ss4d.stages.nn.precision import cast_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stages.nn.args import at_least_one
-from stages.nn.trunk import SparseTransformer, SparseTransformerArgs
-from stages.ops.backend import Ops
-from stages.ops.coords import SparseTensor
+from ss4d.stages.nn.args import at_least_one
+from ss4d.stages.nn.trunk import SparseTransformer, SparseTransformerArgs
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import SparseTensor
 
 
 @dataclass(frozen=True, kw_only=True)

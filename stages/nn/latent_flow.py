@@ -11,18 +11,18 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 
-from stages.errors import InputError, ModelError
-from stages.nn.args import at_least_one, head_count, one_of
-from stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
-from stages.nn.embed import TimestepEmbedder, absolute_position
-from stages.nn.norm import FINAL_EPS, layer_norm
-from stages.nn.precision import cast_weights
-from stages.nn.resample import SPACE_KERNEL, SPACE_TIME_KERNEL, TIME_KERNEL, ResidualBlock
-from stages.ops.attention import token_plan
-from stages.ops.backend import Ops
-from stages.ops.coords import PerAxis, SparseTensor
-from stages.ops.pooling import Pooling, pool, unpool
-from stages.ops.windows import EACH_FRAME, WHOLE_CLIP, frames
+from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.nn.args import at_least_one, head_count, one_of
+from ss4d.stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
+from ss4d.stages.nn.embed import TimestepEmbedder, absolute_position
+from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
+from ss4d.stages.nn.precision import cast_weights
+from ss4d.stages.nn.resample import SPACE_KERNEL, SPACE_TIME_KERNEL, TIME_KERNEL, ResidualBlock
+from ss4d.stages.ops.attention import token_plan
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import PerAxis, SparseTensor
+from ss4d.stages.ops.pooling import Pooling, pool, unpool
+from ss4d.stages.ops.windows import EACH_FRAME, WHOLE_CLIP, frames
 
 HALVE_SPACE: PerAxis = (1, 2, 2, 2)
 HALVE_TIME: PerAxis = (2, 1, 1, 1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.errors import ModelError
-from stages.nn.args import at_least_one, one_of
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.args import at_least_one, one_of
 
 # Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
 FRAMES_AT_ONCE = 4

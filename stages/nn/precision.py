@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from stages.nn.resample import Kernel
+from ss4d.stages.nn.resample import Kernel
 
 
 def cast_weights(torso: nn.Module, dtype: torch.dtype) -> None:

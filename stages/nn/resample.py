@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.nn.block import modulate
-from stages.nn.norm import LayerNorm, layer_norm
-from stages.ops.backend import Ops
-from stages.ops.coords import SparseTensor
-from stages.ops.windows import Frames
+from ss4d.stages.nn.block import modulate
+from ss4d.stages.nn.norm import LayerNorm, layer_norm
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import SparseTensor
+from ss4d.stages.ops.windows import Frames
 
 SPACE_KERNEL = (3, 3, 3)  # (x, y, z) inside a frame
 TIME_KERNEL = (3, 1, 1, 1)  # (t, x, y, z), as all four-dimensional ones
@@ -47,7 +47,7 @@ class SubmanifoldConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, the second modulated by the flow time, plus the input (specification, section 7).
 
-    Halving and doubling come before the block and have no weights: see `stages.ops.pooling`.
+    Halving and doubling come before the block and have no weights: see `ss4d.stages.ops.pooling`.
 
     Args:
         in_channels: of the rows given.

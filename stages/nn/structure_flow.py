@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.errors import InputError, ModelError
-from stages.nn.args import at_least_one, head_count, one_of
-from stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
-from stages.nn.embed import TimestepEmbedder, absolute_position, constant
-from stages.nn.norm import FINAL_EPS, layer_norm
-from stages.nn.precision import cast_weights
-from stages.ops.attention import token_plan
-from stages.ops.backend import Ops
-from stages.ops.coords import Sites, full_grid
-from stages.ops.windows import EACH_FRAME, Extent, frames
+from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.nn.args import at_least_one, head_count, one_of
+from ss4d.stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
+from ss4d.stages.nn.embed import TimestepEmbedder, absolute_position, constant
+from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
+from ss4d.stages.nn.precision import cast_weights
+from ss4d.stages.ops.attention import token_plan
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import Sites, full_grid
+from ss4d.stages.ops.windows import EACH_FRAME, Extent, frames
 
 
 @dataclass(frozen=True, kw_only=True)

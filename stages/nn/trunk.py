@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stages.errors import InputError
-from stages.nn.args import at_least_one, head_count, one_of
-from stages.nn.block import Block, rows_of
-from stages.nn.embed import absolute_position
-from stages.nn.norm import FINAL_EPS, layer_norm
-from stages.nn.precision import cast_weights
-from stages.ops.backend import Ops
-from stages.ops.coords import SparseTensor
-from stages.ops.windows import EACH_FRAME, WHOLE_CLIP, Extent
+from ss4d.stages.errors import InputError
+from ss4d.stages.nn.args import at_least_one, head_count, one_of
+from ss4d.stages.nn.block import Block, rows_of
+from ss4d.stages.nn.embed import absolute_position
+from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
+from ss4d.stages.nn.precision import cast_weights
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.coords import SparseTensor
+from ss4d.stages.ops.windows import EACH_FRAME, WHOLE_CLIP, Extent
 
 ROPE_BASE = 10000.0
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.ops.coords import PerAxis, Sites
-from stages.ops.windows import NO_SHIFT, Extent, Groups, frames, windows
+from ss4d.stages.ops.coords import PerAxis, Sites
+from ss4d.stages.ops.windows import NO_SHIFT, Extent, Groups, frames, windows
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stages.ops.attention import AttentionPlan, attention
-from stages.ops.conv import conv
-from stages.ops.coords import Sites
-from stages.ops.rasterize import Rasterize, rasterize
+from ss4d.stages.ops.attention import AttentionPlan, attention
+from ss4d.stages.ops.conv import conv
+from ss4d.stages.ops.coords import Sites
+from ss4d.stages.ops.rasterize import Rasterize, rasterize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,10 @@ class Ops:
     """One implementation of each kernel, all with the signatures of the torch ones.
 
     Attributes:
-        attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `stages.ops.attention`.
-        conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out); see `stages.ops.conv`.
-        rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `stages.ops.rasterize`.
+        attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `ss4d.stages.ops.attention`.
+        conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out); see
+            `ss4d.stages.ops.conv`.
+        rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `ss4d.stages.ops.rasterize`.
     """
 
     attention: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]

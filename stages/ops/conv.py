@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.errors import ModelError
-from stages.ops.coords import PerAxis, Sites, linear_keys
+from ss4d.stages.errors import ModelError
+from ss4d.stages.ops.coords import PerAxis, Sites, linear_keys
 
 # Of a gathered block: on a CPU 2 MB, what the second-level caches of two cores hold; on a GPU 512 MB, few calls.
 BLOCK_FLOATS = {"cpu": 1 << 19, "cuda": 1 << 27}

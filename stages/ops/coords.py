@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from stages.errors import ValueSpecError
+from ss4d.stages.errors import ValueSpecError
 
 PerAxis = tuple[int, int, int, int]  # one number for each of (t, x, y, z)
 T = TypeVar("T")

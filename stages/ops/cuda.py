@@ -1,4 +1,4 @@
-"""The same kernels as in `stages.ops.backend`, on xformers, spconv and gsplat; the only file that imports those.
+"""The same kernels as in `ss4d.stages.ops.backend`, on xformers, spconv and gsplat; the only file that imports those.
 
 Rows and coordinates are as in the torch kernels: (b, t, x, y, z) sorted, kernels (C_out, k..., C_in) over (t, x, y, z).
 """
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.errors import ModelError
-from stages.ops.attention import AttentionPlan, attention, gather
-from stages.ops.backend import Ops
-from stages.ops.conv import kernel_extents
-from stages.ops.coords import Sites
-from stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
-from stages.types import Camera, GaussianClip
+from ss4d.stages.errors import ModelError
+from ss4d.stages.ops.attention import AttentionPlan, attention, gather
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.conv import kernel_extents
+from ss4d.stages.ops.coords import Sites
+from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
+from ss4d.stages.types import Camera, GaussianClip
 
 
 def cuda_ops() -> Ops:

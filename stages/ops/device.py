@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from stages.errors import InputError
+from ss4d.stages.errors import InputError
 
 Device = Literal["cpu", "cuda"]
 

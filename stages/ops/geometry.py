@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from stages.types import Camera, GaussianClip
+from ss4d.stages.types import Camera, GaussianClip
 
 # An asset's front faces -y, the side a glTF file's front (+z) comes to lie on when its y axis is turned up to z.
 FRONT_YAW = 180.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.ops.coords import PerAxis, Sites, SparseTensor, linear_keys
+from ss4d.stages.ops.coords import PerAxis, Sites, SparseTensor, linear_keys
 
 
 @dataclass(frozen=True, eq=False)

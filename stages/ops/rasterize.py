@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.types import Camera, GaussianClip
+from ss4d.stages.types import Camera, GaussianClip
 
 MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.99

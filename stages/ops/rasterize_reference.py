@@ -6,8 +6,8 @@ Axes: camera space is x right, y down, z forward; images are (row, column) with 
 import torch
 from torch import Tensor
 
-from stages.ops.geometry import quaternion_to_matrix
-from stages.ops.rasterize import (
+from ss4d.stages.ops.geometry import quaternion_to_matrix
+from ss4d.stages.ops.rasterize import (
     BLACK,
     JACOBIAN_LIMIT,
     MAX_ALPHA,
@@ -18,7 +18,7 @@ from stages.ops.rasterize import (
     Color,
     ScreenFilter,
 )
-from stages.types import Camera, GaussianClip
+from ss4d.stages.types import Camera, GaussianClip
 
 
 def rasterize(
@@ -28,7 +28,7 @@ def rasterize(
     background: Color = BLACK,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
-    """RGB (height, width, 3) and alpha (height, width) in float64; see `stages.ops.rasterize.rasterize`."""
+    """RGB (height, width, 3) and alpha (height, width) in float64; see `ss4d.stages.ops.rasterize.rasterize`."""
     view = torch.tensor(camera.world_to_camera, dtype=torch.float64)
     points = gaussians.means.double() @ view[:3, :3].T + view[:3, 3]
     order = points[:, 2].argsort(stable=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.ops.coords import PerAxis, Sites, linear_keys
+from ss4d.stages.errors import InputError
+from ss4d.stages.ops.coords import PerAxis, Sites, linear_keys
 
 Extent = tuple[
     int | None, int | None, int | None, int | None

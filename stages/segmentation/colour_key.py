@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.segmentation.masks import without_specks
+from ss4d.stages.segmentation.masks import without_specks
 
 BORDER = 0.02  # width of the border over the shorter side
 NEAR = 8  # levels: a pixel this close to the key is background; wide enough for a codec's noise

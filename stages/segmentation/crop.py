@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stages.errors import InputError
+from ss4d.stages.errors import InputError
 
 MARGIN = 1.2  # side of the crop over the longer side of the object's box
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.segmentation.grabcut import grabcut
-from stages.segmentation.masks import Box, Follower, Mask, bounding_box, grown, parts, without_specks
-from stages.segmentation.plate import CleanPlate, clean_plate
-from stages.segmentation.saliency_net import SIDE, SaliencyNet, shrink
-from stages.types import Progress
+from ss4d.stages.segmentation.grabcut import grabcut
+from ss4d.stages.segmentation.masks import Box, Follower, Mask, bounding_box, grown, parts, without_specks
+from ss4d.stages.segmentation.plate import CleanPlate, clean_plate
+from ss4d.stages.segmentation.saliency_net import SIDE, SaliencyNet, shrink
+from ss4d.stages.types import Progress
 
 GLANCE = 4  # the first pass looks at every fourth frame
 WINDOW = 1.25  # the second pass looks at the object's box grown by this, as a box of the user's is

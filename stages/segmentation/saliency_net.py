@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.errors import ModelError
+from ss4d.stages.errors import ModelError
 
 WEIGHTS = Path(__file__).with_name("u2netp.onnx")
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"

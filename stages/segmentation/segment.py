@@ -7,14 +7,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.segmentation.alpha import alpha_masks, has_alpha
-from stages.segmentation.colour_key import UNIFORM, colour_key_masks, find_key
-from stages.segmentation.crop import crop_clip
-from stages.segmentation.masks import Follower
-from stages.segmentation.saliency import saliency_masks
-from stages.stage_config import StageConfig
-from stages.types import Clip, Progress, Video, silent
+from ss4d.stages.errors import InputError
+from ss4d.stages.segmentation.alpha import alpha_masks, has_alpha
+from ss4d.stages.segmentation.colour_key import UNIFORM, colour_key_masks, find_key
+from ss4d.stages.segmentation.crop import crop_clip
+from ss4d.stages.segmentation.masks import Follower
+from ss4d.stages.segmentation.saliency import saliency_masks
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, Progress, Video, silent
 
 LOG = logging.getLogger("ss4d")
 NAMES = {"alpha": "alpha of the input", "colour_key": "colour key", "saliency": "saliency (u2netp + GrabCut)"}

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import torch
 
-from stages.errors import InputError, ModelError, TrainingError
-from stages.ops.device import resolve_device
-from stages.training.clips import available_workers
-from stages.training.folder import read_start
-from stages.training.kernels import training_ops
-from stages.training.options import Training
-from stages.training.recipe import RECIPES, STEPS
-from stages.training.run import run_training
+from ss4d.stages.errors import InputError, ModelError, TrainingError
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.training.clips import available_workers
+from ss4d.stages.training.folder import read_start
+from ss4d.stages.training.kernels import training_ops
+from ss4d.stages.training.options import Training
+from ss4d.stages.training.recipe import RECIPES, STEPS
+from ss4d.stages.training.run import run_training
 
 FAILED, INTERRUPTED = 1, 130  # exit codes, as of `ss4d`
 
 
 def main() -> int:
     """Parses, trains, and says what went wrong in one sentence; the exit code is 0 also when the time was up."""
-    parser = argparse.ArgumentParser(prog="python -m stages.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ss4d.stages.training", description=__doc__)
     parser.add_argument("recipe", choices=list(RECIPES))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="becomes a model folder")
     parser.add_argument("--only", choices=STEPS, help="do this step alone")

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from stages.data.clip import TrainingClip, lit
-from stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
-from stages.nn.latent_encoder import SLatEncoder
-from stages.ops.coords import Sites, SparseTensor
-from stages.ops.rasterize import ScreenFilter
-from stages.training import losses
-from stages.training.batches import batch_coords, batch_feats
-from stages.training.clips import cut
-from stages.training.objective import Losses
-from stages.training.show import beside
-from stages.training.splat import Views, splat
+from ss4d.stages.data.clip import TrainingClip, lit
+from ss4d.stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
+from ss4d.stages.nn.latent_encoder import SLatEncoder
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.ops.rasterize import ScreenFilter
+from ss4d.stages.training import losses
+from ss4d.stages.training.batches import batch_coords, batch_feats
+from ss4d.stages.training.clips import cut
+from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.show import beside
+from ss4d.stages.training.splat import Views, splat
 
 START_SCALE = 0.3  # of a Gaussian, in cells
 START_LOGVAR = -4.0

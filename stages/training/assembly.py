@@ -1,13 +1,19 @@
 """Which networks take part in a step of training, and which of them learn."""
 
-from stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
-from stages.training.end_to_end import LEARNT_STEPS, ObjectSamples, SampledGaussians, SampledVoxels, StructureSamples
-from stages.training.flows import LatentsFlow, StructureFlow
-from stages.training.folder import IMAGE_ENCODER
-from stages.training.objective import Objective
-from stages.training.occupancy import OccupancyAutoencoder
-from stages.training.options import ENCODERS_OF
-from stages.training.results import Results
+from ss4d.stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
+from ss4d.stages.training.end_to_end import (
+    LEARNT_STEPS,
+    ObjectSamples,
+    SampledGaussians,
+    SampledVoxels,
+    StructureSamples,
+)
+from ss4d.stages.training.flows import LatentsFlow, StructureFlow
+from ss4d.stages.training.folder import IMAGE_ENCODER
+from ss4d.stages.training.objective import Objective
+from ss4d.stages.training.occupancy import OccupancyAutoencoder
+from ss4d.stages.training.options import ENCODERS_OF
+from ss4d.stages.training.results import Results
 
 
 def build_objective(step: str, results: Results) -> Objective:

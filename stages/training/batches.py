@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from stages.data.clip import TrainingClip
-from stages.errors import InputError
-from stages.training.clips import cut
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.errors import InputError
+from ss4d.stages.training.clips import cut
 
 
 def window(

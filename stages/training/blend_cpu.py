@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.data.kernels import kernel, spread
-from stages.ops.rasterize import MAX_ALPHA, MIN_TRANSMITTANCE
+from ss4d.stages.data.kernels import kernel, spread
+from ss4d.stages.ops.rasterize import MAX_ALPHA, MIN_TRANSMITTANCE
 
 
 class LoopBlend(torch.autograd.Function):

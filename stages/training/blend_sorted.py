@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.ops.rasterize import MAX_ALPHA, MIN_TRANSMITTANCE
+from ss4d.stages.ops.rasterize import MAX_ALPHA, MIN_TRANSMITTANCE
 
 
 def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:

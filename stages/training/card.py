@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.training.log import Row
-from stages.training.recipe import Recipe
+from ss4d.stages.training.log import Row
+from ss4d.stages.training.recipe import Recipe
 
 HIDDEN = {"step", "rate", "gradient", "steps_per_second"}
 LAST = 100  # rows that the last measures are averaged over

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.training.files import UNFINISHED, remove_folder, whole_folder
+from ss4d.stages.errors import InputError
+from ss4d.stages.training.files import UNFINISHED, remove_folder, whole_folder
 
 KEPT = 2  # newest checkpoints that stay
 _WEIGHTS, _AVERAGE = "weights", "average"  # beside what the optimizers remember of each weight

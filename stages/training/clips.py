@@ -24,11 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
-from stages.errors import InputError
-from stages.training.files import write_whole
-from stages.training.variation import varied
-from stages.types import Progress
+from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.errors import InputError
+from ss4d.stages.training.files import write_whole
+from ss4d.stages.training.variation import varied
+from ss4d.stages.types import Progress
 
 LOG = logging.getLogger("ss4d.training")
 

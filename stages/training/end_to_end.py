@@ -14,21 +14,21 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor, nn
 
-from stages.data.clip import TrainingClip
-from stages.nn.image_encoders import VisionTransformer
-from stages.nn.latent_flow import SLatFlow4DModel
-from stages.nn.occupancy import SparseStructureDecoder, occupied_cells
-from stages.nn.structure_flow import SparseStructureFlow4DModel
-from stages.ops.coords import Sites
-from stages.sampling import LatentNormalization, SamplerParams
-from stages.training import losses
-from stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
-from stages.training.batches import occupancy_grids, window
-from stages.training.clips import cut
-from stages.training.flows import LEAST_FRAMES, OnSites, image_tokens, sampled
-from stages.training.objective import Losses
-from stages.training.occupancy import OccupancyAutoencoder
-from stages.training.show import beside, picture, voxel_picture
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.nn.image_encoders import VisionTransformer
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
+from ss4d.stages.ops.coords import Sites
+from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.training import losses
+from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
+from ss4d.stages.training.batches import occupancy_grids, window
+from ss4d.stages.training.clips import cut
+from ss4d.stages.training.flows import LEAST_FRAMES, OnSites, image_tokens, sampled
+from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.occupancy import OccupancyAutoencoder
+from ss4d.stages.training.show import beside, picture, voxel_picture
 
 SAMPLED = 0.5  # share of the loss that samples have; codes have the rest
 LEARNT_STEPS = 2  # of a sampler, its last: each one more costs a forward and a backward pass, and their memory

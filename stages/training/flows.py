@@ -10,23 +10,23 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from stages.data.clip import TrainingClip
-from stages.nn.gaussian_decoder import SLatGaussianDecoder
-from stages.nn.image_encoders import VisionTransformer, fit_images
-from stages.nn.latent_encoder import SLatEncoder
-from stages.nn.latent_flow import SLatFlow4DModel
-from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.nn.structure_flow import SparseStructureFlow4DModel
-from stages.ops.coords import Sites, SparseTensor
-from stages.ops.geometry import FRONT_YAW, orbit_camera
-from stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample, time_grid
-from stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
-from stages.training.clips import cut
-from stages.training.objective import Losses
-from stages.training.occlusion import occlude
-from stages.training.show import beside, picture, voxel_picture
-from stages.training.splat import Views, splat
-from stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
+from ss4d.stages.nn.image_encoders import VisionTransformer, fit_images
+from ss4d.stages.nn.latent_encoder import SLatEncoder
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample, time_grid
+from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
+from ss4d.stages.training.clips import cut
+from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.occlusion import occlude
+from ss4d.stages.training.show import beside, picture, voxel_picture
+from ss4d.stages.training.splat import Views, splat
+from ss4d.stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance

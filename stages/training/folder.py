@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.errors import ModelError
-from stages.nn.checkpoint import read_network, save_network
-from stages.ops.backend import Ops
-from stages.sampling import LatentNormalization, SamplerParams
-from stages.training.files import whole_folder, write_whole
-from stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, pipeline
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.checkpoint import read_network, save_network
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.training.files import whole_folder, write_whole
+from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, pipeline
 
 IMAGE_ENCODER = "image_encoder"  # its file; pipeline.json names it as "image_cond_model"
 

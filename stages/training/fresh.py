@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.nn.checkpoint import build_network
-from stages.nn.embed import TimestepEmbedder
-from stages.nn.image_encoders import VisionTransformer
-from stages.nn.latent_flow import SLatFlow4DModel
-from stages.nn.resample import ResidualBlock
-from stages.nn.structure_flow import SparseStructureFlow4DModel
-from stages.ops.backend import Ops
-from stages.training.clips import draw
+from ss4d.stages.nn.checkpoint import build_network
+from ss4d.stages.nn.embed import TimestepEmbedder
+from ss4d.stages.nn.image_encoders import VisionTransformer
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel
+from ss4d.stages.nn.resample import ResidualBlock
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.training.clips import draw
 
 
 def fresh_network(role: str, name: str, options: Mapping[str, Any], ops: Ops, seed: int) -> nn.Module:

@@ -7,9 +7,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from stages.ops.attention import AttentionPlan, attention, gather, plan
-from stages.ops.backend import TORCH_OPS, Ops
-from stages.ops.windows import Groups
+from ss4d.stages.ops.attention import AttentionPlan, attention, gather, plan
+from ss4d.stages.ops.backend import TORCH_OPS, Ops
+from ss4d.stages.ops.windows import Groups
 
 Attention = Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
 TOLERANCE = 0.05  # of bfloat16, on numbers of about 1

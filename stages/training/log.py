@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stages.errors import InputError
-from stages.training.files import write_whole
+from ss4d.stages.errors import InputError
+from ss4d.stages.training.files import write_whole
 
 Row = Mapping[str, float]  # "step", "loss", and whatever else was measured
 

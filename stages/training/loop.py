@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stages.data.clip import TrainingClip
-from stages.errors import TrainingError
-from stages.training.checkpoint import State, load_state, save_state
-from stages.training.clips import ClipSource, step_generator
-from stages.training.ema import Ema
-from stages.training.log import Log, Row, write_curves, write_png
-from stages.training.objective import Objective
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.errors import TrainingError
+from ss4d.stages.training.checkpoint import State, load_state, save_state
+from ss4d.stages.training.clips import ClipSource, step_generator
+from ss4d.stages.training.ema import Ema
+from ss4d.stages.training.log import Log, Row, write_curves, write_png
+from ss4d.stages.training.objective import Objective
 
 Say = Callable[[str], None]  # called with one line for people to read
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from stages.errors import InputError
+from ss4d.stages.errors import InputError
 
 
 class LowRank(nn.Module):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Generator, Tensor, nn
 
-from stages.data.clip import TrainingClip
+from ss4d.stages.data.clip import TrainingClip
 
 
 @dataclass(frozen=True, eq=False)

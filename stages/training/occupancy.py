@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from stages.data.clip import TrainingClip
-from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.training import losses
-from stages.training.batches import occupancy_grids
-from stages.training.objective import Losses
-from stages.training.show import beside, voxel_picture
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.training import losses
+from ss4d.stages.training.batches import occupancy_grids
+from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.show import beside, voxel_picture
 
 PICTURE_SIZE = 128
 

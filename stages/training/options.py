@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from stages.ops.backend import Ops
-from stages.training.clips import ClipStore
-from stages.training.folder import IMAGE_ENCODER, Start
-from stages.training.recipe import Recipe
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.training.clips import ClipStore
+from ss4d.stages.training.folder import IMAGE_ENCODER, Start
+from ss4d.stages.training.recipe import Recipe
 
 # What each step leaves, by role; the statistics are numbers.
 LEAVES: Mapping[str, tuple[str, ...]] = {

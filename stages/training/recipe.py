@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.training.loop import TrainSettings
-from stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
+from ss4d.stages.training.loop import TrainSettings
+from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
 STEPS = ("occupancy", "appearance", "statistics", "structure", "latents", "voxels", "gaussians")  # in their order
 

@@ -5,12 +5,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from stages.nn.checkpoint import read_network
-from stages.sampling import LatentNormalization, SamplerParams
-from stages.training.fresh import fresh_network
-from stages.training.options import LEAVES, Training
-from stages.training.recipe import STEPS
-from stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
+from ss4d.stages.nn.checkpoint import read_network
+from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.training.fresh import fresh_network
+from ss4d.stages.training.options import LEAVES, Training
+from ss4d.stages.training.recipe import STEPS
+from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
 
 
 class Results:

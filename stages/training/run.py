@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
-from stages.errors import InputError
-from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.training.assembly import build_objective
-from stages.training.card import Trained, model_card
-from stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
-from stages.training.files import whole_folder
-from stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
-from stages.training.log import read_log
-from stages.training.loop import Say, train
-from stages.training.lora import add_adapters, merge_adapters
-from stages.training.options import ENCODERS_OF, END_TO_END, FLOWS, LEAVES, NEEDS, Training
-from stages.training.recipe import STEPS, PoolPlan, StepPlan
-from stages.training.results import Results
-from stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
+from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.errors import InputError
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.training.assembly import build_objective
+from ss4d.stages.training.card import Trained, model_card
+from ss4d.stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
+from ss4d.stages.training.files import whole_folder
+from ss4d.stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
+from ss4d.stages.training.log import read_log
+from ss4d.stages.training.loop import Say, train
+from ss4d.stages.training.lora import add_adapters, merge_adapters
+from ss4d.stages.training.options import ENCODERS_OF, END_TO_END, FLOWS, LEAVES, NEEDS, Training
+from ss4d.stages.training.recipe import STEPS, PoolPlan, StepPlan
+from ss4d.stages.training.results import Results
+from ss4d.stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
 
 SHOWN = 2  # clips in pictures
 REPORT_EVERY = 10.0  # seconds between two lines on the clips being made

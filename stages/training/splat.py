@@ -1,17 +1,13 @@
 """Draw Gaussians from many cameras at once with gradients, in plain torch, on any device.
 
-The picture is the one of `stages.ops.rasterize` up to rounding. As there, alpha is capped at 0.99, alpha under 1/255 is
-skipped and a pixel is finished before its transmittance would fall under 1e-4; gradients take these choices as given.
-
-A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255; a pair is a
-Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they stay nearest
-first), and blended with sums along the list. Sums run over segments, never by atomic additions, and transmittance is a
-running sum of logarithms in float64.
-
-Axes: n Gaussian, k image, g Gaussian in an image, s span, p pair; images are (k, row, column) with pixel centres at
-half integers; camera space is x right, y down, z forward.
-
-On a CPU, `stages.training.blend_cpu` blends the same spans in compiled loops, many times faster.
+The picture is the one of `ss4d.stages.ops.rasterize` up to rounding. As there, alpha is capped at 0.99, alpha under
+1/255 is skipped and a pixel is finished before its transmittance would fall under 1e-4; gradients take these choices
+as given.  A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255;
+a pair is a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they
+stay nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
+transmittance is a running sum of logarithms in float64.  Axes: n Gaussian, k image, g Gaussian in an image, s span, p
+pair; images are (k, row, column) with pixel centres at half integers; camera space is x right, y down, z forward.  On
+a CPU, `ss4d.stages.training.blend_cpu` blends the same spans in compiled loops, many times faster.
 """
 
 from dataclasses import dataclass
@@ -21,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.nn.gaussian_decoder import Gaussians
-from stages.ops.geometry import quaternion_to_matrix
-from stages.ops.rasterize import (
+from ss4d.stages.nn.gaussian_decoder import Gaussians
+from ss4d.stages.ops.geometry import quaternion_to_matrix
+from ss4d.stages.ops.rasterize import (
     JACOBIAN_LIMIT,
     MIN_ALPHA,
     MIP_SPLATTING,
     NEAR,
     ScreenFilter,
 )
-from stages.training.blend_cpu import LoopBlend
-from stages.training.blend_sorted import SortedBlend, segment_sum
+from ss4d.stages.training.blend_cpu import LoopBlend
+from ss4d.stages.training.blend_sorted import SortedBlend, segment_sum
 
 MAX_PAIRS = 2**24  # blended at once, or the pairs of one image: about 100 bytes each while it lasts, 20 until backward
 
@@ -68,7 +64,7 @@ def splat(
         gaussians: of all frames, packed, float32 or float64; autocast leaves them alone.
         offsets: (frames + 1) int64, first row of each frame, then the number of rows.
         views: k images, on the device of the Gaussians.
-        screen_filter: as in `stages.ops.rasterize`.
+        screen_filter: as in `ss4d.stages.ops.rasterize`.
 
     Returns:
         RGB (k, size, size, 3) and alpha (k, size, size), of the Gaussians' dtype.
@@ -110,7 +106,7 @@ def _shown(means: Tensor, offsets: Tensor, views: Views) -> tuple[Tensor, Tensor
 def _project(gaussians: Gaussians, rows: Tensor, images: Tensor, views: Views, screen_filter: ScreenFilter) -> Tensor:
     """Splats (g, 9): centre x, y; l11, l21, l22; opacity; r, g, b.
 
-    The exponent at an offset (dx, dy) is -(l11 dx + l21 dy)^2 - (l22 dy)^2, as in `stages.ops.rasterize`.
+    The exponent at an offset (dx, dy) is -(l11 dx + l21 dy)^2 - (l22 dy)^2, as in `ss4d.stages.ops.rasterize`.
     """
     parts = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.colors, gaussians.opacities)
     means, scales, quats, colors, opacities = (part[rows] for part in parts)

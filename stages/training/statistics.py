@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from stages.data.clip import TrainingClip
-from stages.nn.latent_encoder import SLatEncoder
-from stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
-from stages.ops.coords import Sites, SparseTensor
-from stages.sampling import LatentNormalization
-from stages.training.batches import batch_coords, batch_feats, occupancy_grids
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.nn.latent_encoder import SLatEncoder
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.sampling import LatentNormalization
+from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids
 
 Batches = Iterable[Sequence[TrainingClip]]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from stages.data.clip import SOURCE_SIZE, TrainingClip
+from ss4d.stages.data.clip import SOURCE_SIZE, TrainingClip
 
 MIRRORED = 0.5  # share of clips
 

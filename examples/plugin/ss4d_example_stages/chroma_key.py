@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from pipelines.implementation import Implementation, Work
-from stages.segmentation.crop import crop_clip
-from stages.stage_config import StageConfig
-from stages.types import Clip
+from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.stages.segmentation.crop import crop_clip
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip
 
 Level = Annotated[int, Field(ge=0, le=255)]
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pipelines.implementation import Implementation, Work
-from stages.errors import InputError
-from stages.stage_config import StageConfig
-from stages.types import Clip, Voxels
+from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.stages.errors import InputError
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, Voxels
 
 
 class VoxelFileConfig(StageConfig):

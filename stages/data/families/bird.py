@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, eyes, shifted, turned
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import Palette, gradient, mixed, random_palette, random_pattern, rgb, stripes
-from stages.data.shapes import ellipsoid, limb, loft, tube
+from ss4d.stages.data.families.common import both, cycle, eyes, shifted, turned
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import Palette, gradient, mixed, random_palette, random_pattern, rgb, stripes
+from ss4d.stages.data.shapes import ellipsoid, limb, loft, tube
 
 
 def build(rng: Generator, time: Doubles) -> list[Part]:

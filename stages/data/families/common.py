@@ -6,9 +6,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import BLACK, WHITE
-from stages.data.shapes import ellipsoid, limb
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import BLACK, WHITE
+from ss4d.stages.data.shapes import ellipsoid, limb
 
 
 def cycle(time: Doubles, rate: float, phase: float = 0.0) -> Doubles:

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, eyes, shifted
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import BLACK, Palette, gradient, mixed, random_palette, random_pattern
-from stages.data.shapes import ellipsoid, loft
+from ss4d.stages.data.families.common import both, cycle, eyes, shifted
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import BLACK, Palette, gradient, mixed, random_palette, random_pattern
+from ss4d.stages.data.shapes import ellipsoid, loft
 
 
 def build(rng: Generator, time: Doubles) -> list[Part]:

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, eyes, leg, shifted, turned
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import Palette, gradient, random_palette, random_pattern, shade
-from stages.data.shapes import cylinder, ellipsoid, limb, loft, swell, tube
+from ss4d.stages.data.families.common import both, cycle, eyes, leg, shifted, turned
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import Palette, gradient, random_palette, random_pattern, shade
+from ss4d.stages.data.shapes import cylinder, ellipsoid, limb, loft, swell, tube
 
 # Of hind left, hind right, front left, front right: when each leg swings, in cycles.
 GAITS = {"walk": (0.0, 0.5, 0.25, 0.75), "trot": (0.0, 0.5, 0.5, 0.0), "pace": (0.0, 0.5, 0.0, 0.5)}

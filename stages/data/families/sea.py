@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import cycle, eyes, shifted
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import gradient, random_palette, random_pattern, shade, stripes
-from stages.data.shapes import ellipsoid, revolve, tube
+from ss4d.stages.data.families.common import cycle, eyes, shifted
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import gradient, random_palette, random_pattern, shade, stripes
+from ss4d.stages.data.shapes import ellipsoid, revolve, tube
 
 
 def octopus(rng: Generator, time: Doubles) -> list[Part]:

@@ -3,10 +3,20 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, shifted, turned
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import METAL, WHITE, WOOD, Palette, gradient, random_palette, random_pattern, sectors, stripes
-from stages.data.shapes import cylinder, ellipsoid, limb, loft, revolve
+from ss4d.stages.data.families.common import both, cycle, shifted, turned
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import (
+    METAL,
+    WHITE,
+    WOOD,
+    Palette,
+    gradient,
+    random_palette,
+    random_pattern,
+    sectors,
+    stripes,
+)
+from ss4d.stages.data.shapes import cylinder, ellipsoid, limb, loft, revolve
 
 
 def build(rng: Generator, time: Doubles) -> list[Part]:

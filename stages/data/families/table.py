@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from stages.data.families import (
+from ss4d.stages.data.families import (
     ball,
     bird,
     butterfly,
@@ -22,7 +22,7 @@ from stages.data.families import (
     vehicle,
     walker,
 )
-from stages.data.mesh import Doubles, Part
+from ss4d.stages.data.mesh import Doubles, Part
 
 
 @dataclass(frozen=True)

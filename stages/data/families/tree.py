@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import cycle, shifted
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import LEAF, WOOD, Palette, gradient, random_palette, rgb, shade, spots, stripes
-from stages.data.shapes import bend, cylinder, ellipsoid, loft, swell, tube
+from ss4d.stages.data.families.common import cycle, shifted
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import LEAF, WOOD, Palette, gradient, random_palette, rgb, shade, spots, stripes
+from ss4d.stages.data.shapes import bend, cylinder, ellipsoid, loft, swell, tube
 
 
 def build(rng: Generator, time: Doubles) -> list[Part]:

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, shifted, turned
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import BLACK, METAL, WHITE, Palette, random_palette, random_pattern, rgb, shade
-from stages.data.shapes import cylinder, ellipsoid, limb
+from ss4d.stages.data.families.common import both, cycle, shifted, turned
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import BLACK, METAL, WHITE, Palette, random_palette, random_pattern, rgb, shade
+from ss4d.stages.data.shapes import cylinder, ellipsoid, limb
 
 GLASS = np.array([0.55, 0.75, 0.88])
 

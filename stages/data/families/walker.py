@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.random import Generator
 
-from stages.data.families.common import both, cycle, eyes, leg, shifted, turned
-from stages.data.mesh import Doubles, Part
-from stages.data.paint import BLACK, METAL, Palette, gradient, random_palette, random_pattern, shade
-from stages.data.shapes import cylinder, ellipsoid, limb, revolve
+from ss4d.stages.data.families.common import both, cycle, eyes, leg, shifted, turned
+from ss4d.stages.data.mesh import Doubles, Part
+from ss4d.stages.data.paint import BLACK, METAL, Palette, gradient, random_palette, random_pattern, shade
+from ss4d.stages.data.shapes import cylinder, ellipsoid, limb, revolve
 
 
 def build(rng: Generator, time: Doubles) -> list[Part]:

@@ -1,0 +1,114 @@
+"""One shard of a dataset, as an engine hands it to a machine: what to do as plain data, and how it ended."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from ss4d.pipelines.dataset.keys import Settings
+from ss4d.pipelines.dataset.launch import DatasetOptions, Result, run_dataset
+from ss4d.pipelines.dataset.select import Choice
+from ss4d.pipelines.dataset.workers.limits import Limits
+from ss4d.pipelines.dataset.workers.policy import Policy
+from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.errors import explain
+
+
+class Work(BaseModel):
+    """What all shards of a submission have in common; engines carry it as JSON.
+
+    Attributes:
+        dataset: its folder, which every machine finds under this path.
+        settings: configuration, overrides and seed.
+        where: which clips, as of `ss4d.pipelines.dataset.select.Choice`.
+        device: "auto", "cpu" or "cuda".
+        workers: processes of one shard; None for one a GPU, or one a processor.
+        lanes: clips that each of them does at the same time.
+        policy: what follows from failures.
+        limits: what a clip may take.
+        command: what submitted it.
+    """
+
+    dataset: Path
+    settings: Settings = Settings()
+    where: str | None = None
+    device: str = "auto"
+    workers: int | None = None
+    lanes: int = 2
+    policy: Policy = Policy()
+    limits: Limits = Limits()
+    command: str = ""
+
+    def options(self, shard: str | None) -> DatasetOptions:
+        """The same for one shard, such as "2/8", or for all clips."""
+        return DatasetOptions(
+            folder=self.dataset,
+            settings=self.settings,
+            choice=Choice(where=self.where, shard=shard),
+            device=self.device,
+            workers=self.workers,
+            lanes=self.lanes,
+            policy=self.policy,
+            limits=self.limits,
+            command=self.command,
+        )
+
+    def title(self, shard: str) -> str:
+        """What people call a shard: "birds 2of8"."""
+        return f"{self.dataset.name} {shard.replace('/', 'of')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a shard ended.
+
+    Attributes:
+        well: whether it went through all its clips, also if some of them failed.
+        message: a sentence.
+        result: None if it could not begin.
+    """
+
+    well: bool
+    message: str
+    result: Result | None = None
+
+
+@dataclass(frozen=True)
+class ShardWatcher:
+    """Hears how a shard goes on.
+
+    Args:
+        say: told a line for people.
+        told: given each snapshot.
+    """
+
+    say: Callable[[str], None]
+    told: Callable[[Snapshot], None]
+
+    def message(self, text: str) -> None:
+        """One line a person can read."""
+        self.say(text)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """How it is getting on."""
+        self.told(snapshot)
+
+
+def do_shard(work: Work, shard: str, watcher: ShardWatcher) -> Ended:
+    """Does what is left to do of a shard; what a user can mend is told by the ending and not raised."""
+    # As `ss4d.cli.entry` does: read by the processes that compute, when they import torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        result = run_dataset(work.options(shard), watcher)
+    except Exception as error:
+        if sentence := explain(error, "`ss4d dataset init --store`"):
+            return Ended(well=False, message=sentence)
+        raise
+    if result.ending is None:
+        return Ended(well=True, message="nothing was left to do", result=result)
+    ending, snapshot = result.ending, result.ending.snapshot
+    if ending.reason or snapshot.state != "finished":
+        return Ended(well=False, message=ending.reason or snapshot.state, result=result)
+    return Ended(well=True, message=f"{snapshot.done} clips done, {snapshot.num_failed} failed", result=result)

@@ -1,0 +1,178 @@
+"""The Prefect flow that does one shard, on whatever machine a worker starts it: `ss4d dataset submit` deploys it.
+
+All it adds to `ss4d.pipelines.dataset.cluster.shard` is what a server wants to hear: that the run lives, how far it is,
+and how it ended.
+"""
+
+import contextvars
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from uuid import UUID
+
+import httpx
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from ss4d.pipelines.dataset.cluster.shard import Ended, ShardWatcher, Work, do_shard
+from ss4d.pipelines.dataset.cluster.shard_page import attempts_of, preview, summary
+from ss4d.pipelines.dataset.layout import open_dataset
+from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.errors import EngineError
+
+FLOW = "dataset-shard"
+BEAT = 5.0  # seconds between two signs of life
+LOG_EVERY = 60.0  # seconds between two lines in the run's log
+AWAY = (httpx.HTTPError, PrefectException)  # what a server that does not answer for a while raises
+
+
+@flow(name=FLOW, persist_result=False)
+def dataset_shard(work: Work, shard: str) -> State[None]:
+    """Does what is left to do of one shard of a dataset; the state's message says how it ended.
+
+    Args:
+        work: what all shards have in common.
+        shard: which one, such as "2/8".
+    """
+    context = FlowRunContext.get()
+    assert context is not None  # this runs as a flow
+    assert context.flow_run is not None
+    with Beats(context.flow_run.id, artifact_key(work, shard, "progress")) as beats:
+        ended = do_shard(work, shard, logging_watcher(beats.hear))
+    return publish(work, shard, ended)
+
+
+@task(name=FLOW, task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
+def dataset_shard_task(work: Work, shard: str, title: str) -> str:  # noqa: ARG001  the title names the task's run
+    """The same as a task, for engines that notice by themselves when a machine is gone; gives a sentence.
+
+    Raises:
+        EngineError: with a sentence, if it did not go through all clips.
+    """
+    ended = do_shard(work, shard, logging_watcher(lambda _: None))
+    publish(work, shard, ended)
+    if not ended.well:
+        raise EngineError(ended.message)
+    return ended.message
+
+
+@flow(name=f"{FLOW}s", persist_result=False)
+def dataset_shards(work: Work, shards: list[str]) -> list[tuple[bool, str]]:
+    """Does shards as tasks; says of each whether it went well, and how it ended."""
+    futures = [dataset_shard_task.submit(work, shard, work.title(shard)) for shard in shards]
+    ended = []
+    for future in futures:
+        try:
+            ended.append((True, future.result()))
+        except Exception as error:  # of the task, or of an engine that has given it up
+            ended.append((False, str(error) or type(error).__name__))
+    return ended
+
+
+def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
+    """Tells the run's log how it is getting on, now and then, and `hear` each time."""
+    log = get_run_logger()
+    said = time.monotonic()
+
+    def told(snapshot: Snapshot) -> None:
+        nonlocal said
+        hear(snapshot)
+        if time.monotonic() - said > LOG_EVERY:
+            said = time.monotonic()
+            log.info("%d of %d clips done, %d failed", snapshot.done, snapshot.clips, snapshot.num_failed)
+
+    return ShardWatcher(say=log.info, told=told)
+
+
+def publish(work: Work, shard: str, ended: Ended) -> State[None]:
+    """Puts a summary and a picture of the shard on the server; gives the state in which its run ends."""
+    dataset = open_dataset(work.dataset)
+    attempts = attempts_of(dataset, ended)
+    create_markdown_artifact(
+        summary(dataset, shard, ended, attempts),
+        key=artifact_key(work, shard, "summary"),
+        description=f"{work.title(shard)}: {ended.message}",
+    )
+    if (picture := preview(dataset, attempts)) is not None:
+        description = f"{work.title(shard)}: first frames of some results"
+        create_image_artifact(picture, key=artifact_key(work, shard, "preview"), description=description)
+    return Completed(message=ended.message) if ended.well else Failed(message=ended.message)
+
+
+def artifact_key(work: Work, shard: str, what: str) -> str:
+    """What the server calls a thing of a shard: "birds-2of8-summary", in the letters that it allows."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{work.title(shard)} {what}".lower()).strip("-")
+
+
+class Beats:
+    """Tells the server every few seconds that a flow run lives, and how far it is, as long as the context is open.
+
+    Without it nobody could tell a run whose machine is gone from one that takes its time. A run that was given up, or
+    deleted, hears of that and stops as after Ctrl-C, since another one may do its shard.
+
+    Args:
+        flow_run: which one.
+        key: of the progress that the server shows.
+    """
+
+    def __init__(self, flow_run: UUID, key: str) -> None:
+        self._flow_run = flow_run
+        self._key = key
+        self._percent = 0.0
+        self._over = threading.Event()
+
+    def hear(self, snapshot: Snapshot) -> None:
+        """How far it is."""
+        self._percent = 100 * (snapshot.done + snapshot.num_failed) / max(snapshot.clips, 1)
+
+    def __enter__(self) -> "Beats":
+        with get_client(sync_client=True) as client:
+            progress = ArtifactCreate(type="progress", key=self._key, data=0.0, flow_run_id=self._flow_run)
+            self._progress = client.create_artifact(progress).id
+        run = contextvars.copy_context().run  # where Prefect keeps its settings
+        self._thread = threading.Thread(target=run, args=(self._beat_until_over,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat_until_over(self) -> None:
+        log, shown, over = get_run_logger(), 0.0, False
+        with get_client(sync_client=True) as client:
+            while not over:
+                over = self._over.wait(BEAT)  # one more beat then, which says that all is done
+                try:
+                    if self._given_up(client) and not over:
+                        log.warning("This run was given up, and stops.")
+                        os.kill(os.getpid(), signal.SIGINT)
+                        return
+                    if self._percent != shown:
+                        client.update_artifact(self._progress, ArtifactUpdate(data=self._percent))
+                        shown = self._percent
+                except AWAY as error:
+                    log.warning("The server does not answer, which is tried again: %s", error)
+
+    def _given_up(self, client: SyncPrefectClient) -> bool:
+        """Writes the run's name over itself, which renews the time of its last change; looks how it stands."""
+        try:
+            run = client.read_flow_run(self._flow_run)
+        except ObjectNotFound:
+            return True
+        client.update_flow_run(self._flow_run, name=run.name)
+        return run.state is not None and run.state.is_final()

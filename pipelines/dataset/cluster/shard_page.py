@@ -1,0 +1,137 @@
+"""What a shard came to, for an engine's page: a summary in Markdown, and a picture of a few results."""
+
+import base64
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ss4d.pipelines.dataset.cluster.shard import Ended
+from ss4d.pipelines.dataset.events import Attempt, read_events
+from ss4d.pipelines.dataset.failures import Group, groups
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.stages.errors import InputError
+from ss4d.stages.video_io import InputConfig, read_video
+from ss4d.storage.errors import StoreError
+from ss4d.storage.objects import is_url
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import open_store
+
+SLOWEST = 5  # clips that are listed
+SHOWN, SIDE, QUALITY = 8, 128, 80  # results in the picture, their sides in pixels, and how well JPEG keeps them
+TURNTABLE = "turntable.mp4"
+
+
+def attempts_of(dataset: Dataset, ended: Ended) -> list[Attempt]:
+    """What was written down of the shard's present artifacts, also by a run before this one that was lost."""
+    if ended.result is None:
+        return []
+    outlook = ended.result.outlook
+    keys = {key for column in outlook.keys.values() for key in column}
+    batches = read_events(dataset.events, {}, set(outlook.readable))
+    return [one for batch in batches for one in batch.attempts if one.clip and one.key in keys]
+
+
+def summary(dataset: Dataset, shard: str, ended: Ended, attempts: Sequence[Attempt]) -> str:
+    """Counts, seconds of each stage, slowest clips, failures by cause, and where to find more, in Markdown."""
+    parts = [f"# {_text(dataset.folder.name)}, shard {shard}", f"{_text(ended.message)}.", _counts(ended)]
+    parts += [_stages(dataset, attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
+    places = {
+        "Catalogue": dataset.catalogue,
+        "Logs of the clips": dataset.logs,
+        "Metrics": dataset.metrics_of(shard),
+    }
+    parts.append("\n".join(f"- {name}: {_link(path)}" for name, path in places.items()))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
+    """The first frames of a few turntables side by side, as a `data:` URL; None if no result has one."""
+    made = [one for one in _made(attempts) if one.stage == "export"]
+    frames = [frame for one in made[:SHOWN] if (frame := _first_frame(dataset, one)) is not None]
+    if not frames:
+        return None
+    sheet = Image.new("RGB", (SIDE * len(frames), SIDE))
+    for number, frame in enumerate(frames):
+        sheet.paste(frame, (SIDE * number, 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _first_frame(dataset: Dataset, made: Attempt) -> Image.Image | None:
+    """None if the result has no turntable, or is gone since."""
+    try:
+        path = open_store(dataset.store).open(ArtifactRef(made.stage, made.key)).file(TURNTABLE)
+        video = read_video(path, InputConfig(count=1))
+    except (StoreError, InputError):
+        return None
+    return Image.fromarray(video.frames[0, :, :, :3].numpy()).resize((SIDE, SIDE))
+
+
+def _counts(ended: Ended) -> str:
+    if ended.result is None:
+        return ""
+    outlook, ending = ended.result.outlook, ended.result.ending
+    done, failed = (ending.snapshot.done, ending.snapshot.num_failed) if ending else (0, 0)
+    finished, given_up = outlook.finished + done, outlook.given_up.total()
+    rows = [("clips", outlook.clips), ("finished", finished), ("by this run", done), ("failed", failed)]
+    rows += [("left alone since they failed before", given_up), ("that cannot be read", outlook.unreadable)]
+    return _table(("", "clips"), [(name, str(count)) for name, count in rows])
+
+
+def _made(attempts: Sequence[Attempt]) -> Iterable[Attempt]:
+    """One for each clip and stage, also of what was found there."""
+    return {(one.clip, one.stage): one for one in attempts if one.state in ("done", "reused")}.values()
+
+
+def _stages(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for one in _made(attempts):
+        seconds[one.stage].append(one.seconds)
+    rows = [
+        (_link(f"{dataset.store}/{name}", name), str(len(took)), f"{sum(took) / len(took):.2f}", f"{max(took):.2f}")
+        for name, took in seconds.items()
+    ]
+    return "## Stages\n\n" + _table(("stage", "made", "seconds each", "longest"), rows) if rows else ""
+
+
+def _slowest(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
+    seconds: Counter[str] = Counter()
+    for one in _made(attempts):
+        seconds[one.clip] += one.seconds  # type: ignore[assignment]  # of floats, too
+    rows = [(_link(dataset.log(clip), clip), f"{spent:.2f}") for clip, spent in seconds.most_common(SLOWEST)]
+    return "## Slowest clips\n\n" + _table(("clip", "seconds"), rows) if rows else ""
+
+
+def _failures(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
+    """Also of what was tried again and came well, since that took time."""
+    found = groups([], [one for one in attempts if one.state == "failed"])
+    rows = [
+        (one.cause, _text(one.error), one.stage or "-", str(len(set(one.clips))), _example(dataset, one))
+        for one in found
+    ]
+    return "## Failures\n\n" + _table(("cause", "error", "stage", "clips", "such as"), rows) if rows else ""
+
+
+def _example(dataset: Dataset, group: Group) -> str:
+    return f"{_link(dataset.log(group.clips[0]), group.clips[0])}: {_text(group.message)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _link(place: Path | str, text: str | None = None) -> str:
+    """To a file, a folder or a URL; browsers follow the first two only from pages that are files themselves."""
+    url = str(place) if is_url(str(place)) else Path(place).as_uri()
+    return f"[{_text(text or str(place))}]({url})"
+
+
+def _text(text: str) -> str:
+    """Text that Markdown takes as it is, in one line."""
+    escaped = "".join(f"\\{c}" if c in r"\`*_[]<>|#" else c for c in text)
+    return " ".join(escaped.split())

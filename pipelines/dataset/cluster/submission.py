@@ -1,0 +1,295 @@
+"""A dataset on many machines: a run for each shard, by workers of a pool, watched until all are through.
+
+A run whose machine is gone stays "running" on its server for ever. So runs give signs of life, and one that is silent
+for too long is marked as crashed and begun again by another worker. Artifacts are found by content, so what the first
+one had finished is not done again.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from ss4d.pipelines.dataset.catalogue import write_catalogue
+from ss4d.pipelines.dataset.cluster.progress import ClusterView, Progress
+from ss4d.pipelines.dataset.cluster.shard import Work
+from ss4d.pipelines.dataset.launch import plan_dataset
+from ss4d.pipelines.dataset.layout import open_dataset
+from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.plan import Outlook
+from ss4d.pipelines.dataset.select import Shard
+from ss4d.pipelines.dataset.workers.handle import Todo
+from ss4d.pipelines.dataset.workers.limits import check_seconds
+from ss4d.pipelines.errors import ConfigError, EngineError
+
+State = Literal["waiting", "starting", "running", "stopping", "completed", "failed", "crashed", "cancelled"]
+ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running", "stopping"})
+
+LEAST_SILENCE = 15.0  # seconds: a few signs of life, see `ss4d.pipelines.dataset.cluster.shard_flow.BEAT`
+POLL = 2.0  # seconds between two looks at the server
+STARTING = 900.0  # seconds that a machine may take to begin, such as to fetch an image
+IDLE = 30.0  # seconds in which no worker takes up any run, before that is said
+COMMON = {"command"}  # what may differ between two submissions that mean the same
+
+
+class AwayError(EngineError):
+    """The server does not answer, which can pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of one shard, as a server knows it.
+
+    Attributes:
+        id: on the server.
+        name: as people call it.
+        shard: such as "2/8".
+        work: the rest of its parameters, as JSON has them.
+        state: how it stands.
+        message: that belongs to the state.
+        changed: when it last gave a sign of life, by the server's clock.
+    """
+
+    id: str
+    name: str
+    shard: str
+    work: Mapping[str, Any]
+    state: State
+    message: str
+    changed: str
+
+
+class Server(Protocol):
+    """What keeps the runs and hands them to workers; each method raises AwayError if it does not answer."""
+
+    def runs_of(self, work: Work) -> list[Run]:
+        """All runs of the dataset's shards that there ever were, the oldest first."""
+
+    def read(self, ids: Sequence[str]) -> list[Run]:
+        """The runs with these ids, those that are still there, in any order."""
+
+    def create(self, work: Work, shard: str, after: Run | None) -> Run:
+        """A new run of a shard; if the one that follows `after` is there already, that one."""
+
+    def crash(self, run: Run, message: str) -> None:
+        """Marks a run as crashed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a user asks for.
+
+    Args:
+        work: what is to be done.
+        shards: how many parts it is done in.
+        silence: seconds without a sign of life after which a run is given up.
+        restarts: how often a shard whose run crashed is begun again.
+
+    Raises:
+        ConfigError: naming the option that is out of range.
+    """
+
+    work: Work
+    shards: int
+    silence: float = 120.0
+    restarts: int = 3
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ConfigError(f"--shards must be at least 1; got {self.shards}")
+        check_seconds("--silence", self.silence)
+        if self.silence < LEAST_SILENCE:
+            raise ConfigError(f"--silence must be at least {LEAST_SILENCE:g} seconds; got {self.silence:g}")
+        if self.restarts < 0:
+            raise ConfigError(f"--restarts must be 0 or more; got {self.restarts}")
+
+
+class ClusterWatcher(Protocol):
+    """Hears how a submission goes on."""
+
+    def message(self, text: str) -> None:
+        """One line a person can read."""
+
+    def show(self, view: ClusterView) -> None:
+        """How it is getting on; called every few seconds, and at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What became of a submission.
+
+    Attributes:
+        outlook: of the dataset when it was submitted.
+        runs: the last one of each shard that had something to do.
+        after: the outlook when all were through; None if nobody waited for that.
+    """
+
+    outlook: Outlook
+    runs: Sequence[Run] = ()
+    after: Outlook | None = None
+
+    @property
+    def bad(self) -> list[Run]:
+        """Those that did not complete."""
+        return [run for run in self.runs if run.state not in ACTIVE | {"completed"}]
+
+
+def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, wait: bool) -> Submitted:
+    """Has a dataset's shards done by a server's workers; only those that have something to do.
+
+    Shards that an earlier call began and that still run are watched, not begun again.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
+        EngineError: the server cannot be reached in the beginning.
+    """
+    outlook = plan_dataset(submission.work.options(None))
+    shards = shards_of(outlook.todo, submission.shards)
+    if not shards:
+        return Submitted(outlook=outlook)
+    begun = begin(submission, server, shards, watcher)
+    if not wait:
+        return Submitted(outlook=outlook, runs=list(begun.values()))
+    progress = Progress(open_dataset(submission.work.dataset), shards, len(outlook.todo))
+    ended = Follower(submission, server, begun, progress, watcher).follow()
+    return Submitted(outlook=outlook, runs=ended, after=finish(submission.work))
+
+
+def finish(work: Work) -> Outlook:
+    """What shards leave to who waited for all of them: writes the catalogue, and tells how the dataset stands."""
+    with open_standing(open_dataset(work.dataset), work.settings) as standing:
+        write_catalogue(standing)
+    return plan_dataset(work.options(None))
+
+
+def shards_of(todo: Iterable[Todo], count: int) -> list[str]:
+    """The shards that have something to do, such as "2/8", in order."""
+    ids = [one.source.id for one in todo]
+    parts = [Shard(number, count) for number in range(1, count + 1)]
+    return [f"{part.number}/{count}" for part in parts if any(part.has(clip) for clip in ids)]
+
+
+def begin(submission: Submission, server: Server, shards: Sequence[str], watcher: ClusterWatcher) -> dict[str, Run]:
+    """A run for each shard: one that is under way, or a new one.
+
+    Raises:
+        ConfigError: if runs of another submission are under way, which would do the same clips.
+    """
+    work = submission.work
+    last = {run.shard: run for run in server.runs_of(work)}  # the latest of each
+    active = [run for run in last.values() if run.state in ACTIVE]
+    others = [run for run in active if not _same(run, submission)]
+    if others:
+        raise ConfigError(
+            f"{len(others)} shards of another submission of {work.dataset} are not finished, such as "
+            f"{others[0].name!r}, and would do the same clips: let them finish, or stop each of them, as with `prefect "
+            f"flow-run delete {others[0].id}`"
+        )
+    begun = {}
+    for shard in shards:
+        before = last.get(shard)
+        begun[shard] = before if before is not None and before in active else server.create(work, shard, before)
+    if watched := sum(run in active for run in begun.values()):
+        watcher.message(f"{watched} of {len(shards)} shards are under way already, and are watched.")
+    return begun
+
+
+def _same(run: Run, submission: Submission) -> bool:
+    """Whether a run does what a submission would have it do."""
+    mine = submission.work.model_dump(mode="json", exclude=COMMON)
+    theirs = {name: value for name, value in run.work.items() if name not in COMMON}
+    return mine == theirs and run.shard.endswith(f"/{submission.shards}")
+
+
+@dataclass
+class Follower:
+    """Watches runs until all are through, and begins those again that crash.
+
+    Args:
+        submission: whose runs.
+        server: that has them.
+        runs: one a shard.
+        progress: counts clips.
+        watcher: hears how it goes on.
+    """
+
+    submission: Submission
+    server: Server
+    runs: dict[str, Run]
+    progress: Progress
+    watcher: ClusterWatcher
+    _heard: dict[str, tuple[str, float]] = field(default_factory=dict)  # by id: when by the server's clock, and by ours
+    _restarts: Counter[str] = field(default_factory=Counter)
+    _away: bool = False
+    _idle_since: float | None = None
+
+    def follow(self) -> list[Run]:
+        """The last run of each shard, once none is under way."""
+        while True:
+            try:
+                self.step()
+                self._away = False
+            except AwayError as error:
+                self._heard.clear()  # of that silence it is not the runs' fault
+                if not self._away:
+                    self.watcher.message(f"{error}; this is tried again until it answers")
+                self._away = True
+            self.watcher.show(self.progress.view(self.runs.values()))
+            if not any(run.state in ACTIVE for run in self.runs.values()):
+                return list(self.runs.values())
+            time.sleep(POLL)
+
+    def step(self) -> None:
+        """One look at the server, and what follows from it."""
+        active = [run.id for run in self.runs.values() if run.state in ACTIVE]
+        read = {run.id: run for run in self.server.read(active)}
+        for shard, run in list(self.runs.items()):
+            if run.id in active:
+                self.runs[shard] = self._judged(read.get(run.id), run)
+        self._hint()
+
+    def _judged(self, now: Run | None, before: Run) -> Run:
+        """What to watch in place of a run that stands as it does now."""
+        if now is None:
+            return replace(before, state="cancelled", message="it was deleted on the server")
+        if now.state in ACTIVE:
+            silent, patience = self._silence(now), self._patience(now)
+            if silent <= patience:
+                return now
+            message = f"no sign of life for {silent:.0f} s"
+            self.server.crash(now, message)
+            # What somebody wants to stop is not begun again.
+            now = replace(now, state="cancelled" if now.state == "stopping" else "crashed", message=message)
+        if now.state != "crashed" or self._restarts[now.shard] == self.submission.restarts:
+            self.watcher.message(f"{now.name}: {now.state}: {now.message}")
+            return now
+        self._restarts[now.shard] += 1
+        self.watcher.message(f"{now.name}: {now.state}: {now.message}; another worker goes on with it")
+        return self.server.create(self.submission.work, now.shard, now)
+
+    def _silence(self, run: Run) -> float:
+        """Seconds since the run was last heard of; by the clock of this machine alone, so that none need agree."""
+        now = time.monotonic()
+        changed, when = self._heard.get(run.id, ("", now))
+        if run.changed != changed:
+            self._heard[run.id] = (run.changed, now)
+            return 0.0
+        return now - when
+
+    def _patience(self, run: Run) -> float:
+        if run.state == "waiting":  # for a worker, which may be busy for days
+            return float("inf")
+        return max(STARTING, self.submission.silence) if run.state == "starting" else self.submission.silence
+
+    def _hint(self) -> None:
+        """Says, once, that no worker takes anything up."""
+        states = {run.state for run in self.runs.values()}
+        if "waiting" not in states or states & {"starting", "running"}:
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > IDLE:
+            self._idle_since = float("inf")
+            self.watcher.message("No worker of the pool takes up the shards: `prefect worker start` starts one.")

@@ -1,0 +1,152 @@
+"""A dataset on a Dask or a Ray cluster: its shards as tasks of one Prefect flow, handed out by that engine.
+
+Both engines notice a machine that is gone by themselves, and begin its tasks again elsewhere.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ss4d.pipelines.dataset.cluster.prefect_pool import connected
+from ss4d.pipelines.dataset.cluster.progress import Progress
+from ss4d.pipelines.dataset.cluster.shard import Work
+from ss4d.pipelines.dataset.cluster.submission import (
+    ClusterWatcher,
+    Run,
+    State,
+    Submission,
+    Submitted,
+    finish,
+    shards_of,
+)
+from ss4d.pipelines.dataset.launch import plan_dataset
+from ss4d.pipelines.dataset.layout import open_dataset
+from ss4d.pipelines.errors import ConfigError, EngineError
+from ss4d.pipelines.workers import num_processors
+
+if TYPE_CHECKING:
+    from prefect.task_runners import TaskRunner
+
+SHOW = 2.0  # seconds between two looks for the watcher
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What hands out the tasks of a flow.
+
+    Attributes:
+        runner: of the flow.
+        context: to run the flow in.
+    """
+
+    runner: "TaskRunner[Any]"
+    context: AbstractContextManager[Any]
+
+
+def submit_tasks(submission: Submission, engine: str, address: str | None, watcher: ClusterWatcher) -> Submitted:
+    """Has a dataset's shards done by a Dask or a Ray cluster; only those that have something to do.
+
+    Args:
+        submission: what is to be done; when to begin a shard again is for the engine to decide.
+        engine: "dask" or "ray".
+        address: of the cluster; None to start one on this machine.
+        watcher: hears how it goes on.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
+        EngineError: Prefect's server or the engine cannot be used.
+    """
+    work = submission.work
+    if work.workers is None:
+        raise ConfigError(f"--engine {engine} needs --workers: how many processes a shard takes")
+    outlook = plan_dataset(work.options(None))
+    shards = shards_of(outlook.todo, submission.shards)
+    if not shards:
+        return Submitted(outlook=outlook)
+    progress = Progress(open_dataset(work.dataset), shards, len(outlook.todo))
+    with connected():
+        one = ENGINES[engine](work, work.workers, address)
+        runs = _run_flow(one, work, shards, lambda runs: watcher.show(progress.view(runs)))
+    return Submitted(outlook=outlook, runs=runs, after=finish(work))
+
+
+def _run_flow(engine: Engine, work: Work, shards: Sequence[str], show: Callable[[Sequence[Run]], None]) -> list[Run]:
+    from ss4d.pipelines.dataset.cluster.shard_flow import dataset_shards
+
+    runs = [_run(work, shard) for shard in shards]
+    run_flow = dataset_shards.with_options(task_runner=engine.runner, flow_run_name=work.dataset.name)
+    with engine.context, _repeated(lambda: show(runs)):
+        ended = run_flow(work, list(shards))
+    states: Mapping[bool, State] = {True: "completed", False: "failed"}
+    runs = [replace(run, state=states[well], message=said) for run, (well, said) in zip(runs, ended, strict=True)]
+    show(runs)
+    return runs
+
+
+def _run(work: Work, shard: str) -> Run:
+    title = work.title(shard)
+    return Run(id=title, name=title, shard=shard, work={}, state="running", message="", changed="")
+
+
+@contextmanager
+def _repeated(action: Callable[[], None]) -> Iterator[None]:
+    """Does something every few seconds, in a thread of its own: a flow that is sent to other machines cannot do it."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(SHOW):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _dask(_work: Work, workers: int, address: str | None) -> Engine:
+    try:
+        import dask
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ImportError as error:
+        raise _missing("dask", error) from error
+    if address is not None:
+        return Engine(DaskTaskRunner(address=address), nullcontext())
+    cluster = {
+        "n_workers": max(1, num_processors() // workers),
+        "threads_per_worker": 1,  # a worker does as many shards at a time
+        "dashboard_address": None,
+    }
+    # A daemon could not start the processes of its shard.
+    children = dask.config.set({"distributed.worker.daemon": False})
+    return Engine(DaskTaskRunner(cluster_kwargs=cluster), children)
+
+
+def _ray(work: Work, workers: int, address: str | None) -> Engine:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        from prefect_ray import RayTaskRunner
+        from prefect_ray.context import remote_options
+    except ImportError as error:
+        raise _missing("ray", error) from error
+    if work.device == "auto":
+        raise ConfigError("--engine ray needs --device cpu or --device cuda: Ray gives a shard what it asks for")
+    here: Mapping[str, Any] = {"include_dashboard": False, "num_cpus": max(num_processors(), workers)}
+    runner = RayTaskRunner(address=address, init_kwargs=None if address else dict(here))
+    gpus = workers if work.device == "cuda" else 0
+    return Engine(runner, remote_options(num_cpus=workers, num_gpus=gpus))
+
+
+def _missing(extra: str, error: ImportError) -> EngineError:
+    return EngineError(
+        f"--engine {extra} needs packages that are not installed ({error.name}): pip install 'ss4d-pipeline[{extra}]', "
+        "on all machines"
+    )
+
+
+ENGINES: Mapping[str, Callable[[Work, int, str | None], Engine]] = {"dask": _dask, "ray": _ray}

@@ -1,0 +1,43 @@
+"""A dataset as it stands for one configuration: its manifest, its index, and the keys to ask them with."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ss4d.pipelines.dataset.index import Index, open_index
+from ss4d.pipelines.dataset.keys import Settings, StageKeys, open_keys
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import Row, read_manifest
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is asked about, and what answers."""
+
+    dataset: Dataset
+    settings: Settings
+    keys: StageKeys
+    rows: Sequence[Row]
+    index: Index
+
+    @property
+    def readable(self) -> list[Row]:
+        """The rows of the clips that can be read, which alone have keys."""
+        return [row for row in self.rows if row.error is None]
+
+
+@contextmanager
+def open_standing(dataset: Dataset, settings: Settings) -> Iterator[Standing]:
+    """Opens a dataset to ask about a configuration.
+
+    Args:
+        dataset: which one.
+        settings: of the configuration, see `ss4d.pipelines.dataset.keys.choose_settings`.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
+    """
+    rows = read_manifest(dataset)
+    keys, _ = open_keys(settings)
+    with open_index(dataset) as index:
+        yield Standing(dataset, settings, keys, rows, index)

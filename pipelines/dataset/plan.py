@@ -1,0 +1,161 @@
+"""What a run of a dataset would do and why: known from keys and index, before anything is computed."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ss4d.pipelines.dataset.events import Attempt, Cause
+from ss4d.pipelines.dataset.index import open_index
+from ss4d.pipelines.dataset.keys import StageKeys
+from ss4d.pipelines.dataset.launches import last_recipes
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import Row, read_manifest
+from ss4d.pipelines.dataset.select import Choice, of_shard, select
+from ss4d.pipelines.dataset.workers.handle import Todo
+from ss4d.pipelines.dataset.workers.messages import Source
+from ss4d.pipelines.dataset.workers.policy import History, Policy
+from ss4d.pipelines.plan import why
+from ss4d.storage.errors import StoreError
+from ss4d.storage.objects import is_url
+
+FINISHED, NOT_YET = "everything is there", "not made yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutlook:
+    """For how many clips a stage runs, is reused, or is not stored and not needed; and why it runs."""
+
+    stage: str
+    run: int
+    reuse: int
+    skip: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What a run would do.
+
+    Attributes:
+        clips: that were chosen, readable or not.
+        unreadable: that are listed with the reason.
+        finished: that have nothing left to do.
+        given_up: that failed before and are left alone, by cause.
+        todo: the others.
+        history: what is known of them.
+        stages: in order; of the clips in `todo`.
+        recipes: of a clip whose source is not told.
+        keys: of all artifacts, by stage, one for each of `readable`.
+        readable: the ids of the clips that can be read.
+    """
+
+    clips: int
+    unreadable: int
+    finished: int
+    given_up: Counter[Cause]
+    todo: Sequence[Todo]
+    history: History
+    stages: Sequence[StageOutlook]
+    recipes: Mapping[str, Mapping[str, Any]]
+    keys: Mapping[str, Sequence[str]]
+    readable: Sequence[str]
+
+
+def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> Outlook:
+    """What a run would do.
+
+    Raises:
+        ConfigError: no such clips can be chosen.
+        StoreError, OSError: manifest or index cannot be used.
+    """
+    rows = read_manifest(dataset)
+    asked = None if choice.shard is None else {row.id for row in of_shard(rows, choice.shard)}
+    with open_index(dataset, asked) as index:
+        rows = select(rows, choice, index, keys)
+        readable = [row for row in rows if row.error is None]
+        made = keys.of([_digest(row) for row in readable])
+        complete, missed = index.complete(keys.stages), index.missed()
+        history = _history(readable, made, index.failures())
+    _check_store(dataset, complete)
+    missing = keys.missing(made, complete, missed)
+    unfinished = [n for n, stages in enumerate(missing) if stages]
+    given_up = {
+        n: failures for n in unfinished if policy.given_up(failures := history.failures.get(readable[n].id, {}))
+    }
+    goals = made[keys.last]
+    chosen = [n for n in unfinished if n not in given_up]
+    recipes = keys.recipes()
+    return Outlook(
+        clips=len(rows),
+        unreadable=len(rows) - len(readable),
+        finished=len(readable) - len(unfinished),
+        given_up=Counter(max(known, key=lambda cause: known[cause]) for known in given_up.values()),
+        todo=[
+            Todo(Source(readable[n].id, readable[n].source, _digest(readable[n])), goals[n], missing[n]) for n in chosen
+        ],
+        history=history,
+        stages=_stages(keys, made, complete, missing, chosen, recipes, last_recipes(dataset)),
+        recipes=recipes,
+        keys=made,
+        readable=[row.id for row in readable],
+    )
+
+
+def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
+    """What is done is known from what the runs wrote down, so a store that was deleted as a whole has to be told."""
+    if not is_url(dataset.store) and not Path(dataset.store).is_dir() and any(complete.values()):
+        raise StoreError(
+            f"the store at {dataset.store} is gone, with all that was made: bring it back, or let "
+            f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"
+        )
+
+
+def _digest(row: Row) -> str:
+    assert row.sha256 is not None  # the row is of a clip that can be read
+    return row.sha256
+
+
+def _history(rows: Sequence[Row], made: Mapping[str, Sequence[str]], failures: Sequence[Attempt]) -> History:
+    """Of what failed, what counts for the keys that the clips have now; what can pass may have done so."""
+    if not failures:
+        return History()
+    current = {(row.id, column[n]) for column in made.values() for n, row in enumerate(rows)}
+    by_clip: dict[str, Counter[Cause]] = defaultdict(Counter)
+    attempts: Counter[str] = Counter()
+    for failure in failures:
+        if (failure.clip, failure.key) in current and failure.cause is not None:
+            attempts[failure.key] += 1
+            if failure.cause != "transient":
+                by_clip[failure.clip][failure.cause] += 1
+    return History(failures=dict(by_clip), attempts=attempts)
+
+
+def _stages(
+    keys: StageKeys,
+    made: Mapping[str, Sequence[str]],
+    complete: Mapping[str, set[str]],
+    missing: Sequence[tuple[str, ...]],
+    chosen: Sequence[int],
+    recipes: Mapping[str, Mapping[str, Any]],
+    previous: Mapping[str, Mapping[str, Any]] | None,
+) -> list[StageOutlook]:
+    runs = Counter(stage for n in chosen for stage in missing[n])
+    outlooks = []
+    for stage in keys.stages:
+        reuse = sum(made[stage][n] in complete[stage] for n in chosen)
+        outlooks.append(
+            StageOutlook(
+                stage=stage,
+                run=runs[stage],
+                reuse=reuse,
+                skip=len(chosen) - runs[stage] - reuse,
+                why=_why(recipes[stage], (previous or {}).get(stage)) if runs[stage] else "",
+            )
+        )
+    return outlooks
+
+
+def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
+    return NOT_YET if previous is None or previous == recipe else why(recipe, previous)

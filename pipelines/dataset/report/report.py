@@ -1,0 +1,105 @@
+"""A dataset's results as one HTML page: draws the pictures that are missing, and writes the page."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.report.pictures import draw_pictures, picture_of
+from ss4d.pipelines.dataset.report.sheet import read_sheet
+from ss4d.pipelines.dataset.report.sheet_page import Gallery, html_sheet
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.types import Progress
+from ss4d.storage.files import link_or_copy, write_bytes
+
+EMBEDDED = 16 << 20  # bytes of pictures that a page may hold itself; one with many more takes a browser seconds to open
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        path: of the page.
+        bytes: of the page.
+        clips: that are on it.
+        pictures: how many it shows.
+        folder: that the pictures are in, if they do not stand in the page.
+        folder_bytes: of the pictures there.
+        problems: pictures that cannot be drawn; the page says why.
+    """
+
+    path: Path
+    bytes: int
+    clips: int
+    pictures: int
+    folder: Path | None
+    folder_bytes: int
+    problems: int
+
+
+def write_report(
+    standing: Standing,
+    path: Path,
+    *,
+    where: str | None = None,
+    workers: int | None = None,
+    embedded: int = EMBEDDED,
+    progress: Progress,
+) -> Report:
+    """Writes the page; what a clip lacks is said on it.
+
+    Pictures stand in the page up to a total of `embedded` bytes. More of them lie in a folder beside it, which is
+    named as the page is and goes with it: the browser then loads those in sight.
+
+    Args:
+        standing: of the dataset.
+        path: of the page; replaced as a whole.
+        where: an SQL expression that chooses the clips; None for all.
+        workers: processes that draw; None for one a processor.
+        embedded: bytes of pictures that the page may hold itself.
+        progress: told of the pictures that are drawn.
+
+    Raises:
+        ConfigError: if `where` cannot be asked, or there can be no such number of workers.
+        StoreError, WorkerError, OSError: if something cannot be read, drawn or written.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1; got {workers}")
+    sheet = read_sheet(standing, where)
+    drawn = standing.dataset.pictures
+    pictures = [picture_of(card) for card in sheet.cards]
+    some = [one for one in pictures if one is not None]
+    problems = draw_pictures(some, standing.dataset.store, drawn, workers=workers, progress=progress)
+    sizes = {one.name: (drawn / one.name).stat().st_size for one in some if one.name not in problems}
+    folder = None if sum(sizes.values()) <= embedded else path.with_name(f"{path.stem}-pictures")
+    gallery = Gallery(
+        names=[None if one is None else one.name for one in pictures],
+        of_asset=[one is not None and one.of_asset for one in pictures],
+        problems=problems,
+        embedded={name: (drawn / name).read_bytes() for name in sizes} if folder is None else {},
+        folder=None if folder is None else folder.name,
+    )
+    page = html_sheet(sheet, gallery, path.absolute().parent).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        _lay_out(sizes, drawn, folder)
+    write_bytes(path, page)
+    return Report(
+        path=path,
+        bytes=len(page),
+        clips=len(sheet.cards),
+        pictures=len(sizes),
+        folder=folder,
+        folder_bytes=0 if folder is None else sum(sizes.values()),
+        problems=len(problems),
+    )
+
+
+def _lay_out(names: Iterable[str], drawn: Path, folder: Path) -> None:
+    """Puts the pictures into the page's folder, as links where that is possible; it may be the one they are in."""
+    if folder.absolute() == drawn:
+        return
+    for name in names:
+        if not (folder / name).is_file():
+            link_or_copy(drawn / name, folder / name)

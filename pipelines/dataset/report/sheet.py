@@ -1,0 +1,183 @@
+"""What a dataset's report tells: a card for each clip, and the failures in groups; as plain data for the page."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from ss4d.pipelines.dataset.catalogue import DONE, FAILED, TO_DO, UNREADABLE, Entry, catalogue
+from ss4d.pipelines.dataset.events import Attempt, now
+from ss4d.pipelines.dataset.failures import UNREADABLE as UNREADABLE_ERROR
+from ss4d.pipelines.dataset.failures import Group, groups, open_failures
+from ss4d.pipelines.dataset.keys import Settings
+from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.select import Choice, select
+from ss4d.pipelines.measures import MEASURES
+from ss4d.storage.files import listed
+from ss4d.storage.refs import ArtifactRef
+
+STATES = (DONE, FAILED, UNREADABLE, TO_DO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a clip is not done: what its last failed attempt says, or its row in the manifest."""
+
+    cause: str
+    error: str
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A clip as the report shows it.
+
+    Attributes:
+        row: of the manifest.
+        state: one of `STATES`.
+        failure: of a clip that failed, or cannot be read.
+        entries: of the catalogue, one a stage; none for a clip that cannot be read.
+        logged: whether it has a log.
+    """
+
+    row: Row
+    state: str
+    failure: Failure | None
+    entries: tuple[Entry, ...]
+    logged: bool
+
+    def done(self, stage: str) -> ArtifactRef | None:
+        """What a stage made of it; None where it made nothing yet."""
+        keys = (one.key for one in self.entries if one.stage == stage and one.state == DONE)
+        key = next(keys, None)
+        return None if key is None else ArtifactRef(stage, key)
+
+    def numbers(self) -> dict[str, float | None]:
+        """What can be sorted by: costs over all stages, what was measured, and what the input is; None: not known."""
+        seconds = [one.seconds for one in self.entries if one.seconds is not None]
+        measured = {name: _first(getattr(one, name) for one in self.entries) for name in MEASURES}
+        return {
+            "seconds": round(sum(seconds), 3) if seconds else None,
+            "peak_memory": max((one.peak_memory for one in self.entries if one.peak_memory), default=None),
+            **measured,
+            "frames": measured["frames"] or self.row.frames or None,
+            "attempts": max((one.attempts for one in self.entries), default=0) or None,
+            "width": self.row.width or None,
+            "height": self.row.height or None,
+            "fps": self.row.fps or None,
+            "bytes": self.row.bytes or None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """All that the report tells.
+
+    Attributes:
+        dataset: that it is of.
+        settings: the configuration that it tells about.
+        where: the SQL expression that chose the clips; None for all.
+        stages: of the configuration, in order.
+        cards: in the manifest's order.
+        groups: of failures, the largest first.
+        made: when, UTC, as ISO 8601 has it.
+    """
+
+    dataset: Dataset
+    settings: Settings
+    where: str | None
+    stages: tuple[str, ...]
+    cards: Sequence[Card]
+    groups: Sequence[Group]
+    made: str
+
+
+def read_sheet(standing: Standing, where: str | None = None) -> Sheet:
+    """The report of a dataset as it stands.
+
+    Raises:
+        ConfigError: if `where` cannot be asked.
+        StoreError, OSError: if the index cannot be read.
+    """
+    rows = select(standing.rows, Choice(where=where), standing.index, standing.keys)
+    chosen = replace(standing, rows=rows)
+    failures = open_failures(chosen)
+    entries = (Entry(*row) for row in catalogue(chosen))  # type: ignore[arg-type] # its columns are those of Entry
+    by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda one: one.id)}
+    logs = set(listed(standing.dataset.logs))
+    return Sheet(
+        dataset=standing.dataset,
+        settings=standing.settings,
+        where=where,
+        stages=tuple(standing.keys.stages),
+        cards=list(_cards(rows, by_clip, _latest(failures), logs)),
+        groups=groups(rows, failures),
+        made=now(),
+    )
+
+
+def sheet_data(sheet: Sheet) -> dict[str, Any]:
+    """The sheet in columns, for the page's script: one value a clip, in the order of the cards."""
+    cards = sheet.cards
+    place = {card.row.id: number for number, card in enumerate(cards)}
+    numbers = [card.numbers() for card in cards]
+    return {
+        "id": [card.row.id for card in cards],
+        "source": [card.row.source for card in cards],
+        "tags": [card.row.tags for card in cards],
+        "state": [card.state for card in cards],
+        "failure": [None if card.failure is None else vars(card.failure) for card in cards],
+        "logged": [card.logged for card in cards],
+        "numbers": {name: [one[name] for one in numbers] for name in (numbers[0] if numbers else ())},
+        "stages": {
+            stage: _stage_columns([card.entries[column] if card.entries else None for card in cards])
+            for column, stage in enumerate(sheet.stages)
+        },
+        "groups": [sorted({place[clip] for clip in group.clips}) for group in sheet.groups],
+    }
+
+
+def _cards(
+    rows: Iterable[Row], entries: Mapping[str, tuple[Entry, ...]], failed: Mapping[str, Attempt], logs: set[str]
+) -> Iterator[Card]:
+    for row in rows:
+        mine = entries[row.id] if row.error is None else ()
+        state = _state(row, mine, row.id in failed)
+        failure = _failure(row, failed.get(row.id)) if state in (FAILED, UNREADABLE) else None
+        yield Card(row=row, state=state, failure=failure, entries=mine, logged=f"{row.id}.log" in logs)
+
+
+def _state(row: Row, entries: Sequence[Entry], failed: bool) -> str:
+    """As `--where` has it."""
+    if row.error is not None:
+        return UNREADABLE
+    if entries[-1].state == DONE:
+        return DONE
+    return FAILED if failed else TO_DO
+
+
+def _failure(row: Row, attempt: Attempt | None) -> Failure:
+    if attempt is None:
+        return Failure(cause="input", error=UNREADABLE_ERROR, stage="", message=row.error or "")
+    return Failure(
+        cause=attempt.cause or "", error=attempt.error or "", stage=attempt.stage, message=attempt.message or ""
+    )
+
+
+def _latest(failures: Sequence[Attempt]) -> dict[str, Attempt]:
+    """The last failure of each clip; they are given with the latest in front."""
+    return {one.clip: one for one in reversed(failures)}
+
+
+def _stage_columns(entries: Sequence[Entry | None]) -> dict[str, list[Any]]:
+    return {
+        name: [None if one is None else getattr(one, name) for one in entries]
+        for name in ("state", "key", "seconds", "peak_memory", "attempts")
+    }
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,81 @@
+"""What a clip may take, in time and memory, and how much it has taken so far."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import psutil
+
+from ss4d.pipelines.errors import ConfigError
+
+UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Beyond these a worker is killed; None: there is no limit.
+
+    Args:
+        clip_seconds: that a clip may be worked on, waiting for other clips of its worker not counted.
+        worker_bytes: of memory that a worker may take.
+
+    Raises:
+        ConfigError: naming the option that is out of range.
+    """
+
+    clip_seconds: float | None = None
+    worker_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_seconds is not None:
+            check_seconds("--clip-timeout", self.clip_seconds)
+
+
+def check_seconds(option: str, seconds: float) -> None:
+    """Refuses what is no time to wait.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{option} must be a number of seconds above 0; got {seconds:g}")
+
+
+class Clock:
+    """Counts the seconds in which a clip is worked on; times are those of `time.monotonic`."""
+
+    def __init__(self, now: float) -> None:
+        self._spent = 0.0
+        self._since: float | None = now
+
+    def pause(self, now: float) -> None:
+        """The clip waits for another one."""
+        self._spent, self._since = self.seconds(now), None
+
+    def go_on(self, now: float) -> None:
+        """The clip's turn has come."""
+        self._since = now
+
+    def seconds(self, now: float) -> float:
+        """What was counted."""
+        return self._spent + (0.0 if self._since is None else now - self._since)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in words such as "800M", "6G" or "1.5GiB"; powers of 1024.
+
+    Raises:
+        ConfigError: for other words.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
+    if match is None or not float(match[1]):
+        raise ConfigError(f"--memory takes a size such as 800M or 6G; got {text!r}")
+    return round(float(match[1]) * (1 << UNITS[match[2]]))
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has; 0 if it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,122 @@
+"""What follows from a failure, as pure functions: whose fault it is, whether to try again, and when to give up."""
+
+import errno
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from ss4d.pipelines.dataset.events import Attempt, Cause
+from ss4d.pipelines.engines import TRANSIENT
+from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError
+from ss4d.stages.errors import InputError
+from ss4d.storage.errors import DamageError, UnreachableError
+
+LEAST_FINISHED = 20  # clips, before a share of failures says anything
+LONGEST_WAIT = 60.0  # seconds between two tries
+# What can pass without this program: a network, a full or locked disk, an artifact that another process replaced.
+PASSING = TRANSIENT | FULL | READ_ONLY | {errno.ENETDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPIPE}
+FAULTS: Mapping[Cause, str] = {
+    "input": "the clips cannot be used",
+    "transient": "disk or network do not answer",
+    "killed": "they take too long, too much memory, or end their worker",
+    "program": "the program or its configuration is at fault",
+}
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Whose fault an exception is: the input's, nobody's for long, a lack of memory's, or the program's."""
+    if isinstance(error, InputError):
+        return "input"
+    if isinstance(error, (UnreachableError, DamageError, TimeoutError)):
+        return "transient"
+    if isinstance(error, OSError):
+        return "transient" if error.errno in PASSING else "program"
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's, on a CPU
+    if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "killed"
+    return "program"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What earlier runs knew of the clips, apart from what is forgiven.
+
+    Attributes:
+        failures: of a clip, at the keys it has now, by cause; without what can pass.
+        attempts: that failed, by key.
+    """
+
+    failures: Mapping[str, Mapping[Cause, int]] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How failures are dealt with.
+
+    Args:
+        retries: how often a clip is tried again, in one run, after what can pass.
+        wait: seconds before the first time; each one after it waits twice as long.
+        deaths: a clip that had its worker killed, or ended it, so many times is set aside.
+        max_failure_ratio: the share of clips that may fail before the run stops.
+
+    Raises:
+        ConfigError: naming the option that is out of range.
+    """
+
+    retries: int = 3
+    wait: float = 1.0
+    deaths: int = 2
+    max_failure_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ConfigError(f"--retries must be 0 or more; got {self.retries}")
+        if not 0 <= self.max_failure_ratio <= 1:
+            raise ConfigError(f"--max-failure-ratio must lie between 0 and 1; got {self.max_failure_ratio}")
+
+    def pause(self, cause: Cause, times: int) -> float | None:
+        """Seconds to wait before a clip that failed for `cause` so many times is tried again; None: it is not."""
+        if cause == "transient" and times <= self.retries:
+            return min(self.wait * 2.0 ** (times - 1), LONGEST_WAIT)
+        if cause == "killed" and times < self.deaths:
+            return 0.0
+        return None
+
+    def given_up(self, failures: Mapping[Cause, int]) -> bool:
+        """Whether a clip that failed so in earlier runs is left alone until `ss4d dataset retry`.
+
+        What can pass has had its time to do so.
+        """
+        return bool(failures.get("input") or failures.get("program") or failures.get("killed", 0) >= self.deaths)
+
+
+def too_many(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
+    """The sentence that says that too many clips failed; None: they did not.
+
+    Args:
+        policy: says what share may fail.
+        finished: clips that are through in this run, well or not.
+        failed: those that failed, by cause.
+        last: the last failure.
+    """
+    share = failed.total() / finished if finished else 0.0
+    if share <= policy.max_failure_ratio or last is None:
+        return None
+    cause, count = failed.most_common(1)[0]
+    return (
+        f"{failed.total()} of {finished} clips failed ({share:.0%}, --max-failure-ratio allows "
+        f"{policy.max_failure_ratio:.0%}), {count} of them because {FAULTS[cause]}; the last one was {last.clip}: "
+        f"{last.error}: {last.message}"
+    )
+
+
+def why_stop(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
+    """The sentence that says why the run is stopped, failing wholesale; None: it goes on. Takes what `too_many` takes.
+
+    A few clips say nothing of the others, so a run is not stopped before `LEAST_FINISHED` of them are through.
+    """
+    reason = too_many(policy, finished, failed, last) if finished >= LEAST_FINISHED else None
+    return reason and f"stopped, since {reason}"

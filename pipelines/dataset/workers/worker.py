@@ -1,0 +1,238 @@
+"""One worker: a process that loads the networks once and then does the clips it is handed, some at the same time.
+
+Each of its lanes takes one clip through all stages. Networks compute for one lane at a time; the others read, decode,
+write and run stages without networks meanwhile.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from ss4d.pipelines.config import RunConfig
+from ss4d.pipelines.dataset.workers.clip_log import ClipLogs
+from ss4d.pipelines.dataset.workers.messages import (
+    Entered,
+    Failed,
+    GoesOn,
+    Left,
+    Message,
+    Ready,
+    Source,
+    Stop,
+    Tell,
+    Through,
+    Unfit,
+    Waits,
+)
+from ss4d.pipelines.dataset.workers.policy import cause_of
+from ss4d.pipelines.errors import USER_ERRORS, explain
+from ss4d.pipelines.networks import open_model
+from ss4d.pipelines.plan import NO_WISH, RUN, Job, Recipes, jobs_of, make_plan, stages_of
+from ss4d.pipelines.tasks import AT_ONCE, run_job
+from ss4d.pipelines.workers import end_with_parent
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import silent
+from ss4d.stages.video_io import input_digest
+from ss4d.storage.store import open_store
+
+LOG = logging.getLogger("ss4d.dataset")
+ELSEWHERE = "`ss4d dataset init --store`"  # says where what is written goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the workers of a run have in common.
+
+    Attributes:
+        config: with every value filled in.
+        fingerprints: of the weights of each role.
+        store: where it lies.
+        logs: the folder of the clips' logs.
+        roles: the networks to load before the first clip.
+        lanes: how many clips at the same time.
+        threads: of a computation on the CPU.
+    """
+
+    config: RunConfig
+    seed: int
+    device: str
+    fingerprints: Mapping[str, str]
+    store: str
+    logs: Path
+    roles: Sequence[str]
+    lanes: int
+    threads: int
+
+
+class Turn:
+    """The right to compute with the networks, which one lane has at a time."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, clip: str) -> Iterator[None]:
+        """Waits for the turn and keeps it; tells if it has to wait, since a clip's clock then stands still."""
+        if not self._lock.acquire(blocking=False):
+            self._tell(Waits(clip))
+            self._lock.acquire()
+            self._tell(GoesOn(clip))
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+class Visit:
+    """Where a clip has come to, to be told if it fails there."""
+
+    def __init__(self, clip: str) -> None:
+        self.at = Entered(clip, "", "")
+        self._since = time.monotonic()
+
+    def enter(self, job: Job) -> Entered:
+        """The clip comes to the stage of a job."""
+        self.at, self._since = Entered(self.at.clip, job.step.stage, job.step.ref.key), time.monotonic()
+        return self.at
+
+    def failed(self, error: BaseException) -> Failed:
+        """The clip fails here."""
+        return Failed(
+            self.at.clip,
+            self.at.stage,
+            self.at.key,
+            error=type(error).__name__,
+            message=explain(error, ELSEWHERE) or str(error),
+            cause=cause_of(error),
+            seconds=time.monotonic() - self._since,
+        )
+
+
+class Lanes:
+    """What the lanes of a worker share.
+
+    Args:
+        setup: of the run.
+        tell: called with what happens, from any lane.
+    """
+
+    def __init__(self, setup: Setup, tell: Tell) -> None:
+        self.stopping = threading.Event()
+        self._setup = setup
+        self._tell = tell
+        self._stages = stages_of(setup.config)
+        self._store = open_store(setup.store)
+        self._turn = Turn(tell)
+        self._logs = ClipLogs(setup.logs)
+
+    def load(self) -> None:
+        """Loads the networks; raises a user's error if one cannot be."""
+        model = open_model(self._setup.config, self._setup.device)
+        for role in self._setup.roles:
+            model.network(role)
+
+    def serve(self, clips: "queue.SimpleQueue[Source | None]") -> None:
+        """Does one clip after the other until there is None."""
+        while (clip := clips.get()) is not None:
+            self._do(clip)
+
+    def _do(self, clip: Source) -> None:
+        if self.stopping.is_set():
+            self._tell(Through(clip.id, whole=False))
+            return
+        visit = Visit(clip.id)
+        self._tell(visit.at)
+        try:
+            with self._logs.of(clip.id):
+                whole = self._through(clip, visit)
+        except BaseException as error:  # whatever a stage raises ends its clip, and neither the lane nor the worker
+            self._tell(visit.failed(error))
+        else:
+            self._tell(Through(clip.id, whole))
+
+    def _through(self, clip: Source, visit: "Visit") -> bool:
+        """Takes a clip through its stages; False if it was stopped before the last one."""
+        for job in self._jobs(clip):
+            if self.stopping.is_set():
+                LOG.info("stopped before %s", job.step.stage)
+                return False
+            self._stage(job, visit.enter(job))
+        return True
+
+    def _jobs(self, clip: Source) -> list[Job]:
+        """What is to do, as the store has it now."""
+        setup = self._setup
+        recipes = Recipes(setup.config, clip.sha256, setup.seed, setup.fingerprints)
+        steps = make_plan(recipes, self._store, wish=NO_WISH, previous={})
+        read = any(step.action == RUN and self._stages[step.stage].source for step in steps)
+        path = Path(clip.path)
+        if read and input_digest(path) != clip.sha256:
+            raise InputError(
+                f"{path} is not what it was when it came into the dataset: `ss4d dataset init` takes it as it is now"
+            )
+        return jobs_of(steps, setup.config, path, setup.seed, setup.device, setup.store)
+
+    def _stage(self, job: Job, at: Entered) -> None:
+        turn = AT_ONCE
+        if job.step.action == RUN:
+            self._tell(at)
+            LOG.info("%s begins", at.stage)
+            if self._stages[at.stage].roles:
+                turn = self._turn.of(at.clip)
+        outcome = run_job(job, silent, turn)
+        if not outcome.reused:
+            LOG.info("%s done in %.2f s, peak memory %.0f MiB", at.stage, outcome.seconds, outcome.peak_memory / 2**20)
+        self._tell(Left(at.clip, at.stage, at.key, outcome))
+
+
+def work(setup: Setup, gpu: str | None, pipe: Connection) -> None:
+    """What a worker's process does; it ends when the other end of the pipe is closed, or its parent ends.
+
+    Args:
+        setup: of the run.
+        gpu: the one device it may use, as CUDA_VISIBLE_DEVICES names it; None for all.
+        pipe: brings `Source` and `Stop`, and takes a `Message` each time.
+    """
+    end_with_parent()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when torch first looks for devices, which it has not yet
+    torch.set_num_threads(setup.threads)
+    mutex = threading.Lock()
+
+    def tell(message: Message) -> None:
+        with mutex:
+            pipe.send(message)
+
+    try:
+        lanes = Lanes(setup, tell)
+        lanes.load()
+    except USER_ERRORS as error:
+        tell(Unfit(str(error)))
+        return
+    clips: queue.SimpleQueue[Source | None] = queue.SimpleQueue()
+    threads = [threading.Thread(target=lanes.serve, args=(clips,), daemon=True) for _ in range(setup.lanes)]
+    for thread in threads:
+        thread.start()
+    tell(Ready())
+    try:
+        while True:
+            order = pipe.recv()
+            if isinstance(order, Stop):
+                lanes.stopping.set()
+            else:
+                clips.put(order)
+    except EOFError:  # nothing is left to do
+        for _ in threads:
+            clips.put(None)
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,145 @@
+"""What differs between two runs: what went in, and how far apart the results of each stage are."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage
+from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.evaluation.distances import IncomparableError, Measures, distances
+from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.types import Value
+from ss4d.storage.errors import StoreError
+
+Verdict = Literal["identical", "differs", "unknown"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A thing that two runs have or say differently; None where one does not have it."""
+
+    what: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class StageDiff:
+    """How the results of one stage compare.
+
+    Attributes:
+        stage: its name.
+        verdict: whether they are the same to the bit; "unknown" where one of them cannot be read.
+        why: in a phrase.
+        measures: how far apart they are, by what is measured.
+    """
+
+    stage: str
+    verdict: Verdict
+    why: str
+    measures: Measures
+
+
+@dataclass(frozen=True)
+class RunDiff:
+    """All that differs between two runs."""
+
+    input: Sequence[Change]
+    seed: Sequence[Change]
+    parameters: Sequence[Change]
+    weights: Sequence[Change]
+    versions: Sequence[Change]
+    stages: Sequence[StageDiff]
+
+
+def compare_runs(a: OpenedRun, b: OpenedRun) -> RunDiff:
+    """Compares what the records say, then the results, one stage after the other."""
+    one, two = a.record, b.record
+    return RunDiff(
+        # Where a file lies decides nothing, but tells a person which it was.
+        input=[Change("input", one.input.path, two.input.path)] if one.input.sha256 != two.input.sha256 else [],
+        seed=changes({"seed": one.seed}, {"seed": two.seed}),
+        parameters=changes(one.config, two.config),
+        weights=changes(one.model.sha256, two.model.sha256),
+        versions=changes(_versions(a), _versions(b)),
+        stages=[_compare_stage(name, a, b) for name in STAGES if name in a.stages or name in b.stages],
+    )
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
+    """The entries of two trees that differ, by their dotted names."""
+    before, after = dict(_flat(a)), dict(_flat(b))
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _versions(run: OpenedRun) -> dict[str, Any]:
+    """What the numbers depend on besides parameters and weights: packages, the device, revisions of implementations."""
+    found: dict[str, Any] = {**run.record.versions, "device": run.record.device}
+    for name, stage in run.stages.items():
+        recipe = stage.record.recipe
+        found[f"{name} ({recipe.implementation}) revision"] = recipe.revision
+        if recipe.package:
+            found[f"{name} ({recipe.implementation}) package"] = f"{recipe.package.name} {recipe.package.version}"
+    return found
+
+
+def _compare_stage(name: str, a: OpenedRun, b: OpenedRun) -> StageDiff:
+    if name not in a.stages or name not in b.stages:
+        return StageDiff(name, "differs", f"only {'A' if name in a.stages else 'B'} has this stage", {})
+    one, two = a.stages[name], b.stages[name]
+    same_key = one.ref == two.ref
+    if same_key and os.path.realpath(one.store.location) == os.path.realpath(two.store.location):
+        return StageDiff(name, "identical", "one artifact", {})
+    if missing := [run for run, stage in (("A", one), ("B", two)) if not stage.stored]:
+        return StageDiff(name, "unknown", f"not stored in {' and '.join(missing)}", {})
+    try:
+        verdict, measures = _compare_files(one, two) if STAGES[name] is None else _compare_values(one, two)
+    except IncomparableError as error:
+        return StageDiff(name, "differs", str(error), {})
+    except (StoreError, ValueSpecError) as error:
+        return StageDiff(name, "unknown", str(error), {})
+    recipe = "the same recipe" if same_key else "different recipes"
+    return StageDiff(name, verdict, f"{recipe}, the same content" if verdict == "identical" else recipe, measures)
+
+
+def _compare_values(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
+    one, two = a.value(), b.value()
+    if _equal(one, two):
+        return "identical", {}
+    return "differs", distances(one, two, rasterize)
+
+
+def _equal(a: Value, b: Value) -> bool:
+    """Whether all arrays are the same to the bit."""
+    pairs = [(getattr(a, name).numpy(), getattr(b, name).numpy()) for name in a.specs()]
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
+
+
+def _compare_files(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
+    """By the hashes that the store keeps of them."""
+    one, two = (
+        {name: known["sha256"] for name, known in stage.artifact.attributes["files"].items()} for stage in (a, b)
+    )
+    if one == two:
+        return "identical", {}
+    return "differs", {
+        "files_equal": sum(two.get(name) == hash_ for name, hash_ in one.items()),
+        "files_a": len(one),
+        "files_b": len(two),
+    }

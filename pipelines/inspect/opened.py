@@ -1,0 +1,275 @@
+"""A run as it lies on the disk, opened to look into: its record, and its stages' arrays, read when indexed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import zarr
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.inspect.summary import ArraySummary, StageSummary, html_table, text_table
+from ss4d.pipelines.run_record import RECORD, refuse_newer
+from ss4d.pipelines.values import read_value
+from ss4d.stages.types import Value
+from ss4d.storage.archive import Archive
+from ss4d.storage.artifact import Artifact
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.objects import is_url
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore, open_store
+
+if TYPE_CHECKING:
+    import xarray
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FINISHED = ("computed", "reused")  # states of a stage whose result was in the store when the record was written
+
+
+class PackageRecord(BaseModel):
+    """The package that an implementation came from."""
+
+    name: str
+    version: str
+
+
+class Recipe(BaseModel):
+    """Everything that decided a stage's result; its hash is the artifact's key."""
+
+    model_config = ConfigDict(extra="allow")
+
+    implementation: str
+    revision: int
+    parameters: dict[str, Any]
+    inputs: dict[str, Key]
+    package: PackageRecord | None = None  # None: this program
+
+
+class StageRecord(BaseModel):
+    """What the record says of one stage; costs are known of finished stages only."""
+
+    key: Key
+    state: str
+    reason: str = ""
+    recipe: Recipe
+    seconds: float | None = None
+    peak_memory_mib: int | None = None
+    peak_device_memory_mib: int | None = None
+
+
+class InputRecord(BaseModel):
+    """The file or folder the run was made from."""
+
+    path: str
+    sha256: str
+
+
+class ModelRecord(BaseModel):
+    """The weights the run was made with: where they lie, and the hashes of their files by role."""
+
+    location: str
+    sha256: dict[str, str] = {}
+    notice: str | None = None
+
+
+class RunRecord(BaseModel):
+    """The content of run.json, checked, since a file is never trusted."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    state: str
+    input: InputRecord
+    seed: int
+    device: str
+    engine: str
+    model: ModelRecord
+    config: dict[str, Any]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    overrides: list[str] = []
+    configuration: str | None = None  # a bundled name or a file; older versions did not note it
+    started: str
+    finished: str | None = None
+    wall_seconds: float | None = None
+    error: str | None = None
+    store: str = "../../store"
+    stages: dict[str, StageRecord]
+    results: list[str] = []
+
+
+def parse_record(data: bytes, where: str) -> RunRecord:
+    """The record in the bytes of a run.json.
+
+    Raises:
+        StoreError: if they are no such record, naming `where` and the entry that is wrong, or a newer version's.
+    """
+    refuse_newer(data, where)
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        entry = ".".join(map(str, problem["loc"])) or "its content"
+        raise StoreError(
+            f"{where} is not a run's record that this version reads ({entry}: {problem['msg']}); "
+            "run the clip again under the same name to replace it"
+        ) from error
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedStage:
+    """One stage of a run; nothing is read before it is asked for."""
+
+    record: StageRecord
+    ref: ArtifactRef
+    store: ArtifactStore
+
+    @property
+    def stored(self) -> bool:
+        """Whether its result is in the store."""
+        return self.store.contains(self.ref)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """Its result in the store.
+
+        Raises:
+            StoreError: if it is not there or was never finished.
+        """
+        return self.store.open(self.ref)
+
+    def arrays(self) -> tuple[str, ...]:
+        """The names of its arrays; none if the stage makes files."""
+        return self.artifact.arrays()
+
+    def __getitem__(self, name: str) -> zarr.Array[Any]:
+        """An array whose chunks are read when it is indexed, e.g. `run["slat"]["feats"][:100]`.
+
+        Raises:
+            StoreError: if there is no such array, or it is damaged.
+        """
+        return self.artifact.array(name)
+
+    def files(self) -> dict[str, Path]:
+        """Its plain files by name, for a stage that makes files."""
+        return self.artifact.files()
+
+    def value(self) -> Value:
+        """Its whole value in memory, as the next stage was given it.
+
+        Raises:
+            StoreError: if the stage gives files, or an array is not as declared.
+        """
+        if (kind := STAGES.get(self.ref.stage)) is None:
+            raise StoreError(f"{self.ref.stage} gives files and no value; files() has their paths")
+        return read_value(kind, self.artifact)
+
+    def xarray(self) -> "xarray.Dataset":
+        """Its arrays as a dataset with named axes, read when indexed; needs the package xarray."""
+        from ss4d.pipelines.inspect.xarray_view import dataset  # xarray is optional
+
+        return dataset(self.artifact)
+
+    def summary(self) -> StageSummary:
+        """What it holds and cost, without reading a chunk."""
+        summary = StageSummary(
+            stage=self.ref.stage,
+            state=self.record.state,
+            key=self.ref.key,
+            implementation=self.record.recipe.implementation,
+            parents=tuple(self.record.recipe.inputs),
+            seconds=self.record.seconds,
+            peak_memory_mib=self.record.peak_memory_mib,
+        )
+        if not self.store.occupied(self.ref):
+            return replace(summary, state="missing" if self.record.state in FINISHED else self.record.state)
+        try:
+            return replace(
+                summary,
+                state=self.record.state if self.record.state in FINISHED else "stored",
+                arrays=tuple(ArraySummary(n, self[n].dtype.name, self[n].shape) for n in self.arrays()),
+                num_files=len(self.artifact.attributes["files"]),
+                size=self.store.size(self.ref),
+            )
+        except DamageError as error:
+            return replace(summary, state="damaged", problem=str(error))
+
+    def __repr__(self) -> str:
+        return text_table([self.summary()])
+
+    def _repr_html_(self) -> str:
+        return html_table([self.summary()])
+
+
+@dataclass(frozen=True, repr=False)
+class OpenedRun:
+    """A run: `run.record`, and `run.stages` by name in order; `run["slat"]["feats"]` is an array."""
+
+    path: Path
+    record: RunRecord
+    stages: dict[str, OpenedStage]
+
+    def __getitem__(self, stage: str) -> OpenedStage:
+        """The named stage.
+
+        Raises:
+            StoreError: if the run has none of that name.
+        """
+        if stage not in self.stages:
+            raise StoreError(f"the run {self.path} has no stage {stage!r}; it has {', '.join(self.stages)}")
+        return self.stages[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stages)
+
+    @property
+    def title(self) -> str:
+        """Its name, how it ended, and what it was made from."""
+        state = f"{self.record.state}: {self.record.error}" if self.record.error else self.record.state
+        return f"{self.record.name} ({state}), from {self.record.input.path}"
+
+    def summaries(self) -> list[StageSummary]:
+        """A row for each stage."""
+        return [stage.summary() for stage in self.stages.values()]
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{text_table(self.summaries())}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.title)}</p>{html_table(self.summaries())}"
+
+
+def open_run(path: str | Path) -> OpenedRun:
+    """The run in the folder `path`, such as output/runs/bird, or in a zip file that `ss4d pack` made.
+
+    Raises:
+        StoreError: if there is no run, or its record is damaged or from a newer version.
+    """
+    path = Path(path)
+    if path.suffix == ".zip" and path.is_file():
+        record = _packed_record(path)
+        return OpenedRun(path, record, _stages(record.stages, open_store(path)))
+    try:
+        data = (path / RECORD).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"{path} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
+        ) from error
+    record = parse_record(data, str(path / RECORD))
+    store = open_store(record.store if is_url(record.store) else path / record.store)
+    return OpenedRun(path, record, _stages(record.stages, store))
+
+
+def _packed_record(path: Path) -> RunRecord:
+    """The record of the one run in an archive."""
+    archive = Archive(path)
+    names = [name for name in archive.names("runs/") if name.endswith(f"/{RECORD}")]
+    if len(names) != 1:
+        raise StoreError(f"{path} holds {len(names)} runs, not one; give a file that `ss4d pack` made")
+    return parse_record(archive.read(names[0]), f"{names[0]} in {path}")
+
+
+def _stages(records: Mapping[str, StageRecord], store: ArtifactStore) -> dict[str, OpenedStage]:
+    return {name: OpenedStage(record, ArtifactRef(name, record.key), store) for name, record in records.items()}

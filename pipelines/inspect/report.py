@@ -1,0 +1,60 @@
+"""A run as one HTML page that needs nothing else: gathers its pictures and its asset, and writes the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ss4d.pipelines.inspect.drawing import Strip
+from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.pipelines.inspect.pictures import Pictures
+from ss4d.pipelines.inspect.run_page import Content, html_page
+from ss4d.pipelines.inspect.splat_data import SplatData, pack_splats
+from ss4d.stages.types import Clip, GaussianClip
+from ss4d.storage.errors import StoreError
+from ss4d.storage.files import write_bytes
+
+FILM_FRAMES, FILM_SIZE = 32, 176
+DEFAULT_FPS = 12.0  # where no clip tells
+
+
+def write_report(run: OpenedRun, path: Path, progress: Callable[[str], None]) -> None:
+    """Writes the page; a stage that is not there is said to be missing, and the rest is shown.
+
+    Args:
+        run: the run.
+        path: the file to write; replaced as a whole.
+        progress: told what is being drawn.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    pictures = Pictures(run, at_most=FILM_FRAMES, size=FILM_SIZE)
+    strips: dict[str, list[Strip] | str] = {}
+    for stage in run:
+        progress(stage)
+        try:
+            strips[stage] = pictures.strips(stage)
+        except StoreError as error:
+            strips[stage] = str(error)
+    progress("the asset")
+    page = html_page(run, Content(strips, _asset(run), _fps(run)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, page.encode())
+
+
+def _asset(run: OpenedRun) -> SplatData | str:
+    """The packed asset, or why there is none."""
+    try:
+        gaussians = run["decoding"].value()
+    except StoreError as error:
+        return str(error)
+    assert isinstance(gaussians, GaussianClip)
+    return pack_splats(gaussians)
+
+
+def _fps(run: OpenedRun) -> float:
+    try:
+        clip = run["segmentation"].value()
+    except StoreError:  # the page says so where the pictures of the stage would be
+        return DEFAULT_FPS
+    assert isinstance(clip, Clip)
+    return clip.fps

@@ -1,0 +1,105 @@
+"""The record of a run, `run.json`: what it was made from, with which versions, and what each stage cost."""
+
+import logging
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from pydantic import BaseModel, Field, ValidationError
+
+from ss4d.storage.errors import NewerError
+from ss4d.storage.files import write_json
+
+LOG = logging.getLogger("ss4d")
+SCHEMA = 1
+RECORD = "run.json"
+PACKAGES = (
+    "ss4d-pipeline",
+    "torch",
+    "numpy",
+    "numba",
+    "zarr",
+    "prefect",
+    "av",
+    "opencv-python-headless",
+    "pillow",
+    "safetensors",
+)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that touch the numbers."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """The machine in a few words, to make sense of the seconds."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processors": psutil.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class _Version(BaseModel):
+    schema_version: int = Field(alias="schema")
+
+
+class _Input(BaseModel):
+    path: str
+    sha256: str
+
+
+class _Stage(BaseModel):
+    recipe: dict[str, Any]
+
+
+class EarlierRun(BaseModel):
+    """What a new run under the same name wants to know of the last one. A record is a file: it is checked."""
+
+    input: _Input
+    stages: dict[str, _Stage]
+    results: list[str]
+
+
+def read_record(folder: Path) -> EarlierRun | None:
+    """The last run recorded in `folder`; None if there was none, or, with a warning, if its record is damaged.
+
+    Raises:
+        NewerError: if a newer version wrote the record.
+    """
+    path = folder / RECORD
+    try:
+        data = path.read_bytes()
+        refuse_newer(data, str(path))
+        return EarlierRun.model_validate_json(data)
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        LOG.warning("%s is damaged and will be replaced", path)
+        return None
+
+
+def refuse_newer(data: bytes, where: str) -> None:
+    """Raises NewerError if the record in the bytes of `where` is of a newer version; says nothing of a damaged one."""
+    try:
+        version = _Version.model_validate_json(data).schema_version
+    except ValidationError:
+        return
+    if version > SCHEMA:
+        raise NewerError(
+            f"{where} was written by a newer version of this program (schema {version}, this one knows {SCHEMA}); "
+            "upgrade, or give the run another name"
+        )
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Replaces the record in one step, so that a crash leaves the old one or the new one."""
+    write_json(folder / RECORD, {"schema": SCHEMA, **record})

@@ -1,0 +1,277 @@
+"""Keeping a store in order: check it, free what no run needs, and pack a run into one file.
+
+What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name; a
+dataset needs what its launches recorded, see `ss4d.pipelines.dataset.references`.
+Between a run's look into the store and its record pass moments, so what was made within the last hours is kept as well.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ss4d.pipelines.dataset.layout import Dataset, is_dataset, open_dataset
+from ss4d.pipelines.dataset.references import bereaved, dataset_references
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.inspect.opened import open_run, parse_record
+from ss4d.pipelines.run_record import RECORD
+from ss4d.pipelines.store.known_runs import folders_of_runs, known_folders
+from ss4d.stages.types import Progress
+from ss4d.storage.archive import archive_name, write_archive
+from ss4d.storage.artifact import REMEDY
+from ss4d.storage.errors import StoreError
+from ss4d.storage.objects import is_url
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import ArtifactStore, open_store
+from ss4d.storage.verify import Findings, problems, verify
+
+NICKNAMES = {"tokens": "conditioning"}  # what to call the artifacts that are large and quickly made again
+ABANDONED = 7 * 24 * 3600  # seconds without a change after which nobody is thought to work on something any more
+PACKED_STORE = "../../store"  # from a run's folder in an archive
+
+
+def existing_store(location: str) -> ArtifactStore:
+    """The store at a place where there is one.
+
+    Raises:
+        ConfigError: if there is no such folder.
+        StoreError: see `ss4d.storage.store.open_store`.
+    """
+    if not is_url(location) and not Path(location).exists():
+        raise ConfigError(f"there is no store at {location}: give a folder such as output/store, a URL, or a .zip file")
+    return open_store(location)
+
+
+def _changeable_store(location: str) -> ArtifactStore:
+    """The same, refused where artifacts can only be read."""
+    store = existing_store(location)
+    store.check_writable()
+    return store
+
+
+def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings:
+    """Checks every artifact; `repair` deletes the damaged ones, so that the next run makes them again.
+
+    Raises:
+        ConfigError, StoreError, OSError: if there is no store, or it cannot be read, or not be written to repair it.
+    """
+    store = _changeable_store(location) if repair else existing_store(location)
+    findings = verify(store, progress)
+    if findings.strangers and not findings.num_artifacts:
+        raise ConfigError(
+            f"{location} holds no artifact, but {findings.strangers[0]}: give the store itself, such as output/store"
+        )
+    if repair and findings.damaged:
+        with bereaved(_datasets(known_folders(store))) as tell:
+            for ref in findings.damaged:
+                tell(ref, missed=True)
+                store.remove(ref, missed=True)
+    return findings
+
+
+@dataclass(frozen=True)
+class Unused:
+    """An artifact that can go."""
+
+    ref: ArtifactRef
+    size: int  # bytes
+    reason: str
+
+
+@dataclass
+class Sorting:
+    """What of a store can go, and what stays.
+
+    Attributes:
+        unused: artifacts that can go.
+        abandoned: bytes of what was half made, long ago, by name.
+        young: bytes of artifacts that no run refers to, but that were made a short time ago.
+        kept: bytes of all the others: runs refer to them, or they are of no stage of a run.
+    """
+
+    unused: list[Unused] = field(default_factory=list)
+    abandoned: dict[str, int] = field(default_factory=dict)
+    young: dict[ArtifactRef, int] = field(default_factory=dict)
+    kept: dict[ArtifactRef, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class References:
+    """The artifacts that runs refer to, and of those the ones of runs that go on."""
+
+    used: frozenset[ArtifactRef]
+    running: frozenset[ArtifactRef]
+
+
+def collect(
+    location: str,
+    *,
+    runs: Sequence[Path] = (),
+    forget: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    min_age: float,
+    dry_run: bool,
+    progress: Progress,
+    abandoned: float = ABANDONED,
+) -> Sorting:
+    """Deletes the artifacts that no run refers to, and what was half made and left; says what goes and what stays.
+
+    Args:
+        location: the store.
+        runs: further folders of runs, runs, or datasets; of a store in a folder, those in `../runs` and the dataset
+            that it is in are always looked at, and so are those that said so in the store when they began.
+        forget: patterns of folders of the last kind that no longer count.
+        drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless one of those goes on.
+        min_age: seconds that an artifact without a run is kept after it was made.
+        dry_run: delete nothing.
+        progress: told how many artifacts are deleted.
+        abandoned: seconds without a change after which something half made counts as left.
+
+    Raises:
+        ConfigError: if there is no store, no folder of runs, or no such stage.
+        StoreError: if a record is damaged, since what its run refers to is then unknown; nothing is deleted.
+        OSError: if something cannot be deleted or written.
+    """
+    store = _changeable_store(location)
+    folders = folders_of_runs(store, runs, forget, dry_run=dry_run)
+    stamps, refers = _stamps(folders), references(folders)
+    sorting = sort_artifacts(store, refers, _stages_of(drop), min_age)
+    sorting.abandoned = store.place.abandoned(abandoned)
+    if dry_run:
+        return sorting
+    gone = []
+    with bereaved(_datasets(folders) if sorting.unused else []) as tell:
+        for index, unused in enumerate(sorting.unused):
+            if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
+                stamps, refers = now, references(folders)
+            if unused.ref not in (refers.running if unused.reason == DROPPED else refers.used):
+                tell(unused.ref)
+                store.remove(unused.ref)
+                gone.append(unused)
+            progress(index + 1, len(sorting.unused))
+    for name in sorting.abandoned:
+        store.place.discard(name)
+    sorting.unused = gone
+    return sorting
+
+
+NO_RUN, DROPPED = "no run refers to it", "dropped; a run makes it again if it needs it"
+
+
+def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str], min_age: float) -> Sorting:
+    """Sorts the artifacts of a store; reads none of them."""
+    sorting = Sorting()
+    for ref in store.refs():
+        try:
+            age = time.time() - store.place.modified(ref)
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        size = store.size(ref)
+        if ref.stage in drop and ref not in refers.running:
+            sorting.unused.append(Unused(ref, size, DROPPED))
+        elif ref in refers.used or ref.stage not in STAGES:  # what no run makes, such as training clips
+            sorting.kept[ref] = size
+        elif age < min_age:
+            sorting.young[ref] = size
+        else:
+            sorting.unused.append(Unused(ref, size, NO_RUN))
+    return sorting
+
+
+def references(folders: Sequence[Path]) -> References:
+    """What the runs in these folders, and the datasets among them, refer to.
+
+    Raises:
+        StoreError: if a record is damaged, or a newer version's.
+    """
+    used: set[ArtifactRef] = set()
+    running: set[ArtifactRef] = set()
+    for dataset in _datasets(folders):
+        needed, going_on = dataset_references(dataset, ABANDONED)
+        used |= needed
+        running |= going_on
+    for path in (path for folder in folders for path in _records(folder)):
+        try:
+            record = parse_record(path.read_bytes(), str(path))
+            changed = path.stat().st_mtime
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        except StoreError as error:
+            raise StoreError(f"{error}; nothing is deleted while it is unknown what that run refers to") from error
+        refs = {ArtifactRef(stage, known.key) for stage, known in record.stages.items()}
+        used |= refs
+        if record.state == "running" and changed > time.time() - ABANDONED:
+            running |= refs
+    return References(frozenset(used), frozenset(running))
+
+
+def _records(folder: Path) -> list[Path]:
+    """The records of the runs in a folder, or of the run that it is itself."""
+    return sorted([folder / RECORD] if (folder / RECORD).exists() else folder.glob(f"*/{RECORD}"))
+
+
+def _stamps(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """What changes when a record does: it is replaced as a whole, so it becomes another file."""
+    stamps = {}
+    tables = [path for dataset in _datasets(folders) for path in (dataset.launches, dataset.manifest)]
+    for path in (*tables, *(path for folder in folders for path in _records(folder))):
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            stat = path.stat()
+            stamps[path] = (stat.st_ino, stat.st_mtime_ns)
+    return stamps
+
+
+def _datasets(folders: Sequence[Path]) -> list[Dataset]:
+    """Those of the folders that are datasets."""
+    return [open_dataset(folder) for folder in folders if is_dataset(folder)]
+
+
+def _stages_of(names: Sequence[str]) -> frozenset[str]:
+    if unknown := [name for name in names if name not in NICKNAMES and name not in STAGES]:
+        raise ConfigError(f"--drop takes {', '.join([*NICKNAMES, *STAGES])}; got {', '.join(unknown)}")
+    return frozenset(NICKNAMES.get(name, name) for name in names)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What went into an archive: bytes of each stage's artifact, and the stages that are not stored."""
+
+    sizes: Mapping[str, int]
+    left_out: Sequence[str]
+
+
+def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
+    """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
+
+    What is not stored, such as dropped tokens, is left out.
+
+    Unpacked, it is an output folder like any other.
+
+    Raises:
+        ConfigError: if `run` is no folder, or `target` has another ending than .zip.
+        StoreError: if there is no run, or an artifact is damaged.
+        OSError: if the file cannot be written; what was there before stays.
+    """
+    if run.is_file():
+        raise ConfigError(f"{run} is a file: give the folder of a run, such as output/runs/bird")
+    if target.suffix != ".zip":
+        raise ConfigError(f"the file to pack into must end in .zip; got {target}")
+    opened = open_run(run)
+    record = json.loads((run / RECORD).read_bytes()) | {"store": PACKED_STORE}
+    text = (json.dumps(record, indent=2) + "\n").encode()
+    members = {f"runs/{run.resolve().name}/{RECORD}": lambda: text}
+    sizes: dict[str, int] = {}
+    for index, (name, stage) in enumerate(opened.stages.items()):
+        if found := problems(stage.store, stage.ref):
+            raise StoreError(f"{stage.ref} is damaged ({found[0]}); {REMEDY}; then pack")
+        if (parts := stage.store.place.parts(stage.ref)) is not None:
+            files = parts.sizes()
+            members |= {archive_name(stage.ref, file): partial(parts.read, file) for file in files}
+            sizes[name] = sum(files.values())
+        progress(index + 1, len(opened.stages))
+    write_archive(target, members)
+    return Packed(sizes, [name for name in opened.stages if name not in sizes])

@@ -1,0 +1,355 @@
+"""Measure a model on clips it was not trained on, beside answers that need no learning, clip by clip and resumable."""
+
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.networks import Model, ModelChoice, open_model
+from ss4d.pipelines.training.evaluation_report import Score, read_score, write_report, write_sheet
+from ss4d.pipelines.training.records import RecordError, open_records
+from ss4d.stages.conditioning import ConditioningConfig, encode_images
+from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.decoding import DecodingConfig, decode_gaussians
+from ss4d.stages.errors import InputError
+from ss4d.stages.evaluation.baselines import (
+    MEAN_CLIPS,
+    Answer,
+    MeanShape,
+    mean_shape,
+    mean_shape_answer,
+    occupied_by,
+    truth_answer,
+)
+from ss4d.stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr, ssim
+from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
+from ss4d.stages.inflation import InflationConfig, inflate
+from ss4d.stages.nn.occupancy import occupied_cells
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.slat import SlatConfig, sample_latents
+from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
+from ss4d.storage.files import write_bytes
+
+METHOD_REVISION = 1  # rises whenever the same clips and weights would get other scores
+SAMPLING_SEED = 42
+ENCODERS = {role: f"training/{role}" for role in ("sparse_structure_encoder", "slat_encoder")}
+NUM_SHEETS = 12  # contact sheets: of the first clips
+# The file of the mean shape: what each array holds in each row.
+MEAN_SHAPE_ARRAYS = {"cells": (torch.int32, (3,)), "colors": (torch.float32, (3,)), "crc32": (torch.int64, ())}
+LOG = logging.getLogger("ss4d.evaluation")
+
+Method = Callable[[TrainingClip], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What a user asks for.
+
+    Attributes:
+        model: bundled:NAME, hub:ORG/NAME, or a model folder.
+        data: a folder of records; None makes procedural clips.
+        clips: how many at most.
+        seed: shifts which procedural clips are made.
+        out: where the report goes.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    model: str
+    out: Path
+    data: Path | None = None
+    clips: int = 64
+    seed: int = 0
+    device: str = "auto"
+
+
+class Clips(Protocol):
+    """Clips to measure on, made or read when asked for."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def read(self, index: int) -> TrainingClip: ...
+
+
+@dataclass(frozen=True)
+class ProceduralClips:
+    """Clips with seeds that nothing trains on, from `HELD_OUT_SEED` on."""
+
+    first: int
+    count: int
+    resolution: int
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [f"seed {self.first + index}" for index in range(self.count)]
+
+    def read(self, index: int) -> TrainingClip:
+        return make_clip(ClipSpec(seed=self.first + index, resolution=self.resolution))
+
+
+def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
+    """Scores every clip that has no score yet, then writes the report; gives its path, DIR/report.md.
+
+    Raises:
+        ConfigError, InputError, ModelError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
+        OSError: the folder cannot be written.
+    """
+    if options.clips < 1 or not 0 <= options.seed < HELD_OUT_SEED:
+        raise ConfigError(
+            f"--clips must be at least 1 and --seed from 0 to {HELD_OUT_SEED - 1}; got {options.clips}, {options.seed}"
+        )
+    model = open_model(ModelChoice(model=options.model), resolve_device(options.device))
+    resolution = model.network("slat_decoder_gs").args.resolution
+    clips = _clips(options, resolution)
+    options.out.mkdir(parents=True, exist_ok=True)
+    encoders = _encoders(model)
+    settings = _settings(options, model, encoders)
+    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution))
+    scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl", methods)
+    ids = clips.ids[: options.clips]
+    done, skipped = scores.read(), {}
+    for index, name in enumerate(ids):
+        progress(index, len(ids))
+        if name in done:
+            continue
+        try:
+            clip = clips.read(index)
+        except RecordError as error:
+            LOG.warning("skipped: %s", error)
+            skipped[name] = str(error)
+            continue
+        sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
+        done[name] = Score(name, clip.family, score_clip(clip, methods, model, sheet))
+        scores.append(done[name])
+    progress(len(ids), len(ids))
+    counted = [done[name] for name in ids if name in done]
+    if not counted:
+        raise InputError(f"none of {len(ids)} clips could be read, so there is nothing to report")
+    return write_report(options.out, counted, settings, skipped)
+
+
+def score_clip(
+    clip: TrainingClip, methods: Mapping[str, Method], model: Model, sheet: Path | None
+) -> dict[str, dict[str, float | None]]:
+    """The measures of every method on one clip; draws a contact sheet if told where."""
+    render = model.ops.rasterize
+    truth, seen = over_white(clip.views), over_white(clip.frames)
+    scores, drawn = {}, {}
+    for name, method in methods.items():
+        answer = method(clip)
+        cameras = [clip.view_camera(view) for view in range(len(clip.views))]
+        images = torch.stack([pictures(answer.gaussians, camera, render) for camera in cameras])
+        from_input = pictures(answer.gaussians, input_camera(clip, SOURCE_SIZE), render)
+        iou = occupancy_iou(answer.cells, clip.coords, clip.num_frames, clip.resolution)
+        scores[name] = {
+            "iou": float(iou.mean()),
+            "psnr": float(psnr(images, truth).mean()),
+            "ssim": float(ssim(images, truth).mean()),
+            "input_psnr": float(psnr(from_input, seen).mean()),
+            "flicker": flicker(images, truth),
+            "motion_error": motion_error(images, truth),
+        }
+        drawn[name] = images[clip.seed % len(images)]
+    if sheet is not None:
+        write_sheet(sheet, {"input": seen, "truth": truth[clip.seed % len(truth)], **drawn})
+    return scores
+
+
+class ScoreFile:
+    """Scores, one line of JSON a clip, only ever added to; a line that was cut off by a crash does not count.
+
+    Attributes:
+        path: the file.
+        methods: that every clip has scores of.
+    """
+
+    def __init__(self, path: Path, methods: Iterable[str]) -> None:
+        self.path, self.methods = path, frozenset(methods)
+
+    def read(self) -> dict[str, Score]:
+        """The scores so far, by clip; drops a last line without its end, and leaves out a damaged one."""
+        if not self.path.exists():
+            return {}
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        scores = {}
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            score = read_score(line)
+            if score is None or score.methods.keys() != self.methods:
+                LOG.warning("%s, line %d, is damaged: what it held is measured again; delete it", self.path, number)
+            else:
+                scores[score.clip] = score
+        return scores
+
+    def append(self, score: Score) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"clip": score.clip, "family": score.family, "methods": score.methods}) + "\n")
+
+
+def _clips(options: EvaluationOptions, resolution: int) -> Clips:
+    """The clips to measure on.
+
+    Raises:
+        StoreError, ConfigError: there are none, see `open_records`.
+        InputError: their grid is not the model's.
+    """
+    if options.data is not None:
+        records = open_records(options.data, "held_out")
+        for row in records.rows[: options.clips]:
+            if row.resolution != resolution:
+                raise InputError(
+                    f"{row.id} has voxels on a grid of {row.resolution} cells, but the model's is {resolution}; make "
+                    f"the clips with --resolution {resolution}"
+                )
+        return records
+    return ProceduralClips(HELD_OUT_SEED + options.seed, options.clips, resolution)
+
+
+def _encoders(model: Model) -> dict[str, Any] | None:
+    """The encoders that training left beside the model, or None without them; a model is published without."""
+    if not any((model.folder.path / f"{path}.json").is_file() for path in ENCODERS.values()):
+        return None
+    device = model.network("sparse_structure_decoder").out_layer[-1].weight.device
+    folder = replace(model.folder, references={**model.folder.references, **ENCODERS})
+    return {role: folder.load(role, model.ops, device=device) for role in ENCODERS}
+
+
+def _settings(options: EvaluationOptions, model: Model, encoders: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Everything that decides a score, and so which scores may stand in one report."""
+    folder = replace(model.folder, references={**model.folder.references, **ENCODERS})
+    roles = list(model.folder.references)
+    samplers = (model.folder.structure_sampler, model.folder.slat_sampler)
+    return {
+        "revision": METHOD_REVISION,
+        "clips_revision": REVISION,
+        "model": {
+            **{role: model.fingerprint(role) for role in roles},
+            **({role: folder.fingerprint(role) for role in ENCODERS} if encoders else {}),
+        },
+        "samplers": [repr(sampler) for sampler in samplers],
+        "sampling_seed": SAMPLING_SEED,
+        "data": None if options.data is None else str(options.data.absolute()),
+        "mean_clips": MEAN_CLIPS,
+        "inflation": InflationConfig().model_dump(),
+    }
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
+    """The mean training shape, computed once for a folder of reports, and again where its file is damaged."""
+    path = out / f"mean_shape_{resolution}_{MEAN_CLIPS}_{REVISION}.safetensors"
+    if path.exists():
+        shape = _read_mean_shape(path, resolution)
+        if shape is not None:
+            return shape
+        LOG.warning("%s is damaged and is made anew", path)
+    LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
+    shape = mean_shape(resolution, MEAN_CLIPS)
+    write_bytes(path, save({"cells": shape.cells, "colors": shape.colors, "crc32": _checksum(shape)}))
+    return shape
+
+
+def _read_mean_shape(path: Path, resolution: int) -> MeanShape | None:
+    """What a file holds; None where that is no mean shape on this grid."""
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError:
+        return None
+    if {name: (x.dtype, x.shape[1:]) for name, x in tensors.items()} != MEAN_SHAPE_ARRAYS:
+        return None
+    shape = MeanShape(tensors["cells"], tensors["colors"], resolution)
+    return shape if torch.equal(tensors["crc32"], _checksum(shape)) else None
+
+
+def _checksum(shape: MeanShape) -> Tensor:
+    return torch.tensor([zlib.crc32(shape.cells.numpy().tobytes() + shape.colors.numpy().tobytes())])
+
+
+def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape) -> dict[str, Method]:
+    """What is measured, by name, best expected first."""
+    resolution = shape.resolution
+
+    def inflated(clip: TrainingClip) -> Answer:
+        gaussians = inflate(InflationConfig(), input_clip(clip))
+        return Answer(gaussians, occupied_by(gaussians, resolution))
+
+    trained: dict[str, Method] = {"model": lambda clip: model_answer(clip, model)}
+    if encoders is not None:
+        trained = {"autoencoders": lambda clip: autoencoded(clip, model, encoders), **trained}
+    return {
+        "true voxels": truth_answer,
+        **trained,
+        "inflation": inflated,
+        "mean shape": lambda clip: mean_shape_answer(shape, clip.num_frames),
+    }
+
+
+def model_answer(clip: TrainingClip, model: Model) -> Answer:
+    """What the whole model makes of the input view; nothing at all if it finds no occupied cell."""
+    images = encode_images(ConditioningConfig(), model.network("image_cond_model"), input_clip(clip))
+    flow, decoder = (model.network(f"sparse_structure_{part}") for part in ("flow_model", "decoder"))
+    try:
+        sampler = SamplerConfig().resolve(model.folder.structure_sampler)
+        voxels = sample_structure(SparseStructureConfig(sampler=sampler), flow, decoder, images, _generator())
+    except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
+        LOG.warning("%s: %s", clip.seed, error)
+        return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
+    normalization = model.folder.slat_normalization
+    flow, decoder = model.network("slat_flow_model"), model.network("slat_decoder_gs")
+    sampler = SamplerConfig().resolve(model.folder.slat_sampler)
+    latents = sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
+    return Answer(decode_gaussians(DecodingConfig(), decoder, latents), voxels.coords)
+
+
+def autoencoded(clip: TrainingClip, model: Model, encoders: Mapping[str, Any]) -> Answer:
+    """The truth through both autoencoders: occupancy through one, the true cells' looks through the other."""
+    decoder = model.network("sparse_structure_decoder")
+    device = decoder.out_layer[-1].weight.device
+    side = clip.resolution
+    grids = torch.zeros(clip.num_frames, 1, side, side, side)
+    t, x, y, z = clip.coords[:, 1:].long().unbind(1)
+    grids[t, 0, x, y, z] = 1
+    with torch.no_grad():
+        latent, _ = encoders["sparse_structure_encoder"](grids.to(device))
+        cells, _ = occupied_cells(decoder, latent)
+        sites = Sites(clip.coords.to(device))
+        mean, _ = encoders["slat_encoder"](SparseTensor(sites, clip.feats.to(device)))
+    latents = StructuredLatents(
+        coords=clip.coords, feats=mean.float().cpu(), num_frames=clip.num_frames, resolution=side
+    )
+    return Answer(decode_gaussians(DecodingConfig(), model.network("slat_decoder_gs"), latents), cells)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(SAMPLING_SEED)
+
+
+def _nothing(num_frames: int) -> GaussianClip:
+    empty = torch.zeros(0, 3)
+    return GaussianClip(
+        means=empty,
+        scales=empty,
+        quats=torch.zeros(0, 4),
+        colors=empty,
+        opacities=torch.zeros(0),
+        offsets=torch.zeros(num_frames + 1, dtype=torch.int64),
+    )

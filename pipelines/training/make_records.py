@@ -1,0 +1,289 @@
+"""Fill a folder with training records: procedural clips by seed, or imported assets, made by worker processes."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.training.records import (
+    MANIFEST,
+    Row,
+    read_manifest,
+    recipe,
+    split_of,
+    stored_row,
+    update_manifest,
+    write_clip,
+)
+from ss4d.pipelines.workers import results
+from ss4d.stages.data.clip import ClipSpec, TrainingClip, film, make_clip
+from ss4d.stages.data.families.table import FAMILIES
+from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.mesh import AnimatedMesh
+from ss4d.stages.data.objects import FPS, family_of
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import Progress
+
+IMPORTED = "imported"  # the family of people's own objects
+SUFFIXES = (".glb", ".gltf")
+MESH_SEEDS = 2**28  # an imported clip's seed is the one asked for plus one of so many, which its mesh decides
+MAX_SEED = 2**62  # the manifest keeps seeds in 64 bits
+MANIFEST_SECONDS = 20  # between two writings of the manifest while clips are made
+
+_log = logging.getLogger("ss4d.records")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large clips are, alike for all in a folder.
+
+    Attributes:
+        frames: at 12 frames a second.
+        size: side of the input frames and of the other views in pixels.
+        views: other cameras.
+        resolution: grid cells along each axis, as many as the model to train or to measure has.
+    """
+
+    frames: int = 16
+    size: int = 128
+    views: int = 8
+    resolution: int = 16
+
+    def spec(self, seed: int, family: str | None = None) -> ClipSpec:
+        return ClipSpec(
+            seed=seed,
+            family=family,
+            num_frames=self.frames,
+            input_size=self.size,
+            num_views=self.views,
+            view_size=self.size,
+            resolution=self.resolution,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to make: `spec`'s object, or the one in the file `asset`."""
+
+    id: str
+    spec: ClipSpec
+    asset: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The rows of the clips that were asked for, how many of them were made now, and in what time."""
+
+    rows: tuple[Row, ...]
+    num_made: int
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.error is not None)
+
+
+def make_records(
+    folder: Path,
+    *,
+    num_clips: int,
+    seed: int,
+    sizes: Sizes,
+    families: Sequence[str],
+    workers: int | None,
+    progress: Progress,
+) -> Outcome:
+    """Makes the clips of seeds `seed` to `seed + num_clips - 1`, those that are not in `folder` yet.
+
+    Args:
+        folder: made if missing.
+        num_clips: at least 1.
+        seed: of the first clip.
+        sizes: of the clips.
+        families: take turns from seed to seed; with none, each seed chooses among all.
+        workers: processes; None for one a processor.
+        progress: told of each clip.
+
+    Raises:
+        ConfigError: for impossible numbers, an unknown family, seeds for training and evaluation at once, or a folder
+            that holds clips of other sizes.
+        WorkerError: if a process died.
+        StoreError, OSError: if the folder cannot be used.
+    """
+    _check({"--clips": (num_clips, 1), **_limits(sizes, seed, workers)})
+    split_of(seed, seed + num_clips - 1)
+    if unknown := sorted(set(families) - set(FAMILIES)):
+        raise ConfigError(f"no family of objects is called {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    names = sorted(set(families))
+    jobs = []
+    for number in range(seed, seed + num_clips):
+        family = names[number % len(names)] if names else family_of(number)
+        jobs.append(Job(f"{family}-{number}", sizes.spec(number, family)))
+    return _fill(folder, jobs, sizes, workers, progress)
+
+
+def import_records(
+    folder: Path, sources: Sequence[Path], *, seed: int, sizes: Sizes, workers: int | None, progress: Progress
+) -> Outcome:
+    """Films animated assets; a file that cannot be used gets a row that says why.
+
+    Args:
+        folder: made if missing.
+        sources: .glb and .gltf files, or folders with such files at any depth.
+        seed: decides cameras and light, together with the mesh.
+        sizes: of the clips.
+        workers: processes; None for one a processor.
+        progress: told of each file.
+
+    Raises:
+        InputError: if a folder holds no such file.
+        ConfigError, WorkerError, StoreError, OSError: as `make_records` does.
+    """
+    _check(_limits(sizes, seed, workers))
+    split_of(seed, seed + MESH_SEEDS - 1)
+    files = sorted({file.resolve() for source in sources for file in _files(source)})
+    return _fill(folder, [Job(str(file), sizes.spec(seed), file) for file in files], sizes, workers, progress)
+
+
+def record(folder: Path, job: Job) -> tuple[Row, bool]:
+    """Makes the clip of a job unless it is there: its row, and whether it was made now. What a worker does.
+
+    Whatever one object of thousands breaks must not end the others: its row, the log and the exit code tell of it.
+
+    Raises:
+        StoreError, OSError: if the clip cannot be stored.
+    """
+    started = time.perf_counter()
+    try:
+        mesh, spec, made_from = _prepared(job)
+    except Exception as error:
+        return _failed(job, error, time.perf_counter() - started), False
+    if found := stored_row(folder, job.id, made_from):
+        return found, False
+    try:
+        clip = make_clip(spec) if mesh is None else _filmed(mesh, spec, job)
+    except Exception as error:
+        return _failed(job, error, time.perf_counter() - started), False
+    return write_clip(folder, job.id, made_from, clip, time.perf_counter() - started), True
+
+
+def _prepared(job: Job) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, Any]]:
+    """An imported job's mesh, the clip's final specification, and its recipe."""
+    if job.asset is None:
+        return None, job.spec, recipe(job.spec)
+    mesh = load_animated(job.asset, job.spec.num_frames, FPS)
+    digest = _digest(mesh, job.asset)
+    spec = replace(job.spec, seed=job.spec.seed + int(digest, 16) % MESH_SEEDS)
+    return mesh, spec, recipe(spec, digest)
+
+
+def _fill(folder: Path, jobs: Sequence[Job], sizes: Sizes, workers: int | None, progress: Progress) -> Outcome:
+    """The rows of all jobs, in the manifest, too; also of those that are done when something ends this early."""
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other_sizes(folder, sizes)
+    rows: dict[str, Row] = {}
+    for job in jobs:
+        if job.asset is None and (found := stored_row(folder, job.id, recipe(job.spec))):
+            rows[job.id] = found
+    todo = [job for job in jobs if job.id not in rows]
+    progress(len(rows), len(jobs))
+    num_made, written = 0, time.monotonic()
+    try:
+        for row, made in results(partial(record, folder), todo, workers):
+            rows[row.id] = row
+            num_made += made
+            if row.error is not None:
+                _log.warning("left out %s: %s", row.id, row.error)
+            progress(len(rows), len(jobs))
+            if time.monotonic() - written > MANIFEST_SECONDS:
+                update_manifest(folder, rows.values())
+                written = time.monotonic()
+    finally:
+        update_manifest(folder, rows.values())
+    return Outcome(tuple(rows.values()), num_made, time.perf_counter() - started)
+
+
+def _filmed(mesh: AnimatedMesh, spec: ClipSpec, job: Job) -> TrainingClip:
+    clip = film(mesh, spec, IMPORTED, FPS)
+    shown = torch.bincount(clip.coords[:, 1].long(), minlength=clip.num_frames)
+    if bool((shown == 0).any()):
+        raise InputError(f"{job.asset} shows nothing in frame {int(shown.argmin())} of the clip; give one that does.")
+    return clip
+
+
+def _digest(mesh: AnimatedMesh, path: Path) -> str:
+    """A hash of the mesh, the same for equal meshes wherever they lie."""
+    if len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all():
+        raise InputError(f"{path} has no surface: no triangles, no extent, or positions that are not numbers.")
+    total = hashlib.sha256()
+    for array in (mesh.vertices, mesh.faces, mesh.colors):
+        total.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _failed(job: Job, error: Exception, seconds: float) -> Row:
+    spec = job.spec
+    reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return Row(
+        id=job.id,
+        family=IMPORTED if job.asset else spec.family or family_of(spec.seed),
+        seed=spec.seed,
+        frames=spec.num_frames,
+        size=spec.input_size,
+        views=spec.num_views,
+        resolution=spec.resolution,
+        voxels=0,
+        key=None,
+        seconds=round(seconds, 3),
+        split=split_of(spec.seed, spec.seed),
+        error=reason,
+    )
+
+
+def _files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    files = [path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not files:
+        raise InputError(f"{source} has no {' or '.join(SUFFIXES)} file; give a folder that has.")
+    return files
+
+
+def _refuse_other_sizes(folder: Path, sizes: Sizes) -> None:
+    rows = read_manifest(folder) if (folder / MANIFEST).exists() else []
+    for row in rows:
+        held = Sizes(frames=row.frames, size=row.size, views=row.views, resolution=row.resolution)
+        if row.key is not None and held != sizes:
+            raise ConfigError(
+                f"{folder} holds clips of --frames {held.frames} --size {held.size} --views {held.views} --resolution "
+                f"{held.resolution}; ask for the same, or take another folder"
+            )
+
+
+def _limits(sizes: Sizes, seed: int, workers: int | None) -> dict[str, tuple[int, int]]:
+    """Options and the least they may be."""
+    if seed > MAX_SEED:
+        raise ConfigError(f"--seed must be at most {MAX_SEED}; got {seed}")
+    return {
+        "--seed": (seed, 0),
+        "--frames": (sizes.frames, 1),
+        "--size": (sizes.size, 8),
+        "--views": (sizes.views, 1),
+        "--resolution": (sizes.resolution, 2),
+        "--workers": (1 if workers is None else workers, 1),
+    }
+
+
+def _check(limits: dict[str, tuple[int, int]]) -> None:
+    for option, (value, least) in limits.items():
+        if value < least:
+            raise ConfigError(f"{option} must be at least {least}; got {value}")

@@ -1,0 +1,148 @@
+"""Train a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.hub import hub_file, model_path
+from ss4d.pipelines.training.records import RecordError, Records, open_records
+from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.training.clips import available_workers
+from ss4d.stages.training.folder import IMAGE_ENCODER, Start, read_encoders
+from ss4d.stages.training.kernels import training_ops
+from ss4d.stages.training.options import Training
+from ss4d.stages.training.recipe import RECIPES
+from ss4d.stages.training.run import run_training
+from ss4d.stages.training.tiny import PUBLISHED
+from ss4d.stages.weights import IMAGE_ENCODER as IMAGE_ROLE
+from ss4d.stages.weights import ModelFolder
+
+_log = logging.getLogger("ss4d.training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the command was told; see `ss4d train --help`."""
+
+    recipe: str
+    out: Path
+    data: Path | None = None
+    only: str | None = None
+    device: str = "auto"
+    minutes: float | None = None
+    init: str | None = None
+    lora: int | None = None
+    steps: int | None = None
+    rate: float = 1.0
+    fresh: bool = False
+    seed: int = 0
+
+
+class GoodRecords:
+    """Records to train on; the place of one that cannot be used is taken by the next, and it is counted.
+
+    Attributes:
+        skipped: the names of the records that could not be used so far, and why.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.skipped: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def digest(self) -> str:
+        """What tells these records from others: a hash of their names and keys, which hold their content."""
+        named = [[row.id, row.key] for row in self._records.rows]
+        return blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
+
+    def read(self, index: int) -> TrainingClip:
+        """The clip with this number, or the first good one after it.
+
+        Raises:
+            RecordError: if there is no good one.
+        """
+        for place in range(index, index + len(self)):
+            number = place % len(self)
+            try:
+                return self._records.read(number)
+            except RecordError as error:
+                if self._records.ids[number] not in self.skipped:
+                    _log.warning("skipped: %s", error)
+                self.skipped[self._records.ids[number]] = str(error)
+                last = error
+        raise last
+
+
+def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
+    """Does what is left of a training; whether all is done.
+
+    Raises:
+        ConfigError: an option names what there is not.
+        InputError: options do not fit each other or the folder.
+        ModelError: the model to start from cannot be used.
+        StoreError: the data folder cannot be used.
+        TrainingError: a loss stopped being a number.
+    """
+    if options.recipe not in RECIPES:
+        raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
+    deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+    records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
+    device = torch.device(resolve_device(options.device))
+    ops = training_ops(device, say)
+    training = Training(
+        recipe=RECIPES[options.recipe],
+        out=options.out,
+        device=device,
+        ops=ops,
+        seed=options.seed,
+        only=options.only,
+        deadline=deadline,
+        start=None if options.init is None else start_from(options.init, ops),
+        lora=options.lora,
+        steps=options.steps,
+        rate=options.rate,
+        store=records,
+        store_digest=None if records is None else records.digest(),
+        fresh=options.fresh,
+        workers=available_workers(),
+    )
+    try:
+        return run_training(training, say)
+    finally:
+        if records is not None and records.skipped:
+            say(f"{len(records.skipped)} of {len(records)} records could not be used: {', '.join(records.skipped)}")
+
+
+def start_from(location: str, ops: Ops) -> Start:
+    """The model at `location` ("bundled:NAME", "hub:ORG/NAME" or a folder), ready to be trained further.
+
+    Raises:
+        ModelError: it cannot be used; the sentence names the file at fault.
+    """
+    path = model_path(location)
+    folder = ModelFolder.open(path, hub_file)
+    cpu = torch.device("cpu")
+    networks = {
+        role: folder.load(IMAGE_ROLE if role == IMAGE_ENCODER else role, ops, device=cpu).train() for role in PUBLISHED
+    }
+    for network in networks.values():
+        network.requires_grad_(True)
+    return Start(
+        networks={**networks, **read_encoders(path, ops)},
+        normalization=folder.slat_normalization,
+        structure_sampler=folder.structure_sampler,
+        slat_sampler=folder.slat_sampler,
+        origin=location if ":" in location else path.name,
+    )

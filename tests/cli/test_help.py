@@ -1,0 +1,32 @@
+"""What `--help` says: examples that can be copied, and the commands in the order of use."""
+
+import re
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ss4d.cli.main import app
+
+
+def commands(group: Any, *words: str) -> dict[tuple[str, ...], str]:
+    """The manual of every command as it is written, by the words that call it."""
+    if not hasattr(group, "commands"):
+        return {words: group.callback.__doc__}
+    return {k: v for name, one in group.commands.items() for k, v in commands(one, *words, name).items()}
+
+
+MANUALS = commands(typer.main.get_command(app))
+EXAMPLES = {words: re.findall(r"^ +(ss4d .*)$", text, re.MULTILINE) for words, text in MANUALS.items()}
+
+
+@pytest.mark.parametrize("words", [words for words, examples in EXAMPLES.items() if examples], ids=" ".join)
+def test_examples_stand_on_lines_of_their_own(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    assert set(EXAMPLES[words]) <= {line.strip() for line in shown.splitlines()}
+
+
+def test_the_list_begins_with_what_a_user_begins_with() -> None:
+    assert [words[0] for words in MANUALS][:5] == ["run", "plan", "inspect", "report", "diff"]
+    assert all(EXAMPLES[(name,)] for name in ("run", "plan", "inspect", "report", "diff", "verify", "gc", "pack"))

@@ -1,0 +1,83 @@
+"""A dataset of four clips with a history that tests write: attempts, and the states that follow from them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ss4d.pipelines.config import load_config
+from ss4d.pipelines.dataset.catalogue import Entry, write_catalogue
+from ss4d.pipelines.dataset.events import Attempt, EventWriter
+from ss4d.pipelines.dataset.index import open_index
+from ss4d.pipelines.dataset.keys import Settings, StageKeys
+from ss4d.pipelines.dataset.layout import Dataset, create_dataset
+from ss4d.pipelines.dataset.manifest import Row, read_manifest
+from ss4d.pipelines.dataset.opened import Standing
+from ss4d.storage.manifest import read_rows, write_rows
+from ss4d.storage.refs import artifact_key
+from tests.pipelines.dataset.test_keys import WEIGHTS
+
+KEYS = StageKeys(load_config("tiny"), WEIGHTS, 42)
+ORDER = list(KEYS.stages)
+VERSIONS = {"python": "3.11", "torch": "2"}
+MEASURED = {"sparse_structure": {"voxels": 700}, "segmentation": {"foreground": 0.25, "frames": 4}}
+MEASURED |= {"decoding": {"gaussians": 9000}}
+
+
+def digest(name: str) -> str:
+    return artifact_key({"content": name})
+
+
+def row(name: str, **changes: Any) -> Row:
+    plain = {"sha256": digest(name), "bytes": 1, "modified": 1, "frames": 4, "width": 64, "height": 48, "fps": 24.0}
+    return Row(**{"id": name, "source": f"/videos/{name}.mp4", "tags": "", "error": None, **plain, **changes})
+
+
+def four_clips(folder: Path) -> Dataset:
+    """Clips a, b and c, and one that cannot be read."""
+    made = create_dataset(folder)
+    rows = [row("a", tags="bird,black", frames=40), row("b", tags="bird"), row("c", width=128)]
+    write_rows(made.manifest, Row, [*rows, row("bad", sha256=None, frames=0, error="bad.mp4 is damaged")])
+    return made
+
+
+@contextmanager
+def standing(dataset: Dataset, keys: StageKeys = KEYS) -> Iterator[Standing]:
+    with open_index(dataset) as index:
+        yield Standing(dataset, Settings(), keys, read_manifest(dataset), index)
+
+
+def attempt(clip: str, stage: str, state: str = "done", at: int = 0, keys: StageKeys = KEYS, **more: Any) -> Attempt:
+    """One at second `at`."""
+    given = {
+        "key": keys.of([digest(clip)])[stage][0],
+        "time": f"2026-01-01T00:00:{at:02}.000+00:00",
+        "seconds": 2.5,
+        "peak_memory": 100,
+        "worker": "host:1",
+        **({} if state != "failed" else {"error": "InputError", "message": "no", "cause": "input"}),
+        "measures": MEASURED.get(stage, {}) if state in ("done", "reused") else {},
+    }
+    return Attempt(clip=clip, stage=stage, state=state, **{**given, **more})
+
+
+def happen(dataset: Dataset, *attempts: Attempt) -> None:
+    """Writes them as one process."""
+    with EventWriter(dataset.events, VERSIONS) as events:
+        for one in attempts:
+            events.write(replace(one, versions=events.versions))
+
+
+def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) -> None:
+    happen(dataset, *(attempt(clip, stage) for clip in clips for stage in stages))
+
+
+def entries(dataset: Dataset, keys: StageKeys = KEYS) -> dict[tuple[str, str], Entry]:
+    with standing(dataset, keys) as asked:
+        write_catalogue(asked)
+    return {(one.id, one.stage): one for one in read_rows(dataset.catalogue, Entry)}
+
+
+def states(dataset: Dataset, clip: str, keys: StageKeys = KEYS) -> list[str]:
+    return [one.state for (name, _), one in entries(dataset, keys).items() if name == clip]

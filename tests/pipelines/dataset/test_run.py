@@ -1,0 +1,376 @@
+"""Runs of a dataset: every clip once, nothing again, exactly what a changed parameter asks for; and its records."""
+
+import io
+import json
+import logging
+import math
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ss4d.cli.dataset_view import duration, line, picture
+from ss4d.pipelines.dataset.alone import alone
+from ss4d.pipelines.dataset.catalogue import Entry
+from ss4d.pipelines.dataset.events import read_events
+from ss4d.pipelines.dataset.keys import Settings, last_settings
+from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
+from ss4d.pipelines.dataset.launches import last_recipes
+from ss4d.pipelines.dataset.layout import Dataset, open_dataset
+from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.rebuild import rebuild_index
+from ss4d.pipelines.dataset.select import Choice
+from ss4d.pipelines.dataset.workers.clip_log import ClipLogs
+from ss4d.pipelines.dataset.workers.limits import Clock, Limits, parse_size
+from ss4d.pipelines.dataset.workers.messages import GoesOn, Message, Waits
+from ss4d.pipelines.dataset.workers.progress import ClipView, Pace, Snapshot, StageView, Tally, WorkerView
+from ss4d.pipelines.dataset.workers.worker import Turn
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import silent
+from ss4d.storage.errors import StoreError
+from ss4d.storage.manifest import read_rows
+from ss4d.storage.store import open_store
+from tests.conftest import FAST, draw_frames, save_frames
+from tests.helpers.poisoned import make_dataset
+
+
+class Listener:
+    """Hears how a run goes on, and keeps it."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.last: Snapshot | None = None
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def show(self, snapshot: Snapshot) -> None:
+        self.last = snapshot
+
+
+def events(dataset: Dataset) -> Counter[tuple[str, str, str]]:
+    """How often what became of which clip in which stage."""
+    return Counter(
+        (one.clip, one.stage, one.state) for batch in read_events(dataset.events, {}) for one in batch.attempts
+    )
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips, and a file that is none."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(3):
+        frames = draw_frames(2)
+        frames[:, :3, :3] = (number, 10, 10, 255)
+        save_frames(folder / f"c{number}", frames)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.fixture
+def options(clips: Path, tmp_path: Path, model_folder: Path) -> DatasetOptions:
+    make_dataset(tmp_path / "dataset", sorted(clips.iterdir()))
+    return DatasetOptions(
+        folder=tmp_path / "dataset",
+        settings=Settings(configuration="tiny", overrides=[f"model={model_folder}", *FAST], seed=7),
+        choice=Choice(),
+        device="cpu",
+        workers=1,
+        lanes=2,
+        command="ss4d dataset run dataset",
+    )
+
+
+def changed(options: DatasetOptions, *overrides: str) -> DatasetOptions:
+    settings = options.settings.model_copy(update={"overrides": [*options.settings.overrides, *overrides]})
+    return replace(options, settings=settings)
+
+
+def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
+    names = ["c0", "c1", "c2"]
+    outlook = plan_dataset(options)
+    stages = [one.stage for one in outlook.stages]
+    assert (outlook.clips, outlook.unreadable, outlook.finished, len(outlook.todo)) == (4, 1, 0, 3)
+    assert [(one.run, one.reuse, one.skip, one.why) for one in outlook.stages] == [(3, 0, 0, "not made yet")] * 6
+
+    listener = Listener()
+    result = run_dataset(options, listener)
+    dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
+    assert result.ending is not None
+    assert (result.ending.snapshot.state, result.ending.snapshot.done) == ("finished", 3)
+    first = Counter({(name, stage, "done"): 1 for name in names for stage in stages})
+    assert events(dataset) == first
+    assert listener.last is not None
+    assert [listener.last.stages[stage].done for stage in stages] == [3] * 6
+    assert len(list(open_store(dataset.store).refs())) == 18
+    log = dataset.log("c1").read_text()
+    assert all(f"{stage} begins" in log and f"{stage} done in" in log for stage in stages)
+    begun, over = (json.loads(line) for line in dataset.launches.read_text().splitlines())
+    assert (begun["event"], begun["seed"], begun["command"]) == ("begun", 7, "ss4d dataset run dataset")
+    assert begun["versions"]["python"]
+    assert (over["event"], over["state"], over["done"], over["launch"]) == ("ended", "finished", 3, begun["launch"])
+
+    rows = read_rows(dataset.catalogue, Entry)
+    assert Counter(row.state for row in rows) == {"done": 18, "unreadable": 1}
+
+    again = run_dataset(options, listener)
+    assert again.ending is None
+    assert again.outlook.finished == 3
+    assert events(dataset) == first
+
+    other = changed(options, "export.frames=4")
+    outlook = plan_dataset(other)
+    assert [(one.run, one.reuse) for one in outlook.stages] == [(0, 3)] * 5 + [(3, 0)]
+    assert outlook.stages[-1].why == "export.frames changed from 6 to 4"
+    run_dataset(other, listener)
+    assert events(dataset) - first == Counter({(name, "export", "done"): 1 for name in names})
+
+
+def test_what_is_stored_already_is_reused_and_known_from_then_on(options: DatasetOptions) -> None:
+    run_dataset(replace(options, choice=Choice(limit=1)), Listener())
+    dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
+    made = events(dataset)
+    assert len(made) == 6
+    for path in dataset.events.iterdir():
+        path.unlink()
+    dataset.index.unlink()  # nobody knows of what was made
+    run_dataset(replace(options, choice=Choice(limit=1)), Listener())
+    assert events(dataset) == Counter({(clip, stage, "reused"): 1 for clip, stage, _ in made})
+    assert run_dataset(replace(options, choice=Choice(limit=1)), Listener()).ending is None
+
+
+def test_a_run_that_finds_all_there_is_the_last_run_all_the_same(options: DatasetOptions) -> None:
+    """What a command means that names no configuration, and what `ss4d gc` keeps, goes by it; and the catalogue."""
+    first, second = (replace(one, choice=Choice(limit=1)) for one in (options, changed(options, "export.frames=4")))
+    for one in (first, second):
+        run_dataset(one, Listener())
+    dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
+    catalogue = dataset.catalogue.read_bytes()
+    assert run_dataset(first, Listener()).ending is None
+    assert last_settings(dataset) == first.settings
+    assert last_recipes(dataset) == plan_dataset(first).recipes
+    assert dataset.catalogue.read_bytes() != catalogue
+    over = json.loads(dataset.launches.read_text().splitlines()[-1])
+    assert (over["state"], over["clips"]) == ("finished", 0)
+
+    lines, written = dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns
+    run_dataset(first, Listener())
+    assert (dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns) == (lines, written)
+    dataset.catalogue.unlink()  # as after a kill before it was written
+    run_dataset(first, Listener())
+    assert dataset.catalogue.exists()
+
+
+def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
+    dataset = Dataset(options.folder.absolute(), "")
+    shard = replace(options, choice=Choice(shard="1/1"))
+    with alone(dataset, None):
+        for one in (options, shard):
+            with pytest.raises(ConfigError, match=r"another run of .* goes on: wait for it, or give each its own part"):
+                run_dataset(one, Listener())
+    with alone(dataset, "2/3"):
+        with pytest.raises(ConfigError, match=r"another run of .* goes on"):
+            run_dataset(options, Listener())
+        with alone(dataset, "3/3"):
+            pass
+
+
+def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
+    one = replace(options, choice=Choice(limit=1))
+    run_dataset(one, Listener())
+    shutil.rmtree(options.folder / "store")
+    with pytest.raises(StoreError, match=r"the store at .*store is gone, .* `ss4d dataset catalog rebuild "):
+        plan_dataset(one)
+    with open_standing(open_dataset(options.folder), options.settings) as standing:
+        rebuild_index(standing, silent)
+    assert len(plan_dataset(one).todo) == 1
+
+
+def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_path: Path) -> None:
+    source = save_frames(tmp_path / "more" / "changing", draw_frames(2))
+    dataset = make_dataset(tmp_path / "other", [source])
+    save_frames(source, np.flip(draw_frames(2), 1))
+    result = run_dataset(replace(options, folder=dataset.folder), Listener())
+    assert result.ending is not None
+    assert result.ending.snapshot.failed == {"input": 1}
+    assert "is not what it was when it came into the dataset" in dataset.log("changing").read_text()
+    assert not list(open_store(dataset.store).refs())
+
+
+def test_recipes_of_a_launch_are_those_of_its_clips(options: DatasetOptions) -> None:
+    """Apart from the source, so that they tell in the next plan what changed."""
+    outlook = plan_dataset(options)
+    assert list(outlook.recipes) == [one.stage for one in outlook.stages]
+    assert outlook.recipes["export"]["parameters"]["export"]["frames"] == 6
+    assert last_recipes(Dataset(options.folder, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"workers": 0}, "--workers must be at least 1"), ({"lanes": 0}, "--lanes must be at least")]
+)
+def test_numbers_out_of_range_are_refused(options: DatasetOptions, change: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run_dataset(replace(options, **change), Listener())  # type: ignore[arg-type]
+
+
+# The parts
+
+
+def test_a_clock_stands_still_while_a_clip_waits() -> None:
+    clock = Clock(10.0)
+    clock.pause(12.0)
+    assert clock.seconds(100.0) == 2.0
+    clock.go_on(100.0)
+    assert clock.seconds(101.5) == 3.5
+
+
+def test_who_has_to_wait_for_a_turn_says_so() -> None:
+    told: list[Message] = []
+    both = threading.Event()
+
+    def tell(message: Message) -> None:
+        told.append(message)
+        both.set()
+
+    turn = Turn(tell)
+
+    def second() -> None:
+        with turn.of("b"):
+            pass
+
+    thread = threading.Thread(target=second)
+    with turn.of("a"):
+        assert told == []
+        thread.start()
+        assert both.wait(10)
+        assert told == [Waits("b")]
+    thread.join(10)
+    assert told == [Waits("b"), GoesOn("b")]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("800M", 800 << 20), ("6G", 6 << 30), ("1.5 GiB", 3 << 29), ("2kb", 2048), ("100", 100)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "0", "-1G", "6X"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="--memory takes a size such as 800M"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+def test_a_timeout_is_a_time(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="--clip-timeout must be a number of seconds above 0"):
+        Limits(clip_seconds=seconds)
+
+
+def test_pace_is_that_of_the_last_times() -> None:
+    pace = Pace(0.0)
+    assert pace.per_second(5.0) == 0
+    for second in range(1, 1001):
+        pace.count(second)
+    assert pace.per_second(1000.0) == pytest.approx(1.0)
+    assert pace.per_second(1199.0) == pytest.approx(0.5)  # it has not happened for a while
+
+
+def test_a_tally_tells_when_a_run_will_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ss4d.pipelines.dataset.workers.progress.time.monotonic", lambda: clock[0])
+    clock = [0.0]
+    tally = Tally(10, ["slat"])
+    assert tally.snapshot("running", [], 0).remaining_seconds is None
+    for cause in (None, None, "input", None):
+        clock[0] += 2.0
+        tally.artifact("slat", 1.5)
+        tally.clip(cause)  # type: ignore[arg-type]
+    snapshot = tally.snapshot("running", [], 0)
+    assert (snapshot.done, snapshot.failed, snapshot.num_failed) == (3, {"input": 1}, 1)
+    assert (snapshot.per_second, snapshot.remaining_seconds) == (0.5, 12.0)
+    assert (snapshot.stages["slat"].done, snapshot.stages["slat"].seconds) == (4, 1.5)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Iterator[ClipLogs]:
+    log = logging.getLogger("ss4d")
+    before = log.level, log.propagate
+    logs = ClipLogs(tmp_path)
+    yield logs
+    log.removeHandler(logs)
+    log.level, log.propagate = before
+
+
+def test_each_lane_logs_into_its_own_clip(tmp_path: Path, logs: ClipLogs) -> None:
+    log = logging.getLogger("ss4d.dataset")
+    barrier = threading.Barrier(2)
+
+    def lane(name: str) -> None:
+        with logs.of(name):
+            barrier.wait(10)
+            log.warning("I am %s", name)
+
+    threads = [threading.Thread(target=lane, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    log.warning("nobody's")
+    for name in "ab":
+        (line,) = (tmp_path / f"{name}.log").read_text().splitlines()
+        assert line.endswith(f"WARNING I am {name}")
+    with pytest.raises(ZeroDivisionError), logs.of("a"):
+        raise ZeroDivisionError
+    assert "Traceback" in (tmp_path / "a.log").read_text()
+    with pytest.raises(InputError), logs.of("c"):
+        raise InputError("It shows nothing.")
+    (line,) = (tmp_path / "c.log").read_text().splitlines()
+    assert line.endswith("ERROR   failed: It shows nothing.")
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (11520, "3 h 12 min"), (90000, "1 d 1 h")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_what_a_line_and_a_picture_say() -> None:
+    clip = ClipView(id="fox[1]", stage="slat", seconds=3.2)
+    workers = [
+        WorkerView(pid=11, ready=True, memory=3 << 30, clips=[clip]),
+        WorkerView(pid=12, ready=False, memory=1 << 20, clips=[]),
+    ]
+    snapshot = Snapshot(
+        state="running",
+        clips=1000,
+        done=412,
+        failed={"input": 3},
+        running=1,
+        seconds=100.0,
+        per_second=1.8,
+        remaining_seconds=325.0,
+        stages={
+            "slat": StageView(done=5, per_second=1.9, seconds=0.5),
+            "export": StageView(done=0, per_second=0, seconds=0),
+        },
+        workers=workers,
+        memory=0,
+    )
+    assert line(snapshot) == ("412 of 1000 clips done, 3 failed, 1 running, 1.80 clips/s, 5 min 25 s left, slat 1.90/s")
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    with console.capture() as capture:
+        console.print(picture(snapshot))
+    shown = capture.get()
+    for words in ("412/1000 clips", "fox[1]", "loads the networks", "3.2 GB"):
+        assert words in shown

@@ -1,0 +1,120 @@
+"""What a stage must give, and what it is given: anything else is refused, with a sentence that says whose it is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from ss4d.pipelines.contract import check_result
+from ss4d.pipelines.errors import PluginError
+from ss4d.pipelines.implementation import Implementation, Package, Work
+from ss4d.pipelines.networks import ModelChoice, open_model
+from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.types import Clip, GaussianClip, Tokens, Voxels
+from ss4d.stages.video_io import InputConfig
+
+
+class OtherConfig(StageConfig):
+    method: Literal["other"] = "other"
+
+
+def other(config: OtherConfig, work: Work) -> Clip:
+    raise AssertionError("never called")
+
+
+OTHER = Implementation(stage="segmentation", config=OtherConfig, run=other)
+
+
+def voxels(**changes: Any) -> Voxels:
+    coords = torch.tensor([[0, 0, 1, 2, 3], [0, 1, 0, 0, 0]], dtype=torch.int32)
+    return Voxels(**{"coords": coords, "latent": torch.zeros(2, 1, 1, 1, 1), "resolution": 4, **changes})
+
+
+def gaussians(offsets: list[int]) -> GaussianClip:
+    return GaussianClip(
+        means=torch.zeros(3, 3),
+        scales=torch.ones(3, 3),
+        quats=torch.ones(3, 4),
+        colors=torch.zeros(3, 3),
+        opacities=torch.ones(3),
+        offsets=torch.tensor(offsets),
+    )
+
+
+def rows(*numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.int32).reshape(-1, 5)
+
+
+STRUCTURE = replace(OTHER, stage="sparse_structure", package=Package("some-stages", "1.2"))
+DECODER = replace(OTHER, stage="decoding")
+
+
+def test_what_is_right_passes(tmp_path: Path) -> None:
+    check_result(STRUCTURE, voxels(), tmp_path)
+    check_result(STRUCTURE, voxels(), tmp_path, grid=4)
+    check_result(DECODER, gaussians([0, 0, 3]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "result", "words"),
+    [
+        (STRUCTURE, None, "must give Voxels, but gave NoneType"),
+        (STRUCTURE, Tokens(feats=torch.zeros(1, 1, 1)), "must give Voxels, but gave Tokens"),
+        (STRUCTURE, {"coords": 3}, "must give Voxels, but gave dict"),
+        (STRUCTURE, voxels(resolution=np.int64(4)), "Voxels.resolution must be of type int"),
+        (STRUCTURE, voxels(coords=rows(), latent=torch.zeros(0, 1, 1, 1, 1)), "latent must have at least one frame"),
+        (STRUCTURE, voxels(coords=rows()), "coords must have at least one row"),
+        (STRUCTURE, voxels(resolution=8), "Voxels.resolution must be 4, as the model's flow .* works on; got 8"),
+        (STRUCTURE, voxels(coords=rows([0, 0, 1, 2, 4])), r"coords must be .* below \(1, 2, 4, 4, 4\)"),
+        (STRUCTURE, voxels(coords=rows([0, 2, 1, 2, 3])), "coords must be"),
+        (STRUCTURE, voxels(coords=rows([1, 0, 1, 2, 3])), "coords must be"),
+        (STRUCTURE, voxels(coords=rows([0, 0, -1, 2, 3])), "at least 0"),
+        (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 0, 3, 3, 3])), "sorted .* row 1 is"),
+        (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 1, 0, 0, 0])), "each once"),
+        (DECODER, gaussians([0, 2]), "offsets must rise from 0 to 3"),
+        (DECODER, gaussians([0, 4, 3]), "offsets must rise"),
+        (replace(OTHER, stage="export"), None, "must write files"),
+    ],
+)
+def test_what_is_wrong_is_refused(tmp_path: Path, one: Implementation, result: object, words: str) -> None:
+    with pytest.raises(ValueSpecError, match=words) as caught:
+        check_result(one, result, tmp_path, grid=4)
+    assert f"the implementation 'other' of the stage {one.stage}" in str(caught.value)
+
+
+def test_a_tensor_changed_after_its_check_is_refused(tmp_path: Path) -> None:
+    wrong = voxels()
+    wrong.coords.resize_(2, 4)
+    with pytest.raises(ValueSpecError, match=r"Voxels.coords must be a tensor \(n, 5\).*the package|coords"):
+        check_result(STRUCTURE, wrong, tmp_path)
+
+
+def test_what_is_not_declared_is_not_given(tmp_path: Path) -> None:
+    """Else it would not be in the key."""
+    work = Work(
+        implementation=STRUCTURE,
+        source=tmp_path,
+        input_config=InputConfig(),
+        inputs={},
+        model=open_model(ModelChoice(model="bundled:tiny"), "cpu"),
+        seed=1,
+        folder=tmp_path,
+        progress=lambda done, total: None,
+    )
+    asked: list[tuple[Callable[[], object], str]] = [
+        (work.video, "source=True"),
+        (work.generator, "seeded=True"),
+        (lambda: work.network("slat_flow_model"), "roles with 'slat_flow_model'"),
+        (lambda: work.input("segmentation", Clip), "inputs with 'segmentation'"),
+    ]
+    taking = replace(work, inputs={"segmentation": Tokens(feats=torch.zeros(1, 1, 1))})
+    with pytest.raises(PluginError, match="asks segmentation for Clip, but it gives Tokens"):
+        taking.input("segmentation", Clip)
+    for ask, words in asked:
+        with pytest.raises(PluginError, match=f"package some-stages 1.2 uses what it does not declare.*{words}"):
+            ask()

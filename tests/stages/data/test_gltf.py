@@ -1,0 +1,258 @@
+"""glTF import: small files are built here by hand, and positions are checked against hand computation."""
+
+import base64
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.mesh import fitted
+from ss4d.stages.errors import InputError
+
+KINDS = {"<f4": 5126, "<u2": 5123, "<u1": 5121}
+TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+HALF_TURN = [0.0, 0.0, 1.0, 0.0]
+QUARTER = [0.0, 0.0, float(np.sqrt(0.5)), float(np.sqrt(0.5))]  # about z
+
+
+class Builder:
+    """Collects arrays into one buffer; `save` writes a GLB."""
+
+    def __init__(self) -> None:
+        self.json: dict[str, Any] = {"asset": {"version": "2.0"}, "accessors": [], "bufferViews": [], "buffers": []}
+        self.data = b""
+
+    def view(self, data: bytes) -> int:
+        self.json["bufferViews"].append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)})
+        self.data += data + b"\0" * (-len(data) % 4)
+        return len(self.json["bufferViews"]) - 1
+
+    def add(self, values: Any, kind: str = "<f4", *, normalized: bool = False) -> int:
+        array = np.asarray(values, kind)
+        width = array.shape[1] if array.ndim > 1 else 1
+        accessor = {"bufferView": self.view(array.tobytes()), "componentType": KINDS[kind], "count": len(array)}
+        self.json["accessors"].append(accessor | {"type": TYPES[width], "normalized": normalized})
+        return len(self.json["accessors"]) - 1
+
+    def animate(self, *channels: tuple[int, str, Any, Any, str]) -> None:
+        animation: dict[str, Any] = {"samplers": [], "channels": []}
+        for node, path, times, values, interpolation in channels:
+            sampler = {"input": self.add(times), "output": self.add(values), "interpolation": interpolation}
+            target = {"sampler": len(animation["samplers"]), "target": {"node": node, "path": path}}
+            animation["channels"].append(target)
+            animation["samplers"].append(sampler)
+        self.json["animations"] = [animation]
+
+    def save(self, path: Path) -> Path:
+        self.json["buffers"] = [{"byteLength": len(self.data)}]
+        text = json.dumps(self.json).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = (
+            struct.pack("<II", len(text), 0x4E4F534A)
+            + text
+            + struct.pack("<II", len(self.data), 0x004E4942)
+            + self.data
+        )
+        path.write_bytes(struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks)
+        return path
+
+
+POINTS = np.array([[-1, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]], np.float32)  # a tetrahedron, longest along z
+FACES = [[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]
+
+
+def tetrahedron() -> Builder:
+    builder = Builder()
+    primitive = {"attributes": {"POSITION": builder.add(POINTS)}, "indices": builder.add(np.ravel(FACES), "<u2")}
+    builder.json |= {
+        "meshes": [{"primitives": [primitive]}],
+        "nodes": [{"mesh": 0}],
+        "scenes": [{"nodes": [0]}],
+        "scene": 0,
+    }
+    return builder
+
+
+def primitive(builder: Builder) -> dict[str, Any]:
+    held: dict[str, Any] = builder.json["meshes"][0]["primitives"][0]
+    return held
+
+
+def expect(path: Path, positions: NDArray[np.float64], fps: float = 1.0) -> None:
+    """The file's vertices are `positions` (t, v, 3), given y up, after the turn to z up and fitting."""
+    mesh = load_animated(path, len(positions), fps)
+    turned = np.stack((positions[..., 0], -positions[..., 2], positions[..., 1]), -1)
+    np.testing.assert_allclose(mesh.vertices, fitted(turned), atol=1e-6)
+
+
+def test_a_static_file_stands_still_with_up_along_z_and_its_front_at_minus_y(tmp_path: Path) -> None:
+    path = tetrahedron().save(tmp_path / "a.glb")
+    expect(path, np.tile(POINTS, (3, 1, 1)))
+    mesh = load_animated(path, 1, 1.0)
+    assert mesh.vertices[0, :, 2].argmax() == 2
+    assert mesh.vertices[0, :, 1].argmin() == 3
+    np.testing.assert_array_equal(mesh.faces, FACES)
+    np.testing.assert_array_equal(mesh.colors, np.ones((4, 3), np.float32))
+
+
+def test_nodes_move_their_meshes_through_their_parents(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    builder.json["nodes"] = [{"mesh": 0, "translation": [0, 1, 0], "scale": [2, 2, 2]}, {"children": [0]}]
+    builder.json["scenes"] = [{"nodes": [1]}]
+    builder.animate(
+        (1, "rotation", [0, 2], [[0, 0, 0, 1], HALF_TURN], "LINEAR"),
+        (0, "translation", [0, 2], [[0, 1, 0], [0, 5, 0]], "LINEAR"),
+    )
+    child = [2 * POINTS + (0, 1, 0), 2 * POINTS + (0, 3, 0)]
+    turned = np.stack((-child[1][:, 1], child[1][:, 0], child[1][:, 2]), -1)  # a quarter turn about z
+    expect(builder.save(tmp_path / "a.glb"), np.stack((child[0], turned, child[0])))  # after 2 s it starts again
+
+
+def test_steps_hold_and_splines_follow_their_slopes(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    builder.animate((0, "translation", [0, 1, 2], [[0, 0, 0], [4, 0, 0], [9, 0, 0]], "STEP"))
+    x = np.array([0.0, 0, 4, 4])
+    expect(builder.save(tmp_path / "a.glb"), POINTS + np.stack((x, 0 * x, 0 * x), -1)[:, None], fps=2.0)
+    # Cubic Hermite from 0 to 2 over 2 s with slopes 3 and -1: at the middle 1/2 (0 + 2) + 2 (3 - -1) / 8 = 2.
+    keys = [[0, 0, 0], [0, 0, 0], [3, 0, 0], [-1, 0, 0], [2, 0, 0], [0, 0, 0]]
+    builder.animate((0, "translation", [0, 2], keys, "CUBICSPLINE"))
+    expect(builder.save(tmp_path / "b.glb"), np.stack((POINTS, POINTS + np.array((2, 0, 0)))))
+
+
+def test_morph_targets_add_up(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    first, second = np.zeros((4, 3)), np.zeros((4, 3))
+    first[1], second[2] = (1, 0, 0), (0, 0, 2)
+    primitive(builder)["targets"] = [{"POSITION": builder.add(first)}, {"POSITION": builder.add(second)}]
+    builder.json["meshes"][0]["weights"] = [0.5, 1.0]
+    expect(builder.save(tmp_path / "a.glb"), (POINTS + 0.5 * first + second)[None])
+    builder.json["nodes"][0]["weights"] = [0.25, 0.0]
+    expect(builder.save(tmp_path / "b.glb"), (POINTS + 0.25 * first)[None])
+    builder.animate((0, "weights", [0, 4], [0, 1, 1, 0], "LINEAR"))
+    expect(builder.save(tmp_path / "c.glb"), np.stack((POINTS + second, POINTS + 0.25 * first + 0.75 * second)))
+
+
+def test_a_two_bone_bar_bends_and_ignores_its_own_node(tmp_path: Path) -> None:
+    builder = Builder()
+    points = np.array([[-0.1, 0, 0], [0.1, 0, 0], [0, 1, 0.1], [0, 1, -0.1], [0, 2, 0.1], [0, 2, -0.1]])
+    weights = np.array([[1, 0], [1, 0], [0.5, 0.5], [0.5, 0.5], [0, 1], [0, 1]])
+    inverse = np.stack((np.eye(4), np.eye(4)))
+    inverse[1, 1, 3] = -1.0  # the second bone starts at height 1
+    attributes = {
+        "POSITION": builder.add(points),
+        "JOINTS_0": builder.add(np.tile([0, 1, 0, 0], (6, 1)), "<u1"),
+        "WEIGHTS_0": builder.add(np.pad(weights, ((0, 0), (0, 2)))),
+    }
+    faces = builder.add([0, 1, 2, 1, 3, 2, 2, 3, 4, 3, 5, 4], "<u2")
+    builder.json |= {
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": faces}]}],
+        "nodes": [{"mesh": 0, "skin": 0, "translation": [7, 7, 7]}, {"children": [2]}, {"translation": [0, 1, 0]}],
+        "skins": [{"joints": [1, 2], "inverseBindMatrices": builder.add(inverse.swapaxes(1, 2).reshape(2, 16))}],
+        "scenes": [{"nodes": [0, 1]}],
+    }
+    builder.animate((2, "rotation", [0, 1], [[0, 0, 0, 1], QUARTER], "LINEAR"))  # half a second: 45 degrees
+    about = points - (0, 1, 0)
+    turned = about @ np.array([[1, 1, 0], [-1, 1, 0], [0, 0, np.sqrt(2)]]) / np.sqrt(2) + (0, 1, 0)
+    middle = weights[:, :1] * points + weights[:, 1:] * turned
+    expect(builder.save(tmp_path / "a.glb"), np.stack((points, middle, points)), fps=2.0)
+
+
+def test_colours_multiply_and_are_shown_in_srgb(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    stored = np.array([[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255], [255, 255, 255, 255]])
+    primitive(builder)["attributes"]["COLOR_0"] = builder.add(stored, "<u1", normalized=True)
+    primitive(builder)["material"] = 0
+    builder.json["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0.2140411, 0.2140411, 0.2140411, 1]}}]
+    mesh = load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
+    np.testing.assert_allclose(mesh.colors, stored[:, :3] / 255 * 0.5, atol=1e-5)  # 0.214 linear is 0.5 in sRGB
+
+
+def test_a_texture_is_seen_where_it_lies(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4], picture[:, 4:] = (255, 0, 0), (0, 0, 255)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    builder.json["images"] = [{"bufferView": builder.view(stream.getvalue()), "mimeType": "image/png"}]
+    builder.json["textures"] = [{"source": 0}]
+    builder.json["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+    places = POINTS[:, :1] * (0.4, 0) + (0.5, 0.5)  # the texture runs along x
+    primitive(builder)["attributes"]["TEXCOORD_0"] = builder.add(places)
+    primitive(builder)["material"] = 0
+    mesh = load_animated(builder.save(tmp_path / "a.glb"), 2, 1.0)
+    x = mesh.vertices[0, :, 0]
+    assert len(x) > 1000
+    edge = np.ptp(x) * 0.1
+    np.testing.assert_allclose(mesh.colors[x < -edge], np.tile([1, 0, 0], ((x < -edge).sum(), 1)), atol=1e-5)
+    np.testing.assert_allclose(mesh.colors[x > edge], np.tile([0, 0, 1], ((x > edge).sum(), 1)), atol=1e-5)
+    # Splitting changes neither the surface's area nor its closedness.
+    corners = mesh.vertices[0][mesh.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1).sum()
+    whole = fitted(POINTS[None])[0][np.array(FACES)]
+    expected = np.linalg.norm(np.cross(whole[:, 1] - whole[:, 0], whole[:, 2] - whole[:, 0]), axis=-1).sum()
+    assert area == pytest.approx(expected, rel=1e-4)
+    directed = {tuple(edge) for face in mesh.faces for edge in zip(face, np.roll(face, -1), strict=True)}
+    assert all((b, a) in directed for a, b in directed)
+
+
+def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> None:
+    def refused(path: Path, reason: str) -> None:
+        with pytest.raises(InputError, match=reason) as caught:
+            load_animated(path, 2, 1.0)
+        assert path.name in str(caught.value)
+
+    refused(tmp_path / "none.glb", "no file")
+    for name, content in (("a.glb", b"glTF\2\0\0\0"), ("b.glb", b"what"), ("c.gltf", b"{}"), ("d.gltf", b"\xff\xfe")):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, "not a glTF 2.0 file")
+    builder = tetrahedron()
+    whole = builder.save(tmp_path / "cut.glb").read_bytes()
+    (tmp_path / "cut.glb").write_bytes(whole[:-40])
+    refused(tmp_path / "cut.glb", "too few|not a glTF")
+    builder.json["meshes"] = []
+    builder.json["nodes"] = [{}]
+    refused(builder.save(tmp_path / "empty.glb"), "no mesh")
+    builder = tetrahedron()
+    primitive(builder)["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {}}}
+    refused(builder.save(tmp_path / "draco.glb"), "KHR_draco_mesh_compression")
+    builder = tetrahedron()
+    builder.json["extensionsRequired"] = ["KHR_something_new"]
+    refused(builder.save(tmp_path / "new.glb"), "KHR_something_new")
+    builder = tetrahedron()
+    primitive(builder)["mode"] = 1
+    refused(builder.save(tmp_path / "lines.glb"), "mode 1")
+    builder = tetrahedron()
+    primitive(builder)["indices"] = 9
+    refused(builder.save(tmp_path / "dangling.glb"), "damaged")
+
+
+def test_buffers_may_lie_in_or_beside_the_file_but_not_outside_its_folder(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    folder = tmp_path / "asset"
+    folder.mkdir()
+    (folder / "my data.bin").write_bytes(builder.data)
+    (tmp_path / "secret.bin").write_bytes(builder.data)
+    inside = "data:application/octet-stream;base64," + base64.b64encode(builder.data).decode()
+    path = folder / "a.gltf"
+    for uri, reason in (
+        ("my%20data.bin", None),
+        (inside, None),
+        ("../secret.bin", "outside its folder"),
+        (str(tmp_path / "secret.bin"), "outside its folder"),
+        ("https://example.org/a.bin", "outside its folder"),
+        ("gone.bin", "missing"),
+    ):
+        builder.json["buffers"] = [{"byteLength": len(builder.data), "uri": uri}]
+        path.write_text(json.dumps(builder.json))
+        if reason is None:
+            expect(path, POINTS[None].astype(np.float64))
+        else:
+            with pytest.raises(InputError, match=reason):
+                load_animated(path, 1, 1.0)

@@ -1,0 +1,57 @@
+"""The networks and the sampler give the numbers of the authors' released code."""
+
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import golden
+from tests.helpers.places import DATA
+
+CASES = DATA / "golden"
+
+
+@pytest.mark.parametrize("path", golden.cases(CASES), ids=lambda path: path.name)
+def test_within_tolerance(path: Path) -> None:
+    outputs = golden.run(path)
+    assert outputs
+    assert [output for output in outputs if not output.ok] == []
+
+
+def test_every_kind_of_network_has_a_case() -> None:
+    assert {path.name for path in golden.cases(CASES)} >= {
+        "ss_flow_full",
+        "slat_flow_3d_1d",
+        "slat_decoder_gs",
+        "sampler",
+    }
+
+
+@pytest.mark.parametrize("damage", ["wrong", "nan", "unknown"])
+def test_a_wrong_number_fails(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    copytree(CASES / "sampler", tmp_path / "sampler")
+    file = tmp_path / "sampler" / "case.safetensors"
+    tensors = load_file(file)
+    if damage == "unknown":
+        tensors["out.more"] = torch.zeros(1)
+    else:
+        tensors["out.samples"][0, 0] += 1e-3 if damage == "wrong" else float("nan")
+    save_file(tensors, file)
+    assert golden.main(tmp_path) == 1
+    assert "FAIL sampler" in capsys.readouterr().out
+
+
+def test_a_broken_case_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copytree(CASES / "sampler", tmp_path / "b")
+    copytree(CASES / "sampler", tmp_path / "a")
+    (tmp_path / "a" / "case.json").write_text("{}")
+    assert golden.main(tmp_path) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL a" in printed
+    assert "ok   b" in printed
+
+
+def test_a_folder_without_cases_fails(tmp_path: Path) -> None:
+    assert golden.main(tmp_path) != 0

@@ -1,0 +1,216 @@
+"""Each way of finding the object against objects drawn here, whose masks are known; and what cannot be segmented."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.segmentation import saliency_net
+from ss4d.stages.segmentation.colour_key import colour_key_masks
+from ss4d.stages.segmentation.grabcut import grabcut
+from ss4d.stages.segmentation.masks import grown, parts, without_specks
+from ss4d.stages.segmentation.plate import clean_plate
+from ss4d.stages.segmentation.segment import SegmentationConfig, segment
+from ss4d.stages.types import Video
+
+SIZE = 120
+
+
+def disc(x: float, y: float, radius: float = 25) -> np.ndarray:
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def texture(seed: int = 0) -> np.ndarray:
+    """Soft green and brown patches."""
+    noise = np.random.default_rng(seed).uniform(0, 1, (SIZE, SIZE)).astype(np.float32)
+    share = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 1, cv2.NORM_MINMAX)[..., None]
+    return (share * np.float32([60, 110, 50]) + (1 - share) * np.float32([110, 95, 60])).astype(np.uint8)
+
+
+def draw(background: np.ndarray, masks: list[np.ndarray], colours: list[tuple[int, int, int]]) -> np.ndarray:
+    image = background.copy()
+    for mask, colour in zip(masks, colours, strict=True):
+        image[mask] = colour
+    return image
+
+
+def video(frames: list[np.ndarray]) -> Video:
+    return Video(frames=torch.from_numpy(np.stack(frames)), fps=12.0)
+
+
+def source_mask(clip_alpha: torch.Tensor, crop: torch.Tensor) -> np.ndarray:
+    """The clip's alpha (s, s) put back into a frame of SIZE."""
+    left, top, right, bottom = crop.tolist()
+    back = cv2.resize(clip_alpha.numpy(), (right - left, bottom - top), interpolation=cv2.INTER_AREA) > 127
+    padded = np.zeros((3 * SIZE, 3 * SIZE), bool)
+    padded[SIZE + top : SIZE + bottom, SIZE + left : SIZE + right] = back
+    return padded[SIZE : 2 * SIZE, SIZE : 2 * SIZE]
+
+
+def iou(found: np.ndarray, truth: np.ndarray) -> float:
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def test_alpha_of_the_input_is_kept_exactly(caplog: pytest.LogCaptureFixture) -> None:
+    rgba = np.zeros((2, SIZE, SIZE, 4), np.uint8)
+    rgba[..., :3] = texture()
+    rgba[0, disc(50, 60), 3] = 255
+    rgba[0, disc(50, 60, 10), 3] = 100
+    with caplog.at_level(logging.INFO, logger="ss4d"):
+        clip = segment(SegmentationConfig(size=64), Video(frames=torch.from_numpy(rgba), fps=12.0))
+    assert clip.method == "alpha"
+    assert clip.fps == 12.0
+    assert clip.crop.tolist() == [20, 30, 80, 90]
+    assert clip.alpha[0, 32, 32] == 100
+    assert clip.confidence.tolist() == [1, 0]  # the second frame shows nothing
+    assert clip.alpha[1].max() == 0
+    assert "alpha of the input, confidence 1.00" in caplog.text
+    assert "not seen in frames [1]" in caplog.text
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    key=st.tuples(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255)),
+    x=st.integers(40, 80),
+    y=st.integers(40, 80),
+    seed=st.integers(0, 99),
+)
+def test_colour_key_finds_a_disc_on_any_flat_colour(key: tuple[int, int, int], x: int, y: int, seed: int) -> None:
+    colour = tuple((k + 128) % 256 for k in key)
+    noise = np.random.default_rng(seed).integers(-3, 4, (SIZE, SIZE, 3))
+    image = draw(np.full((SIZE, SIZE, 3), key, np.uint8), [disc(x, y)], [colour]).astype(int) + noise
+    clip = segment(SegmentationConfig(size=128), video([image.clip(0, 255).astype(np.uint8)]))
+    assert clip.method == "colour_key"
+    assert iou(source_mask(clip.alpha[0], clip.crop), disc(x, y)) > 0.97
+
+
+def test_colour_key_rim_highlight_and_hole() -> None:
+    image = draw(np.full((SIZE, SIZE, 3), 255, np.uint8), [disc(60, 60, 40)], [(200, 40, 40)])
+    soft = cv2.GaussianBlur(image, (0, 0), 1.0)
+    soft[60:62, 50:52] = 255  # a highlight of the background's colour
+    soft[70:85, 55:70] = 255  # a hole
+    alpha, confidence = colour_key_masks(torch.from_numpy(soft)[None])
+    assert alpha[0, 60, 50] == 255
+    assert alpha[0, 77, 62] == 0
+    assert confidence.tolist() == [1.0]
+    rim = alpha[0, 60]
+    assert ((rim > 20) & (rim < 235)).sum() >= 2  # soft on both sides
+    covered = float(alpha.float().sum() / 255)
+    assert covered == pytest.approx(disc(60, 60, 40).sum() - 15 * 15, rel=0.02)
+
+
+def test_saliency_finds_a_textured_object_and_repeats_itself(caplog: pytest.LogCaptureFixture) -> None:
+    truth = [disc(50 + 5 * t, 60) for t in range(4)]
+    frames = [draw(texture(), [mask], [(220, 60, 40)]) for mask in truth]
+    steps: list[tuple[int, int]] = []
+    state = np.random.default_rng(0)
+    cv2.setRNGSeed(int(state.integers(1000)))
+    with caplog.at_level(logging.INFO, logger="ss4d"):
+        clip = segment(SegmentationConfig(size=128), video(frames), progress=lambda i, n: steps.append((i, n)))
+    assert clip.method == "saliency"
+    for t, mask in enumerate(truth):
+        assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.9
+    assert clip.confidence.min() > 0.8
+    assert "saliency (u2netp + GrabCut), confidence 0.9" in caplog.text
+    assert steps[-1][0] == steps[-1][1]
+    cv2.setRNGSeed(int(state.integers(1000)))
+    again = segment(SegmentationConfig(size=128), video(frames))
+    assert torch.equal(clip.rgb, again.rgb)
+    assert torch.equal(clip.alpha, again.alpha)
+
+
+@pytest.mark.parametrize("hint", [{"point": (30, 62)}, {"box": (8, 38, 52, 84)}])
+def test_a_hint_chooses_among_two_objects_and_follows_it(hint: dict[str, tuple[int, ...]]) -> None:
+    truth = [disc(30 + 3 * t, 60, 18) for t in range(3)]
+    frames = [draw(texture(), [mask, disc(90, 60, 20)], [(220, 60, 40), (230, 220, 80)]) for mask in truth]
+    clip = segment(SegmentationConfig(size=128, method="saliency", **hint), video(frames))
+    for t, mask in enumerate(truth):
+        assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.8
+
+
+@pytest.mark.parametrize("hint", [{"point": (30, 62)}, {"box": (8, 38, 52, 84)}, {}])
+def test_a_hint_chooses_among_parts_of_alpha(hint: dict[str, tuple[int, ...]]) -> None:
+    rgba = np.full((1, SIZE, SIZE, 4), 90, np.uint8)
+    rgba[..., 3] = 255 * (disc(30, 60, 18) | disc(90, 60, 20))
+    clip = segment(SegmentationConfig(size=64, **hint), Video(frames=torch.from_numpy(rgba), fps=12.0))
+    truth = disc(30, 60, 18) if hint else disc(30, 60, 18) | disc(90, 60, 20)
+    assert iou(source_mask(clip.alpha[0], clip.crop), truth) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("frames", "config", "sentence"),
+    [
+        (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "All 1 frames are fully transparent"),
+        (np.full((2, 40, 40, 3), 90, np.uint8), SegmentationConfig(), "in any of 2 frames by colour key"),
+        (np.full((1, 8, 8, 4), 255, np.uint8), SegmentationConfig(method="alpha"), "has no alpha that hides anything"),
+        (
+            np.zeros((1, 8, 8, 3), np.uint8),
+            SegmentationConfig(point=(8, 2)),
+            r"\(8, 2\) lies outside the frames of 8 x 8",
+        ),
+        (np.zeros((1, 8, 8, 3), np.uint8), SegmentationConfig(box=(4, 2, 3, 7)), "left < right <= 8"),
+    ],
+)
+def test_what_cannot_be_segmented(frames: np.ndarray, config: SegmentationConfig, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        segment(config, Video(frames=torch.from_numpy(frames), fps=12.0))
+
+
+def test_config_takes_lists_and_refuses_nonsense() -> None:
+    assert SegmentationConfig.model_validate({"box": [1, 2, 3, 4]}).box == (1, 2, 3, 4)
+    for wrong in ({"box": [1, 2, 3]}, {"point": [-1, 2]}, {"point": ["1", 2]}, {"method": "magic"}, {"sise": 518}):
+        with pytest.raises(ValidationError):
+            SegmentationConfig.model_validate(wrong)
+
+
+def test_a_damaged_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saliency_net, "WEIGHTS", tmp_path / "u2netp.onnx")
+    with pytest.raises(ModelError, match="cannot be read"):
+        saliency_net.SaliencyNet()
+    (tmp_path / "u2netp.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match="has sha256"):
+        saliency_net.SaliencyNet()
+
+
+@settings(deadline=None, max_examples=10)
+@given(x=st.integers(45, 75), y=st.integers(45, 75), seed=st.integers(0, 99))
+def test_grabcut_moves_a_rough_mask_to_the_edge(x: int, y: int, seed: int) -> None:
+    image = draw(texture(seed), [disc(x, y, 30)], [(200, 60, 60)])
+    trimap = np.full((SIZE, SIZE), cv2.GC_BGD, np.uint8)
+    trimap[disc(x, y, 40)] = cv2.GC_PR_BGD
+    trimap[disc(x, y, 22)] = cv2.GC_PR_FGD
+    assert iou(grabcut(image, trimap), disc(x, y, 30)) > 0.97
+
+
+def test_clean_plate_needs_a_still_camera() -> None:
+    background = texture()
+    masks = np.stack([disc(20 + 10 * t, 60, 15) for t in range(8)])
+    near = np.stack([disc(20 + 10 * t, 60, 20) for t in range(8)])
+    still = np.stack([draw(background, [mask], [(220, 60, 40)]) for mask in masks])
+    plate = clean_plate(still, near)
+    assert plate is not None
+    assert (plate.colour[plate.known] == background[plate.known]).all()
+    assert plate.known.mean() > 0.95
+    same, hidden = plate.differs(still[3])
+    assert iou(hidden, masks[3] & plate.known) > 0.95
+    assert not (same & masks[3]).any()
+    stripes = np.indices((SIZE, SIZE + 64))[1] // 4 % 2 * 200
+    moving = np.stack([np.repeat(stripes[:, 3 * t : 3 * t + SIZE, None], 3, -1) for t in range(8)]).astype(np.uint8)
+    assert clean_plate(moving, near) is None
+    assert clean_plate(still[:1], near[:1]) is None  # one frame tells nothing
+
+
+def test_parts_are_sorted_and_specks_dropped() -> None:
+    mask = disc(30, 30, 10) | disc(80, 80, 20) | disc(110, 10, 2)
+    assert [int(part.sum()) for part in parts(mask)] == [int(disc(80, 80, 20).sum()), int(disc(30, 30, 10).sum())]
+    assert (without_specks(mask) == (disc(30, 30, 10) | disc(80, 80, 20))).all()
+    assert parts(np.zeros((4, 4), bool)) == []
+    assert grown((10, 10, 20, 30), 1.5, 21, 100) == (6, 4, 21, 36)

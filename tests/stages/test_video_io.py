@@ -1,0 +1,334 @@
+"""Reading: every kind of input the project takes, made here at small size; and each mistake a user can make."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ss4d.stages.errors import InputError
+from ss4d.stages.video_io import InputConfig, _at_constant_rate, input_digest, num_frames, read_video, write_video
+
+SIZE = 64
+LEVELS = (0, 50, 100, 150, 200, 250)  # the gray level of a frame tells which it is
+
+
+def rgba_frames() -> list[np.ndarray]:
+    """Frames of one level each, opaque in the middle, half transparent above, transparent around."""
+    frames = []
+    for level in LEVELS:
+        frame = np.zeros((SIZE, SIZE, 4), np.uint8)
+        frame[..., :3] = level
+        frame[16:48, 16:48, 3] = 255
+        frame[16:32, 16:48, 3] = 128
+        frames.append(frame)
+    return frames
+
+
+def encode(path: Path, codec: str, pix_fmt: str, times: list[int] | None = None) -> Path:
+    """The frames as a video at 10 frames a second, or shown at `times` in milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = pix_fmt
+        for t, pixels in enumerate(rgba_frames()):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pix_fmt)
+            if times is not None:
+                frame.pts, frame.time_base = times[t], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def save_folder(folder: Path, count: int = 11) -> Path:
+    folder.mkdir()
+    for t in range(count):
+        Image.new("RGB", (8, 6), (t, 2 * t, 3 * t)).save(folder / f"{t}.png")
+    return folder
+
+
+def levels(frames: torch.Tensor) -> list[int]:
+    return [round(float(frame[36:44, 20:44, :3].float().mean()) / 50) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "has_alpha"),
+    [
+        ("h264.mp4", "libx264", "yuv420p", False),
+        ("vp9.webm", "libvpx-vp9", "yuva420p", True),
+        ("prores.mov", "prores_ks", "yuva444p10le", True),
+        ("png.mov", "png", "rgba", True),
+        ("rle.mov", "qtrle", "argb", True),
+    ],
+)
+def test_video_codecs(tmp_path: Path, name: str, codec: str, pix_fmt: str, has_alpha: bool) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV is built without {codec}")
+    video = read_video(encode(tmp_path / name, codec, pix_fmt), InputConfig())
+    assert video.frames.shape == (6, SIZE, SIZE, 4 if has_alpha else 3)
+    assert levels(video.frames) == [0, 1, 2, 3, 4, 5]
+    assert video.fps == pytest.approx(10)
+    if has_alpha:
+        alpha = video.frames[..., 3].int()
+        assert alpha[:, :10].max() == 0  # or the crop would reach for a codec's noise
+        assert (alpha[:, 24, 32] - 128).abs().max() <= 2
+        assert alpha[:, 40, 32].min() >= 254
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.apng", "still.png"])
+def test_animated_images(tmp_path: Path, name: str) -> None:
+    images = [Image.fromarray(frame) for frame in rgba_frames()]
+    rest = {} if name == "still.png" else {"save_all": True, "append_images": images[1:], "duration": 100, "loop": 0}
+    lossless = {"lossless": True} if name.endswith("webp") else {}
+    images[0].save(tmp_path / name, **rest, **lossless)
+    video = read_video(tmp_path / name, InputConfig())
+    assert levels(video.frames) == ([0] if name == "still.png" else [0, 1, 2, 3, 4, 5])
+    assert video.fps == pytest.approx(24 if name == "still.png" else 10)
+    assert (video.frames[:, 4, 4, 3] == 0).all()
+    assert (video.frames[:, 40, 32, 3] == 255).all()
+
+
+def test_the_encoder_leaves_out_what_comes_out_differently_at_times(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", torch.zeros(4, 64, 64, 3, dtype=torch.uint8), 12)
+    assert b"mbtree=0" in (tmp_path / "a.mp4").read_bytes()  # x264 notes its options in what it writes
+
+
+def test_frames_are_taken_by_time_stamp(tmp_path: Path) -> None:
+    video = read_video(encode(tmp_path / "vfr.mkv", "libx264", "yuv420p", [0, 100, 200, 400, 500, 600]), InputConfig())
+    shown = levels(video.frames)
+    assert shown == sorted(shown)
+    assert {0, 5} <= set(shown)
+    seconds = len(shown) / video.fps
+    assert seconds == pytest.approx(0.7, abs=0.15)
+
+
+@given(st.lists(st.floats(0.02, 0.5), min_size=1, max_size=20), st.floats(2, 40))
+def test_constant_rate_takes_the_nearest_frame(gaps: list[float], rate: float) -> None:
+    times = np.cumsum(gaps)
+    taken = [decode() for decode in _at_constant_rate([(t, lambda i=i: i) for i, t in enumerate(times)], rate)]
+    assert len(taken) >= 1
+    for k, index in enumerate(taken):
+        distance = np.abs(times - times[0] - k / rate)
+        assert distance[index] == pytest.approx(distance.min())
+    assert len(taken) / rate == pytest.approx(times[-1] - times[0] + 1 / rate, abs=0.51 / rate)
+
+
+@given(st.integers(1, 50), st.sampled_from([24.0, 30000 / 1001, 60.0]))
+def test_constant_rate_keeps_every_frame_of_a_regular_video(count: int, rate: float) -> None:
+    rounded = [(5 + round(i / rate, 3), lambda i=i: i) for i in range(count)]  # webm rounds to milliseconds
+    assert [decode() for decode in _at_constant_rate(rounded, rate)] == list(range(count))
+
+
+def test_frames_are_counted_without_decoding(tmp_path: Path) -> None:
+    """As many as reading gives."""
+    inputs = [
+        encode(tmp_path / "even.mp4", "libx264", "yuv420p"),
+        encode(tmp_path / "uneven.mkv", "libx264", "yuv420p", times=[0, 100, 200, 600, 700, 800]),
+        encode(tmp_path / "alpha.webm", "libvpx-vp9", "yuva420p"),
+        save_folder(tmp_path / "folder", 3),
+        tmp_path / "still.png",
+        tmp_path / "moving.gif",
+    ]
+    frames = [Image.fromarray(pixels[..., :3]) for pixels in rgba_frames()]
+    frames[0].save(inputs[4])
+    frames[0].save(inputs[5], save_all=True, append_images=frames[1:], duration=100)
+    counts = [num_frames(path) for path in inputs]
+    assert counts == [len(read_video(path, InputConfig()).frames) for path in inputs]
+    assert counts == [6, 9, 6, 3, 1, 6]
+    with pytest.raises(InputError, match="does not exist"):
+        num_frames(tmp_path / "none.mp4")
+
+
+def test_quarter_turn_is_applied(tmp_path: Path) -> None:
+    frames = torch.zeros(2, 32, 64, 3, dtype=torch.uint8)
+    frames[:, :, :16] = 255  # white on the left
+    write_video(tmp_path / "a.mp4", frames, 10)
+    data = (tmp_path / "a.mp4").read_bytes()
+    one, minus, w = (
+        (1 << 16).to_bytes(4, "big"),
+        (-(1 << 16) % (1 << 32)).to_bytes(4, "big"),
+        (1 << 30).to_bytes(4, "big"),
+    )
+    zero = bytes(4)
+    upright = b"".join([one, zero, zero, zero, one, zero, zero, zero, w])
+    clockwise = b"".join([zero, one, zero, minus, zero, zero, zero, zero, w])
+    track = data.index(b"tkhd")
+    (tmp_path / "turned.mp4").write_bytes(data[:track] + data[track:].replace(upright, clockwise, 1))
+    video = read_video(tmp_path / "turned.mp4", InputConfig())
+    assert video.frames.shape == (2, 64, 32, 3)
+    assert video.frames[:, :8].min() > 200  # what was left is now on top
+    assert video.frames[:, 32:].max() < 50
+
+
+def test_folder_is_in_natural_order_and_start_step_count_choose(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "frames")
+    (folder / ".hidden.png").write_text("not an image")
+    (folder / "notes.txt").write_text("not an image")
+    video = read_video(folder, InputConfig())
+    assert video.frames[:, 0, 0, 0].tolist() == list(range(11))
+    assert video.fps == 24
+    video = read_video(folder, InputConfig(start=3, step=2, count=3, fps=10.0))
+    assert video.frames[:, 0, 0, 0].tolist() == [3, 5, 7]
+    assert video.fps == 5
+
+
+def save_gray_16(path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 40 * 256 + 7, np.uint16)).save(path)
+
+
+def save_palette(path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((0, 0), 0)
+    image.save(path, transparency=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "expected"),
+    [
+        ("gray16.png", save_gray_16, [40, 40, 40]),
+        ("gray.png", lambda p: Image.new("L", (4, 4), 40).save(p), [40, 40, 40]),
+        ("gray_alpha.png", lambda p: Image.new("LA", (4, 4), (40, 9)).save(p), [40, 40, 40, 9]),
+        ("palette.png", save_palette, [10, 20, 30, 255]),
+        ("bits.png", lambda p: Image.new("1", (4, 4), 1).save(p), [255, 255, 255]),
+        ("cmyk.tif", lambda p: Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(p), [255, 0, 0]),
+    ],
+)
+def test_pixel_types(tmp_path: Path, name: str, save: Callable[[Path], None], expected: list[int]) -> None:
+    save(tmp_path / name)
+    assert read_video(tmp_path / name, InputConfig()).frames[0, 1, 1].tolist() == expected
+
+
+def test_frames_without_alpha_among_others_are_opaque(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "0.png")
+    Image.new("RGBA", (4, 4), (4, 5, 6, 7)).save(tmp_path / "1.png")
+    assert read_video(tmp_path, InputConfig()).frames[:, 0, 0].tolist() == [[1, 2, 3, 255], [4, 5, 6, 7]]
+
+
+def test_upside_down_photograph_is_turned(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = image.getexif()
+    exif[0x0112] = 3
+    image.save(tmp_path / "a.png", exif=exif)
+    assert read_video(tmp_path / "a.png", InputConfig()).frames[0, 3, 7].tolist() == [255, 0, 0]
+
+
+def make_truncated(path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    write_video(path, torch.randint(0, 256, (12, 64, 64, 3), dtype=torch.uint8, generator=generator), 24)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def make_mixed(path: Path) -> None:
+    save_folder(path)
+    Image.new("RGB", (9, 6)).save(path / "10.png")
+
+
+def make_audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+
+
+def make_animation_in_folder(path: Path) -> None:
+    save_folder(path)
+    Image.new("L", (8, 6)).save(path / "11.gif", save_all=True, append_images=[Image.new("L", (8, 6), 9)])
+
+
+def make_damaged_image(path: Path) -> None:
+    save_folder(path)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path / "0.png")
+    (path / "0.png").write_bytes((path / "0.png").read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "sentence"),
+    [
+        ("missing.mp4", lambda p: None, "does not exist"),
+        ("text.mp4", lambda p: p.write_text("hello\n" * 99), "is not a video or an image"),
+        ("empty.mp4", lambda p: p.touch(), "is not a video or an image"),
+        ("sound.wav", make_audio, "holds no video"),
+        ("empty", lambda p: p.mkdir(), "is an empty folder"),
+        ("texts", lambda p: (p.mkdir(), (p / "a.txt").touch()), "holds no image among its 1 entries"),
+        ("mixed", make_mixed, r"0.png is 8 x 6 pixels, 10.png is 9 x 6"),
+        ("animated", make_animation_in_folder, r"11.gif is animated"),
+        ("damaged", make_damaged_image, r"0.png is damaged"),
+        ("cut.mp4", make_truncated, r"is damaged: \d+ frames could be read"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, name: str, make: Callable[[Path], object], sentence: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_video(tmp_path / name, InputConfig())
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_frames_before_the_damage_can_be_used(tmp_path: Path) -> None:
+    make_truncated(tmp_path / "cut.mp4")
+    assert len(read_video(tmp_path / "cut.mp4", InputConfig(count=3)).frames) == 3
+
+
+def test_start_beyond_the_end(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 11 frames, so input\.start cannot be 11; choose at most 10"):
+        read_video(save_folder(tmp_path / "frames"), InputConfig(start=11))
+
+
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match="cannot be read \\(Permission denied\\)"):
+        read_video(tmp_path / "a.mp4", InputConfig())
+
+
+def test_a_clip_over_the_memory_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_folder(tmp_path / "frames")
+    monkeypatch.setattr("ss4d.stages.video_io.MAX_BYTES", 8 * 6 * 3 * 5)
+    with pytest.raises(InputError, match="more than 5 chosen frames"):
+        read_video(folder, InputConfig())
+    assert len(read_video(folder, InputConfig(count=5)).frames) == 5
+
+
+def test_digest_follows_content_and_names(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "frames", 3)
+    before = input_digest(folder)
+    (folder / ".hidden").write_text("x")
+    assert input_digest(folder) == before
+    (folder / "1.png").rename(folder / "7.png")
+    renamed = input_digest(folder)
+    (folder / "7.png").write_bytes((folder / "0.png").read_bytes())
+    assert len({before, renamed, input_digest(folder), input_digest(folder / "0.png")}) == 4
+    (tmp_path / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    assert input_digest(tmp_path / "copy.png") == input_digest(folder / "0.png")
+    with pytest.raises(InputError, match="does not exist"):
+        input_digest(tmp_path / "missing")
+
+
+def test_written_video_reads_back(tmp_path: Path) -> None:
+    frames = torch.zeros(5, 31, 47, 3, dtype=torch.uint8)
+    for t in range(5):
+        frames[t, :, :] = torch.tensor([40 * t, 200 - 40 * t, 120], dtype=torch.uint8)
+    write_video(tmp_path / "a.mp4", iter(frames), 30)
+    video = read_video(tmp_path / "a.mp4", InputConfig())
+    assert video.frames.shape == (5, 32, 48, 3)
+    assert (video.frames[:, :31, :47].int() - frames.int()).abs().max() <= 4
+    assert video.fps == pytest.approx(30)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # a browser can start before it has all
+
+
+def test_no_frame_to_write(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no frame"):
+        write_video(tmp_path / "a.mp4", [], 24)

@@ -1,0 +1,313 @@
+"""Model folders: what is written is read back, and whatever is wrong is named."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.checkpoint import NETWORKS, save_network
+from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.weights import IMAGE_ENCODER, ModelFolder, NetworkFiles, load_network, read_tensors
+from tests.helpers.places import DATA
+
+CPU = torch.device("cpu")
+OFFICIAL = json.loads((DATA / "official_layout.json").read_text())  # of the published model
+ROLE = "sparse_structure_decoder"
+DECODER = SparseStructureDecoderArgs(
+    out_channels=1, latent_channels=3, num_res_blocks=1, channels=(8, 4), num_res_blocks_middle=1
+)
+ENCODER = VisionTransformerArgs(image_size=28, patch_size=14, model_channels=12, num_blocks=2, num_heads=2)
+
+
+def pipeline() -> dict[str, Any]:
+    sampler = {
+        "name": "FlowEulerGuidanceIntervalSampler",
+        "args": {"sigma_min": 1e-5},
+        "params": {"steps": 25, "cfg_strength": 5, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0},
+    }
+    return {
+        "name": "TrellisVideoTo4DPipeline",
+        "args": {
+            "models": {ROLE: "ckpts/decoder"},
+            "sparse_structure_sampler": sampler,
+            "slat_sampler": {**sampler, "params": {**sampler["params"], "steps": 12}},
+            "slat_normalization": {"mean": [0.0, 1], "std": [1.0, 2.5]},
+            "image_cond_model": "ckpts/image_encoder",
+        },
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder with an occupancy decoder and an image encoder."""
+    torch.manual_seed(0)
+    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline()))
+    save_network(tmp_path / "ckpts/decoder", "SparseStructureDecoder", DECODER, SparseStructureDecoder(DECODER))
+    save_network(tmp_path / "ckpts/image_encoder", "VisionTransformer", ENCODER, VisionTransformer(ENCODER))
+    return tmp_path
+
+
+def edit_json(file: Path, edit: Callable[[Any], None]) -> None:
+    data = json.loads(file.read_text())
+    edit(data)
+    file.write_text(json.dumps(data))
+
+
+def edit_tensors(file: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    state = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    edit(state)
+    save_file(state, file)
+
+
+def load(folder: Path, role: str = ROLE) -> torch.nn.Module:
+    return ModelFolder.open(folder).load(role, TORCH_OPS, device=CPU)
+
+
+def test_a_saved_network_loads_with_every_tensor_and_option(folder: Path) -> None:
+    torch.manual_seed(3)
+    original = SparseStructureDecoder(DECODER)
+    save_network(folder / "ckpts/decoder", "SparseStructureDecoder", DECODER, original)
+    loaded = load(folder)
+    assert loaded.args == DECODER
+    assert not loaded.training
+    assert loaded.state_dict().keys() == original.state_dict().keys()
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_weights_are_for_the_same_readers_as_their_description(folder: Path) -> None:
+    for description in (folder / "ckpts").glob("*.json"):
+        assert description.with_suffix(".safetensors").stat().st_mode == description.stat().st_mode
+
+
+def test_half_precision_files_load_as_float32(folder: Path) -> None:
+    original = SparseStructureDecoder(DECODER)
+    save_network(folder / "ckpts/decoder", "SparseStructureDecoder", DECODER, original, torch.float16)
+    assert {t.dtype for t in load_file(folder / "ckpts/decoder.safetensors").values()} == {torch.float16}
+    state = load(folder).state_dict()
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(state[name], tensor.half().float())
+
+
+def test_the_torso_alone_takes_the_precision_asked_for(folder: Path) -> None:
+    encoder = ModelFolder.open(folder).load(IMAGE_ENCODER, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    assert encoder.torso_dtype == torch.bfloat16
+    half = {name for name, tensor in encoder.state_dict().items() if tensor.dtype == torch.bfloat16}
+    linear = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert half == {f"blocks.{i}.{name}.{kind}" for i in range(2) for name in linear for kind in ("weight", "bias")}
+    decoder = ModelFolder.open(folder).load(ROLE, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in decoder.state_dict().values()} == {torch.float32}  # it has no transformer
+
+
+def test_pipeline_values_are_read(folder: Path) -> None:
+    model = ModelFolder.open(folder)
+    assert model.structure_sampler == SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
+    assert model.slat_sampler.steps == 12
+    assert model.slat_normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
+    assert model.files(IMAGE_ENCODER).args == ENCODER
+
+
+def test_an_elastic_class_is_the_plain_one(folder: Path) -> None:
+    edit_json(folder / "ckpts/decoder.json", lambda d: d.update(name="Elastic" + d["name"]))
+    assert isinstance(load(folder), SparseStructureDecoder)
+
+
+def rename(state: dict[str, torch.Tensor]) -> None:
+    state["input_layer.weights"] = state.pop("input_layer.weight")
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda s: s.pop("out_layer.2.bias"), r"decoder\.safetensors lacks tensor 'out_layer\.2\.bias'"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"decoder\.safetensors holds tensor 'extra'"),
+        (rename, "lacks tensor 'input_layer.weight'"),
+        (
+            lambda s: s.update({"input_layer.bias": torch.zeros(9)}),
+            r"decoder\.safetensors: tensor 'input_layer\.bias' is \(9,\) .* needs \(8,\)",
+        ),
+        (
+            lambda s: s.update({"input_layer.bias": torch.zeros(8, dtype=torch.int32)}),
+            "tensor 'input_layer.bias' is .* of torch.int32",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_named_with_its_file(folder: Path, edit: Any, expected: str) -> None:
+    edit_tensors(folder / "ckpts/decoder.safetensors", edit)
+    with pytest.raises(ModelError, match=expected):
+        load(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_truncated_weights_file_is_named(folder: Path, keep: int) -> None:
+    file = folder / "ckpts/decoder.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"decoder\.safetensors cannot be read as safetensors, fetch it again"):
+        load(folder)
+
+
+@pytest.mark.parametrize("missing", ["pipeline.json", "ckpts/decoder.json", "ckpts/decoder.safetensors"])
+def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match=missing):
+        load(folder)
+
+
+@pytest.mark.parametrize("file", ["pipeline.json", "ckpts/decoder.json"])
+def test_bad_json_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_text('{"name": ')
+    with pytest.raises(ModelError, match=rf"{file}: Invalid JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda d: d.update(name="Transformer9"), "class 'Transformer9' is unknown"),
+        (lambda d: d["args"].update(dropout=0.1), r"decoder\.json: option args\.dropout"),
+        (lambda d: d["args"].update(num_res_blocks="two"), r"decoder\.json: option args\.num_res_blocks.*'two'"),
+        (lambda d: d["args"].update(num_res_blocks=True), r"decoder\.json: option args\.num_res_blocks"),
+        (lambda d: d["args"].pop("channels"), r"decoder\.json: option args\.channels"),
+        (lambda d: d["args"].update(norm_type="group"), r"decoder\.json: option norm_type is 'group'"),
+        (lambda d: d["args"].update(channels=[]), r"decoder\.json: option channels is empty"),
+        (lambda d: d["args"].update(channels=[8, 0]), r"decoder\.json: option channels is \(8, 0\)"),
+    ],
+)
+def test_a_wrong_network_option_is_named_with_its_file(folder: Path, edit: Any, expected: str) -> None:
+    edit_json(folder / "ckpts/decoder.json", edit)
+    with pytest.raises(ModelError, match=expected):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda d: d.update(name="Other"), "option name"),
+        (lambda d: d["args"].update(color="red"), r"option args\.color"),
+        (lambda d: d["args"]["slat_sampler"]["params"].update(steps=0), r"option args\.slat_sampler\.params\.steps"),
+        (lambda d: d["args"]["slat_sampler"]["params"].pop("steps"), r"'steps'"),
+        (lambda d: d["args"]["slat_sampler"].update(name="Ddim"), r"option args\.slat_sampler\.name"),
+        (lambda d: d["args"]["slat_normalization"].update(std=[1.0, 0.0]), r"option args\.slat_normalization\.std\.1"),
+        (lambda d: d["args"]["slat_normalization"].update(std=[1.0]), "equally long, got 2 and 1"),
+    ],
+)
+def test_a_wrong_pipeline_option_is_named(folder: Path, edit: Any, expected: str) -> None:
+    edit_json(folder / "pipeline.json", edit)
+    with pytest.raises(ModelError, match=rf"pipeline\.json.*{expected}"):
+        ModelFolder.open(folder)
+
+
+@pytest.mark.parametrize("reference", ["../decoder", "/etc/decoder", "a/b/../../../c", "", "..\\decoder", "C:/x/y"])
+def test_a_path_that_leaves_the_folder_is_refused(folder: Path, reference: str) -> None:
+    def resolver(repository: str, file: str) -> Path:
+        raise AssertionError("asked")
+
+    edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: reference}))
+    with pytest.raises(ModelError, match="must stay inside the model folder"):
+        ModelFolder.open(folder, resolver).files(ROLE)
+
+
+def test_a_path_into_another_repository_goes_through_the_resolver(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "ckpts").rename(elsewhere)
+    asked = []
+
+    def resolver(repository: str, file: str) -> Path:
+        asked.append((repository, file))
+        return elsewhere / Path(file).name
+
+    edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: "org/repo/ckpts/decoder"}))
+    ModelFolder.open(folder, resolver).load(ROLE, TORCH_OPS, device=CPU)
+    assert asked == [("org/repo", "ckpts/decoder.json"), ("org/repo", "ckpts/decoder.safetensors")]
+    with pytest.raises(ModelError, match=r"org/repo/ckpts/decoder\.json"):
+        load(folder)
+
+
+def test_dinov2_by_name_comes_from_its_repository_and_never_from_a_pickle(folder: Path) -> None:
+    edit_json(folder / "pipeline.json", lambda d: d["args"].update(image_cond_model="dinov2_vitl14_reg"))
+
+    def resolver(repository: str, file: str) -> Path:
+        assert (repository, file) == ("facebook/dinov2-with-registers-large", "model.safetensors")
+        return folder / "dinov2_vitl14_reg4_pretrain.pth"
+
+    model = ModelFolder.open(folder, resolver)
+    assert model.files(IMAGE_ENCODER).args.image_size == 518
+    with pytest.raises(ModelError, match=r"pretrain\.pth is a pickle.*model\.safetensors"):
+        model.load(IMAGE_ENCODER, TORCH_OPS, device=CPU)
+
+
+def test_the_hubs_names_for_dinov2_load_and_a_lost_key_is_named(tmp_path: Path) -> None:
+    encoder = VisionTransformer(ENCODER)
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in encoder.state_dict().items():
+        for new, old in (
+            ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+            ("pos_embed", "embeddings.position_embeddings"),
+            ("blocks.", "encoder.layer."),
+            ("attn.proj", "attention.output.dense"),
+            ("ls1.gamma", "layer_scale1.lambda1"),
+            ("ls2.gamma", "layer_scale2.lambda1"),
+        ):
+            name = name.replace(new, old)
+        name = "embeddings." + name if name.endswith(("_token", "_tokens")) else name
+        name = "layer" + name if name.startswith("norm.") else name
+        parts = dict(zip(("query", "key", "value"), tensor.chunk(3), strict=True)) if "qkv" in name else {"": tensor}
+        state |= {name.replace("attn.qkv", f"attention.attention.{part}"): t.clone() for part, t in parts.items()}
+    files = NetworkFiles("VisionTransformer", ENCODER, tmp_path / "model.safetensors", None)
+    save_file(state, files.weights)
+    loaded = load_network(files, TORCH_OPS, device=CPU).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in encoder.state_dict().items())
+
+    del state["encoder.layer.1.attention.attention.key.weight"]
+    save_file(state, files.weights)
+    with pytest.raises(ModelError, match=r"lacks tensor 'blocks\.1\.attn\.qkv\.weight'"):
+        load_network(files, TORCH_OPS, device=CPU)
+
+
+def test_a_fingerprint_follows_the_bytes_of_description_and_weights(folder: Path) -> None:
+    def digest(file: str) -> bytes:
+        return hashlib.sha256((folder / file).read_bytes()).digest()
+
+    before = ModelFolder.open(folder).fingerprint(ROLE)
+    parts = digest("ckpts/decoder.json") + digest("ckpts/decoder.safetensors")
+    assert before == hashlib.sha256(parts).hexdigest()
+    edit_tensors(folder / "ckpts/decoder.safetensors", lambda s: s["input_layer.bias"].add_(1))
+    assert ModelFolder.open(folder).fingerprint(ROLE) != before
+
+
+def test_an_unknown_role_is_named_with_those_there_are(folder: Path) -> None:
+    with pytest.raises(ModelError, match=f"names no slat_decoder_mesh; it has {ROLE}, {IMAGE_ENCODER}"):
+        ModelFolder.open(folder).files("slat_decoder_mesh")
+
+
+def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        read_tensors(tmp_path, CPU)
+
+
+def test_a_folders_notice_is_handed_on(folder: Path) -> None:
+    assert ModelFolder.open(folder).notice is None
+    (folder / "NOTICE.md").write_text("These weights are untrained.\n")
+    assert ModelFolder.open(folder).notice == "These weights are untrained."
+
+
+@pytest.mark.parametrize("role", OFFICIAL)
+def test_the_published_sizes_have_the_published_tensors(tmp_path: Path, role: str) -> None:
+    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline()))
+    edit_json(tmp_path / "pipeline.json", lambda d: d["args"]["models"].update({role: role}))
+    network = {key: OFFICIAL[role][key] for key in ("name", "args")}
+    (tmp_path / f"{role}.json").write_text(json.dumps(network))
+    (tmp_path / f"{role}.safetensors").touch()
+    files = ModelFolder.open(tmp_path).files(role)
+    with torch.device("meta"):
+        module = NETWORKS[files.name].build(files.args, TORCH_OPS)
+    assert {name: list(tensor.shape) for name, tensor in module.state_dict().items()} == OFFICIAL[role]["tensors"]
