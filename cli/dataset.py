@@ -1,4 +1,4 @@
-"""`ss4d dataset`: many clips at once, from a manifest to a catalogue."""
+"""`ss4d dataset`: many clips at once, from a manifest to a catalog."""
 
 import shlex
 import signal

@@ -104,7 +104,7 @@ def write(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Writes DATASET/catalogue.parquet, a row for each clip and stage, and prints how many are in which state.
+    """Writes DATASET/catalog.parquet, a row for each clip and stage, and prints how many are in which state.
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
     worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
@@ -116,10 +116,10 @@ def write(
         ss4d dataset catalog birds --set slat.sampler.steps=12
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from ss4d.pipelines.dataset.catalogue import write_catalogue
+        from ss4d.pipelines.dataset.catalog import write_catalog
 
-        _print_states(write_catalogue(asked))
-        say(f"Wrote {asked.dataset.catalogue}.")
+        _print_states(write_catalog(asked))
+        say(f"Wrote {asked.dataset.catalog}.")
 
 
 @catalog_app.command(no_args_is_help=True)
@@ -130,23 +130,23 @@ def rebuild(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Makes index and catalogue anew from what lies in the store, and from the events if they are there.
+    """Makes index and catalog anew from what lies in the store, and from the events if they are there.
 
     Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
-        from ss4d.pipelines.dataset.catalogue import write_catalogue
+        from ss4d.pipelines.dataset.catalog import write_catalog
         from ss4d.pipelines.dataset.rebuild import rebuild_index
 
         with bar("artifacts") as progress:
             found = rebuild_index(asked, progress)
-        _print_states(write_catalogue(asked))
+        _print_states(write_catalog(asked))
         say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {asked.dataset.store}.")
         if found.strangers:
             say(f"{found.strangers} artifacts are of inputs that are not in the manifest.")
         if found.damaged:
             say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(asked.dataset.store)} --repair")
-        say(f"Wrote {asked.dataset.catalogue}.")
+        say(f"Wrote {asked.dataset.catalog}.")
 
 
 def failures(
@@ -198,7 +198,7 @@ def retry(
 ) -> None:
     """Forgives failures, so that the next run tries those clips again.
 
-    How often they were tried stays in the catalogue. Without an ID or another choice, all failures are forgiven.
+    How often they were tried stays in the catalog. Without an ID or another choice, all failures are forgiven.
 
     For example:
 

@@ -4,7 +4,7 @@
 `bird_alpha.webm`, the bird alone with alpha. The bird is one of the procedural objects, of a seed that nothing trains
 on: of the kind that the bundled model knows, and new to it.
 
-Images are (row, column, channel), colours 0 to 1.
+Images are (row, column, channel), colors 0 to 1.
 """
 
 import sys
@@ -38,7 +38,7 @@ BIRD = ClipSpec(
 
 
 def draw_birds() -> Array:
-    """The bird alone (frames, size, size, 4): straight colour and alpha."""
+    """The bird alone (frames, size, size, 4): straight color and alpha."""
     drawn: Array = make_clip(BIRD).frames.numpy().astype(np.float32) / 255
     return drawn
 
@@ -81,7 +81,7 @@ def with_shadow(background: Array, bird_frame: Array) -> Array:
 
 
 def to_bytes(image: Array) -> NDArray[np.uint8]:
-    """Colours 0 to 1 as 0 to 255."""
+    """Colors 0 to 1 as 0 to 255."""
     return np.round(image * 255).astype(np.uint8)
 
 

@@ -26,7 +26,7 @@ Picture = NDArray[np.uint8]
 
 
 def voxels_as_gaussians(voxels: Voxels) -> GaussianClip:
-    """A soft ball in each voxel, coloured by its place."""
+    """A soft ball in each voxel, colored by its place."""
     place = (voxels.coords[:, 2:] + 0.5) / voxels.resolution
     count = len(place)
     frames = torch.bincount(voxels.coords[:, 1], minlength=voxels.num_frames).cumsum(0)

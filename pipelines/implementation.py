@@ -83,7 +83,7 @@ class Work:
         return self.model.network(role)
 
     def generator(self) -> torch.Generator:
-        """A CPU generator, so that a seed means the same on every device (specification, section 4)."""
+        """A CPU generator, so that a seed means the same on every device (docs/model.md, section 4)."""
         self._declared(self.implementation.seeded, "seeded=True")
         return torch.Generator().manual_seed(self.seed)
 

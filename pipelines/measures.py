@@ -1,4 +1,4 @@
-"""What can be said of a stage's result in a few numbers, kept beside it and in the catalogue of a dataset."""
+"""What can be said of a stage's result in a few numbers, kept beside it and in the catalog of a dataset."""
 
 import torch
 

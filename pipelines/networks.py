@@ -70,7 +70,7 @@ class Model:
         files = self.folder.fingerprint(role)
         if role != "slat_flow_model":
             return files
-        # Its results are denormalised with numbers that stand in pipeline.json, not in its own files.
+        # Its results are denormalized with numbers that stand in pipeline.json, not in its own files.
         numbers = json.dumps(asdict(self.folder.slat_normalization))
         return hashlib.sha256(f"{files} {numbers}".encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Images to tokens: what the flows are told about each frame (specification, section 3)."""
+"""Images to tokens: what the flows are told about each frame (docs/model.md, section 3)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Structured latents to Gaussians: what each occupied cell looks like (specification, section 8)."""
+"""Structured latents to Gaussians: what each occupied cell looks like (docs/model.md, section 8)."""
 
 from typing import Literal
 

@@ -1,6 +1,6 @@
 """Inflate the silhouette of each frame to a solid and paint it from the image: a 4D object without any learning.
 
-Images are (row, column) on a grid over the crop; depth points towards the viewer. The view is taken as orthographic and
+Images are (row, column) on a grid over the crop; depth points toward the viewer. The view is taken as orthographic and
 from the front (`FRONT_YAW`): the crop, 1.2 times as wide as the object, spans 1.2 world units, so that the object fills
 [-0.5, 0.5] in width or height.
 """
@@ -20,14 +20,14 @@ from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, Progress, silent
 
-CROP_SIDE = 1.2  # world units that the crop spans (specification, section 2)
-PERSISTENCE = np.float32(2)  # pull of a cell on the same cell in the next frame, over that on its neighbour
+CROP_SIDE = 1.2  # world units that the crop spans (docs/model.md, section 2)
+PERSISTENCE = np.float32(2)  # pull of a cell on the same cell in the next frame, over that on its neighbor
 OVERSHOOT = np.float32(1.92)  # of the solver: best for parts some 60 cells wide
 TOLERANCE = np.float32(1e-4)  # change of u in a sweep, over the largest u, at which it is solved
 MAX_SWEEPS = 1000
 SPREAD, FLATNESS = 0.7, 0.25  # a Gaussian's deviation along the surface and through it, in cells
 OPACITY = 0.98
-SURE = 0.98  # alpha above which a cell's colour is the object's alone
+SURE = 0.98  # alpha above which a cell's color is the object's alone
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ def inflate(config: InflationConfig, clip: Clip, *, progress: Progress = silent)
 
     Args:
         config: thickness and fineness.
-        clip: the object, cropped as in specification, section 2.
+        clip: the object, cropped as in docs/model.md, section 2.
         progress: told after every frame.
     """
     alpha, rgb = _on_grid(clip, config.resolution)
@@ -72,7 +72,7 @@ def squared_thickness(masks: NDArray[np.bool_]) -> Floats:
 
     Returns:
         u (t, h, w) float32 in cells^2, positive inside; the cells around the mask hold minus the mean of their
-        neighbours inside, as if u went on smoothly through the edge, and all others -1.
+        neighbors inside, as if u went on smoothly through the edge, and all others -1.
     """
     u = np.zeros(masks.shape, np.float32)
     _relax(masks, u)
@@ -91,7 +91,7 @@ def surface(square: Floats, depth: float) -> tuple[Floats, Floats, NDArray[np.in
         depth: thickness over width.
 
     Returns:
-        points (n, 3): row, column and depth d in cells, pixel centres at half integers; unit normals (n, 3), outward;
+        points (n, 3): row, column and depth d in cells, pixel centers at half integers; unit normals (n, 3), outward;
         the cell (n, 2) over or under which each point lies. The first half is in front, the second its mirror image.
     """
     rows, columns = np.nonzero(square > 0)
@@ -115,9 +115,9 @@ def surface(square: Floats, depth: float) -> tuple[Floats, Floats, NDArray[np.in
     length = np.linalg.norm(slope, axis=1, keepdims=True)
     normals = -slope / length
     cells = np.stack((row + rows.min() - 1, column + columns.min() - 1), axis=1)
-    centres = np.concatenate((cells.astype(np.float32) + np.float32(0.5), levels[level][:, None]), axis=1)
-    # A Newton step brings a cell's centre onto the surface, which is about a cell away at most.
-    points = centres + normals * np.minimum(value[level, row, column][:, None] / length, np.float32(1))
+    centers = np.concatenate((cells.astype(np.float32) + np.float32(0.5), levels[level][:, None]), axis=1)
+    # A Newton step brings a cell's center onto the surface, which is about a cell away at most.
+    points = centers + normals * np.minimum(value[level, row, column][:, None] / length, np.float32(1))
     mirror = np.array([1, 1, -1], np.float32)
     return (
         np.concatenate((points, points * mirror)),
@@ -156,7 +156,7 @@ def _on_grid(clip: Clip, resolution: int) -> tuple[Floats, Floats]:
 
 
 def _spread_colors(rgb: Floats, alpha: Floats) -> Floats:
-    """The object's colours (r, r, 3) from premultiplied ones; cells on the edge take theirs from the cells within."""
+    """The object's colors (r, r, 3) from premultiplied ones; cells on the edge take theirs from the cells within."""
     sure = np.where(alpha > SURE, 1, 0.01 * alpha**4).astype(np.float32)[..., None]
     colors = rgb / np.maximum(alpha, 1e-3)[..., None]
     layers = cv2.GaussianBlur(np.concatenate((colors * sure, sure), axis=-1), (7, 7), 1.2)
@@ -165,7 +165,7 @@ def _spread_colors(rgb: Floats, alpha: Floats) -> Floats:
 
 
 def _gaussians(frames: list[tuple[Floats, Floats, Floats]], cell: float, resolution: int) -> GaussianClip:
-    """Flat Gaussians at points with normals, both (row, column, depth) on the grid, and colours, frame by frame."""
+    """Flat Gaussians at points with normals, both (row, column, depth) on the grid, and colors, frame by frame."""
     points, normals, colors = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*frames, strict=True))
     right, down, forward = torch.tensor(orbit_camera(FRONT_YAW, 0, size=1).world_to_camera)[:3, :3]
     axes = torch.stack((down, right, -forward))  # what row, column and depth run along

@@ -18,7 +18,7 @@ def render_frames(
     Args:
         gaussians: the clip.
         shots: which frame of the clip to show, and from where.
-        render: the rasteriser.
+        render: the rasterizer.
         background: RGB behind the object, 0 to 1.
 
     Yields:

@@ -1,4 +1,4 @@
-"""How a user chooses a sampler's values: null means the model folder's own (specification, section 4)."""
+"""How a user chooses a sampler's values: null means the model folder's own (docs/model.md, section 4)."""
 
 from dataclasses import asdict
 from typing import Annotated, Self

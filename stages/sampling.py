@@ -1,4 +1,4 @@
-"""Rectified flow: from noise at t = 1 to data at t = 0 along a velocity field (specification, section 4).
+"""Rectified flow: from noise at t = 1 to data at t = 0 along a velocity field (docs/model.md, section 4).
 
 Tensors keep whatever axes the caller's velocity function understands; t is a Python float (64 bits) in 0 to 1.
 """
@@ -46,7 +46,7 @@ class EulerStep:
 
 
 def time_grid(steps: int, rescale_t: float) -> list[float]:
-    """The `steps` + 1 times from 1 down to 0, bent towards the noise by `rescale_t`."""
+    """The `steps` + 1 times from 1 down to 0, bent toward the noise by `rescale_t`."""
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     # Rounding may lift the first time above 1 and so out of a guidance interval that ends at 1.
     times: list[float] = (rescale_t * t / (1 + (rescale_t - 1) * t)).clamp(max=1).tolist()

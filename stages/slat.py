@@ -1,4 +1,4 @@
-"""Sparse structure and tokens to structured latents: a feature for every occupied cell (specification, section 7)."""
+"""Sparse structure and tokens to structured latents: a feature for every occupied cell (docs/model.md, section 7)."""
 
 from typing import Literal
 
@@ -32,9 +32,9 @@ def sample_latents(
     *,
     progress: Progress = silent,
 ) -> StructuredLatents:
-    """A latent for every occupied cell, sampled on the flow's device and denormalised.
+    """A latent for every occupied cell, sampled on the flow's device and denormalized.
 
-    The flow merges neighbouring frames. Where a clip does not divide by as many as it merges, the last frame takes part
+    The flow merges neighboring frames. Where a clip does not divide by as many as it merges, the last frame takes part
     several times, and its copies are dropped.
 
     Args:

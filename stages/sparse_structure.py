@@ -1,4 +1,4 @@
-"""Tokens to the sparse structure: which cells the object occupies in each frame (specification, sections 4 to 6)."""
+"""Tokens to the sparse structure: which cells the object occupies in each frame (docs/model.md, sections 4 to 6)."""
 
 from typing import Literal
 

@@ -92,7 +92,7 @@ class Video(Value):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Clip(Value):
-    """The object cut out of its background, cropped once for the whole clip (specification, section 2)."""
+    """The object cut out of its background, cropped once for the whole clip (docs/model.md, section 2)."""
 
     rgb: Tensor = array("t row=s column=s 3", torch.uint8, "RGB multiplied by alpha, over black, 0 to 255")
     alpha: Tensor = array("t row=s column=s", torch.uint8, "foreground opacity, 0 to 255")
@@ -106,7 +106,7 @@ class Clip(Value):
 class Tokens(Value):
     """What the image encoder sees in each frame."""
 
-    feats: Tensor = array("t l c", torch.float32, "image tokens, normalised over channels")
+    feats: Tensor = array("t l c", torch.float32, "image tokens, normalized over channels")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,7 +124,7 @@ class Voxels(Value):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StructuredLatents(Value):
-    """Structured latents (SLat): one feature per occupied cell, denormalised."""
+    """Structured latents (SLat): one feature per occupied cell, denormalized."""
 
     coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
     feats: Tensor = array("n c", torch.float32, "latent of each cell")
@@ -136,7 +136,7 @@ class StructuredLatents(Value):
 class GaussianClip(Value):
     """One set of 3D Gaussians per frame, packed: frame t owns rows offsets[t] to offsets[t + 1]."""
 
-    means: Tensor = array("n 3", torch.float32, "centres in world space")
+    means: Tensor = array("n 3", torch.float32, "centers in world space")
     scales: Tensor = array("n 3", torch.float32, "standard deviations along the Gaussian's own axes, world units")
     quats: Tensor = array("n 4", torch.float32, "unit rotations (w, x, y, z)")
     colors: Tensor = array("n 3", torch.float32, "RGB, nominally 0 to 1")
@@ -163,7 +163,7 @@ class GaussianClip(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera: x right, y down, z forward in camera space; pixel centres at half integers."""
+    """A pinhole camera: x right, y down, z forward in camera space; pixel centers at half integers."""
 
     world_to_camera: tuple[tuple[float, float, float, float], ...]  # 4 x 4, row by row
     focal: float  # pixels, the same along both axes

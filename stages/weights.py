@@ -1,4 +1,4 @@
-"""A model folder to networks, strictly: files, options, every tensor by name and shape (specification, section 1).
+"""A model folder to networks, strictly: files, options, every tensor by name and shape (docs/model.md, section 1).
 
 A role is what a network is for, as `pipeline.json` names it ("slat_flow_model"); "image_cond_model" is one too. Nothing
 here goes online: files outside the folder come through the `Resolver` that the caller hands in.
@@ -215,7 +215,7 @@ def load_network(files: NetworkFiles, ops: Ops, *, device: torch.device) -> nn.M
         ModelError: naming the file and the tensor or option at fault.
     """
     try:
-        with torch.device("meta"):  # the file brings every tensor: nothing is initialised or held twice
+        with torch.device("meta"):  # the file brings every tensor: nothing is initialized or held twice
             module = NETWORKS[files.name].build(files.args, ops)
     except ModelError as error:
         raise ModelError(f"{files.description}: {error}") from error

@@ -54,7 +54,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_frames(num_frames: int, size: int = 48) -> np.ndarray:
-    """RGBA frames (t, size, size, 4) of a coloured disc that moves and grows."""
+    """RGBA frames (t, size, size, 4) of a colored disc that moves and grows."""
     y, x = np.mgrid[:size, :size]
     frames = np.zeros((num_frames, size, size, 4), np.uint8)
     for t, frame in enumerate(frames):

@@ -1,6 +1,6 @@
-"""Ask the catalogue of a dataset: `python query.py CATALOGUE MANIFEST`; both are Parquet tables.
+"""Ask the catalog of a dataset: `python query.py CATALOG MANIFEST`; both are Parquet tables.
 
-Where DuckDB is installed, SQL does the same: `duckdb -c "SELECT stage, median(seconds) FROM 'catalogue.parquet' GROUP
+Where DuckDB is installed, SQL does the same: `duckdb -c "SELECT stage, median(seconds) FROM 'catalog.parquet' GROUP
 BY stage"`.
 """
 
@@ -9,9 +9,9 @@ import sys
 from pyarrow import compute, parquet
 
 
-def main(catalogue: str, manifest: str) -> None:
+def main(catalog: str, manifest: str) -> None:
     """Prints what each stage takes, and how large the assets of each kind of object are."""
-    entries = parquet.read_table(catalogue)
+    entries = parquet.read_table(catalog)
     done = entries.filter(compute.equal(entries["state"], "done"))
 
     print("stage             done  seconds each  peak memory, MiB")

@@ -48,9 +48,9 @@ ss4d dataset run objects --config small.yaml --set slat.sampler.steps=12 --worke
 step "8. What another implementation of a stage would cost"
 ss4d dataset plan objects --config small.yaml --set decoding.method=inflation
 
-step "9. The catalogue, for any program that reads Parquet"
+step "9. The catalog, for any program that reads Parquet"
 ss4d dataset catalog objects
-python "$here/query.py" objects/catalogue.parquet objects/manifest.parquet
+python "$here/query.py" objects/catalog.parquet objects/manifest.parquet
 
 step "10. The assets as files; here those that cover much of their frames"
 ss4d dataset export objects assets

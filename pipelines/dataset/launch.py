@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ss4d.pipelines.dataset.alone import alone
-from ss4d.pipelines.dataset.catalogue import is_current, write_catalogue
+from ss4d.pipelines.dataset.catalog import is_current, write_catalog
 from ss4d.pipelines.dataset.events import EventWriter, worker_name
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
 from ss4d.pipelines.dataset.launches import Launch, last_recipes
@@ -108,7 +108,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         # Of a shard, the others would each write it, too: that is for who waits for them all.
         if not dataset.shared and not is_current(dataset):
             with open_standing(dataset, options.settings) as standing:
-                write_catalogue(standing)
+                write_catalog(standing)
     return result
 
 

@@ -47,9 +47,9 @@ class Dataset:
         return self.folder / "index.sqlite"
 
     @property
-    def catalogue(self) -> Path:
-        """The index as a table for other tools, see `ss4d.pipelines.dataset.catalogue`."""
-        return self.folder / "catalogue.parquet"
+    def catalog(self) -> Path:
+        """The index as a table for other tools, see `ss4d.pipelines.dataset.catalog`."""
+        return self.folder / "catalog.parquet"
 
     @property
     def metrics(self) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures of what has no picture of its own: features as colours, voxels as solids, and sheets of frames over time.
+"""Pictures of what has no picture of its own: features as colors, voxels as solids, and sheets of frames over time.
 
 Pictures are (row, column, 3) uint8; a list over time is (t, row, column, 3). World space is z up, the front at -y.
 """
@@ -22,35 +22,35 @@ GAP, TITLE_HEIGHT, TIME_HEIGHT = 6, 22, 16
 
 
 class PrincipalColors:
-    """Turns features (n, c) into colours by their first three principal components, the same wherever it is asked.
+    """Turns features (n, c) into colors by their first three principal components, the same wherever it is asked.
 
     Args:
-        feats: the rows to fit, of all frames, so that a colour means the same over time.
+        feats: the rows to fit, of all frames, so that a color means the same over time.
     """
 
     def __init__(self, feats: Floats) -> None:
         rows = feats[:: max(1, -(-len(feats) // FIT_ROWS))].astype(np.float64)
         self._mean = rows.mean(0) if len(rows) else np.zeros(feats.shape[1])
-        centred = rows - self._mean
-        _, vectors = np.linalg.eigh(centred.T @ centred)
+        centered = rows - self._mean
+        _, vectors = np.linalg.eigh(centered.T @ centered)
         components = vectors[:, ::-1][:, :3]
         # An eigenvector's sign is arbitrary; its largest entry is made positive, so that runs can be compared.
         largest = components[np.abs(components).argmax(0), np.arange(components.shape[1])]
         self._components = components * np.where(largest < 0, -1, 1)
-        projected = centred @ self._components
+        projected = centered @ self._components
         low, high = np.percentile(projected, [DARKEST, BRIGHTEST], axis=0) if len(rows) else (0.0, 1.0)
         self._low, self._range = low, np.maximum(high - low, 1e-12)
 
     def __call__(self, feats: Floats) -> Floats:
-        """Colours (n, 3), 0 to 1, of features (n, c)."""
+        """Colors (n, 3), 0 to 1, of features (n, c)."""
         shades = ((feats - self._mean) @ self._components - self._low) / self._range
         colors = np.full((len(feats), 3), 0.5, np.float32)
-        colors[:, : shades.shape[1]] = shades.clip(0, 1)  # fewer than three channels leave grey
+        colors[:, : shades.shape[1]] = shades.clip(0, 1)  # fewer than three channels leave gray
         return colors
 
 
 def height_colors(cells: NDArray[np.int32], resolution: int) -> Floats:
-    """Colours (n, 3) of voxels (n, 3) that tell their height, from blue below to yellow on top."""
+    """Colors (n, 3) of voxels (n, 3) that tell their height, from blue below to yellow on top."""
     stops = np.array([[0.23, 0.32, 0.62], [0.18, 0.58, 0.62], [0.55, 0.76, 0.42], [0.98, 0.83, 0.35]])
     place = cells[:, 2] / max(resolution - 1, 1) * (len(stops) - 1)
     return np.stack([np.interp(place, range(len(stops)), stops[:, k]) for k in range(3)], axis=-1).astype(np.float32)

@@ -34,7 +34,7 @@ V = TypeVar("V", bound=Value)
 SHEET_FRAMES, SHEET_SIZE = 8, 192
 FINEST = 1024  # cells along a grid's axis that a picture is made of
 OUTSIDE = 0.3  # brightness of what the mask leaves out
-EDGE = (255, 64, 160)  # colour of the mask's outline
+EDGE = (255, 64, 160)  # color of the mask's outline
 PITCH = 15.0  # degrees that the cameras look down
 SIDES = {"Front": 0.0, "From the right": 90.0, "Back": 180.0, "From the left": 270.0}  # degrees around the object
 
@@ -108,9 +108,7 @@ class Pictures:
         side = int(num_tokens**0.5)
         patches = tokens.feats[:, num_tokens - side**2 :].numpy()  # the class token and registers come first
         times = evenly(num_frames, self._at_most)
-        caption = (
-            f"each of the {side} x {side} patches in the colours of its three principal components over all frames"
-        )
+        caption = f"each of the {side} x {side} patches in the colors of its three principal components over all frames"
         if not self._run["segmentation"].stored:
             colors = PrincipalColors(patches.reshape(-1, channels))
             pictures = np.stack([colors(patches[t]).reshape(side, side, 3) for t in times])
@@ -131,7 +129,7 @@ class Pictures:
         coords = voxels.coords.numpy()
         times = evenly(voxels.num_frames, self._at_most)
         colors = height_colors(coords[:, 2:], voxels.resolution)
-        caption = f"occupied cells of the {voxels.resolution}-cell grid, from the front right; colour tells the height"
+        caption = f"occupied cells of the {voxels.resolution}-cell grid, from the front right; color tells the height"
         return [Strip("Voxels", caption, times, self._voxel_pictures(coords, colors, voxels.resolution, times))]
 
     def _slat(self) -> list[Strip]:
@@ -140,7 +138,7 @@ class Pictures:
         times = evenly(latents.num_frames, self._at_most)
         colors = PrincipalColors(feats)(feats)
         caption = (
-            f"each cell's {feats.shape[1]} numbers in the colours of their three principal components over all frames"
+            f"each cell's {feats.shape[1]} numbers in the colors of their three principal components over all frames"
         )
         return [Strip("Latents", caption, times, self._voxel_pictures(coords, colors, latents.resolution, times))]
 

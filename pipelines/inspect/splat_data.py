@@ -22,7 +22,7 @@ from ss4d.stages.types import GaussianClip
 
 MOST_GAUSSIANS = 2_000_000  # in one page, 32 MB; of a larger asset the most visible of each frame are kept
 LEAST_SCALE = 1e-5  # world units
-LEAST_OPACITY = 1 / 255  # no rasteriser draws less
+LEAST_OPACITY = 1 / 255  # no rasterizer draws less
 ROTATION_STEPS = 126  # an even number, so that 0 is met exactly
 
 Floats = NDArray[np.float32]

@@ -23,11 +23,11 @@ REVISION = 1  # raised whenever a spec gives another clip than before, so that s
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
-CROP_MARGIN = 1.2  # specification, section 2
+CROP_MARGIN = 1.2  # docs/model.md, section 2
 INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
 VIEW_PITCH = (-20.0, 60.0)
-# What other views are lit by, the same in every clip: soft enough to keep the colours, and uneven enough to show the
-# shape. It stands still in the world and has no highlight, so a point looks alike from every side: colours of Gaussians
+# What other views are lit by, the same in every clip: soft enough to keep the colors, and uneven enough to show the
+# shape. It stands still in the world and has no highlight, so a point looks alike from every side: colors of Gaussians
 # that do not depend on the view can be exactly right.
 SOFT = Light(
     np.array([[0.33, -0.62, 0.71]], np.float32),
@@ -79,7 +79,7 @@ class TrainingClip(Value):
     Attributes:
         family: what the object is.
         seed: what it was made from.
-        yaw: degrees of the input camera from the object's front, towards +y turning to +x.
+        yaw: degrees of the input camera from the object's front, toward +y turning to +x.
         fps: frames a second.
         resolution: grid cells along each axis.
     """
@@ -94,7 +94,7 @@ class TrainingClip(Value):
     coords: Tensor = array(
         "n 5", torch.int32, "cells of the surface that show from outside (b, t, x, y, z), sorted; b is 0"
     )
-    feats: Tensor = array("n 9", torch.float32, "mean colour, mean normal, mean offset from the cell's centre in cells")
+    feats: Tensor = array("n 9", torch.float32, "mean color, mean normal, mean offset from the cell's center in cells")
     family: str
     seed: int
     yaw: float
@@ -162,7 +162,7 @@ def input_camera(rng: Generator, mesh: AnimatedMesh) -> tuple[float, Camera]:
 
 
 def crop_window(mesh: AnimatedMesh, camera: Camera, size: int) -> Window:
-    """The model's one square crop for the clip (specification, section 2), from the vertices instead of the pixels."""
+    """The model's one square crop for the clip (docs/model.md, section 2), from the vertices instead of the pixels."""
     view = np.array(camera.world_to_camera, np.float32)
     points = mesh.vertices.reshape(-1, 3) @ view[:3, :3].T + view[:3, 3]
     pixels = points[:, :2] / points[:, 2:] * camera.focal + (camera.width / 2, camera.height / 2)
@@ -184,7 +184,7 @@ def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
 
 
 def lit(feats: Tensor) -> Tensor:
-    """Colours (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`."""
+    """Colors (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`."""
     normals = feats[:, 3:6]
     up = (0.5 + 0.5 * normals[:, 2:]).clamp(0, 1)
     sky, ground, lamp = (feats.new_tensor(color) for color in (SOFT.sky, SOFT.ground, SOFT.color))

@@ -1,4 +1,4 @@
-"""Turn animated glTF and GLB assets into `AnimatedMesh`: node animation, skins, morph targets, colours and textures.
+"""Turn animated glTF and GLB assets into `AnimatedMesh`: node animation, skins, morph targets, colors and textures.
 
 Axes: t frame, v vertex, f face. A file is y up with its front at +z; the world is z up with its front at -y.
 """
@@ -26,7 +26,7 @@ Tracks = dict[tuple[int, str], Doubles]  # (node, path) -> values (t, ...)
 def load_animated(path: Path, num_frames: int, fps: float) -> AnimatedMesh:
     """The file's scene with its first animation, sampled at `fps` and repeated when it is shorter than the clip.
 
-    Colours are the base colour alone: factor, vertex colour and texture, which is looked up at the vertices after faces
+    Colors are the base color alone: factor, vertex color and texture, which is looked up at the vertices after faces
     are split finely. Transparency is not kept. A file without an animation stands still.
 
     Args:
@@ -53,7 +53,7 @@ def load_animated(path: Path, num_frames: int, fps: float) -> AnimatedMesh:
 
 
 def _parts(file: GltfFile, num_frames: int, fps: float) -> list[tuple[Doubles, Faces, Doubles]]:
-    """Every drawn primitive's vertices (t, v, 3) in the file's world, faces and sRGB colours."""
+    """Every drawn primitive's vertices (t, v, 3) in the file's world, faces and sRGB colors."""
     gltf = file.gltf
     tracks = _tracks(file, np.arange(num_frames) / fps)
     worlds = _world_matrices(file, tracks, num_frames)
@@ -227,7 +227,7 @@ def _skin_matrices(file: GltfFile, skin: Any, attributes: Any, worlds: dict[int,
 def _colored(
     file: GltfFile, vertices: Doubles, faces: Faces, primitive: Any, longest: float
 ) -> tuple[Doubles, Faces, Doubles]:
-    """Vertices, faces and sRGB colours; split finely where there is a texture."""
+    """Vertices, faces and sRGB colors; split finely where there is a texture."""
     factor, texture = _base_color(file, primitive.material)
     count = vertices.shape[1]
     paint = np.ones((count, 3))
@@ -247,7 +247,7 @@ def _colored(
 
 
 def _base_color(file: GltfFile, material: int | None) -> tuple[Doubles, dict[str, Any] | None]:
-    """The linear base colour and the texture, as a dictionary with the file's keys, if there is one."""
+    """The linear base color and the texture, as a dictionary with the file's keys, if there is one."""
     if material is None:
         return np.ones(3), None
     held = file.gltf.materials[material]
@@ -273,7 +273,7 @@ def _transformed(places: Doubles, texture: dict[str, Any]) -> Doubles:
 
 
 def _looked_up(image: Doubles, places: Doubles) -> Doubles:
-    """Colours (v, 3) of a repeating image at texture coordinates (v, 2), between pixels."""
+    """Colors (v, 3) of a repeating image at texture coordinates (v, 2), between pixels."""
     height, width = image.shape[:2]
     x, y = places[:, 0] * width - 0.5, places[:, 1] * height - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
@@ -284,7 +284,7 @@ def _looked_up(image: Doubles, places: Doubles) -> Doubles:
 
 
 def _split(vertices: Doubles, faces: Faces, extra: Doubles, longest: float) -> tuple[Doubles, Faces, Doubles]:
-    """Halve every edge longer than `longest` in some frame, again and again; neighbours split a shared edge alike.
+    """Halve every edge longer than `longest` in some frame, again and again; neighbors split a shared edge alike.
 
     Args:
         vertices: (t, v, 3).

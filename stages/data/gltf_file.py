@@ -19,7 +19,7 @@ from ss4d.stages.errors import InputError
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-# Extensions a file may require: numbers stored as integers are decoded, the others leave the base colour as it is.
+# Extensions a file may require: numbers stored as integers are decoded, the others leave the base color as it is.
 SUPPORTED = (
     "KHR_mesh_quantization",
     "KHR_texture_transform",
@@ -48,7 +48,7 @@ class GltfFile:
         self._buffers: dict[int, bytes] = {}
 
     def array(self, index: int) -> NDArray[Any]:
-        """The numbers of an accessor, (n,) or (n, width): float64 if they are floats or normalised, else integers."""
+        """The numbers of an accessor, (n,) or (n, width): float64 if they are floats or normalized, else integers."""
         accessor = self.gltf.accessors[index]
         width, kind = WIDTHS.get(accessor.type), COMPONENTS.get(accessor.componentType)
         if width is None or kind is None:

@@ -1,4 +1,4 @@
-"""Own animated triangle meshes: closed parts that move and carry colours, and the whole object made of them.
+"""Own animated triangle meshes: closed parts that move and carry colors, and the whole object made of them.
 
 Axes: t frame (1 where nothing moves), v vertex, f face; z is up. While an object is being built its front faces +y and
 its right side +x. Faces run counter-clockwise seen from outside.
@@ -67,7 +67,7 @@ class Part:
     colors: Doubles
 
     def painted(self, paint: Callable[["Part"], Doubles] | ArrayLike) -> "Part":
-        """With other colours: one RGB, or what `paint` makes of the part, (v, 3)."""
+        """With other colors: one RGB, or what `paint` makes of the part, (v, 3)."""
         colors = paint(self) if callable(paint) else np.asarray(paint, np.float64)
         return replace(self, colors=np.broadcast_to(colors, self.local.shape))
 
@@ -108,7 +108,7 @@ def rotation(axis: str, degrees: ArrayLike) -> Doubles:
 
 
 def assemble(parts: Sequence[Part], num_frames: int) -> AnimatedMesh:
-    """The parts as one object of `num_frames` frames, centred and scaled by `fitted`."""
+    """The parts as one object of `num_frames` frames, centered and scaled by `fitted`."""
     vertices = [np.broadcast_to(part.vertices, (num_frames, *part.vertices.shape[1:])) for part in parts]
     first = np.cumsum([0] + [len(part.local) for part in parts])
     return AnimatedMesh(
@@ -121,7 +121,7 @@ def assemble(parts: Sequence[Part], num_frames: int) -> AnimatedMesh:
 def fitted(vertices: NDArray[np.floating]) -> Floats:
     """Vertices (t, v, 3) moved and scaled alike in every frame so that the whole clip fills the unit cube.
 
-    The box over all frames is centred on the origin; the object then reaches at most 0.48 along an axis and 0.66 from
+    The box over all frames is centered on the origin; the object then reaches at most 0.48 along an axis and 0.66 from
     the origin, so that the cameras of the specification's section 9 see it whole.
     """
     points = np.asarray(vertices, np.float64)

@@ -40,6 +40,6 @@ def make_object(family: str | None, seed: int, num_frames: int) -> AnimatedMesh:
     rng = stream(seed, family)
     heading = FAMILIES[family].heading * rng.choice([-1, 1])
     parts = FAMILIES[family].build(rng, np.arange(num_frames) / FPS)
-    # Families build with the front towards +y, which the camera of yaw 0 looks at; the world's front is at FRONT_YAW,
-    # and a camera's yaw turns from +y towards +x: clockwise, seen from above.
+    # Families build with the front toward +y, which the camera of yaw 0 looks at; the world's front is at FRONT_YAW,
+    # and a camera's yaw turns from +y toward +x: clockwise, seen from above.
     return assemble([part.turned("z", heading - FRONT_YAW) for part in parts], num_frames)

@@ -1,4 +1,4 @@
-"""Colours and patterns, painted in each part's own coordinates so that they stick to it while it moves; RGB, 0 to 1."""
+"""Colors and patterns, painted in each part's own coordinates so that they stick to it while it moves; RGB, 0 to 1."""
 
 import colorsys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ METAL = np.array([0.62, 0.65, 0.70])
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one object: `main` and `second` go well together, `accent` stands out, `dark` is for details."""
+    """The colors of one object: `main` and `second` go well together, `accent` stands out, `dark` is for details."""
 
     main: Doubles
     second: Doubles
@@ -29,12 +29,12 @@ class Palette:
 
 
 def rgb(hue: float, saturation: float, value: float) -> Doubles:
-    """A colour from hue (turns), saturation and value (0 to 1)."""
+    """A color from hue (turns), saturation and value (0 to 1)."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def random_palette(rng: Generator, *, natural: float = 0.0) -> Palette:
-    """Colours at random; with probability `natural` those of fur, feathers and wood."""
+    """Colors at random; with probability `natural` those of fur, feathers and wood."""
     if rng.random() < natural:
         hue, saturation, value = rng.uniform(0.03, 0.12), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.95)
         second = rgb(hue + rng.uniform(-0.02, 0.02), saturation * rng.uniform(0.1, 0.8), min(1, value * 1.4))
@@ -51,12 +51,12 @@ def random_palette(rng: Generator, *, natural: float = 0.0) -> Palette:
 
 
 def shade(rng: Generator, color: Doubles, amount: float = 0.15) -> Doubles:
-    """The colour, a little lighter or darker and shifted."""
+    """The color, a little lighter or darker and shifted."""
     return np.clip(color * (1 + rng.uniform(-amount, amount)) + rng.uniform(-amount, amount, 3) / 3, 0, 1)
 
 
 def mixed(first: Doubles, second: Doubles, share: Doubles) -> Doubles:
-    """Colours (v, 3): `first` where share (v,) is 0, `second` where it is 1."""
+    """Colors (v, 3): `first` where share (v,) is 0, `second` where it is 1."""
     return first + (second - first) * np.clip(share, 0, 1)[:, None]
 
 
@@ -112,7 +112,7 @@ def patches(rng: Generator, first: Doubles, second: Doubles, *, frequency: float
 
 
 def gradient(first: Doubles, second: Doubles, *, axis: int = 2, middle: float = 0.0, width: float = 1.0) -> Paint:
-    """From one colour to the other along an axis of the part; a small width makes two tones, as back and belly."""
+    """From one color to the other along an axis of the part; a small width makes two tones, as back and belly."""
     return lambda part: mixed(first, second, _edge(_scaled(part)[:, axis] - middle, width))
 
 

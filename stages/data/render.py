@@ -1,6 +1,6 @@
 """Draw animated meshes by z-buffer: soft-edged RGBA, depth and normals, for every camera and frame.
 
-Axes: v view, t frame, images are (row, column); camera space is x right, y down, z forward. Colours are used as they
+Axes: v view, t frame, images are (row, column); camera space is x right, y down, z forward. Colors are used as they
 are shown (no gamma). A triangle that reaches behind the camera is left out: cameras stand outside the object.
 """
 
@@ -29,7 +29,7 @@ class Light:
     from `ground` to `sky` as n turns from down to up. Only the highlight (Blinn-Phong) depends on the camera.
 
     Attributes:
-        direction: (t or 1, 3) float32 unit vectors towards the light.
+        direction: (t or 1, 3) float32 unit vectors toward the light.
         color: RGB of the light.
         sky: RGB of ambient light from above.
         ground: RGB of ambient light from below.
@@ -65,12 +65,12 @@ def render(
 ) -> NDArray[np.uint8]:
     """Straight RGBA (v, t, h, w, 4) uint8 of every frame from every camera, all of one size.
 
-    Each pixel is the mean of 2 x 2 samples; its colour is that of the covered ones, transparent black without any.
+    Each pixel is the mean of 2 x 2 samples; its color is that of the covered ones, transparent black without any.
 
     Args:
         mesh: the object.
         cameras: at least one; all give images of the same size.
-        light: lights; `UNLIT` shows the colours alone.
+        light: lights; `UNLIT` shows the colors alone.
         window: draw this square of each camera's image at its own size.
     """
     optics = [_optics(camera, window) for camera in cameras]
@@ -91,7 +91,7 @@ def render(
 
 
 def render_surface(mesh: AnimatedMesh, cameras: Sequence[Camera]) -> tuple[Floats, Floats]:
-    """What pixel centres see: depth along z (v, t, h, w), infinite if nothing, and world normals (v, t, h, w, 3)."""
+    """What pixel centers see: depth along z (v, t, h, w), infinite if nothing, and world normals (v, t, h, w, 3)."""
     optics = [_optics(camera, None) for camera in cameras]
     height, width = optics[0][1]
     normals = mesh.normals()
@@ -225,7 +225,7 @@ def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shinin
 
 @kernel
 def _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess):  # type: ignore[no-untyped-def]
-    """The colour of a sample; see `Light`."""
+    """The color of a sample; see `Light`."""
     (a, b, c), (u, v, w) = corners, weights
     nx, ny, nz = _facing(normals, corners, weights)
     zero, half = np.float32(0), np.float32(0.5)

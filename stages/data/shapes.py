@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 from ss4d.stages.data.mesh import Doubles, Integers, Part
 
-GREY = 0.6
+GRAY = 0.6
 
 
 def rings(centers: Doubles, across: Doubles, over: Doubles, *, segments: int, squareness: float = 2.0) -> Part:
-    """The surface through the rings centre + across cos + over sin; the first and the last ring must be points.
+    """The surface through the rings center + across cos + over sin; the first and the last ring must be points.
 
     Args:
         centers: (t or 1, n, 3).
@@ -40,7 +40,7 @@ def rings(centers: Doubles, across: Doubles, over: Doubles, *, segments: int, sq
         faces=_faces(n, segments),
         local=np.concatenate(([[0, 0, 0]], local, [[0, 0, length[-1]]])),
         along=np.concatenate(([0.0], np.repeat(along[inner], segments), [1.0])),
-        colors=np.full((n * segments + 2, 3), GREY),
+        colors=np.full((n * segments + 2, 3), GRAY),
     )
 
 
@@ -138,7 +138,7 @@ def cylinder(radius: float, height: float, *, top: float | None = None, edge: fl
 
 
 def bend(length: float, *, curl: ArrayLike = 0.0, num: int = 12) -> Doubles:
-    """A curve (t, n, 3) of the given length that starts upwards along z and turns by `curl` degrees (t,) towards +y."""
+    """A curve (t, n, 3) of the given length that starts upwards along z and turns by `curl` degrees (t,) toward +y."""
     share = np.linspace(0, 1, num)
     angle = np.radians(np.atleast_1d(np.asarray(curl, np.float64)))[:, None] * share
     step = length / (num - 1)

@@ -24,8 +24,8 @@ def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Float
         resolution: R, cells along each axis.
 
     Returns:
-        coords (N, 5) int32 (0, t, x, y, z), sorted; feats (N, 9) float32: mean colour (3, 0 to 1), mean normal (3, unit
-        length, or zero where the surface's sides cancel) and the surface's mean offset from the cell's centre (3, in
+        coords (N, 5) int32 (0, t, x, y, z), sorted; feats (N, 9) float32: mean color (3, 0 to 1), mean normal (3, unit
+        length, or zero where the surface's sides cancel) and the surface's mean offset from the cell's center (3, in
         cells, -0.5 to 0.5), all weighted by area.
     """
     normals = mesh.normals()
@@ -43,7 +43,7 @@ def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Float
 def visible(coords: Integers, resolution: int) -> NDArray[np.bool_]:
     """Which cells (N,) of `surface_voxels` can be seen from outside, frame by frame.
 
-    A cell can be seen if one of its 26 neighbours is empty and joined, through empty cells, to the outside. The others
+    A cell can be seen if one of its 26 neighbors is empty and joined, through empty cells, to the outside. The others
     hold only what parts hide in each other: no picture shows it, and a network could do no more than guess it. The
     bottom of a crease narrower than a cell counts as hidden, too.
     """
@@ -74,7 +74,7 @@ def _pieces(vertices, face, resolution):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sample(n, i, j, upper):  # type: ignore[no-untyped-def]
-    """Weights of a face's corners at the centre of one of the n^2 small triangles it is cut into."""
+    """Weights of a face's corners at the center of one of the n^2 small triangles it is cut into."""
     shift = np.float32(2 / 3 if upper else 1 / 3)
     v, w = (np.float32(i) + shift) / np.float32(n), (np.float32(j) + shift) / np.float32(n)
     return np.float32(1) - v - w, v, w

@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class MeanShape:
-    """The mean training shape: cells (n, 3) int32, sorted, and their colours (n, 3) under the light of the views."""
+    """The mean training shape: cells (n, 3) int32, sorted, and their colors (n, 3) under the light of the views."""
 
     cells: Tensor
     colors: Tensor
@@ -93,7 +93,7 @@ def voxel_gaussians(
         coords: (n, 5), sorted.
         colors: (n, 3).
         normals: (n, 3), unit or zero.
-        offsets: (n, 3) of the centre from the cell's, in cells.
+        offsets: (n, 3) of the center from the cell's, in cells.
         num_frames: frames of the clip.
         resolution: cells along each axis.
     """
@@ -112,9 +112,9 @@ def voxel_gaussians(
 
 
 def occupied_by(gaussians: GaussianClip, resolution: int) -> Tensor:
-    """The cells (n, 5) int32, sorted, that hold a centre with opacity above 0.1 and can be seen from outside.
+    """The cells (n, 5) int32, sorted, that hold a center with opacity above 0.1 and can be seen from outside.
 
-    Centres outside the grid count for none; "can be seen" is what `ss4d.stages.data.voxels.visible` says.
+    Centers outside the grid count for none; "can be seen" is what `ss4d.stages.data.voxels.visible` says.
     """
     counts = gaussians.offsets[1:] - gaussians.offsets[:-1]
     times = torch.arange(gaussians.num_frames).repeat_interleave(counts)

@@ -32,7 +32,7 @@ def distances(a: Value, b: Value, render: Rasterize) -> Measures:
     Args:
         a: a stage's value.
         b: another one of the same stage.
-        render: the rasteriser that pictures of Gaussians are drawn with.
+        render: the rasterizer that pictures of Gaussians are drawn with.
 
     Raises:
         IncomparableError: in one phrase.

@@ -23,7 +23,7 @@ class ExportConfig(StageConfig):
     )
     turns: int = Field(default=1, ge=0, description="full turns of the camera; 0 stays at the front")
     pitch: float = Field(default=15.0, ge=-90, le=90, description="height of the camera above the horizon in degrees")
-    background: float = Field(default=1.0, ge=0, le=1, description="grey behind the object, 0 black to 1 white")
+    background: float = Field(default=1.0, ge=0, le=1, description="gray behind the object, 0 black to 1 white")
 
 
 def export_asset(
@@ -35,14 +35,14 @@ def export_asset(
     render: Rasterize,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
-    """Write `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (specification, section 9).
+    """Write `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
 
     Args:
         config: what the turntable looks like.
         gaussians: the clip; a frame may be empty.
         clip_fps: its frames per second, above 0.
         folder: an empty folder.
-        render: the rasteriser.
+        render: the rasterizer.
         progress: told after each file or picture.
 
     Returns:

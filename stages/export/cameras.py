@@ -9,7 +9,7 @@ from ss4d.stages.ops.geometry import ORBIT_FOV, ORBIT_RADIUS, quaternion_to_matr
 
 CONVENTION = {
     "world": "right-handed, z up, the object within [-0.5, 0.5]^3, its front facing -y",
-    "camera": "x right, y down, z forward; pixel centres at half integers, the first at (0.5, 0.5)",
+    "camera": "x right, y down, z forward; pixel centers at half integers, the first at (0.5, 0.5)",
     "position": "radius * (sin yaw cos pitch, cos yaw cos pitch, sin pitch), looking at the origin",
     "world_to_camera": "camera point = world_to_camera @ (x, y, z, 1) of a world point",
     "intrinsics": "pixel = (fx x / z + cx, fy y / z + cy) of a camera point",

@@ -9,12 +9,12 @@ import torch
 from ss4d.stages.ops.geometry import rotate_gaussians
 from ss4d.stages.types import GaussianClip
 
-SH_C0 = 0.28209479177387814  # the constant spherical harmonic: colour = 0.5 + SH_C0 f_dc
+SH_C0 = 0.28209479177387814  # the constant spherical harmonic: color = 0.5 + SH_C0 f_dc
 PROPERTIES = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
-# A quarter turn about x: up (z) becomes -y, and the front (-y) comes to face -z, towards a viewer's default camera.
+# A quarter turn about x: up (z) becomes -y, and the front (-y) comes to face -z, toward a viewer's default camera.
 PLY_FROM_WORLD = torch.tensor([math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0], dtype=torch.float64)
 # The file holds logit and logarithm, which have no value at opacity 0 or 1 and at scale 0.
 OPACITY_MARGIN = 1e-6

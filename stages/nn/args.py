@@ -1,4 +1,4 @@
-"""Check the options published beside weights; an option that cannot be honoured is an error that names it."""
+"""Check the options published beside weights; an option that cannot be honored is an error that names it."""
 
 from collections.abc import Sequence
 from typing import Any

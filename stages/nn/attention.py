@@ -11,14 +11,14 @@ from ss4d.stages.ops.rotary import rotate
 class Attention(nn.Module):
     """Self-attention of rows, or, with `context_channels`, attention of rows to image tokens.
 
-    Rotation comes before the norm of queries and keys (specification, section 5).
+    Rotation comes before the norm of queries and keys (docs/model.md, section 5).
 
     Args:
         channels: C.
         heads: H; C / H is the width of a head.
         ops: kernels.
         context_channels: width of the image tokens; None for self-attention.
-        head_norm: whether queries and keys are normalised (`qk_rms_norm`, `qk_rms_norm_cross`).
+        head_norm: whether queries and keys are normalized (`qk_rms_norm`, `qk_rms_norm_cross`).
     """
 
     def __init__(

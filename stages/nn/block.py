@@ -79,7 +79,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each after a norm and added to the rows (specification, section 8)."""
+    """Attention and feed-forward, each after a norm and added to the rows (docs/model.md, section 8)."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float, ops: Ops, *, head_norm: bool) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A block that the flow time modulates and that sees the image tokens of its frame (specification, section 5).
+    """A block that the flow time modulates and that sees the image tokens of its frame (docs/model.md, section 5).
 
     Args:
         channels: C.
@@ -102,8 +102,8 @@ class ConditionedBlock(nn.Module):
         heads: H.
         mlp_ratio: hidden width of the feed-forward over C.
         ops: kernels.
-        head_norm: normalise queries and keys of self-attention.
-        cross_head_norm: normalise queries and keys of attention to tokens.
+        head_norm: normalize queries and keys of self-attention.
+        cross_head_norm: normalize queries and keys of attention to tokens.
         shared_modulation: the modulation comes with the condition instead of from this block's own layer.
     """
 

@@ -1,4 +1,4 @@
-"""Networks by their published class names, and how one is written to a model folder (specification, section 1).
+"""Networks by their published class names, and how one is written to a model folder (docs/model.md, section 1).
 
 Reading a folder that others made takes strict checks: `ss4d.stages.weights` does that; `read_network` reads our own
 files.

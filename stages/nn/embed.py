@@ -20,7 +20,7 @@ def constant(compute: Callable[[], Tensor]) -> Tensor:
 
 
 def absolute_position(positions: Tensor, channels: int) -> Tensor:
-    """Sines and cosines of each coordinate at F = channels // 6 frequencies 10000^(-i / F) (specification, section 5).
+    """Sines and cosines of each coordinate at F = channels // 6 frequencies 10000^(-i / F) (docs/model.md, section 5).
 
     Args:
         positions: (N, 3) whole numbers (x, y, z).

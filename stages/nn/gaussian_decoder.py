@@ -1,4 +1,4 @@
-"""Structured latents to Gaussians: G of them around each voxel (specification, section 8).
+"""Structured latents to Gaussians: G of them around each voxel (docs/model.md, section 8).
 
 Rows are (n, c) on sites (b, t, x, y, z); Gaussians are packed voxel by voxel, (n G, ...).
 """
@@ -36,10 +36,10 @@ class Representation:
 
     Attributes:
         factors: by which each part is multiplied (`lr`).
-        perturbed: whether centres start spread out in the voxel (`perturb_offset`).
-        voxel_size: how far a centre may go, in cells.
+        perturbed: whether centers start spread out in the voxel (`perturb_offset`).
+        voxel_size: how far a center may go, in cells.
         num_gaussians: G.
-        screen_filter: variance of the rasteriser's filter, pixel^2 (`2d_filter_kernel_size`); for who draws them.
+        screen_filter: variance of the rasterizer's filter, pixel^2 (`2d_filter_kernel_size`); for who draws them.
         world_filter: least standard deviation (`3d_filter_kernel_size`), in the unit of the object's box.
         scaling_bias: scale of a Gaussian whose channels are 0.
         opacity_bias: opacity of a Gaussian whose channel is 0.
@@ -60,7 +60,7 @@ class RawGaussians:
     """Channels by meaning, before bias and activation, each times its factor.
 
     Attributes:
-        xyz: (n G, 3) centres, the object's box being [0, 1]^3.
+        xyz: (n G, 3) centers, the object's box being [0, 1]^3.
         features_dc: (n G, 1, 3).
         scaling: (n G, 3).
         rotation: (n G, 4).
@@ -79,7 +79,7 @@ class Gaussians:
     """Gaussians ready to draw.
 
     Attributes:
-        means: (n G, 3) centres in world space, the object fills [-0.5, 0.5]^3.
+        means: (n G, 3) centers in world space, the object fills [-0.5, 0.5]^3.
         scales: (n G, 3) standard deviations along their own axes, world units.
         quats: (n G, 4) unit rotations (w, x, y, z).
         colors: (n G, 3) RGB.
@@ -101,7 +101,7 @@ class SLatGaussianDecoder(SparseTransformer):
         ops: kernels.
 
     Raises:
-        ModelError: naming an option that cannot be honoured.
+        ModelError: naming an option that cannot be honored.
     """
 
     offset_perturbation: Tensor
@@ -120,7 +120,7 @@ class SLatGaussianDecoder(SparseTransformer):
         return self.transform(x)
 
     def split(self, raw: Tensor, coords: Tensor) -> RawGaussians:
-        """Raw channels by meaning, and centres from the voxels they belong to.
+        """Raw channels by meaning, and centers from the voxels they belong to.
 
         Args:
             raw: (N, 14 G), from `forward`.
@@ -135,9 +135,9 @@ class SLatGaussianDecoder(SparseTransformer):
         if shape.perturbed:
             xyz = xyz + self.offset_perturbation
         cells = (coords[:, None, 2:].to(raw.dtype) + 0.5) / resolution
-        centres = cells + torch.tanh(xyz) * (0.5 * shape.voxel_size / resolution)
+        centers = cells + torch.tanh(xyz) * (0.5 * shape.voxel_size / resolution)
         return RawGaussians(
-            xyz=centres.flatten(0, 1),
+            xyz=centers.flatten(0, 1),
             features_dc=features_dc.reshape(-1, 1, 3),
             scaling=scaling.flatten(0, 1),
             rotation=rotation.flatten(0, 1),
@@ -159,7 +159,7 @@ class SLatGaussianDecoder(SparseTransformer):
 
 
 def offset_perturbation(count: int, voxel_size: float) -> Tensor:
-    """Where the centres of a voxel start: atanh((2 h - 1) / voxel_size) of `count` Hammersley points h, (count, 3)."""
+    """Where the centers of a voxel start: atanh((2 h - 1) / voxel_size) of `count` Hammersley points h, (count, 3)."""
     index = torch.arange(count)
     points = torch.stack([index / count, _radical_inverse(index, 2), _radical_inverse(index, 3)], dim=1)
     return torch.atanh((2 * points - 1) / voxel_size)

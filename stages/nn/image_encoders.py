@@ -1,4 +1,4 @@
-"""The image encoder: a vision transformer of DINOv2's design, with register tokens (specification, section 3).
+"""The image encoder: a vision transformer of DINOv2's design, with register tokens (docs/model.md, section 3).
 
 Axes: t frames, l tokens (class, registers, then patches row by row), c channels, s pixels. Parameters carry
 the names of the published DINOv2 checkpoint.
@@ -132,7 +132,7 @@ class VisionTransformer(nn.Module):
         cast_weights(self.blocks, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens (t, l, c), normalised over channels, of images (t, 3, s, s) with values 0 to 1.
+        """Tokens (t, l, c), normalized over channels, of images (t, 3, s, s) with values 0 to 1.
 
         Raises:
             ModelError: if s is not the size that the position embeddings were made for.

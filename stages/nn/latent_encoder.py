@@ -18,7 +18,7 @@ class SLatEncoderArgs(SparseTransformerArgs):
 
 
 class SLatEncoder(SparseTransformer):
-    """The encoder (specification, section 8)."""
+    """The encoder (docs/model.md, section 8)."""
 
     def __init__(self, args: SLatEncoderArgs, ops: Ops) -> None:
         at_least_one(args, "in_channels")

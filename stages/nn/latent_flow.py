@@ -1,4 +1,4 @@
-"""Stage 2: velocity of the structured latents, features on occupied cells of a clip (specification, section 7).
+"""Stage 2: velocity of the structured latents, features on occupied cells of a clip (docs/model.md, section 7).
 
 Sparse rows are (b, t, x, y, z); times and tokens are (b, t, ...). A U-net of convolutions halves space, then time,
 around a transformer in which all voxels of a clip attend to each other.
@@ -177,7 +177,7 @@ class SLatFlow4DModel(nn.Module):
         ops: kernels.
 
     Raises:
-        ModelError: naming an option that cannot be honoured.
+        ModelError: naming an option that cannot be honored.
     """
 
     def __init__(self, args: SLatFlow4DModelArgs, ops: Ops) -> None:

@@ -1,4 +1,4 @@
-"""Normalisation in float32 whatever the precision of the rows; the last axis is the channels."""
+"""Normalization in float32 whatever the precision of the rows; the last axis is the channels."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BLOCK_EPS = 1e-6  # inside blocks (specification, section 5)
+BLOCK_EPS = 1e-6  # inside blocks (docs/model.md, section 5)
 FINAL_EPS = 1e-5  # before output layers
 
 

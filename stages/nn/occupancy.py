@@ -1,4 +1,4 @@
-"""The occupancy autoencoder: an object's grid of cells to a small dense latent and back (specification, section 6).
+"""The occupancy autoencoder: an object's grid of cells to a small dense latent and back (docs/model.md, section 6).
 
 Axes: b frames (clips are stacked, frames inner), c channels, x y z cells. Every frame is coded alone.
 """

@@ -45,7 +45,7 @@ class SubmanifoldConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, the second modulated by the flow time, plus the input (specification, section 7).
+    """Norm, SiLU, convolution, twice, the second modulated by the flow time, plus the input (docs/model.md, section 7).
 
     Halving and doubling come before the block and have no weights: see `ss4d.stages.ops.pooling`.
 

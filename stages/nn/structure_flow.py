@@ -1,4 +1,4 @@
-"""Stage 1: velocity of the occupancy latent, a dense grid of every frame (specification, section 5).
+"""Stage 1: velocity of the occupancy latent, a dense grid of every frame (docs/model.md, section 5).
 
 Axes: b clip, t frame, c channels, x y z cells; tokens are packed rows on the full grid, x slowest, z fastest.
 """
@@ -75,7 +75,7 @@ class SparseStructureFlow4DModel(nn.Module):
         ops: kernels.
 
     Raises:
-        ModelError: naming an option that cannot be honoured.
+        ModelError: naming an option that cannot be honored.
     """
 
     def __init__(self, args: SparseStructureFlow4DModelArgs, ops: Ops) -> None:

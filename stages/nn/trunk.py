@@ -1,4 +1,4 @@
-"""The transformer on sparse voxels that the Gaussian decoder and the latent encoder share (specification, section 8).
+"""The transformer on sparse voxels that the Gaussian decoder and the latent encoder share (docs/model.md, section 8).
 
 Rows are (n, c) on sites (b, t, x, y, z).
 """
@@ -63,7 +63,7 @@ class SparseTransformer(nn.Module):
         ops: kernels.
 
     Raises:
-        ModelError: naming an option that cannot be honoured.
+        ModelError: naming an option that cannot be honored.
     """
 
     def __init__(self, args: SparseTransformerArgs, in_channels: int, out_channels: int, ops: Ops) -> None:

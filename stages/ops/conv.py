@@ -25,7 +25,7 @@ BLOCK_FLOATS = {"cpu": 1 << 19, "cuda": 1 << 27}
 MIN_BLOCK_ROWS = 256  # fewer rows waste a matrix product
 
 
-def neighbours(sites: Sites, kernel: PerAxis) -> Tensor:
+def neighbors(sites: Sites, kernel: PerAxis) -> Tensor:
     """The active cell at each offset of a kernel from each cell, never in another clip; built once per kernel.
 
     Args:
@@ -38,10 +38,10 @@ def neighbours(sites: Sites, kernel: PerAxis) -> Tensor:
     Raises:
         ModelError: if an extent is even.
     """
-    return sites.derived(("neighbours", kernel), lambda s: _neighbours(s.coords, kernel))
+    return sites.derived(("neighbors", kernel), lambda s: _neighbors(s.coords, kernel))
 
 
-def _neighbours(coords: Tensor, kernel: PerAxis) -> Tensor:
+def _neighbors(coords: Tensor, kernel: PerAxis) -> Tensor:
     if any(size % 2 == 0 for size in kernel):
         raise ModelError(f"a submanifold convolution needs odd kernel extents, got {kernel}")
     radius = [size // 2 for size in kernel]
@@ -70,7 +70,7 @@ def conv(feats: Tensor, sites: Sites, weight: Tensor, bias: Tensor) -> Tensor:
     Raises:
         ModelError: if a kernel extent is even.
     """
-    table = neighbours(sites, kernel_extents(weight))
+    table = neighbors(sites, kernel_extents(weight))
     result: Tensor = _Gemm.apply(feats, table, weight.flatten(1, -2), bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return result
 
@@ -116,9 +116,9 @@ def _weight_gradient(feats: Tensor, table: Tensor, grad: Tensor) -> Tensor:
 
 
 def _blocks(feats: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of rows, each with its gathered neighbours (rows, K C_in), in memory that the next reuses."""
+    """Slices of rows, each with its gathered neighbors (rows, K C_in), in memory that the next reuses."""
     num_offsets, channels = table.shape[1], feats.shape[1]
-    padded = torch.cat([feats, feats.new_zeros(1, channels)])  # the last row is the missing neighbour
+    padded = torch.cat([feats, feats.new_zeros(1, channels)])  # the last row is the missing neighbor
     size = min(len(feats), max(MIN_BLOCK_ROWS, BLOCK_FLOATS[feats.device.type] // (num_offsets * channels)))
     memory = feats.new_empty(size * num_offsets, channels)
     for start in range(0, len(feats), max(size, 1)):

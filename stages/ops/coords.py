@@ -20,7 +20,7 @@ def linear_keys(coords: Tensor, margin: tuple[int, ...] | None = None) -> tuple[
 
     Args:
         coords: (N, A) whole numbers from 0, any number of axes.
-        margin: (A) free cells kept on either side of each axis, so that a neighbour's key never wraps into another row;
+        margin: (A) free cells kept on either side of each axis, so that a neighbor's key never wraps into another row;
             none if not given.
 
     Returns:
@@ -42,7 +42,7 @@ def linear_keys(coords: Tensor, margin: tuple[int, ...] | None = None) -> tuple[
 class Sites:
     """An immutable set of active cells, which remembers what is derived from it.
 
-    Layers and sampler steps that share a `Sites` share its neighbour tables, windows and poolings, each built once.
+    Layers and sampler steps that share a `Sites` share its neighbor tables, windows and poolings, each built once.
 
     Args:
         coords: (N, 5) int32 (b, t, x, y, z) from 0, sorted lexicographically, no duplicates; must not change later.

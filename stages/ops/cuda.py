@@ -100,7 +100,7 @@ def _indices(coords: Tensor, spatial: bool) -> tuple[Tensor, list[int], int]:
 
 
 def _rasterize(gsplat: Any) -> Rasterize:
-    """The rasteriser on gsplat; it caps alpha at 0.999 instead of 0.99, else it draws what ours draws."""
+    """The rasterizer on gsplat; it caps alpha at 0.999 instead of 0.99, else it draws what ours draws."""
 
     def rasterize(
         gaussians: GaussianClip,

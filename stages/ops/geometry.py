@@ -44,7 +44,7 @@ def quaternion_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def rotate_gaussians(gaussians: GaussianClip, quat: Tensor) -> GaussianClip:
-    """The Gaussians turned about the origin by the rotation `quat` (4,), centres and axes alike."""
+    """The Gaussians turned about the origin by the rotation `quat` (4,), centers and axes alike."""
     # In float64, so that a quarter turn moves coordinates from axis to axis without touching their digits.
     quat = torch.nn.functional.normalize(quat.double(), dim=-1)
     means = (gaussians.means.double() @ quaternion_to_matrix(quat).T).float()
@@ -54,10 +54,10 @@ def rotate_gaussians(gaussians: GaussianClip, quat: Tensor) -> GaussianClip:
 def orbit_camera(
     yaw: float, pitch: float, *, size: int, radius: float = ORBIT_RADIUS, fov: float = ORBIT_FOV
 ) -> Camera:
-    """A square camera that looks at the origin with z up (specification, section 9).
+    """A square camera that looks at the origin with z up (docs/model.md, section 9).
 
     Args:
-        yaw: degrees from +y towards +x; `FRONT_YAW` sees the front.
+        yaw: degrees from +y toward +x; `FRONT_YAW` sees the front.
         pitch: degrees above the xy plane, -90 to 90.
         size: pixels along each side.
         radius: distance from the origin in world units.

@@ -53,7 +53,7 @@ def _pooling(sites: Sites, stride: PerAxis) -> Pooling:
 def pool(x: SparseTensor, stride: PerAxis) -> tuple[SparseTensor, Pooling]:
     """Merges cells: sum of the children / (their number + 1).
 
-    Plus one because the published weights were trained with it (specification, section 7).
+    Plus one because the published weights were trained with it (docs/model.md, section 7).
 
     Args:
         x: features (N, C).

@@ -1,11 +1,11 @@
 """Draw the Gaussians of one frame as a camera sees them: project, sort by depth, bin into tiles, blend front to back.
 
 A Gaussian of covariance S appears as a 2D Gaussian of covariance J W S W^T J^T + v I, where W is the camera's rotation,
-J the Jacobian of the perspective division at the centre and v the variance of the screen filter (EWA splatting). At a
-distance d from its centre its alpha is opacity exp(-d^T C d / 2), C the inverse covariance. `rasterize_reference` is
+J the Jacobian of the perspective division at the center and v the variance of the screen filter (EWA splatting). At a
+distance d from its center its alpha is opacity exp(-d^T C d / 2), C the inverse covariance. `rasterize_reference` is
 the slow twin.
 
-Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centres at half integers.
+Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centers at half integers.
 
 The kernels are compiled by numba without the interpreter's lock and shared out over Python threads. numba's own
 parallel loops are not used: its default thread pool aborts the process when two threads enter it at once; here any
@@ -67,7 +67,7 @@ CLASSIC = ScreenFilter(variance=0.3, compensate=False)  # what common viewers do
 
 
 class Rasterize(Protocol):
-    """What every rasteriser is called like; see `rasterize`."""
+    """What every rasterizer is called like; see `rasterize`."""
 
     def __call__(
         self,
@@ -86,10 +86,10 @@ def rasterize(
     background: Color = BLACK,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
-    """Colour and coverage of one frame (specification, section 9), on the CPU.
+    """Color and coverage of one frame (docs/model.md, section 9), on the CPU.
 
-    Centres nearer than 0.01 are skipped, alpha below 1/255 is skipped, alpha is capped at 0.99, and a pixel is finished
-    before its transmittance would fall under 1e-4. Negative colours count as 0, as in every viewer. The result does not
+    Centers nearer than 0.01 are skipped, alpha below 1/255 is skipped, alpha is capped at 0.99, and a pixel is finished
+    before its transmittance would fall under 1e-4. Negative colors count as 0, as in every viewer. The result does not
     depend on the number of threads, nor on the order in which Gaussians of different depths are given.
 
     Args:
@@ -136,7 +136,7 @@ def _project_all(
         job.result()
     visible = np.flatnonzero(np.isfinite(depths))
     order = visible[np.argsort(depths[visible], kind="stable")]
-    # Moved in memory as well: blending reads neighbours in depth, which would otherwise cost a cache miss each.
+    # Moved in memory as well: blending reads neighbors in depth, which would otherwise cost a cache miss each.
     return np.take(splats, order, axis=0), np.take(boxes, order, axis=0)
 
 
@@ -157,7 +157,7 @@ def _project(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill rows start to stop of splats, boxes and depths; a Gaussian that shows nowhere gets an infinite depth.
 
-    A splat is: centre x, y; l11, l21, l22; reach; opacity; r, g, b. The exponent at an offset (dx, dy) is
+    A splat is: center x, y; l11, l21, l22; reach; opacity; r, g, b. The exponent at an offset (dx, dy) is
     -(l11 dx + l21 dy)^2 - (l22 dy)^2, a Cholesky form that loses no digits on needles as a dx^2 + 2 b dx dy + c dy^2
     would. Alpha is at least 1/255 where the exponent is at least -reach. A box is the pixels this can touch: first and
     last row, first and last column.

@@ -1,6 +1,6 @@
-"""The rasteriser written for reading: every pixel looks at every Gaussian, in float64, with no tiles and no early end.
+"""The rasterizer written for reading: every pixel looks at every Gaussian, in float64, with no tiles and no early end.
 
-Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centres at half integers.
+Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centers at half integers.
 """
 
 import torch
@@ -62,7 +62,7 @@ def rasterize(
 
 
 def _screen_covariances(gaussians: GaussianClip, order: Tensor, points: Tensor, view: Tensor, camera: Camera) -> Tensor:
-    """2D covariances (n, 2, 2) in pixel^2 of the rows `order`, whose centres in camera space are `points`."""
+    """2D covariances (n, 2, 2) in pixel^2 of the rows `order`, whose centers in camera space are `points`."""
     rotations = quaternion_to_matrix(gaussians.quats[order].double())
     axes = view[:3, :3] @ rotations * gaussians.scales[order].double()[:, None, :]
     limit = JACOBIAN_LIMIT * torch.tensor([camera.width, camera.height]) / (2 * camera.focal)

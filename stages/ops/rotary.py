@@ -10,7 +10,7 @@ def phases(positions: Tensor, head_channels: int, base: float) -> Tensor:
     Args:
         positions: (N) whole numbers t.
         head_channels: D, even.
-        base: 10000 in the published models (specification, section 5).
+        base: 10000 in the published models (docs/model.md, section 5).
 
     Returns:
         (N, 1, D / 2) complex64; the axis of one is the heads.

@@ -11,7 +11,7 @@ MARGIN = 1.2  # side of the crop over the longer side of the object's box
 
 
 def crop_clip(frames: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Crop every frame to one square around the object and resize it (specification, section 2).
+    """Crop every frame to one square around the object and resize it (docs/model.md, section 2).
 
     Args:
         frames: (t, h, w, 4) uint8, straight RGBA.

@@ -35,7 +35,7 @@ def bounding_box(mask: Mask) -> Box | None:
 
 
 def grown(box: Box, factor: float, width: int, height: int) -> Box:
-    """A box `factor` times as large about its centre, kept inside an image of width x height."""
+    """A box `factor` times as large about its center, kept inside an image of width x height."""
     (left, top, right, bottom), rest = box, (factor - 1) / 2
     dx, dy = (right - left) * rest + 1, (bottom - top) * rest + 1
     return (

@@ -1,4 +1,4 @@
-"""The empty background behind a still camera: images (t, y, x, colour) without the object that moves before them."""
+"""The empty background behind a still camera: images (t, y, x, color) without the object that moves before them."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ STILL = 6.0  # levels: a camera whose background differs more than this from its
 
 @dataclass(frozen=True, eq=False)
 class CleanPlate:
-    """The background's colour where it is known, and how much a still pixel flickers, in levels."""
+    """The background's color where it is known, and how much a still pixel flickers, in levels."""
 
-    colour: NDArray[np.int16]
+    color: NDArray[np.int16]
     known: NDArray[np.bool_]
     noise: float
 
     def differs(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Where an image (h, w, 3) shows the background for certain, and where it hides it."""
-        difference = np.abs(image - self.colour).max(-1)
+        difference = np.abs(image - self.color).max(-1)
         return (
             self.known & (difference < 2 * self.noise + 4),
             self.known & (difference > 4 * self.noise + 16),
@@ -28,7 +28,7 @@ class CleanPlate:
 
 
 def clean_plate(images: NDArray[np.uint8], near: NDArray[np.bool_]) -> CleanPlate | None:
-    """The median colour of each pixel over the frames in which no object is near; None when the camera moves.
+    """The median color of each pixel over the frames in which no object is near; None when the camera moves.
 
     Args:
         images: (t, h, w, 3).
@@ -40,11 +40,11 @@ def clean_plate(images: NDArray[np.uint8], near: NDArray[np.bool_]) -> CleanPlat
     # Hidden samples sort behind all others, so the median of the rest lies at half their number.
     ordered = np.sort(np.where(near[..., None], 256, images.astype(np.int16)), axis=0)
     middle = np.maximum(count - 1, 0)[None, ..., None] // 2
-    colour = np.take_along_axis(ordered, np.broadcast_to(middle, (1, *images.shape[1:])), axis=0)[0]
+    color = np.take_along_axis(ordered, np.broadcast_to(middle, (1, *images.shape[1:])), axis=0)[0]
     known = count >= FEWEST
     seen = known & ~near
     if not seen.any():
         return None
     # Upper half of the differences too: a flat sky must not hide that the ground moves.
-    noise = float(np.percentile(np.abs(images - colour).max(-1)[seen], 75))
-    return CleanPlate(colour, known, noise) if noise <= STILL else None
+    noise = float(np.percentile(np.abs(images - color).max(-1)[seen], 75))
+    return CleanPlate(color, known, noise) if noise <= STILL else None

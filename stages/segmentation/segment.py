@@ -1,4 +1,4 @@
-"""The segmentation stage: frames (t, y, x, colour) to the object alone, cropped; chooses the method, and says so."""
+"""The segmentation stage: frames (t, y, x, color) to the object alone, cropped; chooses the method, and says so."""
 
 import logging
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.segmentation.alpha import alpha_masks, has_alpha
-from ss4d.stages.segmentation.colour_key import UNIFORM, colour_key_masks, find_key
+from ss4d.stages.segmentation.color_key import UNIFORM, color_key_masks, find_key
 from ss4d.stages.segmentation.crop import crop_clip
 from ss4d.stages.segmentation.masks import Follower
 from ss4d.stages.segmentation.saliency import saliency_masks
@@ -17,10 +17,10 @@ from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, Progress, Video, silent
 
 LOG = logging.getLogger("ss4d")
-NAMES = {"alpha": "alpha of the input", "colour_key": "colour key", "saliency": "saliency (u2netp + GrabCut)"}
+NAMES = {"alpha": "alpha of the input", "color_key": "color key", "saliency": "saliency (u2netp + GrabCut)"}
 LEAST = 0.0002  # share of a frame the object must cover to count as seen
 
-Method = Literal["alpha", "colour_key", "saliency"]
+Method = Literal["alpha", "color_key", "saliency"]
 Pixel = Annotated[int, Field(ge=0)]
 # A list from a YAML file may stand for a tuple.
 BoxField = Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)]
@@ -30,8 +30,8 @@ PointField = Annotated[tuple[Pixel, Pixel], Field(strict=False)]
 class SegmentationConfig(StageConfig):
     """How the object is separated from its background."""
 
-    method: Literal["auto", "alpha", "colour_key", "saliency"] = Field(
-        "auto", description="auto: the input's alpha, else a border of one colour, else saliency"
+    method: Literal["auto", "alpha", "color_key", "saliency"] = Field(
+        "auto", description="auto: the input's alpha, else a border of one color, else saliency"
     )
     size: int = Field(518, ge=14, le=2048, description="side of the cropped frames, pixels")
     box: BoxField | None = Field(
@@ -43,7 +43,7 @@ class SegmentationConfig(StageConfig):
 
 
 def segment(config: SegmentationConfig, video: Video, *, progress: Progress = silent) -> Clip:
-    """Cut the object out of every frame and crop the clip to it (specification, section 2).
+    """Cut the object out of every frame and crop the clip to it (docs/model.md, section 2).
 
     Without a box or point everything that stands out is taken for the object; with one, only what is connected to it.
     Frames in which the object is not seen get no alpha and a warning in the log.
@@ -68,8 +68,8 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
         if not has_alpha(frames):
             raise InputError("The input has no alpha that hides anything; choose another segmentation method or auto.")
         alpha, confidence = alpha_masks(frames)
-    elif method == "colour_key":
-        alpha, confidence = colour_key_masks(rgb)
+    elif method == "color_key":
+        alpha, confidence = color_key_masks(rgb)
     else:
         alpha, confidence = saliency_masks(rgb, follower, progress)
     if follower and method != "saliency":
@@ -85,7 +85,7 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
 def _choose(frames: Tensor) -> Method:
     if has_alpha(frames):
         return "alpha"
-    return "colour_key" if find_key(frames[..., :3])[1] >= UNIFORM else "saliency"
+    return "color_key" if find_key(frames[..., :3])[1] >= UNIFORM else "saliency"
 
 
 def _follower(config: SegmentationConfig, frames: Tensor) -> Follower | None:

@@ -29,7 +29,7 @@ QUIET = 0.1  # factor on the weights of the decoder's last layer before training
 
 @dataclass(frozen=True, kw_only=True)
 class AppearanceSettings:
-    """What a step looks at, and what each term of the loss weighs; the absolute difference of colours weighs 1.
+    """What a step looks at, and what each term of the loss weighs; the absolute difference of colors weighs 1.
 
     The weights are TRELLIS's but for two: that of `volume` is for products in cells (see `losses.volume`), and `color`
     is of this package, where steps are few.
@@ -38,10 +38,10 @@ class AppearanceSettings:
         num_frames: consecutive frames of each clip, at most; the decoder's attention windows span frames.
         num_views: pictures of each frame, from views chosen at random.
         ssim: of 1 - SSIM.
-        kl: of the KL divergence; tiny, as latents are normalised before the flow anyway.
+        kl: of the KL divergence; tiny, as latents are normalized before the flow anyway.
         transparency: of the opacity regulariser.
         volume: of the volume regulariser.
-        color: of the absolute difference between a voxel's own colour and the mean colour of its Gaussians, which
+        color: of the absolute difference between a voxel's own color and the mean color of its Gaussians, which
             pictures alone teach slowly.
     """
 
@@ -246,9 +246,9 @@ def num_pictures(choices: Sequence[Choice]) -> int:
 
 
 def backgrounds(count: int, generator: Generator) -> Tensor:
-    """Plain colours (count, 3), a third of them black and a third white.
+    """Plain colors (count, 3), a third of them black and a third white.
 
-    Behind one colour alone, Gaussians of that colour could float anywhere without being seen.
+    Behind one color alone, Gaussians of that color could float anywhere without being seen.
     """
     kind = torch.randint(3, (count, 1), generator=generator)
     colors = torch.rand(count, 3, generator=generator)
@@ -259,7 +259,7 @@ def backgrounds(count: int, generator: Generator) -> Tensor:
 def start_decoder(decoder: SLatGaussianDecoder) -> None:
     """Makes a new decoder ready to learn, in place.
 
-    It begins with every voxel alike: small weights of its last layer make grey Gaussians, spread evenly in
+    It begins with every voxel alike: small weights of its last layer make gray Gaussians, spread evenly in
     the voxel and round, a third of a cell wide and of the representation's opacity. Each then shows in some ten pixels
     of a picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
     wider or more opaque ones hide each other.

@@ -2,7 +2,7 @@
 
 from ss4d.stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
 from ss4d.stages.training.end_to_end import (
-    LEARNT_STEPS,
+    LEARNED_STEPS,
     ObjectSamples,
     SampledGaussians,
     SampledVoxels,
@@ -41,7 +41,7 @@ def build_objective(step: str, results: Results) -> Objective:
         results.network(IMAGE_ENCODER, step),
         results.network("sparse_structure_flow_model", step),
         structure_sampler,
-        learnt_steps=LEARNT_STEPS if step == "voxels" else 0,
+        learned_steps=LEARNED_STEPS if step == "voxels" else 0,
     )
     if step == "voxels":
         return SampledVoxels(_occupancy(step, results, learn_decoder=True), structure)
@@ -51,7 +51,7 @@ def build_objective(step: str, results: Results) -> Objective:
         results.network("slat_flow_model", step),
         results.normalization(),
         slat_sampler,
-        learnt_steps=LEARNT_STEPS,
+        learned_steps=LEARNED_STEPS,
     )
     return SampledGaussians(_appearance(step, results, learn_decoder=True), objects)
 

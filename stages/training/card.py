@@ -36,9 +36,9 @@ The last measures are means over the last {last} steps of training, on training 
 """
 MADE = """Procedural animated objects, made by this package with ground truth: {clips}.
 Seeds from 2^31 on are held out."""
-LIMITS = """The model has seen procedural objects alone: simple bodies with plain colours and patterns, filmed from
+LIMITS = """The model has seen procedural objects alone: simple bodies with plain colors and patterns, filmed from
 about the front and cut out cleanly. Real videos are another world to it. Its grid is coarse, so thin parts are lost,
-and colours do not depend on the view."""
+and colors do not depend on the view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def model_card(
         records: how many clips of a data folder it saw, or None for made ones.
         fresh: whether these were new ones for every step.
         start: the name of the model that it goes on from.
-        lora: the rank of the adapters that learnt, or None where all weights did.
+        lora: the rank of the adapters that learned, or None where all weights did.
         seed: where random numbers began.
         machine: on which it ended.
     """
@@ -98,7 +98,7 @@ def model_card(
         machine=machine,
         rows="\n".join(_row(step, done) for step, done in trained.items()),
         last=LAST,
-        limits=LIMITS if not records and not start else "What the data do not show, the model has not learnt.",
+        limits=LIMITS if not records and not start else "What the data do not show, the model has not learned.",
     )
 
 

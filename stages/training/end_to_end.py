@@ -31,7 +31,7 @@ from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.show import beside, picture, voxel_picture
 
 SAMPLED = 0.5  # share of the loss that samples have; codes have the rest
-LEARNT_STEPS = 2  # of a sampler, its last: each one more costs a forward and a backward pass, and their memory
+LEARNED_STEPS = 2  # of a sampler, its last: each one more costs a forward and a backward pass, and their memory
 PICTURE_SIZE = 128
 
 
@@ -42,7 +42,7 @@ class StructureSamples:
         image_encoder: of the flow.
         flow: of occupancy latents.
         sampler: as the model is used.
-        learnt_steps: the last steps of the sampler from which the flow learns; with 0 it stays as it is.
+        learned_steps: the last steps of the sampler from which the flow learns; with 0 it stays as it is.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class StructureSamples:
         flow: SparseStructureFlow4DModel,
         sampler: SamplerParams,
         *,
-        learnt_steps: int = 0,
+        learned_steps: int = 0,
     ) -> None:
         self.image_encoder, self.flow = image_encoder.eval().requires_grad_(False), flow
-        flow.requires_grad_(learnt_steps > 0)
-        self._sampler, self._learnt_steps = sampler, learnt_steps
+        flow.requires_grad_(learned_steps > 0)
+        self._sampler, self._learned_steps = sampler, learned_steps
 
     def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
         """Image tokens (b, t, l, c), and occupancy latents (b, t, c, r, r, r) that they lead to.
@@ -68,7 +68,7 @@ class StructureSamples:
         args = self.flow.args
         shape = (*tokens.shape[:2], args.in_channels, *[args.resolution] * 3)
         noise = torch.randn(shape, generator=generator).to(tokens.device)
-        return tokens, sampled(self.flow, noise, tokens, self._sampler, self._learnt_steps).float()
+        return tokens, sampled(self.flow, noise, tokens, self._sampler, self._learned_steps).float()
 
 
 class ObjectSamples:
@@ -80,7 +80,7 @@ class ObjectSamples:
         flow: the other.
         normalization: of its latents.
         sampler: as the model is used.
-        learnt_steps: the last steps of the sampler from which that flow learns; with 0 it stays as it is.
+        learned_steps: the last steps of the sampler from which that flow learns; with 0 it stays as it is.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class ObjectSamples:
         normalization: LatentNormalization,
         sampler: SamplerParams,
         *,
-        learnt_steps: int = 0,
+        learned_steps: int = 0,
     ) -> None:
         self._structure, self._decoder = structure, decoder.eval().requires_grad_(False)
-        self.flow = flow.requires_grad_(learnt_steps > 0)
-        self._sampler, self._learnt_steps = sampler, learnt_steps
+        self.flow = flow.requires_grad_(learned_steps > 0)
+        self._sampler, self._learned_steps = sampler, learned_steps
         self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
         self.frame_multiple = flow.frame_multiple
 
@@ -115,7 +115,7 @@ class ObjectSamples:
         noise = torch.randn(len(coords), self.flow.args.in_channels, generator=generator).to(device)
         if len(coords):
             flow = OnSites(self.flow, Sites(coords))
-            noise = sampled(flow, noise, tokens, self._sampler, self._learnt_steps).float()
+            noise = sampled(flow, noise, tokens, self._sampler, self._learned_steps).float()
         return coords, noise * self._std.to(device) + self._mean.to(device)
 
 

@@ -31,7 +31,7 @@ from ss4d.stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
 LEAST_FRAMES = 4  # of structured latents, which are merged over time
-COLORS_WEIGHT = 4.0  # of the term that keeps colours in image tokens
+COLORS_WEIGHT = 4.0  # of the term that keeps colors in image tokens
 COLOR_CELLS = 4  # to a side of a patch
 PICTURE_SIZE = 128
 PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
@@ -43,7 +43,7 @@ Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> veloc
 class StructureFlow:
     """Trains the flow of occupancy latents together with the image encoder.
 
-    Shapes alone would teach the encoder to drop the colours, which the other flow needs: a linear layer, thrown away
+    Shapes alone would teach the encoder to drop the colors, which the other flow needs: a linear layer, thrown away
     afterwards, has to read them from its tokens.
 
     Args:
@@ -74,12 +74,12 @@ class StructureFlow:
             self._colors.to(flow.pos_emb.device)
 
     def trained(self) -> dict[str, nn.Module]:
-        learnt = {} if self._colors is None else {"image_encoder": self.image_encoder, "colors": self._colors}
-        return {"sparse_structure_flow_model": self.flow, **learnt}
+        learned = {} if self._colors is None else {"image_encoder": self.image_encoder, "colors": self._colors}
+        return {"sparse_structure_flow_model": self.flow, **learned}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
-        span = self.flow.args.window_size  # and frames of two neighbouring windows, which meet in every other block
+        span = self.flow.args.window_size  # and frames of two neighboring windows, which meet in every other block
         clips = window(clips, generator, 1, span and 2 * span, 1)
         images = input_images(self.image_encoder, clips, device, generator)
         tokens = self.image_encoder(images)
@@ -164,7 +164,7 @@ class LatentsFlow:
 
     @torch.no_grad()
     def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> tuple[Sites, Tensor]:
-        """Voxels, and their normalised latents (n, c) in float32 whatever the precision around."""
+        """Voxels, and their normalized latents (n, c) in float32 whatever the precision around."""
         sites = Sites(batch_coords(clips).to(device))
         with torch.autocast(device.type, enabled=False):
             mean, _ = self._encoder(SparseTensor(sites, batch_feats(clips).to(device)))
@@ -257,20 +257,20 @@ def input_images(
 
 
 def patch_colors(images: Tensor, patch_size: int) -> Tensor:
-    """Mean colours (n, l, 3 k k) of the k x k cells of each patch of images (n, 3, s, s), k = `COLOR_CELLS`."""
+    """Mean colors (n, l, 3 k k) of the k x k cells of each patch of images (n, 3, s, s), k = `COLOR_CELLS`."""
     cells = functional.adaptive_avg_pool2d(images, images.shape[-1] // patch_size * COLOR_CELLS)
     return functional.pixel_unshuffle(cells, COLOR_CELLS).flatten(2).transpose(1, 2)
 
 
-def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, learnt_steps: int = 0) -> Tensor:
-    """What the `noise` of each clip flows to under `cond` (b, t, l, c), with gradients of the last `learnt_steps`."""
+def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, learned_steps: int = 0) -> Tensor:
+    """What the `noise` of each clip flows to under `cond` (b, t, l, c), with gradients of the last `learned_steps`."""
     times = time_grid(sampler.steps, sampler.rescale_t)
-    learnt_from = times[-1 - min(learnt_steps, sampler.steps)]
+    learned_from = times[-1 - min(learned_steps, sampler.steps)]
 
     def velocity(condition: Tensor) -> Velocity:
         def of(x: Tensor, t: float) -> Tensor:
             frames = network_time(t, cond.shape[1], cond.device).expand(len(cond), -1)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and t <= learnt_from):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and t <= learned_from):
                 return flow(x, frames, condition)
 
         return of

@@ -1,4 +1,4 @@
-"""What training starts from and what it leaves: model folders, in the published format (specification, section 1).
+"""What training starts from and what it leaves: model folders, in the published format (docs/model.md, section 1).
 
 A model folder that was trained here also has training/: the encoders, and what each step of training wrote.
 """

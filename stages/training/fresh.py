@@ -20,7 +20,7 @@ def fresh_network(role: str, name: str, options: Mapping[str, Any], ops: Ops, se
     """A new network for `role`, on the CPU.
 
     Raises:
-        ModelError: naming an option that cannot be honoured.
+        ModelError: naming an option that cannot be honored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw(seed, "weights", role, below=2**63))
@@ -55,7 +55,7 @@ def _silence(flow: SparseStructureFlow4DModel | SLatFlow4DModel) -> None:
 def _place(encoder: VisionTransformer) -> None:
     """Lets tokens know from the start where they are: embeddings as large as what a patch shows.
 
-    At the usual 0.02 they are lost beside the pixels, and nothing can be learnt of where an object's parts are until
+    At the usual 0.02 they are lost beside the pixels, and nothing can be learned of where an object's parts are until
     they have grown, by a learning rate a step.
     """
     for embedding in (encoder.pos_embed, encoder.cls_token, encoder.register_tokens):

@@ -76,7 +76,7 @@ def write_curves(file: Path, rows: Sequence[Row]) -> None:
 
 
 def _averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `POINTS` points, each the mean of as many neighbours."""
+    """At most `POINTS` points, each the mean of as many neighbors."""
     size = math.ceil(len(points) / POINTS)
     chunks = [points[i : i + size] for i in range(0, len(points), max(size, 1))]
     return [(sum(x for x, _ in chunk) / len(chunk), sum(y for _, y in chunk) / len(chunk)) for chunk in chunks]

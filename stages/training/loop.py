@@ -88,7 +88,7 @@ class TrainSettings:
         )
 
     def decides(self) -> dict[str, object]:
-        """The settings that change what is learnt."""
+        """The settings that change what is learned."""
         how_often = {"save_every", "save_seconds", "picture_every", "log_every"}
         return {name: value for name, value in asdict(self).items() if name not in how_often}
 

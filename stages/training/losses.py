@@ -114,7 +114,7 @@ def transparency(opacities: Tensor) -> Tensor:
 def volume(scales: Tensor, resolution: int) -> Tensor:
     """Mean product of a Gaussian's standard deviations, in cells of the grid, 0 where there is none; a scalar.
 
-    It keeps Gaussians from growing over their neighbours, which blurs, and which costs time and memory in drawing.
+    It keeps Gaussians from growing over their neighbors, which blurs, and which costs time and memory in drawing.
     TRELLIS takes the product in world units on a grid of 64 cells and weights it 10,000, which is 0.04 in cells.
 
     Args:

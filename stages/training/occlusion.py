@@ -23,10 +23,10 @@ def occlude(frames: Tensor, generator: Generator) -> Tensor:
     when = (uniform(1) < HIDDEN_CLIPS) & (uniform(t) < HIDDEN_FRAMES)
     radius = RADII[0] + (RADII[1] - RADII[0]) * uniform(1, 2)
     start, end = (0.2 + 0.6 * uniform(2, 1, 2)).unbind(1)
-    centre = start + (end - start) * torch.linspace(0, 1, t)[:, None]  # (b, t, 2)
+    center = start + (end - start) * torch.linspace(0, 1, t)[:, None]  # (b, t, 2)
     round_ones = uniform(1, 1, 1) < 0.5
     pixels = (torch.arange(s, device=frames.device) + 0.5) / s
-    away = ((pixels - centre.to(frames.device)[..., None]) / radius.to(frames.device)[..., None]).square()
+    away = ((pixels - center.to(frames.device)[..., None]) / radius.to(frames.device)[..., None]).square()
     y, x = away[:, :, 0, :, None], away[:, :, 1, None, :]
     inside = torch.where(round_ones.to(frames.device), y + x < 1, torch.maximum(y, x) < 1)
     hidden = inside & when.to(frames.device)[:, :, None, None]

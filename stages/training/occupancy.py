@@ -24,7 +24,7 @@ class OccupancySettings:
     """What a step looks at, and what each term of the loss weighs; cross-entropy and Dice weigh 1.
 
     Attributes:
-        num_frames: frames of each clip in a batch; neighbours look alike, so a few of many clips teach more.
+        num_frames: frames of each clip in a batch; neighbors look alike, so a few of many clips teach more.
         kl: enough to keep latents near the normal that the flow starts from, too little to cost voxels.
     """
 

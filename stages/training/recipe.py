@@ -36,7 +36,7 @@ class StepPlan:
     Attributes:
         pool: where its clips come from; records are used in its place where there are some.
         settings: of the loop.
-        vary: whether clips of the pool are shown mirrored and with other colours, too.
+        vary: whether clips of the pool are shown mirrored and with other colors, too.
     """
 
     pool: PoolPlan

@@ -2,11 +2,13 @@
 
 The picture is the one of `ss4d.stages.ops.rasterize` up to rounding. As there, alpha is capped at 0.99, alpha under
 1/255 is skipped and a pixel is finished before its transmittance would fall under 1e-4; gradients take these choices
-as given.  A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255;
-a pair is a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they
-stay nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
+as given.
+
+A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255; a pair is
+a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they stay
+nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
 transmittance is a running sum of logarithms in float64.  Axes: n Gaussian, k image, g Gaussian in an image, s span, p
-pair; images are (k, row, column) with pixel centres at half integers; camera space is x right, y down, z forward.  On
+pair; images are (k, row, column) with pixel centers at half integers; camera space is x right, y down, z forward.  On
 a CPU, `ss4d.stages.training.blend_cpu` blends the same spans in compiled loops, many times faster.
 """
 
@@ -58,7 +60,7 @@ def splat(
     *,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
-    """Colour and coverage of every image, with gradients to all five parts of the Gaussians.
+    """Color and coverage of every image, with gradients to all five parts of the Gaussians.
 
     Args:
         gaussians: of all frames, packed, float32 or float64; autocast leaves them alone.
@@ -104,7 +106,7 @@ def _shown(means: Tensor, offsets: Tensor, views: Views) -> tuple[Tensor, Tensor
 
 
 def _project(gaussians: Gaussians, rows: Tensor, images: Tensor, views: Views, screen_filter: ScreenFilter) -> Tensor:
-    """Splats (g, 9): centre x, y; l11, l21, l22; opacity; r, g, b.
+    """Splats (g, 9): center x, y; l11, l21, l22; opacity; r, g, b.
 
     The exponent at an offset (dx, dy) is -(l11 dx + l21 dy)^2 - (l22 dy)^2, as in `ss4d.stages.ops.rasterize`.
     """
@@ -142,7 +144,7 @@ def _spans(splats: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor, T
         (s), and its first pixel (s), counted through all images.
     """
     with torch.no_grad():
-        reach = (splats[:, 5] / MIN_ALPHA).log().clamp(min=0)  # of one that never shows: the centre, left out below
+        reach = (splats[:, 5] / MIN_ALPHA).log().clamp(min=0)  # of one that never shows: the center, left out below
         half = reach.sqrt() / splats[:, 4]
         first = (splats[:, 1] - half - 0.5).clamp(0, size).ceil()
         counts = (splats[:, 1] + half - 0.5).clamp(-1, size - 1).floor() - first + 1

@@ -1,4 +1,4 @@
-"""Clips as they might have been as well: mirrored, and with their colour channels in another order.
+"""Clips as they might have been as well: mirrored, and with their color channels in another order.
 
 A network that sees the same clips for many epochs learns them by heart; varied ones are as true, and cost nothing.
 """
@@ -14,14 +14,14 @@ MIRRORED = 0.5  # share of clips
 
 
 def varied(clip: TrainingClip, generator: Generator) -> TrainingClip:
-    """The clip, mirrored or not, with its colour channels in a random order."""
+    """The clip, mirrored or not, with its color channels in a random order."""
     mirror = float(torch.rand((), generator=generator)) < MIRRORED
     order = torch.randperm(3, generator=generator)
     return recolored(mirrored(clip) if mirror else clip, order)
 
 
 def recolored(clip: TrainingClip, order: Tensor) -> TrainingClip:
-    """The clip under other names of its colours: channel i is what was channel `order[i]`."""
+    """The clip under other names of its colors: channel i is what was channel `order[i]`."""
     channels = torch.cat([order, torch.tensor([3])])
     rest = torch.arange(3, clip.feats.shape[1])
     return replace(
@@ -38,7 +38,7 @@ def mirrored(clip: TrainingClip) -> TrainingClip:
     coords = torch.stack([b, t, clip.resolution - 1 - x, y, z], 1)
     frame, turned_x, y, z = (column.long() for column in coords[:, 1:].unbind(1))
     order = (((frame * clip.resolution + turned_x) * clip.resolution + y) * clip.resolution + z).argsort()
-    signs = clip.feats.new_tensor([1, 1, 1, -1, 1, 1, -1, 1, 1])  # of colour, normal and offset
+    signs = clip.feats.new_tensor([1, 1, 1, -1, 1, 1, -1, 1, 1])  # of color, normal and offset
     left, top, right, bottom = clip.crop.unbind()
     return replace(
         clip,

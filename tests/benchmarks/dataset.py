@@ -105,7 +105,7 @@ def overhead(bench: Bench) -> None:
     again = median("run", target, *methods, "--workers", WORKERS)
     change = median("plan", target, *methods, "--set", "export.variant=1")
     where = median("plan", target, *methods, "--where", "state = 'done' and gaussians > 0")
-    catalogue = median("catalog", target)
+    catalog = median("catalog", target)
     failures = median("failures", target)
     rebuilt = median("catalog", "rebuild", target)
     clip_ms = 1000 * WORKERS * seconds / done
@@ -125,7 +125,7 @@ def overhead(bench: Bench) -> None:
             f"`run` after kill -9 with {killed:,} artifacts done, until its first artifact": f"{first:.1f} s",
             "artifacts made twice": "0",
             "`plan --where` with measured properties": seconds_of(where),
-            f"`catalog`, {bench.clips * len(noop_stages.STAGES):,} rows": seconds_of(catalogue),
+            f"`catalog`, {bench.clips * len(noop_stages.STAGES):,} rows": seconds_of(catalog),
             "`failures`": seconds_of(failures),
             "`catalog rebuild`, which reads every artifact": seconds_of(rebuilt),
         },
@@ -195,7 +195,7 @@ def relaunch(bench: Bench) -> None:
     site.mkdir(parents=True)
     dataset = written_down(site.with_name("dataset"), bench.finished)
     commands = {
-        "`run`, which takes in the events and writes the catalogue": ss4d("run", dataset.folder),
+        "`run`, which takes in the events and writes the catalog": ss4d("run", dataset.folder),
         "`run`": ss4d("run", dataset.folder),
         f"`run --shard 1/{SHARDS}`": ss4d("run", dataset.folder, "--shard", f"1/{SHARDS}"),
         "`plan` of a changed late parameter": ss4d("plan", dataset.folder, "--set", "export.frames=4"),

@@ -1,4 +1,4 @@
-"""Time the rasteriser: `python tests/benchmarks/rasterize.py`."""
+"""Time the rasterizer: `python tests/benchmarks/rasterize.py`."""
 
 import statistics
 import time

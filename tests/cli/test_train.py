@@ -100,11 +100,11 @@ def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("more", "learnt"),
+    ("more", "learned"),
     [(("--lora", "2"), {"slat_flow_model", "sparse_structure_flow_model"}), ((), set(PUBLISHED) - {"image_encoder"})],
 )
 def test_a_model_without_encoders_keeps_its_codes(
-    model: Path, tmp_path: Path, more: tuple[str, ...], learnt: set[str]
+    model: Path, tmp_path: Path, more: tuple[str, ...], learned: set[str]
 ) -> None:
     """Encoders learn to code for its decoders, and only in the end decoders learn on what the flows make."""
     bare, out = tmp_path / "bare", tmp_path / "out"
@@ -113,7 +113,7 @@ def test_a_model_without_encoders_keeps_its_codes(
     assert done.returncode == 0, done.stderr
     for role in PUBLISHED:
         old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (bare, out))
-        assert all(old[name].equal(new[name]) for name in old) == (role not in learnt), role
+        assert all(old[name].equal(new[name]) for name in old) == (role not in learned), role
     assert (out / "pipeline.json").read_text() == (bare / "pipeline.json").read_text()
     assert {p.stem for p in (out / "training").glob("*.safetensors")} == set(ENCODERS)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ss4d.pipelines.config import load_config
-from ss4d.pipelines.dataset.catalogue import Entry, write_catalogue
+from ss4d.pipelines.dataset.catalog import Entry, write_catalog
 from ss4d.pipelines.dataset.events import Attempt, EventWriter
 from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys
@@ -75,8 +75,8 @@ def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) 
 
 def entries(dataset: Dataset, keys: StageKeys = KEYS) -> dict[tuple[str, str], Entry]:
     with standing(dataset, keys) as asked:
-        write_catalogue(asked)
-    return {(one.id, one.stage): one for one in read_rows(dataset.catalogue, Entry)}
+        write_catalog(asked)
+    return {(one.id, one.stage): one for one in read_rows(dataset.catalog, Entry)}
 
 
 def states(dataset: Dataset, clip: str, keys: StageKeys = KEYS) -> list[str]:

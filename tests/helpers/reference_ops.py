@@ -10,7 +10,7 @@ from ss4d.stages.ops.windows import Extent
 
 
 def conv(coords: Tensor, feats: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Submanifold convolution: for each cell and offset, look the neighbour up."""
+    """Submanifold convolution: for each cell and offset, look the neighbor up."""
     kernel = (1,) * (6 - weight.ndim) + tuple(weight.shape[1:-1])
     weight = weight.reshape(len(weight), *kernel, -1)
     rows = {tuple(cell): row for row, cell in enumerate(coords.tolist())}

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ss4d.pipelines.dataset.catalogue import DONE, FAILED, TO_DO, UNREADABLE, Entry
+from ss4d.pipelines.dataset.catalog import DONE, FAILED, TO_DO, UNREADABLE, Entry
 from ss4d.pipelines.dataset.failures import Group
 from ss4d.pipelines.dataset.keys import Settings
 from ss4d.pipelines.dataset.layout import Dataset

@@ -44,7 +44,7 @@ def test_each_frames_tokens_are_those_of_the_frame_alone(encoder: VisionTransfor
     assert [done for done, _ in heard] == sorted({done for done, _ in heard})
 
 
-def test_tokens_are_normalised_over_channels(encoder: VisionTransformer) -> None:
+def test_tokens_are_normalized_over_channels(encoder: VisionTransformer) -> None:
     feats = encode_images(ConditioningConfig(), encoder, clip(2, 28)).feats
     torch.testing.assert_close(feats.mean(-1), torch.zeros(2, 9), atol=1e-5, rtol=0)
     torch.testing.assert_close(feats.var(-1, unbiased=False), torch.ones(2, 9), atol=1e-3, rtol=0)

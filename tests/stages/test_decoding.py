@@ -64,8 +64,8 @@ def test_every_gaussian_sits_by_its_voxel_in_its_frame(decoder, num_frames: int,
         frame = clip.frame(t)
         assert len(frame.means) == G * len(cells)
         assert (len(frame.means) == 0) == (t in empty)
-        centres = (cells.float() + 0.5) / 8 - 0.5
-        away = (frame.means - centres.repeat_interleave(G, dim=0)).abs()
+        centers = (cells.float() + 0.5) / 8 - 0.5
+        away = (frame.means - centers.repeat_interleave(G, dim=0)).abs()
         assert (away <= 0.5 * 1.5 / 8 + 1e-6).all()
 
 

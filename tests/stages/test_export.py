@@ -85,7 +85,7 @@ def test_a_ply_reads_back_as_the_frame_turned_y_down(exported: tuple[Path, tuple
         assert_close(read[name], getattr(frame, name).double(), atol=1e-6, rtol=1e-6)
 
 
-def test_rotations_in_a_ply_turn_with_the_centres(exported: tuple[Path, tuple[str, ...]]) -> None:
+def test_rotations_in_a_ply_turn_with_the_centers(exported: tuple[Path, tuple[str, ...]]) -> None:
     frame = clip(40, 0, 30).frame(0)
     read = read_ply(exported[0] / "frames/frame0001.ply")
     x, y, z = quaternion_to_matrix(frame.quats.double()).unbind(1)  # the rows: where each axis' coordinates go
@@ -175,7 +175,7 @@ def test_a_turntable_is_a_loop_that_begins_at_the_front(num_frames: int, fps: fl
     assert steps == {round(360 / len(table.shots), 6)}, "an even turn that ends where it began"
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"frames": 0}, {"pitch": math.nan}, {"background": 2.0}, {"colour": 1}])
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"frames": 0}, {"pitch": math.nan}, {"background": 2.0}, {"color": 1}])
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ExportConfig.model_validate(wrong)

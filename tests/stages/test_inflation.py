@@ -19,7 +19,7 @@ def disc(size: int, radius: float, x: float = 0.5, y: float = 0.5) -> np.ndarray
 
 
 def clip_of(masks: np.ndarray, color: np.ndarray | None = None) -> Clip:
-    """A clip with these masks (t, s, s), in one colour or in colours (s, s, 3)."""
+    """A clip with these masks (t, s, s), in one color or in colors (s, s, 3)."""
     rgb = np.broadcast_to(np.array([200, 120, 40]) if color is None else color, (*masks.shape, 3)) * masks[..., None]
     return Clip(
         rgb=torch.from_numpy(rgb.astype(np.uint8)),
@@ -37,10 +37,10 @@ def dense_solution(masks: np.ndarray) -> np.ndarray:
     place = {cell: n for n, cell in enumerate(cells)}
     matrix = np.zeros((len(cells), len(cells)))
     for (t, y, x), n in place.items():
-        for neighbour in ((t, y - 1, x), (t, y + 1, x), (t, y, x - 1), (t, y, x + 1)):
-            if neighbour in place:
+        for neighbor in ((t, y - 1, x), (t, y + 1, x), (t, y, x - 1), (t, y, x + 1)):
+            if neighbor in place:
                 matrix[n, n] += 1
-                matrix[n, place[neighbour]] -= 1
+                matrix[n, place[neighbor]] -= 1
             else:
                 matrix[n, n] += 2  # u there is -u here, so that u is 0 half way
         for later in ((t - 1, y, x), (t + 1, y, x)):
@@ -64,9 +64,9 @@ def test_disc_becomes_ball() -> None:
     square = squared_thickness(disc(64, 20)[None])[0]
     assert np.sqrt(square.max()) == pytest.approx(20, rel=0.03)
     points, normals, cells = surface(square, depth=1.0)
-    centre = points - [32, 32, 0]
-    np.testing.assert_allclose(np.linalg.norm(centre, axis=1), 20, atol=0.8)
-    assert ((normals * centre).sum(1) / 20 > 0.85).all()
+    center = points - [32, 32, 0]
+    np.testing.assert_allclose(np.linalg.norm(center, axis=1), 20, atol=0.8)
+    assert ((normals * center).sum(1) / 20 > 0.85).all()
     assert disc(64, 20)[cells[:, 0], cells[:, 1]].all()
 
 
@@ -124,7 +124,7 @@ def test_faces_the_viewer_with_the_right_side_up() -> None:
     assert (gaussians.colors[blue][:, 2] > 0.9).all()
 
 
-def test_dark_rim_of_premultiplied_colours_is_not_seen() -> None:
+def test_dark_rim_of_premultiplied_colors_is_not_seen() -> None:
     soft = np.clip(41 - np.hypot(*(np.mgrid[:96, :96] - 47.5)), 0, 1)  # an edge of one pixel
     clip = clip_of(soft[None])
     gaussians = inflate(InflationConfig(resolution=96), clip)

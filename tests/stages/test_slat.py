@@ -63,7 +63,7 @@ def run(flow: SLatFlow4DModel, structure: Voxels) -> StructuredLatents:
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3])
-def test_without_velocity_latents_are_the_second_noise_of_the_seed_denormalised(flow, num_frames: int) -> None:
+def test_without_velocity_latents_are_the_second_noise_of_the_seed_denormalized(flow, num_frames: int) -> None:
     torch.nn.init.zeros_(flow.out_layer.weight)
     torch.nn.init.zeros_(flow.out_layer.bias)
     structure, generator = voxels(num_frames), seed()

@@ -1,4 +1,4 @@
-"""Segmentation by a background of a colour that the user names, as in front of a green screen."""
+"""Segmentation by a background of a color that the user names, as in front of a green screen."""
 
 from typing import Annotated, Literal
 
@@ -14,16 +14,16 @@ Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class ChromaKeyConfig(StageConfig):
-    """Which colour is background."""
+    """Which color is background."""
 
-    method: Literal["chroma_key"] = Field("chroma_key", description="everything that has not the named colour")
+    method: Literal["chroma_key"] = Field("chroma_key", description="everything that has not the named color")
     color: tuple[Level, Level, Level] = Field((0, 255, 0), description="red, green, blue of the background")
     tolerance: int = Field(40, ge=0, le=255, description="largest difference of a background's channel, levels")
     size: int = Field(518, ge=14, le=2048, description="side of the cropped frames, pixels")
 
 
 def chroma_key(config: ChromaKeyConfig, work: Work) -> Clip:
-    """The object in front of the named colour, cropped."""
+    """The object in front of the named color, cropped."""
     video = work.video()
     rgb = video.frames[..., :3]
     difference = (rgb.int() - torch.tensor(config.color)).abs().amax(-1)

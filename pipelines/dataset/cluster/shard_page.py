@@ -39,7 +39,7 @@ def summary(dataset: Dataset, shard: str, ended: Ended, attempts: Sequence[Attem
     parts = [f"# {_text(dataset.folder.name)}, shard {shard}", f"{_text(ended.message)}.", _counts(ended)]
     parts += [_stages(dataset, attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
     places = {
-        "Catalogue": dataset.catalogue,
+        "Catalog": dataset.catalog,
         "Logs of the clips": dataset.logs,
         "Metrics": dataset.metrics_of(shard),
     }

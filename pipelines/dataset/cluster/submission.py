@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from ss4d.pipelines.dataset.catalogue import write_catalogue
+from ss4d.pipelines.dataset.catalog import write_catalog
 from ss4d.pipelines.dataset.cluster.progress import ClusterView, Progress
 from ss4d.pipelines.dataset.cluster.shard import Work
 from ss4d.pipelines.dataset.launch import plan_dataset
@@ -157,9 +157,9 @@ def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, w
 
 
 def finish(work: Work) -> Outlook:
-    """What shards leave to who waited for all of them: writes the catalogue, and tells how the dataset stands."""
+    """What shards leave to who waited for all of them: writes the catalog, and tells how the dataset stands."""
     with open_standing(open_dataset(work.dataset), work.settings) as standing:
-        write_catalogue(standing)
+        write_catalog(standing)
     return plan_dataset(work.options(None))
 
 

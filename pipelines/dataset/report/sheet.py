@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from ss4d.pipelines.dataset.catalogue import DONE, FAILED, TO_DO, UNREADABLE, Entry, catalogue
+from ss4d.pipelines.dataset.catalog import DONE, FAILED, TO_DO, UNREADABLE, Entry, catalog
 from ss4d.pipelines.dataset.events import Attempt, now
 from ss4d.pipelines.dataset.failures import UNREADABLE as UNREADABLE_ERROR
 from ss4d.pipelines.dataset.failures import Group, groups, open_failures
@@ -39,7 +39,7 @@ class Card:
         row: of the manifest.
         state: one of `STATES`.
         failure: of a clip that failed, or cannot be read.
-        entries: of the catalogue, one a stage; none for a clip that cannot be read.
+        entries: of the catalog, one a stage; none for a clip that cannot be read.
         logged: whether it has a log.
     """
 
@@ -105,7 +105,7 @@ def read_sheet(standing: Standing, where: str | None = None) -> Sheet:
     rows = select(standing.rows, Choice(where=where), standing.index, standing.keys)
     chosen = replace(standing, rows=rows)
     failures = open_failures(chosen)
-    entries = (Entry(*row) for row in catalogue(chosen))  # type: ignore[arg-type] # its columns are those of Entry
+    entries = (Entry(*row) for row in catalog(chosen))  # type: ignore[arg-type] # its columns are those of Entry
     by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda one: one.id)}
     logs = set(listed(standing.dataset.logs))
     return Sheet(

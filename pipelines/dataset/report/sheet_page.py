@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from rich.filesize import decimal
 
-from ss4d.pipelines.dataset.catalogue import DONE, FAILED, NOT_NEEDED, TO_DO
+from ss4d.pipelines.dataset.catalog import DONE, FAILED, NOT_NEEDED, TO_DO
 from ss4d.pipelines.dataset.failures import Group
 from ss4d.pipelines.dataset.report.sheet import STATES, Sheet, sheet_data
 from ss4d.pipelines.inspect.html import deflated, fill, json_element

@@ -35,7 +35,7 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     else:
         parts = turned(parts, "z", rng.uniform(0, 25) * np.sin(2 * np.pi * (rate * time / 2 + phase)))
     drift = rng.uniform(0, 0.15) * np.sin(np.pi * (rate * time + phase))
-    # Squashed towards the ground: the lowest point stays where the height says.
+    # Squashed toward the ground: the lowest point stays where the height says.
     return shifted(stretched(shifted(parts, z=tall), flat, flat, tallness), drift, 0, height)
 
 

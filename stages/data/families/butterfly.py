@@ -1,4 +1,4 @@
-"""Butterflies, moths, bees and dragonflies; they face +y and tilt towards the viewer, z is up."""
+"""Butterflies, moths, bees and dragonflies; they face +y and tilt toward the viewer, z is up."""
 
 import numpy as np
 from numpy.random import Generator
@@ -60,7 +60,7 @@ def _wing(rng: Generator, palette: Palette, span: float, chord: float) -> Part:
 
 
 def mixed_rows(colors: Doubles, other: Doubles, where: Doubles) -> Doubles:
-    """Colours (v, 3) with `other` in the rows where (v,) holds."""
+    """Colors (v, 3) with `other` in the rows where (v,) holds."""
     return np.where(np.asarray(where, bool)[:, None], other, colors)
 
 

@@ -44,7 +44,7 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
 def _leg(
     time: Doubles, rate: float, phase: float, reach: float, radius: float, height: float, arch: float
 ) -> list[Part]:
-    """A leg towards +x from the body's height over a knee down to the ground, stepping along y."""
+    """A leg toward +x from the body's height over a knee down to the ground, stepping along y."""
     stride, lift = 0.3 * reach * cycle(time, rate, phase), 0.1 * np.clip(cycle(time, rate, phase + 0.25), 0, None)
     zero = np.zeros_like(stride)
     hip = np.stack((zero, zero, zero + height), -1)

@@ -59,9 +59,9 @@ def _flower(
 
 def _bloom(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: float, size: float) -> list[Part]:
     """Petals around +z that open and close."""
-    centre = size * rng.uniform(0.2, 0.4)
+    center = size * rng.uniform(0.2, 0.4)
     seeds = spots(rng, palette.accent, palette.dark, count=40, size=0.15) if rng.random() < 0.5 else palette.accent
-    parts = [ellipsoid(centre, centre, centre * rng.uniform(0.4, 0.8), detail=20).painted(seeds)]
+    parts = [ellipsoid(center, center, center * rng.uniform(0.4, 0.8), detail=20).painted(seeds)]
     share = np.linspace(0, 1, 18)
     petals, layers = int(rng.integers(5, 11)), int(rng.choice([1, 2]))
     peak, power, cup = rng.uniform(0.45, 0.75), rng.uniform(0.5, 1.2), rng.uniform(-0.3, 0.5)
@@ -79,5 +79,5 @@ def _bloom(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
         tilt = closed + (opened + 22 * layer - closed) * opening
         for index in range(petals):
             turn = 360 * (index + layer / 2) / petals
-            parts.append(petal.turned("x", tilt).shifted(0, centre * 0.6, 0.02 * layer).turned("z", turn))
+            parts.append(petal.turned("x", tilt).shifted(0, center * 0.6, 0.02 * layer).turned("z", turn))
     return parts

@@ -10,7 +10,7 @@ from ss4d.stages.data.shapes import ellipsoid, revolve, tube
 
 
 def octopus(rng: Generator, time: Doubles) -> list[Part]:
-    """A head on a ring of arms that curl in a travelling wave."""
+    """A head on a ring of arms that curl in a traveling wave."""
     palette = random_palette(rng)
     rate, phase = rng.uniform(0.5, 1.1), rng.random()
     wide, tall = rng.uniform(0.16, 0.24), rng.uniform(0.2, 0.36)
@@ -100,7 +100,7 @@ def jellyfish(rng: Generator, time: Doubles) -> list[Part]:
 def _arm(
     time: Doubles, rate: float, phase: float, length: float, radius: float, droop: float, curl: float, waves: float
 ) -> Part:
-    """An arm towards +y that hangs by `droop` degrees and curls by up to `curl` in a wave that runs to its tip."""
+    """An arm toward +y that hangs by `droop` degrees and curls by up to `curl` in a wave that runs to its tip."""
     share = np.linspace(0, 1, 22)
     angle = -droop + 1.3 * droop * share * (droop < 70)
     swing = curl * share * np.sin(2 * np.pi * (rate * time[:, None] + phase - waves * share))

@@ -20,7 +20,7 @@ def _snake(rng: Generator, time: Doubles, palette: Palette, rate: float, phase: 
     share = np.linspace(0, 1, 64)
     length, waves, radius = rng.uniform(1.2, 1.7), rng.uniform(1.0, 1.9), rng.uniform(0.06, 0.1)
     bend = rng.uniform(0.9, 1.5) * np.sin(2 * np.pi * (waves * share + phase - rate * time[:, None]))
-    bend *= np.clip((1 - share) * 5, 0.25, 1)  # calmer towards the head
+    bend *= np.clip((1 - share) * 5, 0.25, 1)  # calmer toward the head
     rear = (
         np.radians(rng.uniform(30, 80)) * np.clip((share - 0.75) / 0.12, 0, 1) * np.clip((1.02 - share) / 0.1, 0.2, 1)
     )

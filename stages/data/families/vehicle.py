@@ -47,7 +47,7 @@ def _box(x: float, y: float, z: float, squareness: float, detail: int = 24) -> P
 
 
 def _wheel(rng: Generator, palette: Palette, radius: float, half: float) -> list[Part]:
-    tyre = cylinder(radius, 2 * half, edge=0.5, segments=26).turned("y", 90).painted(BLACK * 1.5)
+    tire = cylinder(radius, 2 * half, edge=0.5, segments=26).turned("y", 90).painted(BLACK * 1.5)
     rim_color = METAL if rng.random() < 0.5 else palette.accent
     rim = cylinder(radius * 0.62, 2 * half + 0.015, segments=20).turned("y", 90).painted(rim_color)
     count = int(rng.integers(2, 5))
@@ -56,7 +56,7 @@ def _wheel(rng: Generator, palette: Palette, radius: float, half: float) -> list
     mark = (
         ellipsoid(0.02, radius * 0.14, radius * 0.14, detail=10).painted(WHITE).shifted(half + 0.01, 0, radius * 0.45)
     )
-    return [tyre, rim, *spokes, mark]
+    return [tire, rim, *spokes, mark]
 
 
 def _lamps(length: float, wide: float, z: float) -> list[Part]:

@@ -57,7 +57,7 @@ def test_the_script(tmp_path: Path) -> None:
     assert f"{CLIPS} of {CLIPS} clips are finished, 2 of them by this run" in said
     assert f"{CLIPS} of {CLIPS} clips are finished, {CLIPS} of them by this run" in said
 
-    entries = parquet.read_table(work / "objects" / "catalogue.parquet").to_pylist()
+    entries = parquet.read_table(work / "objects" / "catalog.parquet").to_pylist()
     assert [entry["state"] for entry in entries] == ["done"] * CLIPS * len(plans[3])
     assert "Gaussians each" in steps[9]
     page = (work / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""Index and catalogue: what events and store tell of a dataset, whatever else is lost; which clips a choice means."""
+"""Index and catalog: what events and store tell of a dataset, whatever else is lost; which clips a choice means."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ss4d.cli.main import app
 from ss4d.pipelines.config import load_config
-from ss4d.pipelines.dataset.catalogue import Entry
+from ss4d.pipelines.dataset.catalog import Entry
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.failures import forgive, groups, open_failures
 from ss4d.pipelines.dataset.index import open_index
@@ -139,10 +139,10 @@ def test_a_hundred_thousand_artifacts_are_read_once(dataset: Dataset, monkeypatc
         assert len(index.complete(["export"])["export"]) == 100_000
 
 
-# The catalogue
+# The catalog
 
 
-def test_the_catalogue_has_a_row_for_each_clip_and_stage(dataset: Dataset) -> None:
+def test_the_catalog_has_a_row_for_each_clip_and_stage(dataset: Dataset) -> None:
     finish(dataset, "a")
     finish(dataset, "b", stages=ORDER[:3])
     happen(dataset, attempt("b", "slat", "failed", 1), attempt("b", "slat", "failed", 2, message="still no"))
@@ -296,7 +296,7 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     printed = command("catalog", dataset.folder)
     assert "stage done to do failed unreadable segmentation 1 2 0 0" in printed
     assert "slat 1 1 1 0 decoding" in printed
-    assert len(read_rows(dataset.catalogue, Entry)) == 19
+    assert len(read_rows(dataset.catalog, Entry)) == 19
     printed = command("catalog", dataset.folder, "--config", "tiny", "--seed", 7)
     assert "segmentation 1 2 0 conditioning 0 3 0" in printed  # which takes no weights
 

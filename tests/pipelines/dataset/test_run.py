@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ss4d.cli.dataset_view import duration, line, picture
 from ss4d.pipelines.dataset.alone import alone
-from ss4d.pipelines.dataset.catalogue import Entry
+from ss4d.pipelines.dataset.catalog import Entry
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
 from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
@@ -117,7 +117,7 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
     assert begun["versions"]["python"]
     assert (over["event"], over["state"], over["done"], over["launch"]) == ("ended", "finished", 3, begun["launch"])
 
-    rows = read_rows(dataset.catalogue, Entry)
+    rows = read_rows(dataset.catalog, Entry)
     assert Counter(row.state for row in rows) == {"done": 18, "unreadable": 1}
 
     again = run_dataset(options, listener)
@@ -147,25 +147,25 @@ def test_what_is_stored_already_is_reused_and_known_from_then_on(options: Datase
 
 
 def test_a_run_that_finds_all_there_is_the_last_run_all_the_same(options: DatasetOptions) -> None:
-    """What a command means that names no configuration, and what `ss4d gc` keeps, goes by it; and the catalogue."""
+    """What a command means that names no configuration, and what `ss4d gc` keeps, goes by it; and the catalog."""
     first, second = (replace(one, choice=Choice(limit=1)) for one in (options, changed(options, "export.frames=4")))
     for one in (first, second):
         run_dataset(one, Listener())
     dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
-    catalogue = dataset.catalogue.read_bytes()
+    catalog = dataset.catalog.read_bytes()
     assert run_dataset(first, Listener()).ending is None
     assert last_settings(dataset) == first.settings
     assert last_recipes(dataset) == plan_dataset(first).recipes
-    assert dataset.catalogue.read_bytes() != catalogue
+    assert dataset.catalog.read_bytes() != catalog
     over = json.loads(dataset.launches.read_text().splitlines()[-1])
     assert (over["state"], over["clips"]) == ("finished", 0)
 
-    lines, written = dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns
+    lines, written = dataset.launches.read_text(), dataset.catalog.stat().st_mtime_ns
     run_dataset(first, Listener())
-    assert (dataset.launches.read_text(), dataset.catalogue.stat().st_mtime_ns) == (lines, written)
-    dataset.catalogue.unlink()  # as after a kill before it was written
+    assert (dataset.launches.read_text(), dataset.catalog.stat().st_mtime_ns) == (lines, written)
+    dataset.catalog.unlink()  # as after a kill before it was written
     run_dataset(first, Listener())
-    assert dataset.catalogue.exists()
+    assert dataset.catalog.exists()
 
 
 def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:

@@ -31,7 +31,7 @@ def run(finished_run: Path) -> OpenedRun:
 
 @pytest.fixture
 def stage(run: OpenedRun, tmp_path: Path) -> OpenedStage:
-    """A stage with arrays that are hard to summarise."""
+    """A stage with arrays that are hard to summarize."""
     store, ref = ArtifactStore(tmp_path), ArtifactRef("odd", "0" * 64)
     with store.create(ref) as writer:
         holed = np.array([[1.0, np.nan, np.inf], [-np.inf, 3.0, np.nan]], np.float32)
@@ -73,7 +73,7 @@ def test_bars_are_as_high_as_the_counts(counts: list[int]) -> None:
     assert [bar for _, bar in pairs] == sorted(bar for _, bar in pairs)
 
 
-def test_colours_do_not_depend_on_the_order_of_rows_nor_on_the_frame() -> None:
+def test_colors_do_not_depend_on_the_order_of_rows_nor_on_the_frame() -> None:
     feats = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32) * np.arange(8, 0, -1, dtype=np.float32)
     order = np.random.default_rng(1).permutation(len(feats))
     colors = PrincipalColors(feats)
@@ -84,7 +84,7 @@ def test_colours_do_not_depend_on_the_order_of_rows_nor_on_the_frame() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (1, 8), (5, 2), (5, 1)])
-def test_colours_exist_for_few_rows_and_few_channels(shape: tuple[int, int]) -> None:
+def test_colors_exist_for_few_rows_and_few_channels(shape: tuple[int, int]) -> None:
     colors = PrincipalColors(np.ones(shape, np.float32))(np.ones(shape, np.float32))
     assert colors.shape == (shape[0], 3)
     assert np.isfinite(colors).all()

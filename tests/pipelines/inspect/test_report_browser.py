@@ -1,6 +1,6 @@
 """The page of a run in a real headless browser: it opens from a file, draws the asset, plays it and lets it be turned.
 
-The asset is three coloured balls that rise from frame to frame, so that a wrong side, a wrong order of depth or a still
+The asset is three colored balls that rise from frame to frame, so that a wrong side, a wrong order of depth or a still
 picture shows.
 """
 
@@ -125,13 +125,13 @@ def test_it_opens_from_a_file_without_an_error_and_draws(browser: webdriver.Chro
 
 
 @pytest.mark.parametrize("frame", [0, 3])
-def test_it_draws_what_the_rasteriser_draws(browser: webdriver.Chrome, frame: int) -> None:
+def test_it_draws_what_the_rasterizer_draws(browser: webdriver.Chrome, frame: int) -> None:
     go_to(browser, frame)
     shown = picture(browser)
     size = browser.execute_script("return document.getElementById('canvas').width")
     assert shown.shape[:2] == (size, size)
     truth = expected(frame, size)
-    # Quantised to 16 bytes and blended in 8 bits: a tenth of a level off on average.
+    # Quantized to 16 bytes and blended in 8 bits: a tenth of a level off on average.
     assert difference(shown, truth) < 0.001
     assert difference(shown, truth[:, ::-1]) > 0.01
     assert np.abs(shown - truth).max() < 0.15
@@ -173,7 +173,7 @@ def test_play_runs_through_the_frames_until_it_is_stopped(browser: webdriver.Chr
     assert timeline.get_property("value") == stopped
 
 
-def test_dragging_turns_it_as_the_rasteriser_turns_it(browser: webdriver.Chrome) -> None:
+def test_dragging_turns_it_as_the_rasterizer_turns_it(browser: webdriver.Chrome) -> None:
     before = picture(browser)
     canvas = element(browser, "canvas")
     ActionChains(browser, duration=50).drag_and_drop_by_offset(canvas, 100, 50).perform()

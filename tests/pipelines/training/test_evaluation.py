@@ -189,7 +189,7 @@ def test_damaged_files_of_an_evaluation_are_named_and_made_anew(
     assert line.count(b"\n") == 1
     lines = (line[40:], b"\n", b"\xff\n", b"null\n", b"{}\n", line.replace(b"psnr", b"qsnr"))
     strange = (line.replace(b'"family": "', b'"family": 1, "x": "'), line.replace(b"inflation", b"inflatiom"))
-    shapes = (whole[:50], b"", whole.replace(b"colors", b"colour"), whole[:-1] + bytes([whole[-1] ^ 1]))
+    shapes = (whole[:50], b"", whole.replace(b"colors", b"color"), whole[:-1] + bytes([whole[-1] ^ 1]))
     for number, damaged in enumerate((*lines, *strange)):
         caplog.clear()
         scores.write_bytes(damaged)

@@ -109,7 +109,7 @@ def test_other_views_are_lit_alike_from_every_side() -> None:
     assert SOFT.specular == 0
     assert len(SOFT.direction) == 1
     assert np.linalg.norm(SOFT.direction) == pytest.approx(1, abs=0.01)
-    assert max(SOFT.sky) + max(SOFT.color) <= 1.15  # bright colours are hardly cut off
+    assert max(SOFT.sky) + max(SOFT.color) <= 1.15  # bright colors are hardly cut off
 
 
 def test_impossible_clips_are_refused() -> None:

@@ -164,7 +164,7 @@ def test_a_two_bone_bar_bends_and_ignores_its_own_node(tmp_path: Path) -> None:
     expect(builder.save(tmp_path / "a.glb"), np.stack((points, middle, points)), fps=2.0)
 
 
-def test_colours_multiply_and_are_shown_in_srgb(tmp_path: Path) -> None:
+def test_colors_multiply_and_are_shown_in_srgb(tmp_path: Path) -> None:
     builder = tetrahedron()
     stored = np.array([[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255], [255, 255, 255, 255]])
     primitive(builder)["attributes"]["COLOR_0"] = builder.add(stored, "<u1", normalized=True)

@@ -77,7 +77,7 @@ def test_normals_match_a_slow_reference() -> None:
     np.testing.assert_allclose(mesh.normals(), expected / np.maximum(length, 1e-20), atol=1e-4)
 
 
-def test_patterns_stick_to_the_part_and_stay_between_their_colours() -> None:
+def test_patterns_stick_to_the_part_and_stay_between_their_colors() -> None:
     rng = np.random.default_rng(1)
     for _ in range(40):
         palette = random_palette(rng, natural=0.5)
@@ -126,7 +126,7 @@ def test_an_object_is_a_function_of_its_family_and_seed() -> None:
 
 
 def test_walkers_face_the_front() -> None:
-    """The eyes, which are the only near-white and near-black vertices up there, lie towards -y."""
+    """The eyes, which are the only near-white and near-black vertices up there, lie toward -y."""
     for seed in range(10):
         mesh = make_object("walker", seed, 1)
         points = mesh.vertices[0]

@@ -1,4 +1,4 @@
-"""The rasteriser against a slow plain one, and what light, windows and depth must obey."""
+"""The rasterizer against a slow plain one, and what light, windows and depth must obey."""
 
 import numpy as np
 import pytest

@@ -70,7 +70,7 @@ def test_a_quarter_turn_permutes_the_voxels() -> None:
 
 
 def test_features_are_means_over_the_cells_surface() -> None:
-    """A colour that is linear in the place is, on average, the colour at the mean place."""
+    """A color that is linear in the place is, on average, the color at the mean place."""
     mesh = make_object("folding", 2, 2)
     still = AnimatedMesh(mesh.vertices[:1], mesh.faces, mesh.vertices[0] + 0.5)
     coords, feats = surface_voxels(still, 32)

@@ -280,7 +280,7 @@ def test_the_torso_alone_changes_precision(dtype: torch.dtype) -> None:
 
 
 def test_gaussians_at_rest_have_the_biases_of_the_configuration() -> None:
-    """With all channels 0: opacity and scale are the biases, and centres spread out over their cell."""
+    """With all channels 0: opacity and scale are the biases, and centers spread out over their cell."""
     net = built(SLatGaussianDecoder, DECODER)
     coords = torch.tensor([[0, 0, 1, 2, 3], [0, 0, 7, 0, 0]], dtype=torch.int32)
     gaussians = net.activate(net.split(torch.zeros(2, 56), coords))
@@ -334,7 +334,7 @@ def test_gradients_reach_every_weight() -> None:
         (SLatGaussianDecoder, DECODER, {"representation_config": {**REPRESENTATION, "voxel_size": "1"}}, "voxel_size"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_named(
+def test_options_that_cannot_be_honored_are_named(
     kind: Callable[..., nn.Module], args: Any, changes: dict[str, Any], option: str
 ) -> None:
     with pytest.raises(ModelError, match=option):

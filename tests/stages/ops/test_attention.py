@@ -87,7 +87,7 @@ def test_rotation_depends_on_the_distance_in_time_alone() -> None:
     assert not torch.allclose(scores[0], (q * k).sum(), atol=1e-3)
 
 
-def test_rotation_turns_neighbouring_channels() -> None:
+def test_rotation_turns_neighboring_channels() -> None:
     turned = rotate(torch.tensor([[[1.0, 0.0, 1.0, 0.0]]]), phases(torch.tensor([2]), 4, 100.0))
     angle = torch.tensor([2.0, 0.2])
     assert_close(turned.flatten(), torch.stack([angle.cos(), angle.sin()], dim=1).flatten())

@@ -61,7 +61,7 @@ def test_same_result_every_time() -> None:
 
 def test_layers_share_one_table() -> None:
     sites = Sites(random_coords(0))
-    assert ops.neighbours(sites, (1, 3, 3, 3)) is ops.neighbours(sites, (1, 3, 3, 3))
+    assert ops.neighbors(sites, (1, 3, 3, 3)) is ops.neighbors(sites, (1, 3, 3, 3))
 
 
 def test_works_in_half_precision_and_on_nothing() -> None:

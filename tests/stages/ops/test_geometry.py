@@ -69,7 +69,7 @@ def test_turned_gaussians_keep_their_shape_and_turn_their_covariance() -> None:
 
 
 @given(yaw=ANGLES, pitch=st.floats(-90, 90), radius=st.floats(0.5, 10))
-def test_camera_sits_where_the_formula_says_and_sees_the_origin_in_the_centre(
+def test_camera_sits_where_the_formula_says_and_sees_the_origin_in_the_center(
     yaw: float, pitch: float, radius: float
 ) -> None:
     camera = orbit_camera(yaw, pitch, size=100, radius=radius)

@@ -1,4 +1,4 @@
-"""The rasteriser against its slow twin on random scenes, and what must hold for every scene."""
+"""The rasterizer against its slow twin on random scenes, and what must hold for every scene."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +117,7 @@ def test_not_a_number_is_not_seen() -> None:
 
 
 def test_the_middle_of_one_gaussian_has_the_alpha_one_can_compute() -> None:
-    camera = orbit_camera(0, 0, size=61)  # odd, so that a pixel's centre is the Gaussian's
+    camera = orbit_camera(0, 0, size=61)  # odd, so that a pixel's center is the Gaussian's
     variance = (camera.focal / 2 * 0.1) ** 2  # of the 0.1 wide Gaussian 2 units away, in pixel^2
     rgb, alpha = rasterize(one(colors=torch.tensor([[0.5, -3.0, 1.0]])), camera)
     expected = 0.8 * variance / (variance + 0.1)

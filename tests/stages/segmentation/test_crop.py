@@ -19,7 +19,7 @@ def blank(num_frames: int = 2, height: int = 40, width: int = 50) -> torch.Tenso
 
 @settings(deadline=None)
 @given(left=st.integers(0, 49), right=st.integers(0, 49), top=st.integers(0, 39), bottom=st.integers(0, 39))
-def test_crop_box_is_square_centred_and_holds_the_object(left: int, right: int, top: int, bottom: int) -> None:
+def test_crop_box_is_square_centered_and_holds_the_object(left: int, right: int, top: int, bottom: int) -> None:
     left, right, top, bottom = min(left, right), max(left, right), min(top, bottom), max(top, bottom)
     if (left, top) == (right, bottom):
         return
@@ -37,7 +37,7 @@ def test_crop_box_is_square_centred_and_holds_the_object(left: int, right: int, 
 def test_corners_are_truncated_toward_zero() -> None:
     frames = blank()
     frames[0, 0:31, 3:14, 3] = 255
-    # Half the side is 18, the centre (8, 15): corners (-10, -3, 26, 33), exact; one row fewer makes halves.
+    # Half the side is 18, the center (8, 15): corners (-10, -3, 26, 33), exact; one row fewer makes halves.
     assert crop_box(frames[..., 3]) == (-10, -3, 26, 33)
     frames[0, 30] = 0
     assert crop_box(frames[..., 3]) == (-9, -2, 25, 31)  # from (-9.4, -2.9, 25.4, 31.9)
@@ -45,7 +45,7 @@ def test_corners_are_truncated_toward_zero() -> None:
 
 def test_result_is_premultiplied_over_black_and_transparent_outside() -> None:
     frames = blank()
-    frames[:, :, :, :3] = torch.tensor([200, 100, 50], dtype=torch.uint8)  # colour under alpha 0 must not show
+    frames[:, :, :, :3] = torch.tensor([200, 100, 50], dtype=torch.uint8)  # color under alpha 0 must not show
     frames[:, 0:31, 0:31, 3] = 128
     rgb, alpha, crop = crop_clip(frames, 72)
     assert crop.tolist() == [-3, -3, 33, 33]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.segmentation import saliency_net
-from ss4d.stages.segmentation.colour_key import colour_key_masks
+from ss4d.stages.segmentation.color_key import color_key_masks
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import grown, parts, without_specks
 from ss4d.stages.segmentation.plate import clean_plate
@@ -35,10 +35,10 @@ def texture(seed: int = 0) -> np.ndarray:
     return (share * np.float32([60, 110, 50]) + (1 - share) * np.float32([110, 95, 60])).astype(np.uint8)
 
 
-def draw(background: np.ndarray, masks: list[np.ndarray], colours: list[tuple[int, int, int]]) -> np.ndarray:
+def draw(background: np.ndarray, masks: list[np.ndarray], colors: list[tuple[int, int, int]]) -> np.ndarray:
     image = background.copy()
-    for mask, colour in zip(masks, colours, strict=True):
-        image[mask] = colour
+    for mask, color in zip(masks, colors, strict=True):
+        image[mask] = color
     return image
 
 
@@ -83,21 +83,21 @@ def test_alpha_of_the_input_is_kept_exactly(caplog: pytest.LogCaptureFixture) ->
     y=st.integers(40, 80),
     seed=st.integers(0, 99),
 )
-def test_colour_key_finds_a_disc_on_any_flat_colour(key: tuple[int, int, int], x: int, y: int, seed: int) -> None:
-    colour = tuple((k + 128) % 256 for k in key)
+def test_color_key_finds_a_disc_on_any_flat_color(key: tuple[int, int, int], x: int, y: int, seed: int) -> None:
+    color = tuple((k + 128) % 256 for k in key)
     noise = np.random.default_rng(seed).integers(-3, 4, (SIZE, SIZE, 3))
-    image = draw(np.full((SIZE, SIZE, 3), key, np.uint8), [disc(x, y)], [colour]).astype(int) + noise
+    image = draw(np.full((SIZE, SIZE, 3), key, np.uint8), [disc(x, y)], [color]).astype(int) + noise
     clip = segment(SegmentationConfig(size=128), video([image.clip(0, 255).astype(np.uint8)]))
-    assert clip.method == "colour_key"
+    assert clip.method == "color_key"
     assert iou(source_mask(clip.alpha[0], clip.crop), disc(x, y)) > 0.97
 
 
-def test_colour_key_rim_highlight_and_hole() -> None:
+def test_color_key_rim_highlight_and_hole() -> None:
     image = draw(np.full((SIZE, SIZE, 3), 255, np.uint8), [disc(60, 60, 40)], [(200, 40, 40)])
     soft = cv2.GaussianBlur(image, (0, 0), 1.0)
-    soft[60:62, 50:52] = 255  # a highlight of the background's colour
+    soft[60:62, 50:52] = 255  # a highlight of the background's color
     soft[70:85, 55:70] = 255  # a hole
-    alpha, confidence = colour_key_masks(torch.from_numpy(soft)[None])
+    alpha, confidence = color_key_masks(torch.from_numpy(soft)[None])
     assert alpha[0, 60, 50] == 255
     assert alpha[0, 77, 62] == 0
     assert confidence.tolist() == [1.0]
@@ -149,7 +149,7 @@ def test_a_hint_chooses_among_parts_of_alpha(hint: dict[str, tuple[int, ...]]) -
     ("frames", "config", "sentence"),
     [
         (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "All 1 frames are fully transparent"),
-        (np.full((2, 40, 40, 3), 90, np.uint8), SegmentationConfig(), "in any of 2 frames by colour key"),
+        (np.full((2, 40, 40, 3), 90, np.uint8), SegmentationConfig(), "in any of 2 frames by color key"),
         (np.full((1, 8, 8, 4), 255, np.uint8), SegmentationConfig(method="alpha"), "has no alpha that hides anything"),
         (
             np.zeros((1, 8, 8, 3), np.uint8),
@@ -197,7 +197,7 @@ def test_clean_plate_needs_a_still_camera() -> None:
     still = np.stack([draw(background, [mask], [(220, 60, 40)]) for mask in masks])
     plate = clean_plate(still, near)
     assert plate is not None
-    assert (plate.colour[plate.known] == background[plate.known]).all()
+    assert (plate.color[plate.known] == background[plate.known]).all()
     assert plate.known.mean() > 0.95
     same, hidden = plate.differs(still[3])
     assert iou(hidden, masks[3] & plate.known) > 0.95

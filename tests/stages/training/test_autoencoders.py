@@ -80,14 +80,14 @@ def mean(measured: list[dict[str, float]], name: str) -> float:
     return sum(one[name] for one in measured) / len(measured)
 
 
-def test_appearance_is_learnt(appearance: AppearanceAutoencoder, clip: TrainingClip) -> None:
+def test_appearance_is_learned(appearance: AppearanceAutoencoder, clip: TrainingClip) -> None:
     measured = descend(appearance, clip, 40)
     before, after = measured[:5], measured[-5:]
     assert mean(after, "loss") < 0.6 * mean(before, "loss")
     assert mean(after, "psnr") > mean(before, "psnr") + 3
 
 
-def test_occupancy_is_learnt(occupancy: OccupancyAutoencoder, clip: TrainingClip) -> None:
+def test_occupancy_is_learned(occupancy: OccupancyAutoencoder, clip: TrainingClip) -> None:
     measured = descend(occupancy, clip, 50)
     before, after = measured[:5], measured[-5:]
     assert mean(after, "loss") < 0.5 * mean(before, "loss")
@@ -188,7 +188,7 @@ def test_grids_are_turned_and_mirrored_but_stay_upright(occupancy: OccupancyAuto
     assert {grid.contiguous().numpy().tobytes() for grids in drawn for grid in grids} == allowed
 
 
-def test_backgrounds_are_black_white_and_coloured() -> None:
+def test_backgrounds_are_black_white_and_colored() -> None:
     colors = backgrounds(3000, generator(0))
 
     def share(value: float) -> float:

@@ -43,20 +43,20 @@ def network(role: str) -> nn.Module:
     return made
 
 
-def structure_samples(learnt_steps: int = 0) -> StructureSamples:
+def structure_samples(learned_steps: int = 0) -> StructureSamples:
     return StructureSamples(
-        network("image_encoder"), network("sparse_structure_flow_model"), STRUCTURE_SAMPLER, learnt_steps=learnt_steps
+        network("image_encoder"), network("sparse_structure_flow_model"), STRUCTURE_SAMPLER, learned_steps=learned_steps
     )
 
 
 def object_samples() -> ObjectSamples:
     decoder, flow = network("sparse_structure_decoder"), network("slat_flow_model")
-    return ObjectSamples(structure_samples(), decoder, flow, NUMBERS, SLAT_SAMPLER, learnt_steps=2)
+    return ObjectSamples(structure_samples(), decoder, flow, NUMBERS, SLAT_SAMPLER, learned_steps=2)
 
 
 def voxels() -> SampledVoxels:
     autoencoder = OccupancyAutoencoder(network("sparse_structure_encoder"), network("sparse_structure_decoder"))
-    return SampledVoxels(autoencoder, structure_samples(learnt_steps=2))
+    return SampledVoxels(autoencoder, structure_samples(learned_steps=2))
 
 
 def gaussians() -> SampledGaussians:
@@ -132,8 +132,8 @@ def test_flow_and_decoder_learn_and_nothing_else(build, flow: str, decoder: str,
         assert all(weight.grad is None and not weight.requires_grad for weight in other.parameters())
 
 
-@pytest.mark.parametrize("learnt", [0, 1, 3, 12, 20])
-def test_the_last_steps_of_the_sampler_are_learnt_from(learnt: int) -> None:
+@pytest.mark.parametrize("learned", [0, 1, 3, 12, 20])
+def test_the_last_steps_of_the_sampler_are_learned_from(learned: int) -> None:
     heard = []
     weight = torch.ones((), requires_grad=True)
 
@@ -142,12 +142,12 @@ def test_the_last_steps_of_the_sampler_are_learnt_from(learnt: int) -> None:
         return weight * x
 
     sampler = dataclasses.replace(STRUCTURE_SAMPLER, steps=12, cfg_strength=0.0)
-    made = sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learnt)
-    learnt = min(learnt, 12)
-    assert heard == [False] * (12 - learnt) + [True] * learnt
-    assert made.requires_grad == (learnt > 0)
+    made = sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learned)
+    learned = min(learned, 12)
+    assert heard == [False] * (12 - learned) + [True] * learned
+    assert made.requires_grad == (learned > 0)
     with torch.no_grad():
-        assert not sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learnt).requires_grad
+        assert not sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learned).requires_grad
 
 
 @BOTH

@@ -210,7 +210,7 @@ def test_folding_the_scale_leaves_the_decoded_as_it_was(clips: list[TrainingClip
     assert torch.allclose(scaled_logvar + 2 * ratio, logvar, atol=1e-4)  # noise is scaled like the mean
 
 
-def test_normalisation_is_of_all_voxels(clips: list[TrainingClip]) -> None:
+def test_normalization_is_of_all_voxels(clips: list[TrainingClip]) -> None:
     flow = latents_flow()
     rows = torch.cat([flow.latents([clip], CPU)[1] for clip in clips])
     measured = slat_normalization(network("slat_encoder"), [clips[:1], clips[1:]])
@@ -230,9 +230,9 @@ def test_adapters_leave_the_weights_and_merge_to_the_same(clips: list[TrainingCl
         return objective.loss(clips, step_generator(0, "x", 0)).total
 
     before = loss().detach()
-    learnt = [weight for weight in flow.parameters() if weight.requires_grad]
-    assert sum(map(torch.numel, learnt)) < 0.3 * sum(map(torch.numel, plain.parameters()))
-    optimizer = torch.optim.AdamW(learnt, lr=1e-2)
+    learned = [weight for weight in flow.parameters() if weight.requires_grad]
+    assert sum(map(torch.numel, learned)) < 0.3 * sum(map(torch.numel, plain.parameters()))
+    optimizer = torch.optim.AdamW(learned, lr=1e-2)
     for _ in range(5):
         optimizer.zero_grad()
         loss().backward()

@@ -1,4 +1,4 @@
-"""The differentiable rasteriser: its pictures against the one that reads plainly, its gradients against autograd."""
+"""The differentiable rasterizer: its pictures against the one that reads plainly, its gradients against autograd."""
 
 from dataclasses import replace
 
@@ -89,7 +89,7 @@ def test_needles_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_agree_with_autograd_through_the_reference(seed: int) -> None:
-    """In float64, on opaque and faint Gaussians, some capped, some behind finished pixels, colours partly negative."""
+    """In float64, on opaque and faint Gaussians, some capped, some behind finished pixels, colors partly negative."""
     frame = scene(40, seed, scale=0.08)
     frame = replace(frame, opacities=frame.opacities.where(torch.arange(40) % 3 > 0, 0.999))
     camera, background = orbit_camera(30, 20, size=24), torch.tensor([[0.2, 0.5, 0.9]])

@@ -1,4 +1,4 @@
-"""Varied clips show what they say: the same object, light and cameras mirrored, the same colours under other names."""
+"""Varied clips show what they say: the same object, light and cameras mirrored, the same colors under other names."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_the_mirrored_clip(clip: TrainingClip) -> None:
             assert torch.equal(there[start : start + 3], feat[start : start + 3] * torch.tensor([-1.0, 1, 1]))
 
 
-def test_colours_under_other_names(clip: TrainingClip) -> None:
+def test_colors_under_other_names(clip: TrainingClip) -> None:
     order = torch.tensor([2, 0, 1])
     other = recolored(clip, order)
     assert torch.equal(other.frames[..., 0], clip.frames[..., 2])

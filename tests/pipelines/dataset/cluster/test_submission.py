@@ -369,7 +369,7 @@ def test_the_summary_of_a_shard_takes_nothing_for_markup(dataset: Dataset) -> No
     assert re.findall(r"\[(c\d)\]", text) == ["c6", "c5", "c4", "c3", "c2"]
     row = f"| input | InputError | segmentation | 2 | [a\\_b]({dataset.log('a_b').as_uri()}): "
     assert row + r"no \<b\>object\</b\> \| x \| |" in text
-    assert dataset.catalogue.as_uri() in text
+    assert dataset.catalog.as_uri() in text
     remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", Ended(well=True, message=""), made)
     assert "| [slat](s3://bucket/birds/slat) | 7 |" in remote
 

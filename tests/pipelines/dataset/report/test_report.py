@@ -144,7 +144,7 @@ def strip(text: str) -> np.ndarray:
 
 
 def middle(frames: np.ndarray, k: int) -> np.ndarray:
-    """The colour in the middle of a strip's frame."""
+    """The color in the middle of a strip's frame."""
     size = report_pictures.SIZE
     return frames[size // 2 - 4 : size // 2 + 4, k * size + size // 2 - 4 : k * size + size // 2 + 4].mean((0, 1))
 
@@ -169,7 +169,7 @@ def test_every_clip_has_a_card_in_the_manifests_order(page: Path) -> None:
     assert [clips["failure"][k] for k in (0, 1, 3)] == [None] * 3
 
 
-def test_numbers_are_those_of_the_catalogue(page: Path) -> None:
+def test_numbers_are_those_of_the_catalog(page: Path) -> None:
     _, _, clips, _ = parts(page)
     numbers = clips["numbers"]
     assert numbers["seconds"] == [15.0, 15.0, 5.0, None, None]  # six stages of 2.5 s, and one beside a failed one

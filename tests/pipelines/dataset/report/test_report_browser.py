@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from ss4d.pipelines.dataset.catalogue import DONE, FAILED, UNREADABLE
+from ss4d.pipelines.dataset.catalog import DONE, FAILED, UNREADABLE
 from ss4d.pipelines.dataset.report.sheet import Sheet
 from ss4d.pipelines.dataset.report.sheet_page import html_sheet
 from tests.helpers.browser import open_page, start_browser, wait

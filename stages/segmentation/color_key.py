@@ -1,4 +1,4 @@
-"""Segmentation by a background of one colour, which the border of the frames shows; images are (t, y, x, RGB)."""
+"""Segmentation by a background of one color, which the border of the frames shows; images are (t, y, x, RGB)."""
 
 import cv2
 import numpy as np
@@ -10,12 +10,12 @@ from ss4d.stages.segmentation.masks import without_specks
 
 BORDER = 0.02  # width of the border over the shorter side
 NEAR = 8  # levels: a pixel this close to the key is background; wide enough for a codec's noise
-UNIFORM = 0.95  # share of the border that must have the key's colour
-HOLE = 0.002  # an enclosed patch of the key's colour this small, over the object's area, is a highlight on the object
+UNIFORM = 0.95  # share of the border that must have the key's color
+HOLE = 0.002  # an enclosed patch of the key's color this small, over the object's area, is a highlight on the object
 
 
 def find_key(frames: Tensor) -> tuple[NDArray[np.int16], float]:
-    """The colour (3,) of the frames' border (t, h, w, 3), and the share of the border that has it."""
+    """The color (3,) of the frames' border (t, h, w, 3), and the share of the border that has it."""
     width = max(2, round(BORDER * min(frames.shape[1:3])))
     sides = (frames[:, :width], frames[:, -width:], frames[:, :, :width], frames[:, :, -width:])
     border = torch.cat([side.reshape(-1, 3) for side in sides]).numpy()
@@ -23,8 +23,8 @@ def find_key(frames: Tensor) -> tuple[NDArray[np.int16], float]:
     return key, float((np.abs(border - key).max(-1) <= NEAR).mean())
 
 
-def colour_key_masks(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Alpha (t, h, w) uint8 of what differs from the border's colour, and confidence (t,): how uniform the border is.
+def color_key_masks(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Alpha (t, h, w) uint8 of what differs from the border's color, and confidence (t,): how uniform the border is.
 
     Args:
         frames: (t, h, w, 3) uint8.

@@ -1,4 +1,4 @@
-"""The catalogue: for each clip and stage of a configuration what there is of it, as a Parquet table for other tools."""
+"""The catalog: for each clip and stage of a configuration what there is of it, as a Parquet table for other tools."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from ss4d.storage.manifest import write_columns
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
 
 # A failure outside of any stage stands at the last one. Of several failures, the columns are those of the latest.
-_CATALOGUE = """
+_CATALOG = """
 SELECT clip, wanted.stage,
     CASE WHEN artifacts.key IS NOT NULL THEN 'done' WHEN failed.key IS NOT NULL THEN 'failed' ELSE 'to do' END,
     key, coalesce(artifacts.seconds, failed.seconds), coalesce(artifacts.peak_memory, failed.peak_memory),
@@ -34,7 +34,7 @@ ORDER BY number
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of the catalogue; what is not known is None.
+    """A row of the catalog; what is not known is None.
 
     Attributes:
         id: of the clip.
@@ -76,39 +76,39 @@ class Entry:
     seed: int | None
 
 
-def catalogue(standing: Standing) -> Iterator[tuple[object, ...]]:
-    """The rows of the catalogue, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
+def catalog(standing: Standing) -> Iterator[tuple[object, ...]]:
+    """The rows of the catalog, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
     keys, index = standing.keys, standing.index
     columns = keys.of([row.sha256 or "" for row in standing.readable])
     missing = keys.missing(columns, index.complete(keys.stages), index.missed())
     index.want([row.id for row in standing.readable], columns)
     seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
     versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
-    for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOGUE)):
+    for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOG)):
         needed = state != TO_DO or stage in missing[number // len(keys.stages)]
         yield (clip, stage, state if needed else NOT_NEEDED, *rest, versions.get(made_with), seeds[stage])
     yield from (_unreadable(row) for row in standing.rows if row.error is not None)
 
 
-def write_catalogue(standing: Standing) -> Counter[tuple[str, str]]:
-    """Replaces the dataset's catalogue; gives the number of its rows by stage and state.
+def write_catalog(standing: Standing) -> Counter[tuple[str, str]]:
+    """Replaces the dataset's catalog; gives the number of its rows by stage and state.
 
     Raises:
         OSError: if it cannot be written; the old one is then still there.
     """
-    columns = list(zip(*catalogue(standing), strict=True)) or [()] * len(fields(Entry))
-    write_columns(standing.dataset.catalogue, Entry, columns)
+    columns = list(zip(*catalog(standing), strict=True)) or [()] * len(fields(Entry))
+    write_columns(standing.dataset.catalog, Entry, columns)
     return Counter(zip(columns[1], columns[2], strict=True))
 
 
 def is_current(dataset: Dataset) -> bool:
-    """Whether the catalogue was written after everything that it tells of.
+    """Whether the catalog was written after everything that it tells of.
 
     Raises:
         OSError: if the dataset's folder cannot be read.
     """
     try:
-        written = dataset.catalogue.stat().st_mtime_ns
+        written = dataset.catalog.stat().st_mtime_ns
     except FileNotFoundError:
         return False
     sources = (path for path in (dataset.manifest, dataset.launches, *dataset.events.iterdir()) if path.exists())
