@@ -102,7 +102,8 @@ def structure_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 def latent_noise(structure_shape: Sequence[int], shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """The numbers of a seed that follow the structure's: float32 noise of the structured latents, `shape` = (n, c).
 
-    The structure's numbers are drawn and discarded, so that this stage rerun alone sees what it saw in a whole run.
+    The structure's numbers are drawn and discarded, so that this stage rerun alone sees what it saw in a whole run
+    (docs/model.md, section 4).
     """
     structure_noise(structure_shape, generator)
     return torch.randn(tuple(shape), generator=generator)

@@ -74,7 +74,10 @@ def sample_latents(
 
 
 def whole_groups(coords: Tensor, noise: Tensor, tokens: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates (n, 5), noise (n, c), tokens (t, l, c), the last frame repeated until t is a `multiple`."""
+    """Coordinates (n, 5), noise (n, c), tokens (t, l, c), the last frame repeated until t is a `multiple`.
+
+    The published flow halves the frames, so it takes even numbers of them (docs/model.md, section 7).
+    """
     num_frames = len(tokens)
     last = coords[:, 1] == num_frames - 1
     copies = range(1, -num_frames % multiple + 1)

@@ -174,7 +174,7 @@ def crop_window(mesh: AnimatedMesh, camera: Camera, size: int) -> Window:
 
 
 def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
-    """Cameras of the specification's section 9 spread evenly all round, at random pitch."""
+    """Cameras of docs/model.md, section 9 spread evenly all round, at random pitch."""
     start = rng.uniform(0, 360)
     yaws = start + 360 * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
     pitches = rng.permutation(

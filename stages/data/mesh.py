@@ -122,7 +122,7 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
     """Vertices (t, v, 3) moved and scaled alike in every frame so that the whole clip fills the unit cube.
 
     The box over all frames is centered on the origin; the object then reaches at most 0.48 along an axis and 0.66 from
-    the origin, so that the cameras of the specification's section 9 see it whole.
+    the origin, so that the cameras of docs/model.md, section 9 see it whole.
     """
     points = np.asarray(vertices, np.float64)
     centered = points - (points.min((0, 1)) + points.max((0, 1))) / 2

@@ -1,4 +1,7 @@
-"""Gaussians as PLY files in the layout of 3D Gaussian Splatting, y down: world (x, y, z) is written as (x, -z, y)."""
+"""Gaussians as PLY files in the layout of 3D Gaussian Splatting (docs/model.md, section 9).
+
+Files are y down: world (x, y, z) is written as (x, -z, y).
+"""
 
 import math
 from pathlib import Path

@@ -38,7 +38,7 @@ def absolute_position(positions: Tensor, channels: int) -> Tensor:
 
 
 class TimestepEmbedder(nn.Module):
-    """Flow time 1000 t to a vector: [cos, sin] at 128 frequencies, then Linear, SiLU, Linear."""
+    """Flow time 1000 t to a vector: [cos, sin] at 128 frequencies, then an MLP (docs/model.md, section 5)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Submanifold convolution over any of (t, x, y, z): outputs only at active cells, and only active cells contribute.
 
 out_i = bias + sum_k W_k x_{n(i, k)}, where n(i, k) is the active cell at offset k from cell i, if there is one.
-It is a cross-correlation; kernels are stored (out, k..., in): 4 axes are (t, x, y, z), 3 are (x, y, z) inside a frame.
+It is a cross-correlation (docs/model.md, section 7); kernels are stored (out, k..., in): 4 axes are (t, x, y, z), 3 are
+(x, y, z) inside a frame.
 
 Rows are gathered block by block into a matrix (rows, K C_in) that fits the cache, and multiplied at once: nothing is
 scattered, so the result does not depend on threads. If cell j is at offset k from i, then i is at offset K - 1 - k

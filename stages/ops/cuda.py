@@ -1,6 +1,7 @@
 """The same kernels as in `ss4d.stages.ops.backend`, on xformers, spconv and gsplat; the only file that imports those.
 
 Rows and coordinates are as in the torch kernels: (b, t, x, y, z) sorted, kernels (C_out, k..., C_in) over (t, x, y, z).
+Why the CPU has kernels of its own: docs/model.md, section 11.
 """
 
 from collections.abc import Callable

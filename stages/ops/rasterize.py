@@ -51,7 +51,7 @@ Integers = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ScreenFilter:
-    """The blur that keeps Gaussians from falling between pixels.
+    """The blur that keeps Gaussians from falling between pixels (docs/model.md, section 9).
 
     Attributes:
         variance: added to the 2D covariance, pixel^2.

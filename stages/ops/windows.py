@@ -1,4 +1,7 @@
-"""Split rows into groups that attend to each other, one extent per axis (t, x, y, z), never across clips."""
+"""Split rows into groups that attend to each other, one extent per axis (t, x, y, z), never across clips.
+
+The windows of the models are in docs/model.md, section 5 (frames) and docs/model.md, section 8 (cells).
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Slow, plain twins of the kernels in `ss4d.stages.ops`, written with dictionaries and loops from the specification."""
+"""Slow, plain twins of the kernels in `ss4d.stages.ops`, written with dictionaries and loops from docs/model.md."""
 
 from itertools import product
 
