@@ -45,8 +45,9 @@ def plan(
         ss4d plan clip.mp4
     """
     with explained(debug, "nothing was changed"):
+        from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
-        from ss4d.pipelines.prepare import Changes, RunOptions, check_input, is_run, options_of_run, prepare
+        from ss4d.pipelines.prepare import RunOptions, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):

@@ -8,12 +8,9 @@ from urllib.parse import urlsplit
 
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.inspect.opened import RunRecord, open_run
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
-from ss4d.pipelines.registry import installed
-from ss4d.pipelines.run_record import RECORD, EarlierRun, read_record
-from ss4d.stages.errors import InputError
+from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.video_io import input_digest
 from ss4d.storage.objects import is_url
@@ -99,71 +96,6 @@ def prepare(options: RunOptions) -> Preparation:
         store=store,
         steps=make_plan(recipes, store, wish=options.wish, previous=previous),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """What a user wants otherwise than in a run that was made; None and empty leave it as it was."""
-
-    config: str | None = None
-    overrides: Sequence[str] = ()
-    seed: int | None = None
-    store: str | None = None
-    wish: Wish = NO_WISH
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a path is that of a run, or of a packed one, and no input."""
-    return (folder / RECORD).is_file() or folder.suffix == ".zip"
-
-
-def check_input(path: Path) -> None:
-    """Raises InputError if what is no run is no input either."""
-    try:
-        input_digest(path)
-    except InputError as error:
-        raise InputError(f"{path} is no run, for it has no {RECORD}, and no input: {error}") from error
-
-
-def options_of_run(run: Path, changes: Changes) -> RunOptions:
-    """The options that make the run in the folder `run` again, with some changes.
-
-    Raises:
-        StoreError: there is no run, or its record cannot be read.
-        ConfigError: the record does not tell enough.
-    """
-    if run.is_file():
-        raise ConfigError(f"{run} is a packed run, which cannot go on: unpack it, and give the folder runs/NAME in it")
-    record = open_run(run).record
-    folder = run.absolute()
-    if folder.parent.name != "runs":
-        raise ConfigError(f"{run} must lie in a folder runs/, as `ss4d run` made it; give the path of such a run")
-    config = changes.config or record.configuration
-    if config is None:
-        raise ConfigError(f"{run} was made by a version that did not note its configuration: name it with --config")
-    return RunOptions(
-        source=Path(record.input.path),
-        out=folder.parent.parent,
-        config=config,
-        overrides=[*_still_meant(record, changes.overrides), *changes.overrides],
-        seed=record.seed if changes.seed is None else changes.seed,
-        device="cpu",  # a plan needs no other, and no result depends on it
-        name=folder.name,
-        store=changes.store or (None if record.store == DEFAULT_STORE else record.store),
-        wish=changes.wish,
-    )
-
-
-def _still_meant(record: RunRecord, overrides: Sequence[str]) -> list[str]:
-    """The recorded overrides without those of a stage for which another implementation is chosen now."""
-    now = dict(override.split("=", 1) for override in overrides if "=" in override)
-    replaced = {
-        stage
-        for stage in record.stages
-        if (method := now.get(f"{stage}.method")) is not None
-        and not installed().same(stage, record.stages[stage].recipe.implementation, method)
-    }
-    return [override for override in record.overrides if override.partition(".")[0] not in replaced]
 
 
 def recorded(options: RunOptions) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from ss4d.pipelines.engines import ENGINES, Schedule
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from ss4d.pipelines.run_record import machine, versions, write_record
-from ss4d.pipelines.store.known_runs import register
+from ss4d.pipelines.store_notes import register
 from ss4d.pipelines.tasks import Outcome, run_job
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import link_or_copy, sweep_temporary_files

@@ -55,6 +55,13 @@ def test_imports_point_one_way(path: Path) -> None:
             assert target in allowed or name in allowed, f"{path} imports {name}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.py")), ids=module)
+def test_one_clips_run_needs_no_wing(path: Path) -> None:
+    """What runs one clip lies in `pipelines/` itself; what is built around it lies in the folders there."""
+    wings = tuple(f"ss4d.pipelines.{folder.name}." for folder in (ROOT / "pipelines").iterdir() if folder.is_dir())
+    assert [name for name in imports(path) if name.startswith(wings)] == []
+
+
 @pytest.mark.parametrize("path", [p for p in SOURCES if module(p).startswith("ss4d.stages")], ids=module)
 def test_stages_stand_alone(path: Path) -> None:
     external = {name.split(".")[0] for name in imports(path)}

@@ -2,29 +2,19 @@
 all of them.
 """
 
-import hashlib
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ss4d.pipelines.dataset.layout import is_dataset
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.store_notes import NOTES, Note
 from ss4d.storage.errors import StoreError
 from ss4d.storage.objects import is_url
 from ss4d.storage.store import ArtifactStore
-
-_NOTES = "runs"  # the store's folder of notes on them
-
-
-class _Note(BaseModel):
-    """A folder of runs, and the host that it was on."""
-
-    host: str
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -34,21 +24,6 @@ class _Known:
     note: str
     host: str
     folder: Path
-
-
-def register(store: ArtifactStore, folder: Path) -> None:
-    """Notes in a store that the runs in `folder`, or the dataset that it is, use it, unless it lies beside them.
-
-    Raises:
-        StoreError, OSError: if it cannot be written.
-    """
-    folder = folder.resolve()
-    if not is_url(store.location):
-        around = Path(store.location).resolve().parent
-        if folder in (around, around / "runs"):
-            return
-    text = _Note(host=socket.gethostname(), folder=folder).model_dump_json()
-    store.place.note(f"{_NOTES}/{hashlib.sha256(text.encode()).hexdigest()[:32]}", text)
 
 
 def folders_of_runs(store: ArtifactStore, given: Sequence[Path], forget: Sequence[str], *, dry_run: bool) -> list[Path]:
@@ -99,12 +74,12 @@ def known_folders(store: ArtifactStore) -> list[Path]:
 
 def _noted(store: ArtifactStore) -> list[_Known]:
     found = []
-    for name, text in store.place.notes(_NOTES).items():
+    for name, text in store.place.notes(NOTES).items():
         try:
-            known = _Note.model_validate_json(text)
+            known = Note.model_validate_json(text)
         except ValidationError as error:
-            raise StoreError(f"the note .notes/{_NOTES}/{name} in {store.location} is damaged: delete it") from error
-        found.append(_Known(f"{_NOTES}/{name}", known.host, known.folder))
+            raise StoreError(f"the note .notes/{NOTES}/{name} in {store.location} is damaged: delete it") from error
+        found.append(_Known(f"{NOTES}/{name}", known.host, known.folder))
     return found
 
 

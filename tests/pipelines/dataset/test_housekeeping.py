@@ -17,7 +17,7 @@ from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.references import dataset_references
 from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally
 from ss4d.pipelines.store.housekeeping import ABANDONED, Sorting, collect, verify_store
-from ss4d.pipelines.store.known_runs import register
+from ss4d.pipelines.store_notes import register
 from ss4d.stages.types import silent
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.manifest import write_rows

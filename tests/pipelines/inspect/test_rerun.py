@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from ss4d.cli.main import app
 from ss4d.pipelines import tasks
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.inspect.rerun import Changes, options_of_run
 from ss4d.pipelines.plan import Wish
-from ss4d.pipelines.prepare import Changes, RunOptions, options_of_run, prepare
+from ss4d.pipelines.prepare import RunOptions, prepare
 from ss4d.pipelines.run import run_clip
 from ss4d.pipelines.store.housekeeping import collect, pack_run, verify_store
 from ss4d.stages.types import silent

@@ -17,7 +17,7 @@ from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.housekeeping import ABANDONED, DROPPED, NO_RUN, Sorting, collect
-from ss4d.pipelines.store.known_runs import register
+from ss4d.pipelines.store_notes import register
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import owned_name
