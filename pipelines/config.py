@@ -13,15 +13,15 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import STAGES, Implementation
 from ss4d.pipelines.networks import ModelChoice
 from ss4d.pipelines.registry import installed
-from ss4d.stages.conditioning import ConditioningConfig
-from ss4d.stages.decoding import DecodingConfig
-from ss4d.stages.export.asset import ExportConfig
-from ss4d.stages.segmentation.segment import SegmentationConfig
-from ss4d.stages.slat import SlatConfig
-from ss4d.stages.sparse_structure import SparseStructureConfig
+from ss4d.stages.conditioning_config import ConditioningConfig
+from ss4d.stages.decoding_config import DecodingConfig
+from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.input_files import InputConfig
+from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.segmentation.config import SegmentationConfig
+from ss4d.stages.slat_config import SlatConfig
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.stage_config import StageConfig
-from ss4d.stages.video_io import InputConfig
-from ss4d.stages.weights import ModelFolder
 
 
 class RunConfig(ModelChoice):

@@ -2,8 +2,6 @@
 
 import errno
 
-import torch
-
 from ss4d.stages.errors import InputError, ModelError, TrainingError, ValueSpecError
 from ss4d.storage.errors import StoreError
 
@@ -49,9 +47,11 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
     """
     if isinstance(error, USER_ERRORS):
         return str(error)
-    # On a CPU torch has no type of its own for this.
-    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    # torch's allocators raise RuntimeErrors: of a type of its own on a GPU, told by its name to leave torch unimported.
+    allocator = isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    )
+    if allocator or isinstance(error, MemoryError):
         return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
     if isinstance(error, OSError) and error.errno is not None:
         name = error.filename2 or error.filename  # of a renaming that failed, what was to be made

@@ -13,10 +13,11 @@ import torch
 
 from ss4d.pipelines.errors import PluginError
 from ss4d.pipelines.networks import Model
+from ss4d.stages.input_files import InputConfig
+from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, Progress, StructuredLatents, Tokens, Value, Video, Voxels
-from ss4d.stages.video_io import InputConfig, read_video
-from ss4d.stages.weights import ModelFolder
+from ss4d.stages.video_io import read_video
 
 V = TypeVar("V", bound=Value)
 

@@ -1,21 +1,23 @@
-"""The networks of one model on one device, built when first asked for and kept as long as the process lives."""
+"""The model that a configuration chooses: its description is read at once, its networks when they are asked for."""
 
 import hashlib
 import json
 from dataclasses import asdict
-from functools import cache
-from typing import Any, Literal
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path, weights_path
-from ss4d.stages.ops.backend import TORCH_OPS, Ops
-from ss4d.stages.ops.cuda import cuda_ops
-from ss4d.stages.ops.device import Device, resolve_device
-from ss4d.stages.weights import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
+from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
+from ss4d.stages.ops.device import check_device
+
+if TYPE_CHECKING:
+    from ss4d.pipelines.loading import Loader
+    from ss4d.stages.ops.backend import Ops
+    from ss4d.stages.ops.device import Device
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -34,16 +36,38 @@ class ModelChoice(BaseModel):
 
 
 class Model:
-    """A model folder, its networks on a device, and the kernels they run on."""
+    """A model folder, its networks on a device, and the kernels they run on.
 
-    def __init__(self, location: str, folder: ModelFolder, ops: Ops, device: Device, torso: torch.dtype) -> None:
+    Only what computes needs the device, the kernels, and torch itself: they come with the first of them asked for.
+
+    Args:
+        location: as a configuration gives it.
+        folder: where that is, read.
+        device: "auto", "cpu" or "cuda".
+        precision: of the transformer blocks.
+    """
+
+    def __init__(self, location: str, folder: ModelFolder, device: str, precision: Precision) -> None:
         self.location = location
         self.folder = folder
-        self.ops = ops
-        self._device = torch.device(device)
-        self._torso = torso
-        self._networks: dict[str, nn.Module] = {}
+        self._device, self._precision = device, precision
         self._fingerprints: dict[str, str] = {}
+
+    @cached_property
+    def _loader(self) -> "Loader":
+        from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
+
+        return Loader(self.folder, self._device, self._precision)
+
+    @property
+    def device(self) -> "Device":
+        """The device that the networks run on."""
+        return self._loader.device
+
+    @property
+    def ops(self) -> "Ops":
+        """The kernels for the device."""
+        return self._loader.ops
 
     @property
     def notice(self) -> str | None:
@@ -56,9 +80,7 @@ class Model:
         Raises:
             ModelError: a file is missing or wrong; names it.
         """
-        if role not in self._networks:
-            self._networks[role] = self.folder.load(role, self.ops, device=self._device, torso_dtype=self._torso)
-        return self._networks[role]
+        return self._loader.network(role)
 
     def fingerprint(self, role: str) -> str:
         """SHA-256 of what decides the results of the network that plays `role`: its files, and what belongs to it."""
@@ -80,13 +102,18 @@ class Model:
 
 
 def open_model(choice: ModelChoice, device: str) -> Model:
-    """The model that is chosen, the same object for the same model, precision and device."""
-    return _open(choice.model, choice.image_encoder, choice.precision, resolve_device(device))
+    """The model that is chosen, the same object for the same model, precision and word for a device.
+
+    Raises:
+        ConfigError, InputError, ModelError: naming what cannot be.
+    """
+    check_device(device)
+    return _open(choice.model, choice.image_encoder, choice.precision, device)
 
 
 @cache
-def _open(location: str, image_encoder: str | None, precision: str, device: Device) -> Model:
-    def resolve(repository: str, file: str) -> Any:
+def _open(location: str, image_encoder: str | None, precision: Precision, device: str) -> Model:
+    def resolve(repository: str, file: str) -> Path:
         if (repository, file) == (DINOV2_REPOSITORY, DINOV2_FILE) and image_encoder is not None:
             return weights_path(image_encoder, DINOV2_FILE)
         return hub_file(repository, file)
@@ -94,5 +121,4 @@ def _open(location: str, image_encoder: str | None, precision: str, device: Devi
     folder = ModelFolder.open(model_path(location), resolve)
     if image_encoder is not None and folder.references[IMAGE_ENCODER] != DINOV2_NAME:
         raise ConfigError(f"the model {location} brings its own image encoder: set image_encoder to null")
-    ops = cuda_ops() if device == "cuda" else TORCH_OPS
-    return Model(location, folder, ops, device, getattr(torch, precision))
+    return Model(location, folder, device, precision)

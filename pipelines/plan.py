@@ -10,8 +10,8 @@ from pydantic_core import to_jsonable_python
 from ss4d.pipelines.config import RunConfig
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Implementation
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.stage_config import StageConfig
-from ss4d.stages.video_io import input_digest
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 

@@ -11,8 +11,8 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
 from ss4d.pipelines.run_record import EarlierRun, read_record
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.video_io import input_digest
 from ss4d.storage.objects import is_url
 from ss4d.storage.store import ArtifactStore, open_store
 

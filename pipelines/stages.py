@@ -1,15 +1,22 @@
 """The implementations of stages that come with the program, as one table; the first one of a stage is its default."""
 
 from ss4d.pipelines.implementation import Implementation, Work
-from ss4d.stages.conditioning import ConditioningConfig, encode_images
-from ss4d.stages.decoding import DecodingConfig, decode_gaussians
-from ss4d.stages.export.asset import ExportConfig, export_asset
-from ss4d.stages.inflation import InflationConfig, inflate
-from ss4d.stages.segmentation.segment import SegmentationConfig, segment
-from ss4d.stages.slat import SlatConfig, sample_latents
-from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.conditioning import encode_images
+from ss4d.stages.conditioning_config import ConditioningConfig
+from ss4d.stages.decoding import decode_gaussians
+from ss4d.stages.decoding_config import DecodingConfig
+from ss4d.stages.export.asset import export_asset
+from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.inflation import inflate
+from ss4d.stages.inflation_config import InflationConfig
+from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.segmentation.config import SegmentationConfig
+from ss4d.stages.segmentation.segment import segment
+from ss4d.stages.slat import sample_latents
+from ss4d.stages.slat_config import SlatConfig
+from ss4d.stages.sparse_structure import sample_structure
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
-from ss4d.stages.weights import ModelFolder
 
 
 def _segmentation(config: SegmentationConfig, work: Work) -> Clip:

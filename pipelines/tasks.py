@@ -19,6 +19,7 @@ from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.types import Progress, Value, Voxels
+from ss4d.stages.weights import describe
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.refs import ArtifactRef
@@ -125,7 +126,7 @@ def _grid(job: Job) -> int | None:
     slat = stages_of(job.config).get("slat")
     if slat is None or _FLOW not in slat.roles:
         return None
-    return int(open_model(job.config, job.device).folder.files(_FLOW).args.resolution)
+    return int(describe(open_model(job.config, job.device).folder.files(_FLOW)).args.resolution)
 
 
 def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:

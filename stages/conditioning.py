@@ -1,24 +1,13 @@
 """Images to tokens: what the flows are told about each frame (docs/model.md, section 3)."""
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.nn.image_encoders import VisionTransformer, fit_images
-from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, Progress, Tokens, silent
 
 FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
-
-
-class ConditioningConfig(StageConfig):
-    """Nothing to choose: the image encoder comes with the model folder."""
-
-    method: Literal["image_tokens"] = Field(
-        default="image_tokens", description="what the model folder's image encoder sees"
-    )
 
 
 def encode_images(

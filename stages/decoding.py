@@ -1,22 +1,13 @@
 """Structured latents to Gaussians: what each occupied cell looks like (docs/model.md, section 8)."""
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
-from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
-
-
-class DecodingConfig(StageConfig):
-    """Latents to Gaussians; the decoder's own options say how."""
-
-    method: Literal["gaussians"] = Field(default="gaussians", description="by the Gaussian decoder")
 
 
 def decode_gaussians(

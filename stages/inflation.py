@@ -5,19 +5,16 @@ from the front (`FRONT_YAW`): the crop, 1.2 times as wide as the object, spans 1
 [-0.5, 0.5] in width or height.
 """
 
-from typing import Literal
-
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from ss4d.stages.data.kernels import kernel
+from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, Progress, silent
 
 CROP_SIDE = 1.2  # world units that the crop spans (docs/model.md, section 2)
@@ -30,18 +27,6 @@ OPACITY = 0.98
 SURE = 0.98  # alpha above which a cell's color is the object's alone
 
 Floats = NDArray[np.float32]
-
-
-class InflationConfig(StageConfig):
-    """What the solid is like."""
-
-    method: Literal["inflation"] = Field(default="inflation", description="the silhouette as a solid, without a model")
-    depth: float = Field(
-        0.8, gt=0, le=1, description="thickness over width of a round part: 1 makes a ball of a disc, less flattens it"
-    )
-    resolution: int = Field(
-        144, ge=16, le=512, description="cells across the crop; Gaussians are one cell apart on the surface"
-    )
 
 
 def inflate(config: InflationConfig, clip: Clip, *, progress: Progress = silent) -> GaussianClip:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ss4d.stages.sampling import SamplerParams
+from ss4d.stages.sampler_params import SamplerParams
 
 UnitTime = Annotated[float, Field(ge=0, le=1)]
 

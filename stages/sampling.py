@@ -11,28 +11,10 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.errors import ModelError
+from ss4d.stages.sampler_params import SamplerParams
 from ss4d.stages.types import Progress, silent
 
 Velocity = Callable[[Tensor, float], Tensor]  # (x, t) -> v, shaped like x
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerParams:
-    """What a sampler does: a model folder publishes these values, a configuration may replace them."""
-
-    steps: int  # Euler steps, at least 1
-    cfg_strength: float  # weight of classifier-free guidance, at least 0
-    cfg_interval: tuple[float, float]  # guidance acts for t in this closed interval, within 0 to 1
-    rescale_t: float  # above 1 spends more steps near the noise; greater than 0
-    temperature: float = 1.0  # factor on the noise at the start: below 1, samples come closer to each other
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentNormalization:
-    """Mean and standard deviation of each latent channel; the flow works on latents of mean 0 and deviation 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]  # each greater than 0
 
 
 @dataclass(frozen=True)

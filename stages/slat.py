@@ -1,25 +1,15 @@
 """Sparse structure and tokens to structured latents: a feature for every occupied cell (docs/model.md, section 7)."""
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
-from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import LatentNormalization, Velocity, latent_noise, network_condition, network_time, sample
-from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.sampler_params import LatentNormalization
+from ss4d.stages.sampling import Velocity, latent_noise, network_condition, network_time, sample
+from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
-
-
-class SlatConfig(StageConfig):
-    """How structured latents are sampled."""
-
-    method: Literal["flow"] = Field(default="flow", description="sampled from noise, guided by the image tokens")
-    sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the structured latents")
 
 
 def sample_latents(

@@ -1,25 +1,14 @@
 """Tokens to the sparse structure: which cells the object occupies in each frame (docs/model.md, sections 4 to 6)."""
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
-from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
-from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import Progress, Tokens, Voxels, silent
-
-
-class SparseStructureConfig(StageConfig):
-    """How the structure is sampled."""
-
-    method: Literal["flow"] = Field(default="flow", description="sampled from noise, guided by the image tokens")
-    sampler: SamplerConfig = Field(default=SamplerConfig(), description="sampler of the occupancy latent")
 
 
 def sample_structure(

@@ -1,8 +1,6 @@
 """Frames as uint8 tensors (t, h, w, c): read from a video file or a folder of images, written to a video file."""
 
-import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -21,10 +19,10 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import InputConfig, image_files, open_file
 from ss4d.stages.types import Video
 
 Pixels = NDArray[np.uint8]  # (h, w, 3 or 4)
@@ -37,25 +35,11 @@ ENCODERS = {
     "libvpx-vp9": {"crf": "24", "b": "0", "row-mt": "1"},
 }
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the default decoders of both drop alpha
-STILLS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 MAX_BYTES = 4 << 30  # of decoded frames; without it a long film ends the process instead of giving a sentence
 ALPHA_NOISE = 8  # levels
 GIF_DEFAULT = 100  # milliseconds a frame is shown that asks for none, as browsers do
-
-
-class InputConfig(BaseModel):
-    """Which frames of the input are used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    start: int = Field(0, ge=0, description="first frame, counted from 0")
-    step: int = Field(1, ge=1, description="use every step-th frame from there; 1 uses all")
-    count: int | None = Field(None, ge=1, description="use at most this many frames; null uses all")
-    fps: float = Field(
-        24.0, gt=0, allow_inf_nan=False, description="frames per second of an input that states none: images, a still"
-    )
 
 
 def read_video(path: Path, config: InputConfig) -> Video:
@@ -76,9 +60,9 @@ def read_video(path: Path, config: InputConfig) -> Video:
             large, or `config.start` lies beyond its end.
     """
     if os.path.isdir(path):
-        images = _image_files(path)
+        images = image_files(path)
         return _collect(path, [(file.name, partial(_decode_file, file)) for file in images], config.fps, config)
-    with _open(path) as file:
+    with open_file(path) as file:
         image = _image_in(file)
         if image is None:
             return _read_with_av(path, file, config)
@@ -94,8 +78,8 @@ def num_frames(path: Path) -> int:
         InputError: the input is missing, unreadable or of no known kind.
     """
     if os.path.isdir(path):
-        return len(_image_files(path))
-    with _open(path) as file:
+        return len(image_files(path))
+    with open_file(path) as file:
         image = _image_in(file)
         if image is not None:
             with image:
@@ -103,25 +87,6 @@ def num_frames(path: Path) -> int:
         with _container(path, file) as (container, stream):
             fps = _rate(stream, InputConfig())
             return sum(1 for _ in _at_constant_rate(_packet_times(path, container, stream, fps), fps))
-
-
-def input_digest(path: Path) -> str:
-    """The sha256, in hexadecimal, of a file's bytes, or of the names and bytes of a folder's images in their order.
-
-    Raises:
-        InputError: the input is missing or unreadable, or a folder holds no image.
-    """
-    if not os.path.isdir(path):
-        return _file_digest(path).hexdigest()
-    digest = hashlib.sha256()
-    for file in _image_files(path):
-        digest.update(hashlib.sha256(os.fsencode(file.name)).digest() + _file_digest(file).digest())
-    return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> "hashlib._Hash":
-    with _open(path) as file:
-        return hashlib.file_digest(file, "sha256")
 
 
 def write_video(path: Path, frames: Iterable[Tensor], fps: float) -> None:
@@ -165,36 +130,6 @@ def _add_stream(container: OutputContainer, width: int, height: int, fps: float)
 def _pad_to_even(image: Pixels) -> Pixels:
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _open(path: Path) -> BufferedReader:
-    # os.path answers "no" where pathlib raises, for example under a folder that may not be entered.
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path} is neither a file nor a folder; give a video file or a folder of images.")
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; give a video file or a folder of images.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable or give another.") from error
-
-
-def _image_files(folder: Path) -> list[Path]:
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror}); make it readable or give another.") from error
-    images = [entry for entry in entries if entry.suffix.lower() in STILLS and not entry.is_dir()]
-    if not images:
-        held = f"holds no image among its {len(entries)} entries" if entries else "is an empty folder"
-        raise InputError(f"{folder} {held}; give a folder of images ({', '.join(sorted(STILLS))}) or a video file.")
-    return sorted(images, key=_natural)
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts 2.png before 10.png: runs of digits by value, then the rest letter by letter."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], path.name
 
 
 def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, config: InputConfig) -> Video:
@@ -246,7 +181,7 @@ def _named(frames: Iterable[Decode]) -> Iterator[tuple[str, Decode]]:
 
 
 def _decode_file(path: Path) -> Pixels:
-    with _open(path) as file:
+    with open_file(path) as file:
         image = _image_in(file)
         if image is None:
             raise InputError(f"{path} is not an image that can be read; replace or remove it.")

@@ -1,39 +1,31 @@
-"""A model folder to networks, strictly: files, options, every tensor by name and shape (docs/model.md, section 1).
+"""Loads the networks of a model folder, strict about every option and tensor (docs/model.md, section 1)."""
 
-A role is what a network is for, as `pipeline.json` names it ("slat_flow_model"); "image_cond_model" is one too. Nothing
-here goes online: files outside the folder come through the `Resolver` that the caller hands in.
-"""
-
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, TypeVar, get_type_hints, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ss4d.stages.errors import ModelError
+from ss4d.stages.model_folder import (
+    DINOV2_FILE,
+    DINOV2_REPOSITORY,
+    STRICT,
+    ModelFolder,
+    NetworkFiles,
+    read_json,
+    refuse,
+)
 from ss4d.stages.nn.checkpoint import NETWORKS
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
 from ss4d.stages.ops.backend import Ops
-from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
-
-Json = TypeVar("Json", bound=BaseModel)
-Resolver = Callable[[str, str], Path]  # (hub repository, file in it) -> the file on this machine
-
-IMAGE_ENCODER = "image_cond_model"
-DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
-    "dinov2_vitl14_reg",
-    "facebook/dinov2-with-registers-large",
-    "model.safetensors",
-)
 
 
 @runtime_checkable
@@ -57,175 +49,70 @@ DINOV2_HUB_NAMES = (
 
 
 @dataclass(frozen=True)
-class NetworkFiles:
-    """Where one network's description and weights lie, and what the description says."""
+class Description:
+    """What the description of a network says, checked."""
 
     name: str  # class name, a key of NETWORKS
     args: Any  # an instance of that class's options
-    weights: Path
-    description: Path | None  # None for DINOv2, whose options are known
 
 
-PLAIN = {"temperature": 1.0}
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _Strict(BaseModel):
+class _Network(BaseModel):
     model_config = STRICT
 
-
-class _SamplerArgs(_Strict):
-    sigma_min: float = Field(ge=0, lt=1)
-
-
-class _Sampler(_Strict):
-    name: Literal["FlowEulerGuidanceIntervalSampler"]
-    args: _SamplerArgs
-    params: SamplerConfig
-
-
-class _Normalization(_Strict):
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean and std must be equally long, got {len(self.mean)} and {len(self.std)} values")
-        return self
-
-
-class _PipelineArgs(_Strict):
-    models: dict[str, str]
-    sparse_structure_sampler: _Sampler
-    slat_sampler: _Sampler
-    slat_normalization: _Normalization
-    image_cond_model: str
-
-
-class _Pipeline(_Strict):
-    name: Literal["TrellisVideoTo4DPipeline"]
-    args: _PipelineArgs
-
-
-class _Network(_Strict):
     name: str
     args: dict[str, Any]
 
 
-def no_resolver(repository: str, file: str) -> Path:
-    """A `Resolver` for folders that must be complete."""
-    raise ModelError(f"the model folder lacks {repository}/{file}, and no other source was given for it")
+def describe(files: NetworkFiles) -> Description:
+    """What the description among `files` says of its network.
+
+    Raises:
+        ModelError: naming the file and the option at fault.
+    """
+    if files.description is None:
+        return Description("VisionTransformer", DINOV2_VITL14_REG)
+    network = read_json(files.description, _Network)
+    name = network.name.removeprefix("Elastic")
+    if name not in NETWORKS:
+        raise ModelError(f"{files.description}: class {network.name!r} is unknown; known are {', '.join(NETWORKS)}")
+    return Description(name, _parse_args(NETWORKS[name].args, network.args, files.description))
 
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """A model folder whose `pipeline.json` has been read and checked; networks are read when asked for."""
+def load_role(
+    folder: ModelFolder, role: str, ops: Ops, *, device: torch.device, torso_dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The network that plays `role` in `folder`, in eval mode on `device`, without gradients.
 
-    path: Path
-    references: Mapping[str, str]  # role -> path in the folder, or in a hub repository
-    structure_sampler: SamplerParams
-    slat_sampler: SamplerParams
-    slat_normalization: LatentNormalization
-    notice: str | None  # what its makers want every user to know: the text of NOTICE.md
-    resolver: Resolver
+    Weights are float32 whatever the file holds, but for the transformer blocks, which take `torso_dtype`.
 
-    @classmethod
-    def open(cls, path: Path, resolver: Resolver = no_resolver) -> "ModelFolder":
-        """Reads `path`/pipeline.json.
-
-        Raises:
-            ModelError: naming the file and the option that is missing, unknown or impossible.
-        """
-        file = path / "pipeline.json"
-        args = _read_json(file, _Pipeline).args
-        return cls(
-            path=path,
-            references={**args.models, IMAGE_ENCODER: args.image_cond_model},
-            structure_sampler=_sampler_params(args.sparse_structure_sampler, file),
-            slat_sampler=_sampler_params(args.slat_sampler, file),
-            notice=_notice(path / "NOTICE.md"),
-            slat_normalization=LatentNormalization(mean=args.slat_normalization.mean, std=args.slat_normalization.std),
-            resolver=resolver,
-        )
-
-    def files(self, role: str) -> NetworkFiles:
-        """The network that plays `role`, its options checked; its weights are not read.
-
-        Raises:
-            ModelError: naming the role, file or option at fault.
-        """
-        if role not in self.references:
-            raise ModelError(f"{self.path / 'pipeline.json'} names no {role}; it has {', '.join(self.references)}")
-        reference = self.references[role]
-        if role == IMAGE_ENCODER and reference == DINOV2_NAME:
-            weights = self.resolver(DINOV2_REPOSITORY, DINOV2_FILE)
-            return NetworkFiles("VisionTransformer", DINOV2_VITL14_REG, weights, None)
-        description = self._locate(reference, ".json")
-        network = _read_json(description, _Network)
-        name = network.name.removeprefix("Elastic")
-        if name not in NETWORKS:
-            raise ModelError(f"{description}: class {network.name!r} is unknown; known are {', '.join(NETWORKS)}")
-        args = _parse_args(NETWORKS[name].args, network.args, description)
-        return NetworkFiles(name, args, self._locate(reference, ".safetensors"), description)
-
-    def load(self, role: str, ops: Ops, *, device: torch.device, torso_dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The network that plays `role`, in eval mode on `device`, without gradients.
-
-        Weights are float32 whatever the file holds, but for the transformer blocks, which take `torso_dtype`.
-
-        Raises:
-            ModelError: naming the file and the tensor or option at fault.
-        """
-        files = self.files(role)
-        module = load_network(files, ops, device=device)
-        if isinstance(module, HasTorso):
-            module.set_torso_dtype(torso_dtype)
-        return module.eval().requires_grad_(False)
-
-    def fingerprint(self, role: str) -> str:
-        """SHA-256, in hex, of the description and weights of the network that plays `role`."""
-        files = self.files(role)
-        digest = hashlib.sha256()
-        for file in filter(None, (files.description, files.weights)):
-            try:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-            except OSError as error:
-                raise ModelError(f"cannot read {file}: {error.strerror}") from error
-        return digest.hexdigest()
-
-    def _locate(self, reference: str, suffix: str) -> Path:
-        """The file `reference` + `suffix`: in the folder, else in the hub repository that its first two parts name."""
-        path = PurePosixPath(reference)
-        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in reference or ":" in reference:
-            raise ModelError(f"{self.path / 'pipeline.json'}: the path {reference!r} must stay inside the model folder")
-        local = self.path / f"{reference}{suffix}"
-        if local.is_file():
-            return local
-        if len(path.parts) < 3:
-            raise ModelError(f"{local} is missing from the model folder")
-        return self.resolver("/".join(path.parts[:2]), "/".join(path.parts[2:]) + suffix)
+    Raises:
+        ModelError: naming the file and the tensor or option at fault.
+    """
+    files = folder.files(role)
+    module = load_network(describe(files), files, ops, device=device)
+    if isinstance(module, HasTorso):
+        module.set_torso_dtype(torso_dtype)
+    return module.eval().requires_grad_(False)
 
 
-def load_network(files: NetworkFiles, ops: Ops, *, device: torch.device) -> nn.Module:
-    """The network that `files` describe, every tensor from the file and in float32 on `device`.
+def load_network(description: Description, files: NetworkFiles, ops: Ops, *, device: torch.device) -> nn.Module:
+    """The network of a description, every tensor from its file and in float32 on `device`.
 
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
     try:
         with torch.device("meta"):  # the file brings every tensor: nothing is initialized or held twice
-            module = NETWORKS[files.name].build(files.args, ops)
+            module = NETWORKS[description.name].build(description.args, ops)
     except ModelError as error:
         raise ModelError(f"{files.description}: {error}") from error
     state = read_tensors(files.weights, device)
     if "embeddings.cls_token" in state:
         state = dinov2_from_hub(state)
-    _check_tensors(files, module.state_dict(), state)
+    _check_tensors(description.name, files.weights, module.state_dict(), state)
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
     left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
-    assert not left, f"{files.name} keeps {left} out of its state, so no file can bring them"
+    assert not left, f"{description.name} keeps {left} out of its state, so no file can bring them"
     return module
 
 
@@ -263,31 +150,22 @@ def dinov2_from_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _check_tensors(files: NetworkFiles, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def _check_tensors(network: str, file: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Refuses a file unless its tensors are exactly those of the network, in name and shape."""
     if missing := sorted(wanted.keys() - given.keys()):
-        raise ModelError(f"{files.weights} lacks {_listed(missing)}, which {files.name} needs")
+        raise ModelError(f"{file} lacks {_listed(missing)}, which {network} needs")
     if unexpected := sorted(given.keys() - wanted.keys()):
-        raise ModelError(f"{files.weights} holds {_listed(unexpected)}, which {files.name} does not have")
+        raise ModelError(f"{file} holds {_listed(unexpected)}, which {network} does not have")
     for name, tensor in wanted.items():
         if given[name].shape != tensor.shape or not given[name].is_floating_point():
             raise ModelError(
-                f"{files.weights}: tensor {name!r} is {tuple(given[name].shape)} of {given[name].dtype}, "
-                f"but {files.name} needs {tuple(tensor.shape)} of floating point"
+                f"{file}: tensor {name!r} is {tuple(given[name].shape)} of {given[name].dtype}, "
+                f"but {network} needs {tuple(tensor.shape)} of floating point"
             )
 
 
 def _listed(names: list[str]) -> str:
     return f"tensor {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _read_json(file: Path, kind: type[Json]) -> Json:
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        _refuse(file, error)
 
 
 def _parse_args(kind: type[Any], args: Mapping[str, Any], file: Path) -> Any:
@@ -303,25 +181,5 @@ def _parse_args(kind: type[Any], args: Mapping[str, Any], file: Path) -> Any:
             # JSON mode is strict about types, yet reads a list as a tuple and 4 as 4.0.
             values[name] = TypeAdapter(hints[name], config=STRICT).validate_json(json.dumps(value))
         except ValidationError as error:
-            _refuse(file, error, "args", name)
+            refuse(file, error, "args", name)
     return kind(**values)
-
-
-def _notice(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def _sampler_params(sampler: _Sampler, file: Path) -> SamplerParams:
-    # The published format knows no temperature.
-    own = sampler.params if sampler.params.temperature is not None else sampler.params.model_copy(update=PLAIN)
-    try:
-        return own.params()
-    except ValueError as error:
-        raise ModelError(f"{file}: {error}") from error
-
-
-def _refuse(file: Path, error: ValidationError, *option: str) -> NoReturn:
-    problem = error.errors()[0]
-    where = ".".join(map(str, (*option, *problem["loc"])))
-    given = "" if problem["type"] in {"missing", "json_invalid"} else f"; got {problem['input']!r}"
-    raise ModelError(f"{file}: {f'option {where}: ' if where else ''}{problem['msg']}{given}") from error

@@ -20,7 +20,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the file runs from anywhere
 
-from ss4d.stages.decoding import DecodingConfig, decode_gaussians
+from ss4d.stages.decoding import decode_gaussians
+from ss4d.stages.decoding_config import DecodingConfig
+from ss4d.stages.model_folder import ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS
 from ss4d.stages.nn.gaussian_decoder import RawGaussians, SLatGaussianDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
@@ -28,10 +30,12 @@ from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampling import clean_estimate, euler_steps, guided, time_grid
 from ss4d.stages.segmentation.crop import crop_clip
-from ss4d.stages.slat import SlatConfig, sample_latents
-from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.slat import sample_latents
+from ss4d.stages.slat_config import SlatConfig
+from ss4d.stages.sparse_structure import sample_structure
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import StructuredLatents, Tokens, Voxels
-from ss4d.stages.weights import ModelFolder, NetworkFiles, load_network
+from ss4d.stages.weights import Description, load_network, load_role
 
 CPU = torch.device("cpu")
 RAW = ("xyz", "features_dc", "scaling", "rotation", "opacity")
@@ -73,10 +77,9 @@ class Case:
         config = json.loads((self.path / "config.json").read_text())
         name = config["name"].removeprefix("Elastic")
         args = {key: tuple(value) if isinstance(value, list) else value for key, value in config["args"].items()}
-        files = NetworkFiles(
-            name, NETWORKS[name].args(**args), self.path / "weights.safetensors", self.path / "config.json"
-        )
-        return load_network(files, TORCH_OPS, device=CPU).eval()
+        description = Description(name, NETWORKS[name].args(**args))
+        files = NetworkFiles(weights=self.path / "weights.safetensors", description=self.path / "config.json")
+        return load_network(description, files, TORCH_OPS, device=CPU).eval()
 
     def compare(self, results: Mapping[str, Tensor], tolerance: float) -> Iterator[Output]:
         """Every result against the golden output of the same name, where the case has one."""
@@ -163,7 +166,7 @@ def pipeline(case: Case) -> Iterator[Output]:
     """The stages, one after the other; each after the first is given the golden result of the one before it."""
     folder, clip_frames = ModelFolder.open(case.path), case.facts["num_frames"]
     flow, decoder, slat_flow, slat_decoder = (
-        folder.load(role, TORCH_OPS, device=CPU)
+        load_role(folder, role, TORCH_OPS, device=CPU)
         for role in ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
     )
     tokens = Tokens(feats=case["cond"])

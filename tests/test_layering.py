@@ -79,7 +79,9 @@ def test_stages_stand_alone(path: Path) -> None:
     [
         p
         for p in SOURCES
-        if module(p).startswith(tuple(f"ss4d.stages.{name}" for name in ("nn", "ops", "sampling", "training")))
+        if module(p).startswith(
+            tuple(f"ss4d.stages.{name}" for name in ("nn", "ops", "sampler_params", "sampling", "training"))
+        )
     ],
     ids=module,
 )

@@ -13,7 +13,7 @@ from typing import NoReturn
 from ss4d.pipelines.dataset.layout import DESCRIPTION
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.errors import InputError
-from ss4d.stages.video_io import STILLS
+from ss4d.stages.input_files import STILLS
 from ss4d.storage.manifest import read_columns
 
 # What to take for a clip in a folder; with a pattern or a table, a user names other kinds too.

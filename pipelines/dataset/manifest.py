@@ -14,8 +14,9 @@ from ss4d.pipelines.dataset.workers.limits import check_seconds
 from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.pipelines.workers import num_processors, results
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.types import Progress
-from ss4d.stages.video_io import InputConfig, input_digest, num_frames, read_video
+from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.errors import StoreError
 from ss4d.storage.manifest import locked, read_rows, write_rows
 

@@ -23,11 +23,12 @@ from ss4d.pipelines.inspect.drawing import (
     resized,
 )
 from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.preview import render_frames
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Video, Voxels
-from ss4d.stages.video_io import InputConfig, input_digest, read_video
+from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
 
 V = TypeVar("V", bound=Value)

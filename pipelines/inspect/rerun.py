@@ -11,7 +11,7 @@ from ss4d.pipelines.prepare import DEFAULT_STORE, RunOptions
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
 from ss4d.stages.errors import InputError
-from ss4d.stages.video_io import input_digest
+from ss4d.stages.input_files import input_digest
 
 
 @dataclass(frozen=True, kw_only=True)

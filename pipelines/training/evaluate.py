@@ -18,9 +18,11 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, ModelChoice, open_model
 from ss4d.pipelines.training.evaluation_report import Score, read_score, write_report, write_sheet
 from ss4d.pipelines.training.records import RecordError, open_records
-from ss4d.stages.conditioning import ConditioningConfig, encode_images
+from ss4d.stages.conditioning import encode_images
+from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
-from ss4d.stages.decoding import DecodingConfig, decode_gaussians
+from ss4d.stages.decoding import decode_gaussians
+from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import (
     MEAN_CLIPS,
@@ -33,14 +35,18 @@ from ss4d.stages.evaluation.baselines import (
 )
 from ss4d.stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr, ssim
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
-from ss4d.stages.inflation import InflationConfig, inflate
+from ss4d.stages.inflation import inflate
+from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.slat import SlatConfig, sample_latents
-from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.slat import sample_latents
+from ss4d.stages.slat_config import SlatConfig
+from ss4d.stages.sparse_structure import sample_structure
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
+from ss4d.stages.weights import load_role
 from ss4d.storage.files import write_bytes
 
 METHOD_REVISION = 1  # rises whenever the same clips and weights would get other scores
@@ -227,7 +233,7 @@ def _encoders(model: Model) -> dict[str, Any] | None:
         return None
     device = model.network("sparse_structure_decoder").out_layer[-1].weight.device
     folder = replace(model.folder, references={**model.folder.references, **ENCODERS})
-    return {role: folder.load(role, model.ops, device=device) for role in ENCODERS}
+    return {role: load_role(folder, role, model.ops, device=device) for role in ENCODERS}
 
 
 def _settings(options: EvaluationOptions, model: Model, encoders: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path
 from ss4d.pipelines.training.records import RecordError, Records, open_records
 from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.model_folder import IMAGE_ENCODER as IMAGE_ROLE
+from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.training.clips import available_workers
@@ -24,8 +26,7 @@ from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
 from ss4d.stages.training.tiny import PUBLISHED
-from ss4d.stages.weights import IMAGE_ENCODER as IMAGE_ROLE
-from ss4d.stages.weights import ModelFolder
+from ss4d.stages.weights import load_role
 
 _log = logging.getLogger("ss4d.training")
 
@@ -135,7 +136,8 @@ def start_from(location: str, ops: Ops) -> Start:
     folder = ModelFolder.open(path, hub_file)
     cpu = torch.device("cpu")
     networks = {
-        role: folder.load(IMAGE_ROLE if role == IMAGE_ENCODER else role, ops, device=cpu).train() for role in PUBLISHED
+        role: load_role(folder, IMAGE_ROLE if role == IMAGE_ENCODER else role, ops, device=cpu).train()
+        for role in PUBLISHED
     }
     for network in networks.values():
         network.requires_grad_(True)

@@ -2,11 +2,22 @@
 
 from typing import Literal
 
-import torch
-
 from ss4d.stages.errors import InputError
 
 Device = Literal["cpu", "cuda"]
+WORDS = ("auto", "cpu", "cuda")
+
+
+def check_device(word: str) -> None:
+    """Refuses what `resolve_device` would refuse; needs torch for "cuda" alone.
+
+    Raises:
+        InputError: for another word, or for "cuda" where there is none.
+    """
+    if word not in WORDS:
+        raise InputError(f"--device must be {', '.join(WORDS[:-1])} or {WORDS[-1]}; got {word!r}")
+    if word == "cuda" and not _finds_cuda():
+        raise InputError("--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA")
 
 
 def resolve_device(word: str) -> Device:
@@ -15,15 +26,11 @@ def resolve_device(word: str) -> Device:
     Raises:
         InputError: for another word, or for "cuda" where there is none.
     """
-    available = torch.cuda.is_available()
-    if word == "auto":
-        return "cuda" if available else "cpu"
-    if word == "cuda":
-        if not available:
-            raise InputError(
-                "--device cuda: torch finds no CUDA device here; use --device cpu, or install torch for CUDA"
-            )
-        return "cuda"
-    if word == "cpu":
-        return "cpu"
-    raise InputError(f"--device must be auto, cpu or cuda; got {word!r}")
+    check_device(word)
+    return "cuda" if word == "cuda" or (word == "auto" and _finds_cuda()) else "cpu"
+
+
+def _finds_cuda() -> bool:
+    import torch  # a second or more, which a plan and "cpu" need not wait for
+
+    return torch.cuda.is_available()

@@ -1,19 +1,18 @@
 """The segmentation stage: frames (t, y, x, color) to the object alone, cropped; chooses the method, and says so."""
 
 import logging
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.segmentation.alpha import alpha_masks, has_alpha
 from ss4d.stages.segmentation.color_key import UNIFORM, color_key_masks, find_key
+from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.segmentation.crop import crop_clip
 from ss4d.stages.segmentation.masks import Follower
 from ss4d.stages.segmentation.saliency import saliency_masks
-from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, Progress, Video, silent
 
 LOG = logging.getLogger("ss4d")
@@ -21,25 +20,6 @@ NAMES = {"alpha": "alpha of the input", "color_key": "color key", "saliency": "s
 LEAST = 0.0002  # share of a frame the object must cover to count as seen
 
 Method = Literal["alpha", "color_key", "saliency"]
-Pixel = Annotated[int, Field(ge=0)]
-# A list from a YAML file may stand for a tuple.
-BoxField = Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)]
-PointField = Annotated[tuple[Pixel, Pixel], Field(strict=False)]
-
-
-class SegmentationConfig(StageConfig):
-    """How the object is separated from its background."""
-
-    method: Literal["auto", "alpha", "color_key", "saliency"] = Field(
-        "auto", description="auto: the input's alpha, else a border of one color, else saliency"
-    )
-    size: int = Field(518, ge=14, le=2048, description="side of the cropped frames, pixels")
-    box: BoxField | None = Field(
-        None, description="the object in the first frame used: left, top, right, bottom in pixels; null: not given"
-    )
-    point: PointField | None = Field(
-        None, description="a pixel of the object in the first frame used: x, y; null: not given"
-    )
 
 
 def segment(config: SegmentationConfig, video: Video, *, progress: Progress = silent) -> Clip:

@@ -20,7 +20,7 @@ from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training import losses
 from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
 from ss4d.stages.training.batches import occupancy_grids, window

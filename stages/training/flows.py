@@ -19,7 +19,8 @@ from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEnco
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.sampling import LatentNormalization, SamplerParams, Velocity, network_time, sample, time_grid
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
+from ss4d.stages.sampling import Velocity, network_time, sample, time_grid
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
 from ss4d.stages.training.clips import cut
 from ss4d.stages.training.objective import Losses

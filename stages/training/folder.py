@@ -16,7 +16,7 @@ from torch import nn
 from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.checkpoint import read_network, save_network
 from ss4d.stages.ops.backend import Ops
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.files import whole_folder, write_whole
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, pipeline
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ss4d.stages.nn.checkpoint import read_network
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.options import LEAVES, Training
 from ss4d.stages.training.recipe import STEPS

@@ -12,7 +12,7 @@ from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
-from ss4d.stages.sampling import LatentNormalization
+from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids
 
 Batches = Iterable[Sequence[TrainingClip]]

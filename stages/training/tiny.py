@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 

@@ -14,7 +14,7 @@ import torch
 from ss4d.stages.nn.checkpoint import build_network, save_network
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.sampling import LatentNormalization
+from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.training.tiny import PUBLISHED, changed, pipeline
 
 OCCUPIED_SHARE = 0.045  # of the cells: as many as the surface of a lump touches

@@ -14,9 +14,9 @@ from ss4d.pipelines.errors import PluginError
 from ss4d.pipelines.implementation import Implementation, Package, Work
 from ss4d.pipelines.networks import ModelChoice, open_model
 from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.input_files import InputConfig
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, Tokens, Voxels
-from ss4d.stages.video_io import InputConfig
 
 
 class OtherConfig(StageConfig):

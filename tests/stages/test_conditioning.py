@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ss4d.stages.conditioning import ConditioningConfig, encode_images, encoder_images
+from ss4d.stages.conditioning import encode_images, encoder_images
+from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.types import Clip
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ss4d.stages.decoding import DecodingConfig, decode_gaussians, frame_offsets
+from ss4d.stages.decoding import decode_gaussians, frame_offsets
+from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
 from ss4d.stages.ops.backend import TORCH_OPS

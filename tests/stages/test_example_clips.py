@@ -6,8 +6,9 @@ import torch
 
 from examples.make_clips import NUM_FRAMES, SIZE, draw_birds, draw_scenes, to_bytes
 from ss4d.stages.data.objects import FPS
+from ss4d.stages.input_files import InputConfig
 from ss4d.stages.types import Video
-from ss4d.stages.video_io import InputConfig, read_video
+from ss4d.stages.video_io import read_video
 from tests.helpers.places import ROOT
 
 CLIPS = ROOT / "examples" / "clips"

@@ -12,7 +12,8 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from ss4d.stages.export.asset import ExportConfig, export_asset
+from ss4d.stages.export.asset import export_asset
+from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.export.ply import write_ply
 from ss4d.stages.export.turntable import plan_turntable
 from ss4d.stages.ops.geometry import orbit_camera, quaternion_to_matrix

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ss4d.stages.inflation import PERSISTENCE, InflationConfig, facing, inflate, squared_thickness, surface
+from ss4d.stages.inflation import PERSISTENCE, facing, inflate, squared_thickness, surface
+from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera, quaternion_to_matrix
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Clip

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import (
-    SamplerParams,
-    clean_estimate,
-    euler_steps,
-    guided,
-    latent_noise,
-    sample,
-    structure_noise,
-    time_grid,
-)
+from ss4d.stages.sampler_params import SamplerParams
+from ss4d.stages.sampling import clean_estimate, euler_steps, guided, latent_noise, sample, structure_noise, time_grid
 
 OWN = SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
 

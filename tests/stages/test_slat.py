@@ -9,8 +9,10 @@ from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import LatentNormalization, time_grid
-from ss4d.stages.slat import SlatConfig, sample_latents, whole_groups
+from ss4d.stages.sampler_params import LatentNormalization
+from ss4d.stages.sampling import time_grid
+from ss4d.stages.slat import sample_latents, whole_groups
+from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.types import StructuredLatents, Tokens, Voxels
 
 FLOW = SLatFlow4DModelArgs(

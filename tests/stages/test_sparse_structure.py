@@ -9,7 +9,8 @@ from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStru
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampling import time_grid
-from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.sparse_structure import sample_structure
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import Tokens, Voxels
 
 FLOW = SparseStructureFlow4DModelArgs(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ss4d.stages.errors import InputError
-from ss4d.stages.video_io import InputConfig, _at_constant_rate, input_digest, num_frames, read_video, write_video
+from ss4d.stages.input_files import InputConfig, input_digest
+from ss4d.stages.video_io import _at_constant_rate, num_frames, read_video, write_video
 
 SIZE = 64
 LEVELS = (0, 50, 100, 150, 200, 250)  # the gray level of a frame tells which it is

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ss4d.stages import model_folder, sampler_config
 from ss4d.stages.errors import ModelError
+from ss4d.stages.model_folder import IMAGE_ENCODER, ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS, save_network
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.sampling import LatentNormalization, SamplerParams
-from ss4d.stages.weights import IMAGE_ENCODER, ModelFolder, NetworkFiles, load_network, read_tensors
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
+from ss4d.stages.weights import Description, describe, load_network, load_role, read_tensors
 from tests.helpers.places import DATA
 
 CPU = torch.device("cpu")
@@ -69,7 +73,7 @@ def edit_tensors(file: Path, edit: Callable[[dict[str, torch.Tensor]], None]) ->
 
 
 def load(folder: Path, role: str = ROLE) -> torch.nn.Module:
-    return ModelFolder.open(folder).load(role, TORCH_OPS, device=CPU)
+    return load_role(ModelFolder.open(folder), role, TORCH_OPS, device=CPU)
 
 
 def test_a_saved_network_loads_with_every_tensor_and_option(folder: Path) -> None:
@@ -99,12 +103,12 @@ def test_half_precision_files_load_as_float32(folder: Path) -> None:
 
 
 def test_the_torso_alone_takes_the_precision_asked_for(folder: Path) -> None:
-    encoder = ModelFolder.open(folder).load(IMAGE_ENCODER, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    encoder = load_role(ModelFolder.open(folder), IMAGE_ENCODER, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
     assert encoder.torso_dtype == torch.bfloat16
     half = {name for name, tensor in encoder.state_dict().items() if tensor.dtype == torch.bfloat16}
     linear = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert half == {f"blocks.{i}.{name}.{kind}" for i in range(2) for name in linear for kind in ("weight", "bias")}
-    decoder = ModelFolder.open(folder).load(ROLE, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    decoder = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in decoder.state_dict().values()} == {torch.float32}  # it has no transformer
 
 
@@ -113,7 +117,25 @@ def test_pipeline_values_are_read(folder: Path) -> None:
     assert model.structure_sampler == SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
     assert model.slat_sampler.steps == 12
     assert model.slat_normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
-    assert model.files(IMAGE_ENCODER).args == ENCODER
+    assert describe(model.files(IMAGE_ENCODER)).args == ENCODER
+
+
+def test_each_sampler_value_that_an_older_folder_lacks_has_its_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LaterConfig(SamplerConfig):
+        solver: str | None = None
+
+    @dataclass(frozen=True, kw_only=True)
+    class LaterParams(SamplerParams):
+        solver: str = "euler"
+
+    for module in (model_folder, sampler_config):
+        monkeypatch.setattr(module, "SamplerParams", LaterParams)
+    given = {"steps": 25, "cfg_strength": 5.0, "cfg_interval": (0.5, 1.0), "rescale_t": 3.0}
+    for temperature in (None, 0.3):
+        read = model_folder._sampler_params(LaterConfig(**given, temperature=temperature), folder / "pipeline.json")
+        assert read == LaterParams(**given, temperature=temperature or 1.0, solver="euler")
 
 
 def test_an_elastic_class_is_the_plain_one(folder: Path) -> None:
@@ -226,7 +248,7 @@ def test_a_path_into_another_repository_goes_through_the_resolver(folder: Path, 
         return elsewhere / Path(file).name
 
     edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: "org/repo/ckpts/decoder"}))
-    ModelFolder.open(folder, resolver).load(ROLE, TORCH_OPS, device=CPU)
+    load_role(ModelFolder.open(folder, resolver), ROLE, TORCH_OPS, device=CPU)
     assert asked == [("org/repo", "ckpts/decoder.json"), ("org/repo", "ckpts/decoder.safetensors")]
     with pytest.raises(ModelError, match=r"org/repo/ckpts/decoder\.json"):
         load(folder)
@@ -240,9 +262,9 @@ def test_dinov2_by_name_comes_from_its_repository_and_never_from_a_pickle(folder
         return folder / "dinov2_vitl14_reg4_pretrain.pth"
 
     model = ModelFolder.open(folder, resolver)
-    assert model.files(IMAGE_ENCODER).args.image_size == 518
+    assert describe(model.files(IMAGE_ENCODER)).args.image_size == 518
     with pytest.raises(ModelError, match=r"pretrain\.pth is a pickle.*model\.safetensors"):
-        model.load(IMAGE_ENCODER, TORCH_OPS, device=CPU)
+        load_role(model, IMAGE_ENCODER, TORCH_OPS, device=CPU)
 
 
 def test_the_hubs_names_for_dinov2_load_and_a_lost_key_is_named(tmp_path: Path) -> None:
@@ -262,15 +284,16 @@ def test_the_hubs_names_for_dinov2_load_and_a_lost_key_is_named(tmp_path: Path) 
         name = "layer" + name if name.startswith("norm.") else name
         parts = dict(zip(("query", "key", "value"), tensor.chunk(3), strict=True)) if "qkv" in name else {"": tensor}
         state |= {name.replace("attn.qkv", f"attention.attention.{part}"): t.clone() for part, t in parts.items()}
-    files = NetworkFiles("VisionTransformer", ENCODER, tmp_path / "model.safetensors", None)
+    description = Description("VisionTransformer", ENCODER)
+    files = NetworkFiles(weights=tmp_path / "model.safetensors", description=None)
     save_file(state, files.weights)
-    loaded = load_network(files, TORCH_OPS, device=CPU).state_dict()
+    loaded = load_network(description, files, TORCH_OPS, device=CPU).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in encoder.state_dict().items())
 
     del state["encoder.layer.1.attention.attention.key.weight"]
     save_file(state, files.weights)
     with pytest.raises(ModelError, match=r"lacks tensor 'blocks\.1\.attn\.qkv\.weight'"):
-        load_network(files, TORCH_OPS, device=CPU)
+        load_network(description, files, TORCH_OPS, device=CPU)
 
 
 def test_a_fingerprint_follows_the_bytes_of_description_and_weights(folder: Path) -> None:
@@ -307,7 +330,7 @@ def test_the_published_sizes_have_the_published_tensors(tmp_path: Path, role: st
     network = {key: OFFICIAL[role][key] for key in ("name", "args")}
     (tmp_path / f"{role}.json").write_text(json.dumps(network))
     (tmp_path / f"{role}.safetensors").touch()
-    files = ModelFolder.open(tmp_path).files(role)
+    description = describe(ModelFolder.open(tmp_path).files(role))
     with torch.device("meta"):
-        module = NETWORKS[files.name].build(files.args, TORCH_OPS)
+        module = NETWORKS[description.name].build(description.args, TORCH_OPS)
     assert {name: list(tensor.shape) for name, tensor in module.state_dict().items()} == OFFICIAL[role]["tensors"]

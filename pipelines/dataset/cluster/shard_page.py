@@ -13,7 +13,8 @@ from ss4d.pipelines.dataset.events import Attempt, read_events
 from ss4d.pipelines.dataset.failures import Group, groups
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.stages.errors import InputError
-from ss4d.stages.video_io import InputConfig, read_video
+from ss4d.stages.input_files import InputConfig
+from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
 from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef

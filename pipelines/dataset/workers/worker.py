@@ -40,8 +40,8 @@ from ss4d.pipelines.plan import NO_WISH, RUN, Job, Recipes, jobs_of, make_plan, 
 from ss4d.pipelines.tasks import AT_ONCE, run_job
 from ss4d.pipelines.workers import end_with_parent
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import silent
-from ss4d.stages.video_io import input_digest
 from ss4d.storage.store import open_store
 
 LOG = logging.getLogger("ss4d.dataset")

@@ -21,8 +21,9 @@ from ss4d.pipelines.dataset.layout import open_dataset
 from ss4d.pipelines.dataset.manifest import Row, Scan, init_dataset, read_manifest
 from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import silent
-from ss4d.stages.video_io import input_digest, write_video
+from ss4d.stages.video_io import write_video
 from ss4d.storage.errors import StoreError
 from tests.conftest import draw_frames, save_frames
 

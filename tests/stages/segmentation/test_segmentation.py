@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.segmentation import saliency_net
 from ss4d.stages.segmentation.color_key import color_key_masks
+from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import grown, parts, without_specks
 from ss4d.stages.segmentation.plate import clean_plate
-from ss4d.stages.segmentation.segment import SegmentationConfig, segment
+from ss4d.stages.segmentation.segment import segment
 from ss4d.stages.types import Video
 
 SIZE = 120

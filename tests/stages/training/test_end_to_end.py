@@ -10,9 +10,11 @@ from torch.testing import assert_close
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import LatentNormalization
-from ss4d.stages.slat import SlatConfig, sample_latents
-from ss4d.stages.sparse_structure import SparseStructureConfig, sample_structure
+from ss4d.stages.sampler_params import LatentNormalization
+from ss4d.stages.slat import sample_latents
+from ss4d.stages.slat_config import SlatConfig
+from ss4d.stages.sparse_structure import sample_structure
+from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.training.appearance import AppearanceAutoencoder, AppearanceSettings, start_decoder, start_encoder
 from ss4d.stages.training.clips import cut, step_generator
 from ss4d.stages.training.end_to_end import SAMPLED, ObjectSamples, SampledGaussians, SampledVoxels, StructureSamples

@@ -11,7 +11,8 @@ import torch
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.sampling import EulerStep, LatentNormalization, clean_estimate
+from ss4d.stages.sampler_params import LatentNormalization
+from ss4d.stages.sampling import EulerStep, clean_estimate
 from ss4d.stages.training.batches import batch_coords, occupancy_grids, window
 from ss4d.stages.training.clips import step_generator
 from ss4d.stages.training.flows import (
@@ -163,7 +164,8 @@ def test_occlusion_hides_parts_of_some_frames() -> None:
 
 
 def test_tokens_are_those_of_the_pipeline(clips: list[TrainingClip]) -> None:
-    from ss4d.stages.conditioning import ConditioningConfig, encode_images
+    from ss4d.stages.conditioning import encode_images
+    from ss4d.stages.conditioning_config import ConditioningConfig
     from ss4d.stages.types import Clip
 
     encoder = network("image_encoder")

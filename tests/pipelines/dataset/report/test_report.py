@@ -29,7 +29,8 @@ from ss4d.pipelines.dataset.report.report import Report, write_report
 from ss4d.pipelines.dataset.report.sheet import read_sheet
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.values import scalars, write_value
-from ss4d.stages.export.asset import ExportConfig, export_asset
+from ss4d.stages.export.asset import export_asset
+from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Clip, GaussianClip, Value, silent
 from ss4d.storage.manifest import write_rows

@@ -1,0 +1,43 @@
+"""The networks of one model folder on one device, built when first asked for and kept as long as the process lives."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.ops.cuda import cuda_ops
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.weights import load_role
+
+
+class Loader:
+    """Chooses the kernels for a device, and loads networks that run on them.
+
+    Args:
+        folder: that describes the networks.
+        device: "auto", "cpu" or "cuda".
+        precision: of the transformer blocks, a name of torch's.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+
+    def __init__(self, folder: ModelFolder, device: str, precision: str) -> None:
+        self.device = resolve_device(device)
+        self.ops = cuda_ops() if self.device == "cuda" else TORCH_OPS
+        self._folder = folder
+        self._torso: torch.dtype = getattr(torch, precision)
+        self._networks: dict[str, nn.Module] = {}
+
+    def network(self, role: str) -> Any:
+        """The network that plays `role`, ready to run.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        if role not in self._networks:
+            device = torch.device(self.device)
+            self._networks[role] = load_role(self._folder, role, self.ops, device=device, torso_dtype=self._torso)
+        return self._networks[role]
