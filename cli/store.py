@@ -45,8 +45,8 @@ def verify(
             say(f"damaged: {ref}: {problems[0]}{more}")
         for sentence in findings.unreadable.values():
             say(f"unknown: {sentence}")
-        for name in findings.strangers:
-            say(f"stranger: {name} is no artifact; it is left alone")
+        for name in findings.unexpected:
+            say(f"unexpected: {name} is no artifact; it is left alone")
         num_bad = len(findings.damaged) + len(findings.unreadable)
         ending = " The damaged ones are deleted." if repair and findings.damaged else ""
         say(

@@ -17,6 +17,7 @@ from zarr.storage import ZipStore
 
 from ss4d.storage.errors import DamageError, StoreError, reached
 from ss4d.storage.files import check_name, replacing
+from ss4d.storage.place import Parts, Place
 from ss4d.storage.refs import ArtifactRef, ref_of
 from ss4d.storage.scratch import Scratch
 
@@ -102,31 +103,27 @@ class Archive:
         raise StoreError(f"the archive {self.path} is not safe to read: {reason}")
 
 
-class ArchiveParts:
+class ArchiveParts(Parts):
     """The files of an artifact in an archive."""
 
     def __init__(self, archive: Archive, zarr_store: Store, prefix: str, scratch: Scratch) -> None:
         self._archive, self._zarr_store, self._prefix, self._scratch = archive, zarr_store, prefix, scratch
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """See `Parts`."""
         names = self._archive.names(f"{self._prefix}/{folder}".rstrip("/") + "/")
         return {name.removeprefix(f"{self._prefix}/"): self._archive.size(name) for name in names}
 
     def read(self, name: str) -> bytes:
-        """See `Parts`."""
         return self._archive.read(f"{self._prefix}/{name}")
 
     def array(self, name: str) -> tuple[Store, str]:
-        """See `Parts`."""
         return self._zarr_store, f"{self._prefix}/{name}"
 
     def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
-        """See `Parts`."""
         return self._scratch.fetch(self.read, digests, self._prefix)
 
 
-class ArchivePlace:
+class ArchivePlace(Place):
     """The artifacts of an archive, to be read only. Raises as `Archive` does."""
 
     def __init__(self, path: Path) -> None:
@@ -140,59 +137,47 @@ class ArchivePlace:
         return str(self._archive.path)
 
     def parts(self, ref: ArtifactRef) -> ArchiveParts | None:
-        """See `Place`."""
         prefix = _prefix(ref)
         if not self._archive.names(f"{prefix}/"):
             return None
         return ArchiveParts(self._archive, self._zarr_store, prefix, self._scratch)
 
     def refs(self) -> Iterator[ArtifactRef]:
-        """See `Place`."""
         found = {_ref(name) for name in self._archive.names(f"{STORE}/")}
         yield from sorted((ref for ref in found if ref is not None), key=str)
 
-    def strangers(self) -> list[str]:
-        """See `Place`."""
+    def unexpected(self) -> list[str]:
         return [name for name in self._archive.names(f"{STORE}/") if _ref(name) is None]
 
     def modified(self, _artifact: ArtifactRef) -> float:
-        """See `Place`; the archive's time."""
+        """The archive's time, for all alike."""
         return self._archive.path.stat().st_mtime
 
     def staging(self) -> Path:
-        """See `Place`; there is none."""
         self._refuse()
 
     def publish(self, _artifact: ArtifactRef, _folder: Path, _keep: Callable[[], bool]) -> None:
-        """See `Place`; refused."""
         self._refuse()
 
     def remove(self, _artifact: ArtifactRef) -> None:
-        """See `Place`; refused."""
         self._refuse()
 
     def note(self, _name: str, _text: str | None) -> None:
-        """See `Place`; refused."""
         self._refuse()
 
     def noted(self, _name: str) -> bool:
-        """See `Place`; there are none."""
         return False
 
     def notes(self, _folder: str) -> dict[str, str]:
-        """See `Place`; there are none."""
         return {}
 
     def sweep(self) -> None:
-        """See `Place`."""
         self._scratch.sweep()
 
     def abandoned(self, _age: float) -> dict[str, int]:
-        """See `Place`; there is nothing."""
         return {}
 
     def discard(self, _name: str) -> None:
-        """See `Place`; refused."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -32,7 +32,7 @@ def root_bytes(attributes: Mapping[str, Any]) -> bytes:
     return text.replace(_BLANK, hashlib.sha256(text.encode()).hexdigest(), 1).encode()
 
 
-# As a group of its own, the folder of plain files does not make Zarr warn of a stranger when it lists an artifact.
+# Makes a group of the folder of plain files, so that Zarr does not warn of an unknown object when it lists an artifact.
 FILES_GROUP = (json.dumps(group({"meaning": "plain files, listed in the parent group"}), indent=2) + "\n").encode()
 
 

@@ -16,7 +16,7 @@ class DamageError(StoreError):
     """Something is not as it was written, or was never written to the end; to be made again.
 
     Attributes:
-        reason: the sentence without the remedy, for those who know a better one.
+        reason: the sentence without the remedy, for callers that know a better one.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -39,7 +39,7 @@ def reached(location: str) -> Iterator[None]:
         yield
     except ObjectError as error:
         reason = str(error).strip().splitlines()[0]
-        # Everything the network and the other side may do; what is refused for good has classes of its own.
+        # GenericError covers failures of the network and the server; refusals have classes of their own.
         kind = UnreachableError if isinstance(error, GenericError) else StoreError
         raise kind(
             f"the store {location} cannot be used: {reason}; check its address, the credentials in the environment "

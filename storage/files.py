@@ -178,7 +178,7 @@ def is_orphan(name: str) -> bool:
 
 @cache
 def _own_start(pid: int) -> int:
-    """Of this process, kept, since asking takes a while; given its number, so that a forked child asks for itself."""
+    """Of this process, cached since asking takes a while; takes its number, so that a forked child asks for itself."""
     return _started(psutil.Process(pid))
 
 

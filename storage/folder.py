@@ -1,7 +1,8 @@
 """Artifacts in a local folder: `<root>/<stage>/<first two digits of the key>/<key>.zarr`, each put there by one rename.
 
 Beside the stages lie `.staging`, where artifacts are made, and `.replaced`, where one waits until another is in its
-place. Their folders are called by their owners, so that a process can tidy up after a dead one. `.notes` holds notes.
+place. Folders in both are named after the process that owns them, so that another can tidy up after a dead one.
+`.notes` holds notes.
 """
 
 import errno
@@ -17,21 +18,21 @@ from zarr.storage import LocalStore
 
 from ss4d.storage.errors import DamageError
 from ss4d.storage.files import check_name, delete, is_orphan, listed, owned_name, sha256_of, sync, write_bytes
-from ss4d.storage.place import FILES
+from ss4d.storage.place import FILES, Parts, Place
 from ss4d.storage.refs import ArtifactRef, ref_of
 
 _STAGING, _REPLACED, _NOTES = ".staging", ".replaced", ".notes"
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what renaming onto an existing name may say
 
 
-class FolderParts:
+class FolderParts(Parts):
     """The files of an artifact in a folder; links are not followed, not even one in the artifact's own place."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.parent.resolve() / folder.name
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """See `Parts`; links, pipes and the like count as files."""
+        """Links, pipes and the like count as files."""
         found = {}
         for parent, folders, names in os.walk(self._inside(folder)):
             for name in (*names, *(name for name in folders if Path(parent, name).is_symlink())):
@@ -41,18 +42,16 @@ class FolderParts:
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> bytes:
-        """See `Parts`."""
         try:
             return self._file(name).read_bytes()
         except FileNotFoundError as error:  # deleted meanwhile
             raise _missing(name) from error
 
     def array(self, name: str) -> tuple[Store, str]:
-        """See `Parts`."""
         return LocalStore(self._inside(name), read_only=True), ""
 
     def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
-        """See `Parts`; gives the files themselves, checked as copies are."""
+        """Gives the files themselves, checked as copies are."""
         paths = {name: self._file(name) for name in digests}
         for name, path in paths.items():
             try:
@@ -81,7 +80,7 @@ def _missing(name: str) -> DamageError:
     return DamageError(f"its file {name.removeprefix(FILES + '/')!r} is missing")
 
 
-class FolderPlace:
+class FolderPlace(Place):
     """The folder `root`, which need not exist yet; nothing outside it is written."""
 
     def __init__(self, root: Path) -> None:
@@ -93,7 +92,7 @@ class FolderPlace:
         return str(self._root)
 
     def parts(self, ref: ArtifactRef) -> FolderParts | None:
-        """See `Place`; between the two renames of a replacement, the old artifact."""
+        """Between the two renames of a replacement, the files of the old artifact."""
         path = self._path(ref)
         waiting = self._root.glob(f"{_REPLACED}/*/{path.relative_to(self._root)}")
         for found in chain([path], waiting, [path]):
@@ -102,13 +101,11 @@ class FolderPlace:
         return None
 
     def refs(self) -> Iterator[ArtifactRef]:
-        """See `Place`."""
         for path in sorted(self._root.glob("*/*/*.zarr")):
             if (ref := self._ref(path)) is not None:
                 yield ref
 
-    def strangers(self) -> list[str]:
-        """See `Place`."""
+    def unexpected(self) -> list[str]:
         names = []
         for stage in (name for name in listed(self._root) if name not in (_STAGING, _REPLACED, _NOTES)):
             for digits in listed(self._root / stage) or [""]:
@@ -119,15 +116,14 @@ class FolderPlace:
         return names
 
     def modified(self, ref: ArtifactRef) -> float:
-        """See `Place`; a folder changes when its last file, the description, comes into it."""
+        """A folder changes when its last file, the description, is written."""
         return self._path(ref).lstat().st_mtime
 
     def staging(self) -> Path:
-        """See `Place`; on the same file system, for the rename."""
+        """On the file system of the store, so that the folder can be renamed into its place."""
         return self._root / _STAGING / owned_name()
 
     def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
-        """See `Place`."""
         target = self._path(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
         while not _rename_if_free(folder, target):
@@ -139,7 +135,6 @@ class FolderPlace:
             sync(parent)
 
     def remove(self, ref: ArtifactRef) -> None:
-        """See `Place`."""
         aside = self.staging()
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -149,7 +144,6 @@ class FolderPlace:
         delete(aside)
 
     def note(self, name: str, text: str | None) -> None:
-        """See `Place`."""
         path = self._root / _NOTES / check_name(name)
         if text is None:
             path.unlink(missing_ok=True)
@@ -158,11 +152,9 @@ class FolderPlace:
         write_bytes(path, text.encode())
 
     def noted(self, name: str) -> bool:
-        """See `Place`."""
         return (self._root / _NOTES / check_name(name)).is_file()
 
     def notes(self, folder: str) -> dict[str, str]:
-        """See `Place`."""
         top = self._root / _NOTES / check_name(folder)
         found = {}
         for path in sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")):
@@ -171,7 +163,6 @@ class FolderPlace:
         return found
 
     def sweep(self) -> None:
-        """See `Place`."""
         for folder in (_STAGING, _REPLACED):
             for name in listed(self._root / folder):
                 if is_orphan(name):
@@ -179,7 +170,6 @@ class FolderPlace:
                         self.discard(f"{folder}/{name}")
 
     def abandoned(self, age: float) -> dict[str, int]:
-        """See `Place`."""
         found = {}
         for name in (f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)):
             with suppress(FileNotFoundError):  # its owner lives, and has finished it
@@ -190,7 +180,7 @@ class FolderPlace:
         return found
 
     def discard(self, name: str) -> None:
-        """See `Place`; what was to be replaced, and was not, comes back."""
+        """An artifact that was to be replaced, and was not, is put back."""
         aside = self._root / name
         if name.startswith(_REPLACED):
             for path in aside.glob("*/*/*.zarr"):

@@ -26,6 +26,7 @@ from zarr.storage import ObjectStore as ZarrObjects
 
 from ss4d.storage.errors import DamageError, StoreError, reached
 from ss4d.storage.files import check_name
+from ss4d.storage.place import Parts, Place
 from ss4d.storage.refs import ArtifactRef, ref_of
 from ss4d.storage.scratch import Scratch
 
@@ -42,20 +43,18 @@ def is_url(location: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", location) is not None
 
 
-class ObjectParts:
+class ObjectParts(Parts):
     """The files of one attempt at an artifact."""
 
     def __init__(self, objects: obstore.store.ObjectStore, prefix: str, location: str, scratch: Scratch) -> None:
         self._objects, self._prefix, self._location, self._scratch = objects, prefix, location, scratch
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """See `Parts`."""
         with reached(self._location):
             found = _list(self._objects, f"{self._prefix}/{folder}")
         return {path.removeprefix(f"{self._prefix}/"): meta["size"] for path, meta in sorted(found.items())}
 
     def read(self, name: str) -> bytes:
-        """See `Parts`."""
         try:
             with reached(self._location):
                 return bytes(obstore.get(self._objects, f"{self._prefix}/{check_name(name)}").bytes())
@@ -63,15 +62,13 @@ class ObjectParts:
             raise DamageError(f"its file {name!r} is missing") from error
 
     def array(self, name: str) -> tuple[Store, str]:
-        """See `Parts`."""
         return ZarrObjects(self._objects, read_only=True), f"{self._prefix}/{check_name(name)}"
 
     def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
-        """See `Parts`."""
         return self._scratch.fetch(self.read, digests, self._prefix)
 
 
-class ObjectPlace:
+class ObjectPlace(Place):
     """A prefix in an object store.
 
     Args:
@@ -105,31 +102,25 @@ class ObjectPlace:
         return self._location
 
     def parts(self, ref: ArtifactRef) -> ObjectParts | None:
-        """See `Place`."""
         prefix = self._attempt(ref)
         return None if prefix is None else ObjectParts(self._objects, prefix, self._location, self._scratch)
 
     def refs(self) -> Iterator[ArtifactRef]:
-        """See `Place`."""
         for path in self._pointers():
             if (ref := _pointed(path)) is not None:
                 yield ref
 
-    def strangers(self) -> list[str]:
-        """See `Place`."""
+    def unexpected(self) -> list[str]:
         return [path for path in self._pointers() if _pointed(path) is None]
 
     def modified(self, ref: ArtifactRef) -> float:
-        """See `Place`."""
         with reached(self._location):
             return obstore.head(self._objects, _pointer(ref))["last_modified"].timestamp()
 
     def staging(self) -> Path:
-        """See `Place`."""
         return self._scratch.new()
 
     def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
-        """See `Place`."""
         attempt = f"{_ATTEMPTS}/{ref.stage}/{ref.key}/{secrets.token_hex(8)}"
         try:
             with reached(self._location):
@@ -137,23 +128,21 @@ class ObjectPlace:
         except FileNotFoundError as error:
             raise StoreError(f"the store {self._location} cannot be written: {_first_line(error)}") from error
         except BaseException:
-            with suppress(StoreError):  # the first error is the one to tell; gc deletes what is left
+            with suppress(StoreError):  # the first error is the one to raise; `ss4d gc` deletes what is left
                 self._delete(attempt)
             raise
         # From here on the attempt may be the one that the pointer names, even if an error says that it is not.
         self._delete(self._point(ref, attempt, keep))
 
     def remove(self, ref: ArtifactRef) -> None:
-        """See `Place`."""
         attempt = None
-        with suppress(DamageError):  # gc finds what a damaged pointer named
+        with suppress(DamageError):  # `ss4d gc` finds the attempt that a damaged pointer named
             attempt = self._attempt(ref)
         with reached(self._location), suppress(FileNotFoundError):
             obstore.delete(self._objects, _pointer(ref))
         self._delete(attempt)
 
     def note(self, name: str, text: str | None) -> None:
-        """See `Place`."""
         path = f"{_NOTES}/{check_name(name)}"
         with reached(self._location), suppress(FileNotFoundError):
             if text is None:
@@ -162,7 +151,6 @@ class ObjectPlace:
                 obstore.put(self._objects, path, text.encode())
 
     def noted(self, name: str) -> bool:
-        """See `Place`."""
         try:
             with reached(self._location):
                 obstore.head(self._objects, f"{_NOTES}/{check_name(name)}")
@@ -171,7 +159,6 @@ class ObjectPlace:
         return True
 
     def notes(self, folder: str) -> dict[str, str]:
-        """See `Place`."""
         top = f"{_NOTES}/{check_name(folder)}"
         found = {}
         with reached(self._location):
@@ -181,11 +168,10 @@ class ObjectPlace:
         return found
 
     def sweep(self) -> None:
-        """See `Place`; attempts are left to gc, since finding them takes listing them all."""
+        """Leaves attempts to `ss4d gc`, since finding them takes listing them all."""
         self._scratch.sweep()
 
     def abandoned(self, age: float) -> dict[str, int]:
-        """See `Place`."""
         attempts: dict[str, list[ObjectMeta]] = {}
         with reached(self._location):
             for path, meta in _list(self._objects, _ATTEMPTS).items():
@@ -197,7 +183,6 @@ class ObjectPlace:
         return found
 
     def discard(self, name: str) -> None:
-        """See `Place`."""
         if self._is_lost(name):
             self._delete(name)
 
@@ -227,7 +212,7 @@ class ObjectPlace:
         return found[0].decode()
 
     def _point(self, ref: ArtifactRef, attempt: str, keep: Callable[[], bool]) -> str | None:
-        """Lets the artifact be `attempt`, unless there is one to keep; gives the attempt that is now of no use."""
+        """Points the artifact to `attempt`, unless one is there to keep; gives the attempt that is no longer needed."""
         with reached(self._location):
             try:
                 obstore.put(self._objects, _pointer(ref), _pointer_to(attempt), mode="create")

@@ -52,8 +52,8 @@ class Place(Protocol):
     def refs(self) -> Iterator[ArtifactRef]:
         """Every artifact that has a place, in order of stage and key, whatever its state."""
 
-    def strangers(self) -> list[str]:
-        """Names of what lies where only artifacts belong."""
+    def unexpected(self) -> list[str]:
+        """Names of files and folders that lie where only artifacts belong."""
 
     def modified(self, ref: ArtifactRef, /) -> float:
         """When the artifact was put in its place, in seconds since 1970; raises FileNotFoundError if it is gone."""

@@ -39,7 +39,7 @@ class ArtifactRef:
 
 
 def ref_of(stage: str, key: str) -> ArtifactRef | None:
-    """The reference of these parts; None if they are none, such as those of a stranger's file."""
+    """The reference of these parts; None if they are none, such as those of a file that is no artifact."""
     return ArtifactRef(stage, key) if _STAGE.fullmatch(stage) and _KEY.fullmatch(key) else None
 
 

@@ -30,14 +30,14 @@ class Findings:
         num_bytes: how much was there to read.
         damaged: what is wrong with each bad one.
         unreadable: those that a newer version wrote, and the sentence that says so.
-        strangers: names of what lies in the store and belongs to no artifact.
+        unexpected: names of files and folders that lie where only artifacts belong.
     """
 
     num_artifacts: int = 0
     num_bytes: int = 0
     damaged: dict[ArtifactRef, list[str]] = field(default_factory=dict)
     unreadable: dict[ArtifactRef, str] = field(default_factory=dict)
-    strangers: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
 
 
 def verify(store: ArtifactStore, progress: Callable[[int, int], None]) -> Findings:
@@ -62,7 +62,7 @@ def verify(store: ArtifactStore, progress: Callable[[int, int], None]) -> Findin
         except NewerError as error:
             unreadable[ref] = str(error)
         progress(index + 1, len(refs))
-    return Findings(len(refs), num_bytes, damaged, unreadable, store.place.strangers())
+    return Findings(len(refs), num_bytes, damaged, unreadable, store.place.unexpected())
 
 
 def problems(store: ArtifactStore, ref: ArtifactRef) -> list[str]:

@@ -61,9 +61,9 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
     """
     store = _changeable_store(location) if repair else existing_store(location)
     findings = verify(store, progress)
-    if findings.strangers and not findings.num_artifacts:
+    if findings.unexpected and not findings.num_artifacts:
         raise ConfigError(
-            f"{location} holds no artifact, but {findings.strangers[0]}: give the store itself, such as output/store"
+            f"{location} holds no artifact, but {findings.unexpected[0]}: give the store itself, such as output/store"
         )
     if repair and findings.damaged:
         with bereaved(_datasets(known_folders(store))) as tell:

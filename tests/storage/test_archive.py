@@ -58,7 +58,7 @@ def test_a_packed_run_is_the_run(finished_run: Path, packed: Path, tmp_path: Pat
     run = open_run(finished_run)
     assert_same(open_run(packed), run)
     findings = verify_store(str(packed), repair=False, progress=silent)
-    assert (findings.damaged, findings.strangers, findings.num_artifacts) == ({}, [], len(run.stages))
+    assert (findings.damaged, findings.unexpected, findings.num_artifacts) == ({}, [], len(run.stages))
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(tmp_path / "unpacked")
     unpacked = open_run(tmp_path / "unpacked" / "runs" / finished_run.name)

@@ -105,7 +105,7 @@ def test_what_is_written_comes_back(place: Place) -> None:
     files = [name for name in place.names() if f"{REF.key}/" in name or f"{REF.key}.zarr/" in name]
     assert store.size(REF) == sum(len(place.read(name)) for name in files) > 2000
     assert abs(store.place.modified(REF) - time.time()) < 600
-    assert (store.place.strangers(), store.place.abandoned(0)) == ([], {})
+    assert (store.place.unexpected(), store.place.abandoned(0)) == ([], {})
 
 
 def test_one_file_comes_without_the_others(place: Place, cache: Path) -> None:
@@ -193,7 +193,7 @@ def test_any_damage_is_found(place: Place) -> None:
         obstore.delete(place.objects, name)
         assert problems(place.store, REF), f"{name} deleted"
         obstore.put(place.objects, name, good)
-        obstore.put(place.objects, f"{name}x", b"stranger")
+        obstore.put(place.objects, f"{name}x", b"unexpected")
         assert problems(place.store, REF), f"{name}x added"
         obstore.delete(place.objects, f"{name}x")
     assert problems(place.store, REF) == []
@@ -225,11 +225,11 @@ def test_chunks_in_the_wrong_order_are_found(place: Place) -> None:
     assert problems == ["feats: its zarr.json or the order of its chunks is not what it was"]
 
 
-def test_strangers_are_named(place: Place) -> None:
+def test_what_is_no_artifact_is_named(place: Place) -> None:
     put(place.store)
     for name in ("slat/00/notes.txt", "slat/lost.txt", "top.txt", f"slat/11/{'0' * 64}.zarr.json"):
         obstore.put(place.objects, name, b"x")
-    assert sorted(place.store.place.strangers()) == [
+    assert sorted(place.store.place.unexpected()) == [
         "slat/00/notes.txt",
         f"slat/11/{'0' * 64}.zarr.json",
         "slat/lost.txt",
