@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ss4d import __version__
 from ss4d.cli import data, dataset
 from ss4d.cli.console import ConsoleReporter
 from ss4d.cli.diff import diff
@@ -21,7 +22,7 @@ from ss4d.cli.train import train
 app = typer.Typer(
     name="ss4d",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Turns a video of an object into a 4D asset: one set of 3D Gaussians per frame, seen from any side.
@@ -30,9 +31,19 @@ Start with **ss4d run CLIP.mp4**; **ss4d run --help** is its manual.""",
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ss4d {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options() -> None:
-    """Holds the sub-commands, so that `run` has a name of its own."""
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What is said before the name of a command."""
 
 
 def run(

@@ -80,11 +80,8 @@ def train(
     For example:
 
         ss4d train tiny --out model
-
         ss4d train tiny --out model --data clips --minutes 30
-
         ss4d train tiny --out mine --data clips --init bundled:tiny --lora 8
-
         ss4d train tiny --out mine --init bundled:tiny --steps 1000 --rate 0.3
     """
     with explained(debug, KEPT):

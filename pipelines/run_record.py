@@ -12,6 +12,7 @@ import psutil
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
+from ss4d import __version__
 from ss4d.storage.errors import NewerError
 from ss4d.storage.files import write_json
 
@@ -19,7 +20,6 @@ LOG = logging.getLogger("ss4d")
 SCHEMA = 1
 RECORD = "run.json"
 PACKAGES = (
-    "ss4d-pipeline",
     "torch",
     "numpy",
     "numba",
@@ -35,7 +35,8 @@ PACKAGES = (
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that touch the numbers."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "ss4d-pipeline": __version__, **packages}
 
 
 def machine() -> dict[str, Any]:

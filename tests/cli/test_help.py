@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import ss4d
 from ss4d.cli.main import app
 
 
@@ -25,6 +26,22 @@ EXAMPLES = {words: re.findall(r"^ +(ss4d .*)$", text, re.MULTILINE) for words, t
 def test_examples_stand_on_lines_of_their_own(words: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
     assert set(EXAMPLES[words]) <= {line.strip() for line in shown.splitlines()}
+
+
+@pytest.mark.parametrize("words", [words for words, examples in EXAMPLES.items() if len(examples) > 1], ids=" ".join)
+def test_examples_follow_each_other_without_blank_lines(words: tuple[str, ...]) -> None:
+    blocks = re.findall(r"(?:^ +ss4d .*\n(?: {9,}.*\n)*)+", MANUALS[words], re.MULTILINE)
+    assert len(blocks) == 1
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in ("run", "dataset", "data"))], ids=" ".join)
+def test_h_is_short_for_help(words: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, [*words, "-h"]).stdout == CliRunner().invoke(app, [*words, "--help"]).stdout != ""
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"ss4d {ss4d.__version__}\n")
 
 
 def test_the_list_begins_with_what_a_user_begins_with() -> None:
