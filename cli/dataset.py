@@ -11,7 +11,17 @@ import typer
 from ss4d.cli.console import say
 from ss4d.cli.dataset_data import catalog_app, failures, init, retry
 from ss4d.cli.dataset_export import export
-from ss4d.cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from ss4d.cli.dataset_options import (
+    ClipTimeout,
+    Config,
+    DatasetFolder,
+    Lanes,
+    Memory,
+    Retries,
+    Seed,
+    Where,
+    settings_for,
+)
 from ss4d.cli.dataset_report import report
 from ss4d.cli.dataset_submit import submit
 from ss4d.cli.dataset_view import dataset_view, summary
@@ -23,7 +33,7 @@ from ss4d.cli.tables import print_table
 if TYPE_CHECKING:
     from ss4d.pipelines.dataset.keys import Settings
     from ss4d.pipelines.dataset.launch import Result
-    from ss4d.pipelines.dataset.plan import Outlook
+    from ss4d.pipelines.dataset.plan import DatasetPlan
 
 app = typer.Typer(
     name="dataset",
@@ -95,7 +105,7 @@ def run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
-            settings=chosen(dataset, config, overrides, seed),
+            settings=settings_for(dataset, config, overrides, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
             device=device,
             workers=workers,
@@ -132,7 +142,7 @@ def plan(
 
         options = DatasetOptions(
             folder=dataset,
-            settings=chosen(dataset, config, overrides, seed),
+            settings=settings_for(dataset, config, overrides, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
         )
         typer.echo(_meant(options.settings))
@@ -146,7 +156,7 @@ def _meant(settings: "Settings") -> str:
 def _tell(result: "Result", dataset: Path) -> None:
     """Says what a run came to; ends the command as the run ended."""
     ending = result.ending
-    for text in summary(result.outlook, ending.snapshot if ending else None):
+    for text in summary(result.plan, ending.snapshot if ending else None):
         say(text)
     if ending is None:
         say("Nothing is left to do.")
@@ -160,13 +170,13 @@ def _tell(result: "Result", dataset: Path) -> None:
         raise typer.Exit(FAILED)
 
 
-def _print_plan(outlook: "Outlook") -> None:
-    rows = [(one.stage, str(one.run), str(one.reuse), str(one.skip), one.why) for one in outlook.stages]
+def _print_plan(plan: "DatasetPlan") -> None:
+    rows = [(one.stage, str(one.run), str(one.reuse), str(one.skip), one.why) for one in plan.stages]
     print_table(("stage", "run", "reuse", "not needed", "why"), rows)
-    for text in summary(outlook, None):
+    for text in summary(plan, None):
         typer.echo(text)
-    total = sum(one.run for one in outlook.stages)
-    typer.echo(f"{len(outlook.todo)} clips have something to do: {total} stages in all.")
+    total = sum(one.run for one in plan.stages)
+    typer.echo(f"{len(plan.todo)} clips have something to do: {total} stages in all.")
 
 
 # In the order in which `ss4d dataset --help` lists them.

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ss4d.cli.console import bar, say
-from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, chosen
+from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, settings_for
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Overrides, Store
 from ss4d.cli.tables import print_table
@@ -19,7 +19,7 @@ from ss4d.cli.tables import print_table
 if TYPE_CHECKING:
     from collections import Counter
 
-    from ss4d.pipelines.dataset.opened import Standing
+    from ss4d.pipelines.dataset.opened import OpenedDataset
 
 UNCHANGED = "nothing was changed"
 LISTED = 5  # examples of what is listed
@@ -115,11 +115,11 @@ def write(
         ss4d dataset catalog birds
         ss4d dataset catalog birds --set slat.sampler.steps=12
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.catalog import write_catalog
 
-        _print_states(write_catalog(asked))
-        say(f"Wrote {asked.dataset.catalog}.")
+        _print_states(write_catalog(opened))
+        say(f"Wrote {opened.dataset.catalog}.")
 
 
 @catalog_app.command(no_args_is_help=True)
@@ -134,19 +134,19 @@ def rebuild(
 
     Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.catalog import write_catalog
         from ss4d.pipelines.dataset.rebuild import rebuild_index
 
         with bar("artifacts") as progress:
-            found = rebuild_index(asked, progress)
-        _print_states(write_catalog(asked))
-        say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {asked.dataset.store}.")
+            found = rebuild_index(opened, progress)
+        _print_states(write_catalog(opened))
+        say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {opened.dataset.store}.")
         if found.strangers:
             say(f"{found.strangers} artifacts are of inputs that are not in the manifest.")
         if found.damaged:
-            say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(asked.dataset.store)} --repair")
-        say(f"Wrote {asked.dataset.catalog}.")
+            say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(opened.dataset.store)} --repair")
+        say(f"Wrote {opened.dataset.catalog}.")
 
 
 def failures(
@@ -162,11 +162,11 @@ def failures(
     took too long, too much memory, or ended its worker; **program** is a defect, or a package's. What a clip said
     before is in DATASET/logs/ID.log.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.failures import groups, open_failures
 
-        failed = open_failures(asked)
-        found = groups(asked.rows, failed)
+        failed = open_failures(opened)
+        found = groups(opened.rows, failed)
         if not found:
             say("Nothing failed.")
             return
@@ -205,26 +205,28 @@ def retry(
         ss4d dataset retry birds --cause killed
         ss4d dataset retry birds crow owl
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.failures import forgive, open_failures
 
-        num_failed = len(open_failures(asked))
-        forgiven = forgive(asked, clips=clips or (), cause=cause, error=error)
+        num_failed = len(open_failures(opened))
+        forgiven = forgive(opened, clips=clips or (), cause=cause, error=error)
         num_clips = len({one.clip for one in forgiven})
         say(f"Forgave {len(forgiven)} of {num_failed} failures, of {num_clips} clips.")
         if forgiven:
-            say(f"Go on with: {_command('run', dataset, asked.settings.words())}")
+            say(f"Go on with: {_command('run', dataset, opened.settings.words())}")
 
 
 @contextmanager
-def opened(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Iterator[Standing]":
+def opened_for(
+    folder: Path, config: str | None, overrides: list[str] | None, seed: int | None
+) -> "Iterator[OpenedDataset]":
     """The dataset as it stands for the configuration that a command means."""
     from ss4d.pipelines.dataset.layout import open_dataset
-    from ss4d.pipelines.dataset.opened import open_standing
+    from ss4d.pipelines.dataset.opened import open_for
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open_standing(open_dataset(folder), chosen(folder, config, overrides, seed)) as standing:
-        yield standing
+    with open_for(open_dataset(folder), settings_for(folder, config, overrides, seed)) as opened:
+        yield opened
 
 
 def _print_states(counts: "Counter[tuple[str, str]]") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ss4d.cli.console import bar, say
-from ss4d.cli.dataset_data import LISTED, opened
+from ss4d.cli.dataset_data import LISTED, opened_for
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
@@ -41,11 +41,11 @@ def export(
         ss4d dataset export birds owls --where "tags like '%owl%'"
     """
     kept = "what is exported is whole, and the same command goes on"
-    with explained(debug, kept, "the argument DIR"), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, kept, "the argument DIR"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.export import export_assets
 
         with bar("clips") as progress:
-            done = export_assets(asked, folder, where=where, copies=copies, progress=progress)
+            done = export_assets(opened, folder, where=where, copies=copies, progress=progress)
         for clip, reason in list(done.damaged.items())[:LISTED]:
             say(f"cannot be exported: {clip}: {reason}")
         if len(done.damaged) > LISTED:
@@ -55,7 +55,7 @@ def export(
             say(f"{done.unfinished} of the chosen clips have none yet.")
         if done.damaged:
             say(
-                f"{len(done.damaged)} are damaged or gone: `ss4d verify {asked.dataset.store} --repair`, then "
+                f"{len(done.damaged)} are damaged or gone: `ss4d verify {opened.dataset.store} --repair`, then "
                 f"`ss4d dataset catalog rebuild {dataset}`, and the next run makes them again."
             )
             raise typer.Exit(FAILED)

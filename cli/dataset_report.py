@@ -7,7 +7,7 @@ import typer
 from rich.filesize import decimal
 
 from ss4d.cli.console import bar, say
-from ss4d.cli.dataset_data import opened
+from ss4d.cli.dataset_data import opened_for
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Overrides
@@ -46,12 +46,12 @@ def report(
         ss4d dataset report birds --where "state = 'failed'" --out failed.html
     """
     kept = "pictures that were drawn are kept, and the same command goes on"
-    with explained(debug, kept), opened(dataset, config, overrides, seed) as asked:
+    with explained(debug, kept), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.report.report import write_report
 
-        path = out or asked.dataset.folder / "report.html"
+        path = out or opened.dataset.folder / "report.html"
         with bar("pictures") as progress:
-            made = write_report(asked, path, where=where, workers=workers, progress=progress)
+            made = write_report(opened, path, where=where, workers=workers, progress=progress)
         if made.problems:
             say(f"{made.problems} pictures could not be drawn; their cards say why.")
         if made.folder is not None:

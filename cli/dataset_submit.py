@@ -11,7 +11,17 @@ import typer
 from rich.text import Text
 
 from ss4d.cli.console import say
-from ss4d.cli.dataset_options import ClipTimeout, Config, DatasetFolder, Lanes, Memory, Retries, Seed, Where, chosen
+from ss4d.cli.dataset_options import (
+    ClipTimeout,
+    Config,
+    DatasetFolder,
+    Lanes,
+    Memory,
+    Retries,
+    Seed,
+    Where,
+    settings_for,
+)
 from ss4d.cli.dataset_view import LiveView, duration, summary
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
@@ -99,15 +109,15 @@ def submit(
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, LATER if engine == "prefect" else "what is finished is kept", "`ss4d dataset init --store`"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from ss4d.pipelines.dataset.cluster.shard import Work
+        from ss4d.pipelines.dataset.cluster.shard import ShardWork
         from ss4d.pipelines.dataset.cluster.submission import Submission
         from ss4d.pipelines.dataset.keys import Settings
         from ss4d.pipelines.dataset.workers.limits import Limits, parse_size
         from ss4d.pipelines.dataset.workers.policy import Policy
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        settings = chosen(dataset, config, overrides, seed)
-        work = Work(
+        settings = settings_for(dataset, config, overrides, seed)
+        work = ShardWork(
             dataset=dataset.absolute(),
             settings=Settings.model_validate(settings.recorded()),
             where=where,
@@ -176,7 +186,7 @@ def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
 def _tell(submitted: "Submitted", dataset: Path) -> None:
     """Says what a submission came to; ends the command as it ended."""
     if not submitted.runs:
-        for text in summary(submitted.outlook, None):
+        for text in summary(submitted.plan, None):
             say(text)
         say("Nothing is left to do.")
         return

@@ -16,7 +16,7 @@ from ss4d.cli.console import console, say
 
 if TYPE_CHECKING:
     from ss4d.pipelines.dataset.events import Cause
-    from ss4d.pipelines.dataset.plan import Outlook
+    from ss4d.pipelines.dataset.plan import DatasetPlan
     from ss4d.pipelines.dataset.workers.progress import Snapshot
 
 EVERY = 10.0  # seconds between two lines
@@ -98,24 +98,24 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def summary(outlook: "Outlook", snapshot: "Snapshot | None") -> list[str]:
+def summary(plan: "DatasetPlan", snapshot: "Snapshot | None") -> list[str]:
     """What the chosen clips have come to, in a few lines."""
     if snapshot is None:
-        lines = [f"{outlook.finished} of {outlook.clips} clips are finished."]
+        lines = [f"{plan.finished} of {plan.clips} clips are finished."]
     else:
-        finished = outlook.finished + snapshot.done
+        finished = plan.finished + snapshot.done
         took = duration(snapshot.seconds)
-        lines = [f"{finished} of {outlook.clips} clips are finished, {snapshot.done} of them by this run in {took}."]
+        lines = [f"{finished} of {plan.clips} clips are finished, {snapshot.done} of them by this run in {took}."]
         if snapshot.num_failed:
             lines.append(f"{snapshot.num_failed} failed: {_causes(snapshot.failed)}.")
         if left := snapshot.clips - snapshot.done - snapshot.num_failed:
             lines.append(f"{left} are left to do.")
-    if given_up := outlook.given_up.total():
+    if given_up := plan.given_up.total():
         lines.append(
-            f"{given_up} failed in earlier runs and are left alone ({_causes(outlook.given_up)}): `ss4d dataset retry`."
+            f"{given_up} failed in earlier runs and are left alone ({_causes(plan.given_up)}): `ss4d dataset retry`."
         )
-    if outlook.unreadable:
-        lines.append(f"{outlook.unreadable} cannot be read, as the manifest says.")
+    if plan.unreadable:
+        lines.append(f"{plan.unreadable} cannot be read, as the manifest says.")
     return lines
 
 

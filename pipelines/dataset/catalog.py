@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from ss4d.pipelines.dataset.events import Cause
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.storage.manifest import write_columns
 
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
@@ -76,28 +76,28 @@ class Entry:
     seed: int | None
 
 
-def catalog(standing: Standing) -> Iterator[tuple[object, ...]]:
+def catalog(opened: OpenedDataset) -> Iterator[tuple[object, ...]]:
     """The rows of the catalog, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
-    keys, index = standing.keys, standing.index
-    columns = keys.of([row.sha256 or "" for row in standing.readable])
+    keys, index = opened.keys, opened.index
+    columns = keys.of([row.sha256 or "" for row in opened.readable])
     missing = keys.missing(columns, index.complete(keys.stages), index.missed())
-    index.want([row.id for row in standing.readable], columns)
+    index.want([row.id for row in opened.readable], columns)
     seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
     versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
     for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOG)):
         needed = state != TO_DO or stage in missing[number // len(keys.stages)]
         yield (clip, stage, state if needed else NOT_NEEDED, *rest, versions.get(made_with), seeds[stage])
-    yield from (_unreadable(row) for row in standing.rows if row.error is not None)
+    yield from (_unreadable(row) for row in opened.rows if row.error is not None)
 
 
-def write_catalog(standing: Standing) -> Counter[tuple[str, str]]:
+def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:
     """Replaces the dataset's catalog; gives the number of its rows by stage and state.
 
     Raises:
         OSError: if it cannot be written; the old one is then still there.
     """
-    columns = list(zip(*catalog(standing), strict=True)) or [()] * len(fields(Entry))
-    write_columns(standing.dataset.catalog, Entry, columns)
+    columns = list(zip(*catalog(opened), strict=True)) or [()] * len(fields(Entry))
+    write_columns(opened.dataset.catalog, Entry, columns)
     return Counter(zip(columns[1], columns[2], strict=True))
 
 

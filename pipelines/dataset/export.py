@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.types import Progress
@@ -73,13 +73,15 @@ class _Target:
     said: Mapping[str, Any]
 
 
-def export_assets(standing: Standing, folder: Path, *, where: str | None, copies: bool, progress: Progress) -> Exported:
+def export_assets(
+    opened: OpenedDataset, folder: Path, *, where: str | None, copies: bool, progress: Progress
+) -> Exported:
     """Puts the files of each finished clip into a folder of its own below `folder`, where they are not there yet.
 
     A folder that an earlier export made of another result is replaced as a whole.
 
     Args:
-        standing: of the dataset; says of which configuration.
+        opened: of the dataset; says of which configuration.
         folder: made if missing.
         where: an SQLite expression that chooses clips, see `ss4d.pipelines.dataset.select`.
         copies: copies even where the files could be hard links into the store.
@@ -91,12 +93,12 @@ def export_assets(standing: Standing, folder: Path, *, where: str | None, copies
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: give the folder that the assets are to go to")
-    rows = select(standing.rows, Choice(where=where), standing.index, standing.keys)
-    assets = _finished(standing, rows)
+    rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
+    assets = _finished(opened, rows)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    location = standing.dataset.store
-    said = {"schema": SCHEMA, "store": location, **standing.settings.recorded()}
+    location = opened.dataset.store
+    said = {"schema": SCHEMA, "store": location, **opened.settings.recorded()}
     target = _Target(folder, open_store(location), not copies and not is_url(location), said)
     exported = Exported(unfinished=len(rows) - len(assets))
     for done, (asset, outcome) in enumerate(_each(target, assets), 1):
@@ -110,11 +112,11 @@ def export_assets(standing: Standing, folder: Path, *, where: str | None, copies
     return exported
 
 
-def _finished(standing: Standing, rows: Sequence[Row]) -> list[_Asset]:
-    last = standing.keys.last
+def _finished(opened: OpenedDataset, rows: Sequence[Row]) -> list[_Asset]:
+    last = opened.keys.last
     readable = [row for row in rows if row.error is None]
-    goals = standing.keys.of([row.sha256 or "" for row in readable])[last]
-    complete = standing.index.complete([last])[last]
+    goals = opened.keys.of([row.sha256 or "" for row in readable])[last]
+    complete = opened.index.complete([last])[last]
     return [_Asset(row, ArtifactRef(last, key)) for row, key in zip(readable, goals, strict=True) if key in complete]
 
 

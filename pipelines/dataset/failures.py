@@ -6,7 +6,7 @@ from typing import get_args
 
 from ss4d.pipelines.dataset.events import Attempt, Cause, EventWriter, now
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import versions
 
@@ -39,12 +39,12 @@ class Group:
         return ", ".join(self.clips[:EXAMPLES]) + more
 
 
-def open_failures(standing: Standing) -> list[Attempt]:
+def open_failures(opened: OpenedDataset) -> list[Attempt]:
     """The last failed attempt at each artifact that is still missing and was not forgiven, latest first."""
-    columns = standing.keys.of([row.sha256 or "" for row in standing.readable])
-    clips = [row.id for row in standing.readable]
+    columns = opened.keys.of([row.sha256 or "" for row in opened.readable])
+    clips = [row.id for row in opened.readable]
     wanted = {pair for column in columns.values() for pair in zip(clips, column, strict=True)}
-    last = {(one.clip, one.key): one for one in standing.index.failures() if (one.clip, one.key) in wanted}
+    last = {(one.clip, one.key): one for one in opened.index.failures() if (one.clip, one.key) in wanted}
     return sorted(last.values(), key=lambda one: one.time, reverse=True)
 
 
@@ -63,7 +63,7 @@ def groups(rows: Sequence[Row], failures: Sequence[Attempt]) -> list[Group]:
 
 
 def forgive(
-    standing: Standing,
+    opened: OpenedDataset,
     *,
     clips: Sequence[str] = (),
     cause: str | None = None,
@@ -72,7 +72,7 @@ def forgive(
     """Takes failures back, so that the next run tries those clips again; gives the failures that it took back.
 
     Args:
-        standing: of the dataset.
+        opened: of the dataset.
         clips: ids; none for all.
         cause: only failures of this cause.
         error: only failures of this class.
@@ -83,16 +83,16 @@ def forgive(
     """
     if cause is not None and cause not in get_args(Cause):
         raise ConfigError(f"--cause must be one of {', '.join(get_args(Cause))}; got {cause!r}")
-    if unknown := sorted(set(clips) - {row.id for row in standing.rows}):
-        raise ConfigError(f"no clip of {standing.dataset.folder} is called {', '.join(unknown)}")
+    if unknown := sorted(set(clips) - {row.id for row in opened.rows}):
+        raise ConfigError(f"no clip of {opened.dataset.folder} is called {', '.join(unknown)}")
     chosen = [
         one
-        for one in open_failures(standing)
+        for one in open_failures(opened)
         if (not clips or one.clip in clips) and cause in (None, one.cause) and error in (None, one.error)
     ]
     if chosen:
-        with EventWriter(standing.dataset.events, versions()) as events:
+        with EventWriter(opened.dataset.events, versions()) as events:
             for one in chosen:
                 events.write(replace(one, state="forgiven", time=now(), versions=events.versions))
-        standing.index.refresh()
+        opened.index.refresh()
     return chosen

@@ -8,22 +8,21 @@ from pathlib import Path
 
 import torch
 
-from ss4d.pipelines.dataset.alone import alone
 from ss4d.pipelines.dataset.catalog import is_current, write_catalog
+from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import EventWriter, worker_name
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
-from ss4d.pipelines.dataset.launches import Launch, last_recipes
+from ss4d.pipelines.dataset.launches import Launch, last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
-from ss4d.pipelines.dataset.opened import open_standing
-from ss4d.pipelines.dataset.plan import Outlook, look_ahead
+from ss4d.pipelines.dataset.opened import open_for
+from ss4d.pipelines.dataset.plan import DatasetPlan, plan_clips
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.dataset.workers.coordinator import Coordinator, Ending
 from ss4d.pipelines.dataset.workers.limits import Limits, resident_bytes
 from ss4d.pipelines.dataset.workers.metrics import Metrics
 from ss4d.pipelines.dataset.workers.policy import Policy
-from ss4d.pipelines.dataset.workers.progress import Tally, Watcher
+from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally, Watcher
 from ss4d.pipelines.dataset.workers.worker import Setup
-from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.store_notes import register
 from ss4d.pipelines.workers import num_processors
@@ -63,24 +62,24 @@ class Result:
     """What a run came to.
 
     Attributes:
-        outlook: what it had to do.
+        plan: what it had to do.
         ending: None if that was nothing.
         events: the file of what happened.
     """
 
-    outlook: Outlook
+    plan: DatasetPlan
     ending: Ending | None = None
     events: Path | None = None
 
 
-def plan_dataset(options: DatasetOptions) -> Outlook:
+def plan_dataset(options: DatasetOptions) -> DatasetPlan:
     """What `run_dataset` would do; computes and changes nothing.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
     """
     keys, _ = open_keys(options.settings)
-    return look_ahead(_open(options), keys, options.choice, options.policy)
+    return plan_clips(_open(options), keys, options.choice, options.policy)
 
 
 def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
@@ -96,19 +95,19 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     device = resolve_device(options.device)
     places = _places(device, options.workers, options.lanes)
     keys, model = open_keys(options.settings)
-    with alone(dataset, options.choice.shard):
-        outlook = look_ahead(dataset, keys, options.choice, options.policy)
-        if outlook.todo:
+    with only_launch(dataset, options.choice.shard):
+        plan = plan_clips(dataset, keys, options.choice, options.policy)
+        if plan.todo:
             if model.notice and any(one.roles for one in keys.stages.values()):
                 watcher.message(f"Note: {model.notice}")
-            result = _compute(options, dataset, keys, outlook, device, places[: len(outlook.todo)], watcher)
+            result = _compute(options, dataset, keys, plan, device, places[: len(plan.todo)], watcher)
         else:
-            _remember(options, dataset, keys, outlook, device)
-            result = Result(outlook=outlook)
+            _remember(options, dataset, keys, plan, device)
+            result = Result(plan=plan)
         # Of a shard, the others would each write it, too: that is for who waits for them all.
         if not dataset.shared and not is_current(dataset):
-            with open_standing(dataset, options.settings) as standing:
-                write_catalog(standing)
+            with open_for(dataset, options.settings) as opened:
+                write_catalog(opened)
     return result
 
 
@@ -117,23 +116,23 @@ def _open(options: DatasetOptions) -> Dataset:
     return open_dataset(options.folder, shared=options.choice.shard is not None)
 
 
-def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str) -> None:
+def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: DatasetPlan, device: str) -> None:
     """Records a run that had nothing to do, if it meant another configuration than the one before.
 
     Commands without a configuration, and `ss4d gc`, go by the last run.
     """
     last = last_settings(dataset)
     known = last is not None and last.recorded() == options.settings.recorded()
-    if not (known and last_recipes(dataset) == outlook.recipes):
+    if not (known and last_recipes(dataset) == plan.recipes):
         nothing = Tally(0, list(keys.stages)).snapshot("finished", [], resident_bytes(os.getpid()))
-        _launch(options, dataset, keys, outlook, device, 0).end(nothing, None)
+        _end(_launch(options, dataset, keys, plan, device, 0), nothing, None)
 
 
 def _compute(
     options: DatasetOptions,
     dataset: Dataset,
     keys: StageKeys,
-    outlook: Outlook,
+    plan: DatasetPlan,
     device: str,
     gpus: Sequence[str | None],
     watcher: Watcher,
@@ -148,18 +147,18 @@ def _compute(
         fingerprints=keys.fingerprints,
         store=dataset.store,
         logs=dataset.logs,
-        roles=_roles(keys, outlook),
+        roles=_roles(keys, plan),
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
     )
-    launch = _launch(options, dataset, keys, outlook, device, len(gpus))
+    launch = _launch(options, dataset, keys, plan, device, len(gpus))
     metrics = Metrics(dataset.metrics_of(options.choice.shard), {"coordinator": worker_name()})
     with EventWriter(dataset.events, versions()) as events:
         coordinator = Coordinator(
             setup=setup,
             stages=list(keys.stages),
-            todo=outlook.todo,
-            history=outlook.history,
+            todo=plan.todo,
+            history=plan.history,
             gpus=gpus,
             policy=options.policy,
             limits=options.limits,
@@ -172,15 +171,15 @@ def _compute(
         except BaseException as error:
             with suppress(OSError):  # a full disk, say: the error itself matters more than its record
                 snapshot = coordinator.snapshot("abandoned")
-                launch.end(snapshot, f"{type(error).__name__}: {error}")
+                _end(launch, snapshot, f"{type(error).__name__}: {error}")
                 metrics.write(snapshot)
             raise
-    launch.end(ending.snapshot, ending.reason)
-    return Result(outlook=outlook, ending=ending, events=events.path)
+    _end(launch, ending.snapshot, ending.reason)
+    return Result(plan=plan, ending=ending, events=events.path)
 
 
 def _launch(
-    options: DatasetOptions, dataset: Dataset, keys: StageKeys, outlook: Outlook, device: str, workers: int
+    options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: DatasetPlan, device: str, workers: int
 ) -> Launch:
     details = {
         "config": keys.config.model_dump(mode="json"),
@@ -189,17 +188,27 @@ def _launch(
         "lanes": options.lanes,
         "shard": options.choice.shard,
         "command": options.command,
-        "todo": len(outlook.todo),
+        "todo": len(plan.todo),
     }
-    return Launch(dataset, options.settings, outlook.recipes, details)
+    return Launch(dataset, options.settings, plan.recipes, details)
+
+
+def _end(launch: Launch, snapshot: Snapshot, reason: str | None) -> None:
+    launch.end(
+        state=snapshot.state,
+        reason=reason,
+        clips=snapshot.clips,
+        done=snapshot.done,
+        failed=snapshot.failed,
+        seconds=snapshot.seconds,
+    )
 
 
 def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
     """For each worker the GPU it has for itself, as CUDA_VISIBLE_DEVICES names it; None on a CPU."""
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers must be at least 1; got {workers}")
-    if lanes < 1:
-        raise ConfigError(f"--lanes must be at least 1; got {lanes}")
+    if workers is not None:
+        check_at_least("--workers", workers, 1)
+    check_at_least("--lanes", lanes, 1)
     if device != "cuda":
         return [None] * (workers or num_processors())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -207,7 +216,7 @@ def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
     return [names[number % len(names)] for number in range(workers or len(names))]
 
 
-def _roles(keys: StageKeys, outlook: Outlook) -> list[str]:
+def _roles(keys: StageKeys, plan: DatasetPlan) -> list[str]:
     """The networks of the stages that run."""
-    needed = {stage for todo in outlook.todo for stage in todo.stages}
+    needed = {stage for todo in plan.todo for stage in todo.stages}
     return list(dict.fromkeys(role for stage, one in keys.stages.items() if stage in needed for role in one.roles))

@@ -1,23 +1,25 @@
 """`runs.jsonl`: when runs of a dataset began and ended, with what, and how; a line for each beginning and each end."""
 
+import fcntl
 import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ss4d.pipelines.dataset.events import event_files, now, worker_name
+from ss4d.pipelines.dataset.events import Cause, event_files, now, worker_name
 from ss4d.pipelines.dataset.keys import Settings
 from ss4d.pipelines.dataset.layout import Dataset
-from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import machine, versions
 from ss4d.storage.manifest import locked
 
 SCHEMA = 1
-Recipes = Mapping[str, Mapping[str, Any]]  # by stage; those of a clip whose source is not told
+LaunchRecipes = Mapping[str, Mapping[str, Any]]  # by stage; those of a clip whose source is not told
 
 
 class Launch:
@@ -33,26 +35,37 @@ class Launch:
         OSError: if it cannot be written.
     """
 
-    def __init__(self, dataset: Dataset, settings: Settings, recipes: Recipes, details: Mapping[str, Any]) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: Settings, recipes: LaunchRecipes, details: Mapping[str, Any]
+    ) -> None:
         self._dataset = dataset
         self._common = {"schema": SCHEMA, "launch": secrets.token_hex(4), **settings.recorded(), "recipes": recipes}
         self._append(event="begun", coordinator=worker_name(), versions=versions(), machine=machine(), **details)
 
-    def end(self, snapshot: Snapshot, reason: str | None) -> None:
-        """It is over.
+    def end(
+        self, *, state: str, reason: str | None, clips: int, done: int, failed: Mapping[Cause, int], seconds: float
+    ) -> None:
+        """Records that it is over.
 
         Args:
-            snapshot: how far it got.
-            reason: why no further, if it did not finish.
+            state: how it ended, as `ss4d.pipelines.dataset.workers.progress.Snapshot` has it.
+            reason: why it did not finish; None if it did.
+            clips: that it had to do.
+            done: of these.
+            failed: of these, by cause.
+            seconds: that it took.
+
+        Raises:
+            OSError: if it cannot be written.
         """
         self._append(
             event="ended",
-            state=snapshot.state,
+            state=state,
             reason=reason,
-            clips=snapshot.clips,
-            done=snapshot.done,
-            failed=snapshot.failed,
-            seconds=round(snapshot.seconds, 3),
+            clips=clips,
+            done=done,
+            failed=dict(failed),
+            seconds=round(seconds, 3),
         )
 
     def _append(self, **content: Any) -> None:
@@ -64,7 +77,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedLaunch:
     """A launch as `runs.jsonl` tells of it.
 
     Attributes:
@@ -74,7 +87,7 @@ class Recorded:
     """
 
     coordinator: str
-    recipes: Recipes
+    recipes: LaunchRecipes
     ended: bool
 
     def goes_on(self, dataset: Dataset, patience: float) -> bool:
@@ -84,7 +97,7 @@ class Recorded:
         return any(file.stat().st_mtime > time.time() - patience for file in files)
 
 
-def recorded_launches(dataset: Dataset) -> list[Recorded]:
+def recorded_launches(dataset: Dataset) -> list[RecordedLaunch]:
     """Every launch whose lines can be read, from the first on.
 
     Raises:
@@ -94,19 +107,42 @@ def recorded_launches(dataset: Dataset) -> list[Recorded]:
         lines = dataset.launches.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    found: dict[str, Recorded] = {}
+    found: dict[str, RecordedLaunch] = {}
     for line in lines:
         try:
             data = json.loads(line)
             begun = found.get(data["launch"])
             coordinator = data["coordinator"] if begun is None else begun.coordinator
-            found[data["launch"]] = Recorded(coordinator, data["recipes"], data["event"] == "ended")
+            found[data["launch"]] = RecordedLaunch(coordinator, data["recipes"], data["event"] == "ended")
         except (ValueError, KeyError, TypeError):
             continue  # torn by a kill, or a person's
     return list(found.values())
 
 
-def last_recipes(dataset: Dataset) -> Recipes | None:
+@contextmanager
+def only_launch(dataset: Dataset, shard: str | None) -> Iterator[None]:
+    """Locks the dataset while it runs, since two runs of the same clips would make everything twice.
+
+    A run of all clips excludes every other run; a run of a shard excludes only runs of all clips. That no two machines
+    run the same shard is the submission's care.
+
+    Raises:
+        ConfigError: another run goes on.
+        OSError: the dataset's folder cannot be written.
+    """
+    with dataset.lock("run").open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            others = [launch.coordinator for launch in recorded_launches(dataset) if not launch.ended]
+            where = f" ({others[-1]})" if others else ""
+            raise ConfigError(
+                f"another run of {dataset.folder} goes on{where}: wait for it, or give each its own part with --shard"
+            ) from error
+        yield  # the system lets go when the file is closed, also by a kill
+
+
+def last_recipes(dataset: Dataset) -> LaunchRecipes | None:
     """Those of the last launch; None if there was none."""
     launches = recorded_launches(dataset)
     return launches[-1].recipes if launches else None

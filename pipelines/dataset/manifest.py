@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from ss4d.pipelines.dataset.checks import check_at_least, check_seconds
 from ss4d.pipelines.dataset.discover import Finding, find_clips, new_id
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
-from ss4d.pipelines.dataset.workers.limits import check_seconds
 from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.pipelines.workers import num_processors, results
 from ss4d.stages.errors import InputError
@@ -133,8 +133,8 @@ def init_dataset(
         StoreError, OSError: if something cannot be read or written.
     """
     check_seconds("--clip-timeout", clip_seconds)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers must be at least 1; got {workers}")
+    if workers is not None:
+        check_at_least("--workers", workers, 1)
     finding = find_clips(source)
     dataset = create_dataset(folder, store)
     with locked(dataset.lock("manifest")):

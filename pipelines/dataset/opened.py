@@ -11,7 +11,7 @@ from ss4d.pipelines.dataset.manifest import Row, read_manifest
 
 
 @dataclass(frozen=True)
-class Standing:
+class OpenedDataset:
     """What is asked about, and what answers."""
 
     dataset: Dataset
@@ -27,7 +27,7 @@ class Standing:
 
 
 @contextmanager
-def open_standing(dataset: Dataset, settings: Settings) -> Iterator[Standing]:
+def open_for(dataset: Dataset, settings: Settings) -> Iterator[OpenedDataset]:
     """Opens a dataset to ask about a configuration.
 
     Args:
@@ -40,4 +40,4 @@ def open_standing(dataset: Dataset, settings: Settings) -> Iterator[Standing]:
     rows = read_manifest(dataset)
     keys, _ = open_keys(settings)
     with open_index(dataset) as index:
-        yield Standing(dataset, settings, keys, rows, index)
+        yield OpenedDataset(dataset, settings, keys, rows, index)

@@ -13,9 +13,8 @@ from ss4d.pipelines.dataset.launches import last_recipes
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.select import Choice, of_shard, select
-from ss4d.pipelines.dataset.workers.handle import Todo
-from ss4d.pipelines.dataset.workers.messages import Source
 from ss4d.pipelines.dataset.workers.policy import History, Policy
+from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.plan import why
 from ss4d.storage.errors import StoreError
 from ss4d.storage.objects import is_url
@@ -24,7 +23,7 @@ FINISHED, NOT_YET = "everything is there", "not made yet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOutlook:
+class StagePlan:
     """For how many clips a stage runs, is reused, or is not stored and not needed; and why it runs."""
 
     stage: str
@@ -35,7 +34,7 @@ class StageOutlook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class DatasetPlan:
     """What a run would do.
 
     Attributes:
@@ -57,13 +56,13 @@ class Outlook:
     given_up: Counter[Cause]
     todo: Sequence[Todo]
     history: History
-    stages: Sequence[StageOutlook]
+    stages: Sequence[StagePlan]
     recipes: Mapping[str, Mapping[str, Any]]
     keys: Mapping[str, Sequence[str]]
     readable: Sequence[str]
 
 
-def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> Outlook:
+def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> DatasetPlan:
     """What a run would do.
 
     Raises:
@@ -87,7 +86,7 @@ def look_ahead(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
     goals = made[keys.last]
     chosen = [n for n in unfinished if n not in given_up]
     recipes = keys.recipes()
-    return Outlook(
+    return DatasetPlan(
         clips=len(rows),
         unreadable=len(rows) - len(readable),
         finished=len(readable) - len(unfinished),
@@ -140,13 +139,13 @@ def _stages(
     chosen: Sequence[int],
     recipes: Mapping[str, Mapping[str, Any]],
     previous: Mapping[str, Mapping[str, Any]] | None,
-) -> list[StageOutlook]:
+) -> list[StagePlan]:
     runs = Counter(stage for n in chosen for stage in missing[n])
-    outlooks = []
+    plans = []
     for stage in keys.stages:
         reuse = sum(made[stage][n] in complete[stage] for n in chosen)
-        outlooks.append(
-            StageOutlook(
+        plans.append(
+            StagePlan(
                 stage=stage,
                 run=runs[stage],
                 reuse=reuse,
@@ -154,7 +153,7 @@ def _stages(
                 why=_why(recipes[stage], (previous or {}).get(stage)) if runs[stage] else "",
             )
         )
-    return outlooks
+    return plans
 
 
 def _why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:

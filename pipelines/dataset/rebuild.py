@@ -10,7 +10,7 @@ from typing import Any
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.implementation import STAGES
 from ss4d.pipelines.measures import MEASURES
 from ss4d.pipelines.run_record import versions as packages
@@ -63,11 +63,11 @@ class _Known:
         return (self.ref.key, self.ref.stage, "", *costs, "", version_hash(known["versions"]), *measured)
 
 
-def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
+def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
     """Fills the index from store and events; an artifact that is not in the store is forgotten.
 
     Args:
-        standing: of the dataset.
+        opened: of the dataset.
         progress: told how many artifacts are read.
 
     Raises:
@@ -75,7 +75,7 @@ def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
         StoreError, OSError: if the store cannot be read.
     """
     began = now()
-    store = open_store(standing.dataset.store)
+    store = open_store(opened.dataset.store)
     rebuilt = Rebuilt()
     known: list[tuple[object, ...]] = []
     versions: dict[str, Mapping[str, str]] = {}
@@ -90,9 +90,9 @@ def rebuild_index(standing: Standing, progress: Progress) -> Rebuilt:
             versions[str(one.row()[6])] = one.attributes["versions"]
             links.add(one)
         progress(done, len(refs))
-    lost = standing.index.replace(known, versions, began)
-    _tell(standing.dataset, store, lost, began)
-    _count_clips(rebuilt, links, standing.rows)
+    lost = opened.index.replace(known, versions, began)
+    _tell(opened.dataset, store, lost, began)
+    _count_clips(rebuilt, links, opened.rows)
     return rebuilt
 
 

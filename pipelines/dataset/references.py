@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now
 from ss4d.pipelines.dataset.keys import recorded_keys
-from ss4d.pipelines.dataset.launches import Recorded, recorded_launches
+from ss4d.pipelines.dataset.launches import RecordedLaunch, recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import read_manifest
 from ss4d.pipelines.run_record import versions
@@ -33,7 +33,7 @@ def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactR
     return going_on | _refs(launches[-1:], digests), going_on
 
 
-def _refs(launches: Iterable[Recorded], digests: Sequence[str]) -> set[ArtifactRef]:
+def _refs(launches: Iterable[RecordedLaunch], digests: Sequence[str]) -> set[ArtifactRef]:
     different: list[Mapping[str, Mapping[str, Any]]] = []
     for one in launches:
         if one.recipes not in different:
@@ -46,14 +46,14 @@ def _refs(launches: Iterable[Recorded], digests: Sequence[str]) -> set[ArtifactR
     }
 
 
-class Tell(Protocol):
+class DeletionNotice(Protocol):
     """Hears of each artifact that is about to be deleted, and whether the next run should make it again."""
 
     def __call__(self, ref: ArtifactRef, *, missed: bool = False) -> None: ...
 
 
 @contextmanager
-def bereaved(datasets: Sequence[Dataset]) -> Iterator[Tell]:
+def orphaned_references(datasets: Sequence[Dataset]) -> Iterator[DeletionNotice]:
     """Tells datasets which artifacts are about to go, so that their next run makes them again if it needs them.
 
     Told before and not after: should this process die between, a run merely finds that one is still there.

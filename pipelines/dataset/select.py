@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 
+from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.index import Index
 from ss4d.pipelines.dataset.keys import StageKeys
 from ss4d.pipelines.dataset.manifest import Row
@@ -83,8 +84,8 @@ def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -
     Raises:
         ConfigError: if `where` is no expression, or has other columns; if there is no such shard or limit.
     """
-    if choice.limit is not None and choice.limit < 1:
-        raise ConfigError(f"--limit must be at least 1; got {choice.limit}")
+    if choice.limit is not None:
+        check_at_least("--limit", choice.limit, 1)
     chosen = of_shard(rows, choice.shard)
     if choice.where is not None:
         true = _true_of(choice.where, chosen, index, keys)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ss4d.pipelines.dataset.layout import Dataset, is_dataset, open_dataset
-from ss4d.pipelines.dataset.references import bereaved, dataset_references
+from ss4d.pipelines.dataset.references import dataset_references, orphaned_references
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import STAGES
 from ss4d.pipelines.inspect.opened import open_run, parse_record
@@ -66,7 +66,7 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
             f"{location} holds no artifact, but {findings.unexpected[0]}: give the store itself, such as output/store"
         )
     if repair and findings.damaged:
-        with bereaved(_datasets(known_folders(store))) as tell:
+        with orphaned_references(_datasets(known_folders(store))) as tell:
             for ref in findings.damaged:
                 tell(ref, missed=True)
                 store.remove(ref, missed=True)
@@ -144,7 +144,7 @@ def collect(
     if dry_run:
         return sorting
     gone = []
-    with bereaved(_datasets(folders) if sorting.unused else []) as tell:
+    with orphaned_references(_datasets(folders) if sorting.unused else []) as tell:
         for index, unused in enumerate(sorting.unused):
             if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
                 stamps, refers = now, references(folders)

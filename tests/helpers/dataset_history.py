@@ -13,7 +13,7 @@ from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.storage.manifest import read_rows, write_rows
 from ss4d.storage.refs import artifact_key
 from tests.pipelines.dataset.test_keys import WEIGHTS
@@ -43,9 +43,9 @@ def four_clips(folder: Path) -> Dataset:
 
 
 @contextmanager
-def standing(dataset: Dataset, keys: StageKeys = KEYS) -> Iterator[Standing]:
+def opened(dataset: Dataset, keys: StageKeys = KEYS) -> Iterator[OpenedDataset]:
     with open_index(dataset) as index:
-        yield Standing(dataset, Settings(), keys, read_manifest(dataset), index)
+        yield OpenedDataset(dataset, Settings(), keys, read_manifest(dataset), index)
 
 
 def attempt(clip: str, stage: str, state: str = "done", at: int = 0, keys: StageKeys = KEYS, **more: Any) -> Attempt:
@@ -74,7 +74,7 @@ def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) 
 
 
 def entries(dataset: Dataset, keys: StageKeys = KEYS) -> dict[tuple[str, str], Entry]:
-    with standing(dataset, keys) as asked:
+    with opened(dataset, keys) as asked:
         write_catalog(asked)
     return {(one.id, one.stage): one for one in read_rows(dataset.catalog, Entry)}
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from ss4d.pipelines.dataset.cluster.shard import Work
-from ss4d.pipelines.dataset.cluster.submission import AwayError, Run, State
+from ss4d.pipelines.dataset.cluster.runs import AwayError, ShardRun, State
+from ss4d.pipelines.dataset.cluster.shard import ShardWork
 from ss4d.pipelines.errors import ConfigError, EngineError
 from ss4d.pipelines.prefect_server import quiet_prefect
 
@@ -29,7 +29,7 @@ STATES: dict[str, State] = {
 
 
 class PrefectServer:
-    """See `ss4d.pipelines.dataset.cluster.submission.Server`; `prefect_server` gives one.
+    """See `ss4d.pipelines.dataset.cluster.runs.Server`; `prefect_server` gives one.
 
     Args:
         client: of the server.
@@ -42,7 +42,7 @@ class PrefectServer:
         self._deployment = deployment
         self._job_variables = dict(job_variables)
 
-    def runs_of(self, work: Work) -> list[Run]:
+    def runs_of(self, work: ShardWork) -> list[ShardRun]:
         """All runs of the dataset's shards that there ever were, the oldest first."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
@@ -56,18 +56,18 @@ class PrefectServer:
             if len(page) < PAGE or not new:
                 return [_run(run) for run in sorted(found.values(), key=lambda run: (str(run.created), str(run.id)))]
 
-    def read(self, ids: Sequence[str]) -> list[Run]:
+    def read(self, ids: Sequence[str]) -> list[ShardRun]:
         """The runs with these ids, those that are still there, in any order."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-        found: list[Run] = []
+        found: list[ShardRun] = []
         for start in range(0, len(ids), PAGE):
             some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(one) for one in ids[start : start + PAGE]]))
             with answering():
                 found += map(_run, self._client.read_flow_runs(flow_run_filter=some, limit=PAGE))
         return found
 
-    def create(self, work: Work, shard: str, after: Run | None) -> Run:
+    def create(self, work: ShardWork, shard: str, after: ShardRun | None) -> ShardRun:
         """A new run of a shard; if the one that follows `after` is there already, that one."""
         with answering():
             run = self._client.create_flow_run_from_deployment(
@@ -81,7 +81,7 @@ class PrefectServer:
             )
         return _run(run)
 
-    def crash(self, run: Run, message: str) -> None:
+    def crash(self, run: ShardRun, message: str) -> None:
         """Marks a run as crashed."""
         from prefect.states import Crashed
 
@@ -176,13 +176,13 @@ def _deploy(client: "SyncPrefectClient", pool: str) -> UUID:
     )
 
 
-def _tag(work: Work) -> str:
+def _tag(work: ShardWork) -> str:
     return f"dataset:{work.dataset}"
 
 
-def _run(run: "FlowRun") -> Run:
+def _run(run: "FlowRun") -> ShardRun:
     assert run.state is not None  # a server gives every run one
-    return Run(
+    return ShardRun(
         id=str(run.id),
         name=run.name,
         shard=str(run.parameters.get("shard", "")),

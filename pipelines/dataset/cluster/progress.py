@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ss4d.pipelines.dataset.cluster.runs import ShardRun
 from ss4d.pipelines.dataset.layout import Dataset
-
-if TYPE_CHECKING:
-    from ss4d.pipelines.dataset.cluster.submission import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class ClusterView:
         return (self.clips - self.done - self.failed) / self.per_second if self.per_second else None
 
 
-class Progress:
+class ShardMetrics:
     """Adds up what the coordinators of all shards say of themselves.
 
     Args:
@@ -52,7 +50,7 @@ class Progress:
         self._said: dict[tuple[str, str], dict[str, Any]] = {}  # the last words of each, by shard and coordinator
         self._old = {shard: found for shard in shards if (found := self._read(shard)) is not None}
 
-    def view(self, runs: Iterable["Run"]) -> ClusterView:
+    def view(self, runs: Iterable[ShardRun]) -> ClusterView:
         """How it is getting on now."""
         states = {run.shard: run.state for run in runs}
         for shard in self._paths:

@@ -16,7 +16,7 @@ from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.errors import explain
 
 
-class Work(BaseModel):
+class ShardWork(BaseModel):
     """What all shards of a submission have in common; engines carry it as JSON.
 
     Attributes:
@@ -61,7 +61,7 @@ class Work(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class ShardEnd:
     """How a shard ended.
 
     Attributes:
@@ -96,7 +96,7 @@ class ShardWatcher:
         self.told(snapshot)
 
 
-def do_shard(work: Work, shard: str, watcher: ShardWatcher) -> Ended:
+def do_shard(work: ShardWork, shard: str, watcher: ShardWatcher) -> ShardEnd:
     """Does what is left to do of a shard; what a user can mend is told by the ending and not raised."""
     # As `ss4d.cli.entry` does: read by the processes that compute, when they import torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -104,11 +104,11 @@ def do_shard(work: Work, shard: str, watcher: ShardWatcher) -> Ended:
         result = run_dataset(work.options(shard), watcher)
     except Exception as error:
         if sentence := explain(error, "`ss4d dataset init --store`"):
-            return Ended(well=False, message=sentence)
+            return ShardEnd(well=False, message=sentence)
         raise
     if result.ending is None:
-        return Ended(well=True, message="nothing was left to do", result=result)
+        return ShardEnd(well=True, message="nothing was left to do", result=result)
     ending, snapshot = result.ending, result.ending.snapshot
     if ending.reason or snapshot.state != "finished":
-        return Ended(well=False, message=ending.reason or snapshot.state, result=result)
-    return Ended(well=True, message=f"{snapshot.done} clips done, {snapshot.num_failed} failed", result=result)
+        return ShardEnd(well=False, message=ending.reason or snapshot.state, result=result)
+    return ShardEnd(well=True, message=f"{snapshot.done} clips done, {snapshot.num_failed} failed", result=result)

@@ -26,7 +26,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from ss4d.pipelines.dataset.cluster.shard import Ended, ShardWatcher, Work, do_shard
+from ss4d.pipelines.dataset.cluster.shard import ShardEnd, ShardWatcher, ShardWork, do_shard
 from ss4d.pipelines.dataset.cluster.shard_page import attempts_of, preview, summary
 from ss4d.pipelines.dataset.layout import open_dataset
 from ss4d.pipelines.dataset.workers.progress import Snapshot
@@ -39,7 +39,7 @@ AWAY = (httpx.HTTPError, PrefectException)  # what a server that does not answer
 
 
 @flow(name=FLOW, persist_result=False)
-def dataset_shard(work: Work, shard: str) -> State[None]:
+def dataset_shard(work: ShardWork, shard: str) -> State[None]:
     """Does what is left to do of one shard of a dataset; the state's message says how it ended.
 
     Args:
@@ -49,13 +49,13 @@ def dataset_shard(work: Work, shard: str) -> State[None]:
     context = FlowRunContext.get()
     assert context is not None  # this runs as a flow
     assert context.flow_run is not None
-    with Beats(context.flow_run.id, artifact_key(work, shard, "progress")) as beats:
+    with Heartbeat(context.flow_run.id, artifact_key(work, shard, "progress")) as beats:
         ended = do_shard(work, shard, logging_watcher(beats.hear))
     return publish(work, shard, ended)
 
 
 @task(name=FLOW, task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
-def dataset_shard_task(work: Work, shard: str, title: str) -> str:  # noqa: ARG001  the title names the task's run
+def dataset_shard_task(work: ShardWork, shard: str, title: str) -> str:  # noqa: ARG001  the title names the task's run
     """The same as a task, for engines that notice by themselves when a machine is gone; gives a sentence.
 
     Raises:
@@ -69,7 +69,7 @@ def dataset_shard_task(work: Work, shard: str, title: str) -> str:  # noqa: ARG0
 
 
 @flow(name=f"{FLOW}s", persist_result=False)
-def dataset_shards(work: Work, shards: list[str]) -> list[tuple[bool, str]]:
+def dataset_shards(work: ShardWork, shards: list[str]) -> list[tuple[bool, str]]:
     """Does shards as tasks; says of each whether it went well, and how it ended."""
     futures = [dataset_shard_task.submit(work, shard, work.title(shard)) for shard in shards]
     ended = []
@@ -96,7 +96,7 @@ def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
     return ShardWatcher(say=log.info, told=told)
 
 
-def publish(work: Work, shard: str, ended: Ended) -> State[None]:
+def publish(work: ShardWork, shard: str, ended: ShardEnd) -> State[None]:
     """Puts a summary and a picture of the shard on the server; gives the state in which its run ends."""
     dataset = open_dataset(work.dataset)
     attempts = attempts_of(dataset, ended)
@@ -111,12 +111,12 @@ def publish(work: Work, shard: str, ended: Ended) -> State[None]:
     return Completed(message=ended.message) if ended.well else Failed(message=ended.message)
 
 
-def artifact_key(work: Work, shard: str, what: str) -> str:
+def artifact_key(work: ShardWork, shard: str, what: str) -> str:
     """What the server calls a thing of a shard: "birds-2of8-summary", in the letters that it allows."""
     return re.sub(r"[^a-z0-9]+", "-", f"{work.title(shard)} {what}".lower()).strip("-")
 
 
-class Beats:
+class Heartbeat:
     """Tells the server every few seconds that a flow run lives, and how far it is, as long as the context is open.
 
     Without it nobody could tell a run whose machine is gone from one that takes its time. A run that was given up, or
@@ -137,7 +137,7 @@ class Beats:
         """How far it is."""
         self._percent = 100 * (snapshot.done + snapshot.num_failed) / max(snapshot.clips, 1)
 
-    def __enter__(self) -> "Beats":
+    def __enter__(self) -> "Heartbeat":
         with get_client(sync_client=True) as client:
             progress = ArtifactCreate(type="progress", key=self._key, data=0.0, flow_run_id=self._flow_run)
             self._progress = client.create_artifact(progress).id

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ss4d.pipelines.dataset.cluster.shard import Ended
+from ss4d.pipelines.dataset.cluster.shard import ShardEnd
 from ss4d.pipelines.dataset.events import Attempt, read_events
 from ss4d.pipelines.dataset.failures import Group, groups
 from ss4d.pipelines.dataset.layout import Dataset
@@ -25,17 +25,17 @@ SHOWN, SIDE, QUALITY = 8, 128, 80  # results in the picture, their sides in pixe
 TURNTABLE = "turntable.mp4"
 
 
-def attempts_of(dataset: Dataset, ended: Ended) -> list[Attempt]:
+def attempts_of(dataset: Dataset, ended: ShardEnd) -> list[Attempt]:
     """What was written down of the shard's present artifacts, also by a run before this one that was lost."""
     if ended.result is None:
         return []
-    outlook = ended.result.outlook
-    keys = {key for column in outlook.keys.values() for key in column}
-    batches = read_events(dataset.events, {}, set(outlook.readable))
+    plan = ended.result.plan
+    keys = {key for column in plan.keys.values() for key in column}
+    batches = read_events(dataset.events, {}, set(plan.readable))
     return [one for batch in batches for one in batch.attempts if one.clip and one.key in keys]
 
 
-def summary(dataset: Dataset, shard: str, ended: Ended, attempts: Sequence[Attempt]) -> str:
+def summary(dataset: Dataset, shard: str, ended: ShardEnd, attempts: Sequence[Attempt]) -> str:
     """Counts, seconds of each stage, slowest clips, failures by cause, and where to find more, in Markdown."""
     parts = [f"# {_text(dataset.folder.name)}, shard {shard}", f"{_text(ended.message)}.", _counts(ended)]
     parts += [_stages(dataset, attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
@@ -72,14 +72,14 @@ def _first_frame(dataset: Dataset, made: Attempt) -> Image.Image | None:
     return Image.fromarray(video.frames[0, :, :, :3].numpy()).resize((SIDE, SIDE))
 
 
-def _counts(ended: Ended) -> str:
+def _counts(ended: ShardEnd) -> str:
     if ended.result is None:
         return ""
-    outlook, ending = ended.result.outlook, ended.result.ending
+    plan, ending = ended.result.plan, ended.result.ending
     done, failed = (ending.snapshot.done, ending.snapshot.num_failed) if ending else (0, 0)
-    finished, given_up = outlook.finished + done, outlook.given_up.total()
-    rows = [("clips", outlook.clips), ("finished", finished), ("by this run", done), ("failed", failed)]
-    rows += [("left alone since they failed before", given_up), ("that cannot be read", outlook.unreadable)]
+    finished, given_up = plan.finished + done, plan.given_up.total()
+    rows = [("clips", plan.clips), ("finished", finished), ("by this run", done), ("failed", failed)]
+    rows += [("left alone since they failed before", given_up), ("that cannot be read", plan.unreadable)]
     return _table(("", "clips"), [(name, str(count)) for name, count in rows])
 
 

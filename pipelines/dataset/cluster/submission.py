@@ -7,73 +7,28 @@ one had finished is not done again.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from ss4d.pipelines.dataset.catalog import write_catalog
-from ss4d.pipelines.dataset.cluster.progress import ClusterView, Progress
-from ss4d.pipelines.dataset.cluster.shard import Work
+from ss4d.pipelines.dataset.checks import check_at_least, check_seconds
+from ss4d.pipelines.dataset.cluster.progress import ClusterView, ShardMetrics
+from ss4d.pipelines.dataset.cluster.runs import ACTIVE, AwayError, Server, ShardRun
+from ss4d.pipelines.dataset.cluster.shard import ShardWork
 from ss4d.pipelines.dataset.launch import plan_dataset
 from ss4d.pipelines.dataset.layout import open_dataset
-from ss4d.pipelines.dataset.opened import open_standing
-from ss4d.pipelines.dataset.plan import Outlook
+from ss4d.pipelines.dataset.opened import open_for
+from ss4d.pipelines.dataset.plan import DatasetPlan
 from ss4d.pipelines.dataset.select import Shard
-from ss4d.pipelines.dataset.workers.handle import Todo
-from ss4d.pipelines.dataset.workers.limits import check_seconds
-from ss4d.pipelines.errors import ConfigError, EngineError
-
-State = Literal["waiting", "starting", "running", "stopping", "completed", "failed", "crashed", "cancelled"]
-ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running", "stopping"})
+from ss4d.pipelines.dataset.workers.todo import Todo
+from ss4d.pipelines.errors import ConfigError
 
 LEAST_SILENCE = 15.0  # seconds: a few signs of life, see `ss4d.pipelines.dataset.cluster.shard_flow.BEAT`
 POLL = 2.0  # seconds between two looks at the server
 STARTING = 900.0  # seconds that a machine may take to begin, such as to fetch an image
 IDLE = 30.0  # seconds in which no worker takes up any run, before that is said
 COMMON = {"command"}  # what may differ between two submissions that mean the same
-
-
-class AwayError(EngineError):
-    """The server does not answer, which can pass."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run of one shard, as a server knows it.
-
-    Attributes:
-        id: on the server.
-        name: as people call it.
-        shard: such as "2/8".
-        work: the rest of its parameters, as JSON has them.
-        state: how it stands.
-        message: that belongs to the state.
-        changed: when it last gave a sign of life, by the server's clock.
-    """
-
-    id: str
-    name: str
-    shard: str
-    work: Mapping[str, Any]
-    state: State
-    message: str
-    changed: str
-
-
-class Server(Protocol):
-    """What keeps the runs and hands them to workers; each method raises AwayError if it does not answer."""
-
-    def runs_of(self, work: Work) -> list[Run]:
-        """All runs of the dataset's shards that there ever were, the oldest first."""
-
-    def read(self, ids: Sequence[str]) -> list[Run]:
-        """The runs with these ids, those that are still there, in any order."""
-
-    def create(self, work: Work, shard: str, after: Run | None) -> Run:
-        """A new run of a shard; if the one that follows `after` is there already, that one."""
-
-    def crash(self, run: Run, message: str) -> None:
-        """Marks a run as crashed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +45,17 @@ class Submission:
         ConfigError: naming the option that is out of range.
     """
 
-    work: Work
+    work: ShardWork
     shards: int
     silence: float = 120.0
     restarts: int = 3
 
     def __post_init__(self) -> None:
-        if self.shards < 1:
-            raise ConfigError(f"--shards must be at least 1; got {self.shards}")
+        check_at_least("--shards", self.shards, 1)
         check_seconds("--silence", self.silence)
         if self.silence < LEAST_SILENCE:
             raise ConfigError(f"--silence must be at least {LEAST_SILENCE:g} seconds; got {self.silence:g}")
-        if self.restarts < 0:
-            raise ConfigError(f"--restarts must be 0 or more; got {self.restarts}")
+        check_at_least("--restarts", self.restarts, 0)
 
 
 class ClusterWatcher(Protocol):
@@ -120,17 +73,17 @@ class Submitted:
     """What became of a submission.
 
     Attributes:
-        outlook: of the dataset when it was submitted.
+        plan: of the dataset when it was submitted.
         runs: the last one of each shard that had something to do.
-        after: the outlook when all were through; None if nobody waited for that.
+        after: the plan when all were through; None if nobody waited for that.
     """
 
-    outlook: Outlook
-    runs: Sequence[Run] = ()
-    after: Outlook | None = None
+    plan: DatasetPlan
+    runs: Sequence[ShardRun] = ()
+    after: DatasetPlan | None = None
 
     @property
-    def bad(self) -> list[Run]:
+    def bad(self) -> list[ShardRun]:
         """Those that did not complete."""
         return [run for run in self.runs if run.state not in ACTIVE | {"completed"}]
 
@@ -144,22 +97,22 @@ def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, w
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
         EngineError: the server cannot be reached in the beginning.
     """
-    outlook = plan_dataset(submission.work.options(None))
-    shards = shards_of(outlook.todo, submission.shards)
+    plan = plan_dataset(submission.work.options(None))
+    shards = shards_of(plan.todo, submission.shards)
     if not shards:
-        return Submitted(outlook=outlook)
+        return Submitted(plan=plan)
     begun = begin(submission, server, shards, watcher)
     if not wait:
-        return Submitted(outlook=outlook, runs=list(begun.values()))
-    progress = Progress(open_dataset(submission.work.dataset), shards, len(outlook.todo))
-    ended = Follower(submission, server, begun, progress, watcher).follow()
-    return Submitted(outlook=outlook, runs=ended, after=finish(submission.work))
+        return Submitted(plan=plan, runs=list(begun.values()))
+    progress = ShardMetrics(open_dataset(submission.work.dataset), shards, len(plan.todo))
+    ended = RunMonitor(submission, server, begun, progress, watcher).follow()
+    return Submitted(plan=plan, runs=ended, after=finish(submission.work))
 
 
-def finish(work: Work) -> Outlook:
+def finish(work: ShardWork) -> DatasetPlan:
     """What shards leave to who waited for all of them: writes the catalog, and tells how the dataset stands."""
-    with open_standing(open_dataset(work.dataset), work.settings) as standing:
-        write_catalog(standing)
+    with open_for(open_dataset(work.dataset), work.settings) as opened:
+        write_catalog(opened)
     return plan_dataset(work.options(None))
 
 
@@ -170,7 +123,9 @@ def shards_of(todo: Iterable[Todo], count: int) -> list[str]:
     return [f"{part.number}/{count}" for part in parts if any(part.has(clip) for clip in ids)]
 
 
-def begin(submission: Submission, server: Server, shards: Sequence[str], watcher: ClusterWatcher) -> dict[str, Run]:
+def begin(
+    submission: Submission, server: Server, shards: Sequence[str], watcher: ClusterWatcher
+) -> dict[str, ShardRun]:
     """A run for each shard: one that is under way, or a new one.
 
     Raises:
@@ -195,7 +150,7 @@ def begin(submission: Submission, server: Server, shards: Sequence[str], watcher
     return begun
 
 
-def _same(run: Run, submission: Submission) -> bool:
+def _same(run: ShardRun, submission: Submission) -> bool:
     """Whether a run does what a submission would have it do."""
     mine = submission.work.model_dump(mode="json", exclude=COMMON)
     theirs = {name: value for name, value in run.work.items() if name not in COMMON}
@@ -203,7 +158,7 @@ def _same(run: Run, submission: Submission) -> bool:
 
 
 @dataclass
-class Follower:
+class RunMonitor:
     """Watches runs until all are through, and begins those again that crash.
 
     Args:
@@ -216,15 +171,15 @@ class Follower:
 
     submission: Submission
     server: Server
-    runs: dict[str, Run]
-    progress: Progress
+    runs: dict[str, ShardRun]
+    progress: ShardMetrics
     watcher: ClusterWatcher
     _heard: dict[str, tuple[str, float]] = field(default_factory=dict)  # by id: when by the server's clock, and by ours
     _restarts: Counter[str] = field(default_factory=Counter)
     _away: bool = False
     _idle_since: float | None = None
 
-    def follow(self) -> list[Run]:
+    def follow(self) -> list[ShardRun]:
         """The last run of each shard, once none is under way."""
         while True:
             try:
@@ -249,7 +204,7 @@ class Follower:
                 self.runs[shard] = self._judged(read.get(run.id), run)
         self._hint()
 
-    def _judged(self, now: Run | None, before: Run) -> Run:
+    def _judged(self, now: ShardRun | None, before: ShardRun) -> ShardRun:
         """What to watch in place of a run that stands as it does now."""
         if now is None:
             return replace(before, state="cancelled", message="it was deleted on the server")
@@ -268,7 +223,7 @@ class Follower:
         self.watcher.message(f"{now.name}: {now.state}: {now.message}; another worker goes on with it")
         return self.server.create(self.submission.work, now.shard, now)
 
-    def _silence(self, run: Run) -> float:
+    def _silence(self, run: ShardRun) -> float:
         """Seconds since the run was last heard of; by the clock of this machine alone, so that none need agree."""
         now = time.monotonic()
         changed, when = self._heard.get(run.id, ("", now))
@@ -277,7 +232,7 @@ class Follower:
             return 0.0
         return now - when
 
-    def _patience(self, run: Run) -> float:
+    def _patience(self, run: ShardRun) -> float:
         if run.state == "waiting":  # for a worker, which may be busy for days
             return float("inf")
         return max(STARTING, self.submission.silence) if run.state == "starting" else self.submission.silence

@@ -11,17 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ss4d.pipelines.dataset.cluster.prefect_pool import connected
-from ss4d.pipelines.dataset.cluster.progress import Progress
-from ss4d.pipelines.dataset.cluster.shard import Work
-from ss4d.pipelines.dataset.cluster.submission import (
-    ClusterWatcher,
-    Run,
-    State,
-    Submission,
-    Submitted,
-    finish,
-    shards_of,
-)
+from ss4d.pipelines.dataset.cluster.progress import ShardMetrics
+from ss4d.pipelines.dataset.cluster.runs import ShardRun, State
+from ss4d.pipelines.dataset.cluster.shard import ShardWork
+from ss4d.pipelines.dataset.cluster.submission import ClusterWatcher, Submission, Submitted, finish, shards_of
 from ss4d.pipelines.dataset.launch import plan_dataset
 from ss4d.pipelines.dataset.layout import open_dataset
 from ss4d.pipelines.errors import ConfigError, EngineError
@@ -62,18 +55,20 @@ def submit_tasks(submission: Submission, engine: str, address: str | None, watch
     work = submission.work
     if work.workers is None:
         raise ConfigError(f"--engine {engine} needs --workers: how many processes a shard takes")
-    outlook = plan_dataset(work.options(None))
-    shards = shards_of(outlook.todo, submission.shards)
+    plan = plan_dataset(work.options(None))
+    shards = shards_of(plan.todo, submission.shards)
     if not shards:
-        return Submitted(outlook=outlook)
-    progress = Progress(open_dataset(work.dataset), shards, len(outlook.todo))
+        return Submitted(plan=plan)
+    progress = ShardMetrics(open_dataset(work.dataset), shards, len(plan.todo))
     with connected():
         one = ENGINES[engine](work, work.workers, address)
         runs = _run_flow(one, work, shards, lambda runs: watcher.show(progress.view(runs)))
-    return Submitted(outlook=outlook, runs=runs, after=finish(work))
+    return Submitted(plan=plan, runs=runs, after=finish(work))
 
 
-def _run_flow(engine: Engine, work: Work, shards: Sequence[str], show: Callable[[Sequence[Run]], None]) -> list[Run]:
+def _run_flow(
+    engine: Engine, work: ShardWork, shards: Sequence[str], show: Callable[[Sequence[ShardRun]], None]
+) -> list[ShardRun]:
     from ss4d.pipelines.dataset.cluster.shard_flow import dataset_shards
 
     runs = [_run(work, shard) for shard in shards]
@@ -86,9 +81,9 @@ def _run_flow(engine: Engine, work: Work, shards: Sequence[str], show: Callable[
     return runs
 
 
-def _run(work: Work, shard: str) -> Run:
+def _run(work: ShardWork, shard: str) -> ShardRun:
     title = work.title(shard)
-    return Run(id=title, name=title, shard=shard, work={}, state="running", message="", changed="")
+    return ShardRun(id=title, name=title, shard=shard, work={}, state="running", message="", changed="")
 
 
 @contextmanager
@@ -109,7 +104,7 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _dask(_work: Work, workers: int, address: str | None) -> Engine:
+def _dask(_work: ShardWork, workers: int, address: str | None) -> Engine:
     try:
         import dask
         from prefect_dask.task_runners import DaskTaskRunner
@@ -127,7 +122,7 @@ def _dask(_work: Work, workers: int, address: str | None) -> Engine:
     return Engine(DaskTaskRunner(cluster_kwargs=cluster), children)
 
 
-def _ray(work: Work, workers: int, address: str | None) -> Engine:
+def _ray(work: ShardWork, workers: int, address: str | None) -> Engine:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         from prefect_ray import RayTaskRunner
@@ -149,4 +144,4 @@ def _missing(extra: str, error: ImportError) -> EngineError:
     )
 
 
-ENGINES: Mapping[str, Callable[[Work, int, str | None], Engine]] = {"dask": _dask, "ray": _ray}
+ENGINES: Mapping[str, Callable[[ShardWork, int, str | None], Engine]] = {"dask": _dask, "ray": _ray}

@@ -62,7 +62,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Job:
+class PictureBatch:
     """Pictures for one process to draw."""
 
     store: str
@@ -109,14 +109,14 @@ def draw_pictures(
     problems: dict[str, str] = {}
     done = 0
     progress(0, len(new))
-    for drawn in _drawn([Job(store, folder, batch) for batch in _batches(new)], workers):
+    for drawn in _drawn([PictureBatch(store, folder, batch) for batch in _batches(new)], workers):
         problems |= drawn.problems
         done += drawn.count
         progress(done, len(new))
     return problems
 
 
-def draw(job: Job) -> Drawn:
+def draw(job: PictureBatch) -> Drawn:
     """Draws some pictures. What a process does.
 
     Raises:
@@ -142,7 +142,7 @@ def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
         yield batch
 
 
-def _drawn(jobs: Sequence[Job], workers: int | None) -> Iterator[Drawn]:
+def _drawn(jobs: Sequence[PictureBatch], workers: int | None) -> Iterator[Drawn]:
     alone = sum(len(job.pictures) for job in jobs) <= ALONE or (workers or num_processors()) == 1
     return map(draw, jobs) if alone else results(draw, jobs, workers)
 

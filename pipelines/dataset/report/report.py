@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.checks import check_at_least
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.report.pictures import draw_pictures, picture_of
 from ss4d.pipelines.dataset.report.sheet import read_sheet
 from ss4d.pipelines.dataset.report.sheet_page import Gallery, html_sheet
-from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.types import Progress
 from ss4d.storage.files import link_or_copy, write_bytes
 
@@ -39,7 +39,7 @@ class Report:
 
 
 def write_report(
-    standing: Standing,
+    opened: OpenedDataset,
     path: Path,
     *,
     where: str | None = None,
@@ -53,7 +53,7 @@ def write_report(
     named as the page is and goes with it: the browser then loads those in sight.
 
     Args:
-        standing: of the dataset.
+        opened: of the dataset.
         path: of the page; replaced as a whole.
         where: an SQL expression that chooses the clips; None for all.
         workers: processes that draw; None for one a processor.
@@ -64,13 +64,13 @@ def write_report(
         ConfigError: if `where` cannot be asked, or there can be no such number of workers.
         StoreError, WorkerError, OSError: if something cannot be read, drawn or written.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers must be at least 1; got {workers}")
-    sheet = read_sheet(standing, where)
-    drawn = standing.dataset.pictures
+    if workers is not None:
+        check_at_least("--workers", workers, 1)
+    sheet = read_sheet(opened, where)
+    drawn = opened.dataset.pictures
     pictures = [picture_of(card) for card in sheet.cards]
     some = [one for one in pictures if one is not None]
-    problems = draw_pictures(some, standing.dataset.store, drawn, workers=workers, progress=progress)
+    problems = draw_pictures(some, opened.dataset.store, drawn, workers=workers, progress=progress)
     sizes = {one.name: (drawn / one.name).stat().st_size for one in some if one.name not in problems}
     folder = None if sum(sizes.values()) <= embedded else path.with_name(f"{path.stem}-pictures")
     gallery = Gallery(

@@ -12,7 +12,7 @@ from ss4d.pipelines.dataset.failures import Group, groups, open_failures
 from ss4d.pipelines.dataset.keys import Settings
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
 from ss4d.pipelines.measures import MEASURES
 from ss4d.storage.files import listed
@@ -95,24 +95,24 @@ class Sheet:
     made: str
 
 
-def read_sheet(standing: Standing, where: str | None = None) -> Sheet:
+def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
     """The report of a dataset as it stands.
 
     Raises:
         ConfigError: if `where` cannot be asked.
         StoreError, OSError: if the index cannot be read.
     """
-    rows = select(standing.rows, Choice(where=where), standing.index, standing.keys)
-    chosen = replace(standing, rows=rows)
+    rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
+    chosen = replace(opened, rows=rows)
     failures = open_failures(chosen)
     entries = (Entry(*row) for row in catalog(chosen))  # type: ignore[arg-type] # its columns are those of Entry
     by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda one: one.id)}
-    logs = set(listed(standing.dataset.logs))
+    logs = set(listed(opened.dataset.logs))
     return Sheet(
-        dataset=standing.dataset,
-        settings=standing.settings,
+        dataset=opened.dataset,
+        settings=opened.settings,
         where=where,
-        stages=tuple(standing.keys.stages),
+        stages=tuple(opened.keys.stages),
         cards=list(_cards(rows, by_clip, _latest(failures), logs)),
         groups=groups(rows, failures),
         made=now(),

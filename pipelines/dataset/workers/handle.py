@@ -9,31 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ss4d.pipelines.dataset.workers.limits import Clock, resident_bytes
-from ss4d.pipelines.dataset.workers.messages import Message, Source, Stop
+from ss4d.pipelines.dataset.workers.messages import Message, Stop
 from ss4d.pipelines.dataset.workers.progress import ClipView, WorkerView
+from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup, work
 from ss4d.pipelines.workers import without_interrupts
 
 GRACE = 10.0  # seconds that a worker with nothing left to do has to end
 
 
-@dataclass(frozen=True, slots=True)
-class Todo:
-    """A clip that is not finished.
-
-    Attributes:
-        source: what a worker is handed.
-        goal: the key of its last artifact.
-        stages: that have to run, as far as is known beforehand.
-    """
-
-    source: Source
-    goal: str
-    stages: tuple[str, ...]
-
-
 @dataclass
-class Visit:
+class Assignment:
     """A clip in a worker; `clock` is None until a lane takes it up."""
 
     todo: Todo
@@ -45,6 +31,16 @@ class Visit:
         """It comes to a stage."""
         self.clock = self.clock or Clock(time.monotonic())
         self.stage, self.key = stage, key
+
+    def pause(self) -> None:
+        """It waits for another clip."""
+        assert self.clock is not None  # it has come to a stage
+        self.clock.pause(time.monotonic())
+
+    def resume(self) -> None:
+        """It is worked on again."""
+        assert self.clock is not None  # it has come to a stage
+        self.clock.resume(time.monotonic())
 
     @property
     def seconds(self) -> float:
@@ -62,7 +58,7 @@ class Handle:
     Attributes:
         name: as events call it.
         ready: whether its networks are loaded.
-        alone: whether its present clip is to have it for itself.
+        isolated: whether its present clip has it for itself.
         memory: bytes it had when last looked at.
     """
 
@@ -78,13 +74,13 @@ class Handle:
         self.name = f"{socket.gethostname()}:{self.pid}"
         self.gpu = gpu
         self.ready = False
-        self.alone = False
+        self.isolated = False
         self.memory = 0
-        self.visits: dict[str, Visit] = {}
+        self.assignments: dict[str, Assignment] = {}
 
     def hand(self, todo: Todo) -> None:
         """Gives it a clip."""
-        self.visits[todo.source.id] = Visit(todo)
+        self.assignments[todo.source.id] = Assignment(todo)
         self._send(todo.source)
 
     def stop(self) -> None:
@@ -118,8 +114,8 @@ class Handle:
         self.pipe.close()
 
     def leave(self) -> None:
-        """Waits for one that is dismissed to end by itself, if it has nothing to do, and kills it otherwise."""
-        if self.ready and not self.visits:
+        """Waits for a dismissed worker to end by itself, if it has nothing to do, and kills it otherwise."""
+        if self.ready and not self.assignments:
             self.process.join(GRACE)
         self.kill()
 
@@ -133,9 +129,9 @@ class Handle:
     def view(self) -> WorkerView:
         """What it is at."""
         clips = [
-            ClipView(id=name, stage=visit.stage, seconds=visit.seconds)
-            for name, visit in self.visits.items()
-            if visit.clock is not None
+            ClipView(id=name, stage=assignment.stage, seconds=assignment.seconds)
+            for name, assignment in self.assignments.items()
+            if assignment.clock is not None
         ]
         return WorkerView(pid=self.pid, ready=self.ready, memory=self.memory, clips=clips)
 

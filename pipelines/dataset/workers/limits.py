@@ -1,11 +1,11 @@
 """What a clip may take, in time and memory, and how much it has taken so far."""
 
-import math
 import re
 from dataclasses import dataclass
 
 import psutil
 
+from ss4d.pipelines.dataset.checks import check_seconds
 from ss4d.pipelines.errors import ConfigError
 
 UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two
@@ -31,16 +31,6 @@ class Limits:
             check_seconds("--clip-timeout", self.clip_seconds)
 
 
-def check_seconds(option: str, seconds: float) -> None:
-    """Refuses what is no time to wait.
-
-    Raises:
-        ConfigError: naming the option.
-    """
-    if not 0 < seconds < math.inf:
-        raise ConfigError(f"{option} must be a number of seconds above 0; got {seconds:g}")
-
-
 class Clock:
     """Counts the seconds in which a clip is worked on; times are those of `time.monotonic`."""
 
@@ -52,7 +42,7 @@ class Clock:
         """The clip waits for another one."""
         self._spent, self._since = self.seconds(now), None
 
-    def go_on(self, now: float) -> None:
+    def resume(self, now: float) -> None:
         """The clip's turn has come."""
         self._since = now
 

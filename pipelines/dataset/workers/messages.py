@@ -7,15 +7,6 @@ from ss4d.pipelines.dataset.events import Cause
 from ss4d.pipelines.tasks import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A clip as a worker is handed it; there may be very many, so they are small."""
-
-    id: str
-    path: str
-    sha256: str
-
-
 @dataclass(frozen=True)
 class Stop:
     """To a worker: the clips that are begun end after their present stage, and no other is begun."""
@@ -27,14 +18,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Unfit:
+class StartFailed:
     """The worker cannot begin; a sentence says why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Entered:
+class StageStarted:
     """A clip has come to a stage; "" is what comes before the first one."""
 
     clip: str
@@ -43,31 +34,31 @@ class Entered:
 
 
 @dataclass(frozen=True)
-class Waits:
+class Paused:
     """A clip waits until another one has computed."""
 
     clip: str
 
 
 @dataclass(frozen=True)
-class GoesOn:
+class Resumed:
     """A clip's turn has come."""
 
     clip: str
 
 
 @dataclass(frozen=True)
-class Left:
+class StageDone:
     """A stage's artifact is in the store."""
 
     clip: str
     stage: str
     key: str
-    outcome: Outcome
+    result: Outcome
 
 
 @dataclass(frozen=True)
-class Failed:
+class ClipFailed:
     """A clip is through, and not well."""
 
     clip: str
@@ -80,12 +71,12 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Through:
+class ClipDone:
     """A clip is through, to the last stage or, after `Stop`, to an earlier one."""
 
     clip: str
-    whole: bool
+    complete: bool
 
 
-Message = Ready | Unfit | Entered | Waits | GoesOn | Left | Failed | Through
+Message = Ready | StartFailed | StageStarted | Paused | Resumed | StageDone | ClipFailed | ClipDone
 Tell = Callable[[Message], None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import Attempt, Cause
 from ss4d.pipelines.engines import TRANSIENT
 from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError
@@ -72,8 +73,7 @@ class Policy:
     max_failure_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ConfigError(f"--retries must be 0 or more; got {self.retries}")
+        check_at_least("--retries", self.retries, 0)
         if not 0 <= self.max_failure_ratio <= 1:
             raise ConfigError(f"--max-failure-ratio must lie between 0 and 1; got {self.max_failure_ratio}")
 

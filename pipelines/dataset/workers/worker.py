@@ -20,20 +20,20 @@ import torch
 from ss4d.pipelines.config import RunConfig
 from ss4d.pipelines.dataset.workers.clip_log import ClipLogs
 from ss4d.pipelines.dataset.workers.messages import (
-    Entered,
-    Failed,
-    GoesOn,
-    Left,
+    ClipDone,
+    ClipFailed,
     Message,
+    Paused,
     Ready,
-    Source,
+    Resumed,
+    StageDone,
+    StageStarted,
+    StartFailed,
     Stop,
     Tell,
-    Through,
-    Unfit,
-    Waits,
 )
 from ss4d.pipelines.dataset.workers.policy import cause_of
+from ss4d.pipelines.dataset.workers.todo import Source
 from ss4d.pipelines.errors import USER_ERRORS, explain
 from ss4d.pipelines.networks import open_model
 from ss4d.pipelines.plan import NO_WISH, RUN, Job, Recipes, jobs_of, make_plan, stages_of
@@ -84,30 +84,30 @@ class Turn:
     def of(self, clip: str) -> Iterator[None]:
         """Waits for the turn and keeps it; tells if it has to wait, since a clip's clock then stands still."""
         if not self._lock.acquire(blocking=False):
-            self._tell(Waits(clip))
+            self._tell(Paused(clip))
             self._lock.acquire()
-            self._tell(GoesOn(clip))
+            self._tell(Resumed(clip))
         try:
             yield
         finally:
             self._lock.release()
 
 
-class Visit:
+class Position:
     """Where a clip has come to, to be told if it fails there."""
 
     def __init__(self, clip: str) -> None:
-        self.at = Entered(clip, "", "")
+        self.at = StageStarted(clip, "", "")
         self._since = time.monotonic()
 
-    def enter(self, job: Job) -> Entered:
+    def enter(self, job: Job) -> StageStarted:
         """The clip comes to the stage of a job."""
-        self.at, self._since = Entered(self.at.clip, job.step.stage, job.step.ref.key), time.monotonic()
+        self.at, self._since = StageStarted(self.at.clip, job.step.stage, job.step.ref.key), time.monotonic()
         return self.at
 
-    def failed(self, error: BaseException) -> Failed:
+    def failed(self, error: BaseException) -> ClipFailed:
         """The clip fails here."""
-        return Failed(
+        return ClipFailed(
             self.at.clip,
             self.at.stage,
             self.at.key,
@@ -148,25 +148,25 @@ class Lanes:
 
     def _do(self, clip: Source) -> None:
         if self.stopping.is_set():
-            self._tell(Through(clip.id, whole=False))
+            self._tell(ClipDone(clip.id, complete=False))
             return
-        visit = Visit(clip.id)
-        self._tell(visit.at)
+        position = Position(clip.id)
+        self._tell(position.at)
         try:
             with self._logs.of(clip.id):
-                whole = self._through(clip, visit)
+                complete = self._do_stages(clip, position)
         except BaseException as error:  # whatever a stage raises ends its clip, and neither the lane nor the worker
-            self._tell(visit.failed(error))
+            self._tell(position.failed(error))
         else:
-            self._tell(Through(clip.id, whole))
+            self._tell(ClipDone(clip.id, complete))
 
-    def _through(self, clip: Source, visit: "Visit") -> bool:
+    def _do_stages(self, clip: Source, position: "Position") -> bool:
         """Takes a clip through its stages; False if it was stopped before the last one."""
         for job in self._jobs(clip):
             if self.stopping.is_set():
                 LOG.info("stopped before %s", job.step.stage)
                 return False
-            self._stage(job, visit.enter(job))
+            self._stage(job, position.enter(job))
         return True
 
     def _jobs(self, clip: Source) -> list[Job]:
@@ -182,17 +182,17 @@ class Lanes:
             )
         return jobs_of(steps, setup.config, path, setup.seed, setup.device, setup.store)
 
-    def _stage(self, job: Job, at: Entered) -> None:
+    def _stage(self, job: Job, at: StageStarted) -> None:
         turn = AT_ONCE
         if job.step.action == RUN:
             self._tell(at)
             LOG.info("%s begins", at.stage)
             if self._stages[at.stage].roles:
                 turn = self._turn.of(at.clip)
-        outcome = run_job(job, silent, turn)
-        if not outcome.reused:
-            LOG.info("%s done in %.2f s, peak memory %.0f MiB", at.stage, outcome.seconds, outcome.peak_memory / 2**20)
-        self._tell(Left(at.clip, at.stage, at.key, outcome))
+        result = run_job(job, silent, turn)
+        if not result.reused:
+            LOG.info("%s done in %.2f s, peak memory %.0f MiB", at.stage, result.seconds, result.peak_memory / 2**20)
+        self._tell(StageDone(at.clip, at.stage, at.key, result))
 
 
 def work(setup: Setup, gpu: str | None, pipe: Connection) -> None:
@@ -217,7 +217,7 @@ def work(setup: Setup, gpu: str | None, pipe: Connection) -> None:
         lanes = Lanes(setup, tell)
         lanes.load()
     except USER_ERRORS as error:
-        tell(Unfit(str(error)))
+        tell(StartFailed(str(error)))
         return
     clips: queue.SimpleQueue[Source | None] = queue.SimpleQueue()
     threads = [threading.Thread(target=lanes.serve, args=(clips,), daemon=True) for _ in range(setup.lanes)]

@@ -21,7 +21,7 @@ from ss4d.pipelines.dataset.export import ABOUT, Exported, export_assets
 from ss4d.pipelines.dataset.keys import Settings, open_keys
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
-from ss4d.pipelines.dataset.opened import Standing, open_standing
+from ss4d.pipelines.dataset.opened import OpenedDataset, open_for
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.types import silent
 from ss4d.storage.files import owned_name
@@ -62,22 +62,22 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def standing(dataset: Dataset) -> Iterator[Standing]:
-    with open_standing(dataset, SETTINGS) as standing:
-        yield standing
+def opened(dataset: Dataset) -> Iterator[OpenedDataset]:
+    with open_for(dataset, SETTINGS) as opened:
+        yield opened
 
 
-def export(standing: Standing, folder: Path, where: str | None = None, copies: bool = False) -> Exported:
-    return export_assets(standing, folder, where=where, copies=copies, progress=silent)
+def export(opened: OpenedDataset, folder: Path, where: str | None = None, copies: bool = False) -> Exported:
+    return export_assets(opened, folder, where=where, copies=copies, progress=silent)
 
 
 def about(folder: Path) -> Any:
     return json.loads((folder / ABOUT).read_text())
 
 
-def test_each_finished_clip_has_a_folder_and_none_is_made_twice(standing: Standing, tmp_path: Path) -> None:
+def test_each_finished_clip_has_a_folder_and_none_is_made_twice(opened: OpenedDataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
-    assert export(standing, out) == Exported(made=2, kept=0, unfinished=2)
+    assert export(opened, out) == Exported(made=2, kept=0, unfinished=2)
     assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
     assert (out / "a" / PLY).read_bytes() == b"a as splats"
     assert (out / "b" / VIDEO).read_bytes() == b"b turning"
@@ -87,18 +87,18 @@ def test_each_finished_clip_has_a_folder_and_none_is_made_twice(standing: Standi
     stored = open_store(said["store"]).open(ArtifactRef(said["stage"], said["key"])).files()
     assert os.path.samefile(stored[PLY], out / "a" / PLY)
     inode = (out / "a").stat().st_ino
-    assert export(standing, out) == Exported(made=0, kept=2, unfinished=2)
+    assert export(opened, out) == Exported(made=0, kept=2, unfinished=2)
     assert (out / "a").stat().st_ino == inode
 
 
-def test_only_the_clips_that_are_asked_for(standing: Standing, tmp_path: Path) -> None:
-    assert export(standing, tmp_path / "birds", where="tags = 'bird'") == Exported(made=1)
+def test_only_the_clips_that_are_asked_for(opened: OpenedDataset, tmp_path: Path) -> None:
+    assert export(opened, tmp_path / "birds", where="tags = 'bird'") == Exported(made=1)
     assert [path.name for path in (tmp_path / "birds").iterdir()] == ["a"]
 
 
-def test_copies_share_nothing_with_the_store(standing: Standing, tmp_path: Path) -> None:
+def test_copies_share_nothing_with_the_store(opened: OpenedDataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
-    export(standing, out, copies=True)
+    export(opened, out, copies=True)
     (out / "a" / PLY).write_bytes(b"painted over")
     said = about(out / "a")
     assert open_store(said["store"]).open(ArtifactRef(said["stage"], said["key"])).read_file(PLY) == b"a as splats"
@@ -111,17 +111,17 @@ def test_from_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store = ArtifactStore(ObjectPlace(MemoryStore(), "s3://bucket/prefix"))
     finish(remote, store, "a")
     monkeypatch.setattr(exporting, "open_store", lambda _: store)
-    with open_standing(remote, SETTINGS) as standing:
-        assert export(standing, tmp_path / "assets") == Exported(made=1)
+    with open_for(remote, SETTINGS) as opened:
+        assert export(opened, tmp_path / "assets") == Exported(made=1)
     assert (tmp_path / "assets" / "a" / PLY).read_bytes() == b"a as splats"
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]  # nothing twice on this disk
 
 
-def test_what_other_parameters_made_is_replaced_whole(dataset: Dataset, standing: Standing, tmp_path: Path) -> None:
+def test_what_other_parameters_made_is_replaced_whole(dataset: Dataset, opened: OpenedDataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
-    export(standing, out)
+    export(opened, out)
     finish(dataset, open_store(dataset.store), "a", OTHER, **{"small.ply": b"small"})
-    with open_standing(dataset, OTHER) as other:
+    with open_for(dataset, OTHER) as other:
         assert export(other, out) == Exported(made=1, unfinished=3)
     assert sorted(path.name for path in (out / "a").iterdir()) == [ABOUT, "small.ply"]
     assert about(out / "a")["overrides"] == OTHER.overrides
@@ -129,35 +129,35 @@ def test_what_other_parameters_made_is_replaced_whole(dataset: Dataset, standing
     assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
 
 
-def test_what_is_not_an_asset_stays_as_it_is(standing: Standing, tmp_path: Path) -> None:
+def test_what_is_not_an_asset_stays_as_it_is(opened: OpenedDataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
     (out / "a").mkdir(parents=True)
     (out / "a" / "diary.txt").write_text("dear diary")
     with pytest.raises(ConfigError, match=r"assets/a holds something else than an asset.*give another folder"):
-        export(standing, out)
+        export(opened, out)
     assert [path.name for path in (out / "a").iterdir()] == ["diary.txt"]
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="file is a file: give the folder"):
-        export(standing, tmp_path / "file")
+        export(opened, tmp_path / "file")
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_damaged_asset_is_named_and_the_others_are_there(standing: Standing, tmp_path: Path, gone: bool) -> None:
-    keys = standing.keys.of([digest("a")])
-    store = open_store(standing.dataset.store)
+def test_a_damaged_asset_is_named_and_the_others_are_there(opened: OpenedDataset, tmp_path: Path, gone: bool) -> None:
+    keys = opened.keys.of([digest("a")])
+    store = open_store(opened.dataset.store)
     path = store.open(ArtifactRef("export", keys["export"][0])).files()[PLY]
     if gone:
         shutil.rmtree(path.parents[2])
     else:
         path.write_bytes(b"a as spots ")
-    done = export(standing, tmp_path / "assets", copies=True)
+    done = export(opened, tmp_path / "assets", copies=True)
     assert (done.made, list(done.damaged)) == (1, ["a"])
     assert ("is missing" if gone else "is not what it was") in done.damaged["a"]
     assert [path.name for path in (tmp_path / "assets").iterdir()] == ["b"]
 
 
 def test_nothing_half_done_has_a_clips_name(
-    standing: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: OpenedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither after an error nor after a kill; the next export tidies up and does what is missing."""
     out = tmp_path / "assets"
@@ -168,13 +168,13 @@ def test_nothing_half_done_has_a_clips_name(
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "link_or_copy", full)
         with pytest.raises(OSError, match="No space"):
-            export(standing, out)
+            export(opened, out)
     assert list(out.iterdir()) == []
     script = "from ss4d.storage.files import owned_name; print(owned_name())"
     dead = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     for name in (dead, owned_name()):
         (out / f".{name}").mkdir()
-    export(standing, out)
+    export(opened, out)
     assert not (out / f".{dead}").exists()
     assert len(list(out.iterdir())) == 3  # of a process that lives, nothing is touched
 

@@ -18,7 +18,7 @@ from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
-from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.select import Choice, parse_shard, select
 from ss4d.pipelines.errors import ConfigError
 from ss4d.storage.errors import NewerError, StoreError
@@ -33,8 +33,8 @@ from tests.helpers.dataset_history import (
     finish,
     four_clips,
     happen,
+    opened,
     row,
-    standing,
     states,
 )
 from tests.pipelines.dataset.test_keys import WEIGHTS
@@ -186,7 +186,7 @@ def test_a_dataset_without_clips(dataset: Dataset) -> None:
 
 
 def chosen(dataset: Dataset, **choice: Any) -> list[str]:
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         return [one.id for one in select(asked.rows, Choice(**choice), asked.index, asked.keys)]
 
 
@@ -252,7 +252,7 @@ def test_failures_are_grouped_and_forgiven(dataset: Dataset) -> None:
     killed = {"error": "TimeLimit", "cause": "killed", "message": "over 9 s"}
     happen(dataset, attempt("a", "slat", "failed", 1, **killed), attempt("b", "slat", "failed", 2, **killed))
     happen(dataset, attempt("c", "segmentation", "failed", 3), attempt("c", "slat", "done", 4))
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         found = groups(asked.rows, open_failures(asked))
         assert [(one.cause, one.error, one.stage, one.clips) for one in found] == [
             ("killed", "TimeLimit", "slat", ["b", "a"]),
@@ -288,7 +288,7 @@ def command() -> Callable[..., str]:
 def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..., str]) -> None:
     said = Settings(overrides=[f"model={model_folder}", "slat.sampler.steps=2"], seed=7)
     dataset.launches.write_text(json.dumps(said.recorded()) + "\n")
-    with open_standing(dataset, choose_settings(dataset)) as asked:  # as the last launch says
+    with open_for(dataset, choose_settings(dataset)) as asked:  # as the last launch says
         keys = asked.keys
     happen(dataset, *(attempt("a", stage, keys=keys) for stage in ORDER))
     happen(dataset, attempt("b", "slat", "failed", keys=keys, message="two\nlines"))

@@ -27,7 +27,7 @@ from tests.helpers.dataset_history import (
     finish,
     four_clips,
     happen,
-    standing,
+    opened,
     states,
 )
 from tests.pipelines.dataset.test_keys import WEIGHTS
@@ -56,7 +56,7 @@ def make(dataset: Dataset, clip: str, stages: Sequence[str] = tuple(ORDER)) -> N
 
 
 def rebuilt(dataset: Dataset) -> Rebuilt:
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         return rebuild_index(asked, silent)
 
 

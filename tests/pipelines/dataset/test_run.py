@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from ss4d.pipelines.dataset.alone import alone
 
 from ss4d.cli.dataset_view import duration, line, picture
-from ss4d.pipelines.dataset.alone import alone
 from ss4d.pipelines.dataset.catalog import Entry
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
 from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
 from ss4d.pipelines.dataset.launches import last_recipes
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
-from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.rebuild import rebuild_index
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.dataset.workers.clip_log import ClipLogs
 from ss4d.pipelines.dataset.workers.limits import Clock, Limits, parse_size
-from ss4d.pipelines.dataset.workers.messages import GoesOn, Message, Waits
+from ss4d.pipelines.dataset.workers.messages import Message, Paused, Resumed
 from ss4d.pipelines.dataset.workers.progress import ClipView, Pace, Snapshot, StageView, Tally, WorkerView
 from ss4d.pipelines.dataset.workers.worker import Turn
 from ss4d.pipelines.errors import ConfigError
@@ -95,10 +95,10 @@ def changed(options: DatasetOptions, *overrides: str) -> DatasetOptions:
 
 def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
     names = ["c0", "c1", "c2"]
-    outlook = plan_dataset(options)
-    stages = [one.stage for one in outlook.stages]
-    assert (outlook.clips, outlook.unreadable, outlook.finished, len(outlook.todo)) == (4, 1, 0, 3)
-    assert [(one.run, one.reuse, one.skip, one.why) for one in outlook.stages] == [(3, 0, 0, "not made yet")] * 6
+    plan = plan_dataset(options)
+    stages = [one.stage for one in plan.stages]
+    assert (plan.clips, plan.unreadable, plan.finished, len(plan.todo)) == (4, 1, 0, 3)
+    assert [(one.run, one.reuse, one.skip, one.why) for one in plan.stages] == [(3, 0, 0, "not made yet")] * 6
 
     listener = Listener()
     result = run_dataset(options, listener)
@@ -122,13 +122,13 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
 
     again = run_dataset(options, listener)
     assert again.ending is None
-    assert again.outlook.finished == 3
+    assert again.plan.finished == 3
     assert events(dataset) == first
 
     other = changed(options, "export.frames=4")
-    outlook = plan_dataset(other)
-    assert [(one.run, one.reuse) for one in outlook.stages] == [(0, 3)] * 5 + [(3, 0)]
-    assert outlook.stages[-1].why == "export.frames changed from 6 to 4"
+    plan = plan_dataset(other)
+    assert [(one.run, one.reuse) for one in plan.stages] == [(0, 3)] * 5 + [(3, 0)]
+    assert plan.stages[-1].why == "export.frames changed from 6 to 4"
     run_dataset(other, listener)
     assert events(dataset) - first == Counter({(name, "export", "done"): 1 for name in names})
 
@@ -188,8 +188,8 @@ def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
     shutil.rmtree(options.folder / "store")
     with pytest.raises(StoreError, match=r"the store at .*store is gone, .* `ss4d dataset catalog rebuild "):
         plan_dataset(one)
-    with open_standing(open_dataset(options.folder), options.settings) as standing:
-        rebuild_index(standing, silent)
+    with open_for(open_dataset(options.folder), options.settings) as opened:
+        rebuild_index(opened, silent)
     assert len(plan_dataset(one).todo) == 1
 
 
@@ -206,9 +206,9 @@ def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_pat
 
 def test_recipes_of_a_launch_are_those_of_its_clips(options: DatasetOptions) -> None:
     """Apart from the source, so that they tell in the next plan what changed."""
-    outlook = plan_dataset(options)
-    assert list(outlook.recipes) == [one.stage for one in outlook.stages]
-    assert outlook.recipes["export"]["parameters"]["export"]["frames"] == 6
+    plan = plan_dataset(options)
+    assert list(plan.recipes) == [one.stage for one in plan.stages]
+    assert plan.recipes["export"]["parameters"]["export"]["frames"] == 6
     assert last_recipes(Dataset(options.folder, "")) is None
 
 
@@ -250,9 +250,9 @@ def test_who_has_to_wait_for_a_turn_says_so() -> None:
         assert told == []
         thread.start()
         assert both.wait(10)
-        assert told == [Waits("b")]
+        assert told == [Paused("b")]
     thread.join(10)
-    assert told == [Waits("b"), GoesOn("b")]
+    assert told == [Paused("b"), Resumed("b")]
 
 
 @pytest.mark.parametrize(

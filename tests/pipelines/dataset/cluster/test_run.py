@@ -25,8 +25,8 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ss4d.pipelines.dataset.cluster.prefect_pool import PrefectServer, prefect_server
-from ss4d.pipelines.dataset.cluster.shard import Work
-from ss4d.pipelines.dataset.cluster.submission import AwayError, Run
+from ss4d.pipelines.dataset.cluster.runs import AwayError, ShardRun
+from ss4d.pipelines.dataset.cluster.shard import ShardWork
 from ss4d.pipelines.dataset.events import Attempt, read_events
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import read_manifest
@@ -219,7 +219,7 @@ def at_work(dataset: Dataset, workers: list[subprocess.Popen[bytes]]) -> subproc
 
 
 def test_runs_on_a_real_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Work(dataset=tmp_path / "birds")
+    work = ShardWork(dataset=tmp_path / "birds")
     with temporary_settings({PREFECT_API_URL: server}):
         message = "no work pool called 'idle'; make it with `prefect work-pool create idle"
         with pytest.raises(ConfigError, match=message), prefect_server("idle", {}):
@@ -236,7 +236,7 @@ def test_runs_on_a_real_server(server: str, tmp_path: Path, monkeypatch: pytest.
         runs_elsewhere(work)
 
 
-def on_server(runs: PrefectServer, work: Work, first: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_server(runs: PrefectServer, work: ShardWork, first: ShardRun, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs.create(work, "1/2", None).id == first.id  # who submits at the same time gets the same run
     assert [one.id for one in runs.runs_of(work)] == [first.id]
     runs.crash(first, "it is gone")
@@ -245,15 +245,15 @@ def on_server(runs: PrefectServer, work: Work, first: Run, monkeypatch: pytest.M
     known = runs.runs_of(work)
     assert [(one.id, one.state) for one in known] == [(first.id, "crashed"), (second.id, "waiting")]
     assert known[0].message == "it is gone"
-    assert Work.model_validate(known[1].work) == work
+    assert ShardWork.model_validate(known[1].work) == work
     assert runs.read([str(uuid4()), second.id]) == known[1:]
-    assert runs.runs_of(Work(dataset=work.dataset / "other")) == []
+    assert runs.runs_of(ShardWork(dataset=work.dataset / "other")) == []
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(second.id), name=second.name)  # a sign of life
     assert runs.read([second.id])[0].changed > known[1].changed
 
 
-def runs_elsewhere(work: Work) -> None:
+def runs_elsewhere(work: ShardWork) -> None:
     with get_client(sync_client=True) as client:
         PrefectServer(client, uuid4(), {}).runs_of(work)
 

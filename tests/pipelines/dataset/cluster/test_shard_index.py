@@ -11,7 +11,7 @@ from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset, open_dataset
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.opened import open_standing
+from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.rebuild import rebuild_index
 from ss4d.stages.types import silent
 from ss4d.storage.errors import StoreError
@@ -64,9 +64,9 @@ def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
     write_rows(dataset.manifest, Row, [])
     with EventWriter(dataset.events, {}) as events:
         events.write(Attempt(clip="a", stage="export", key=KEY, state="done", time="2026-01-01T00:00:00.000+00:00"))
-    with open_standing(dataset, Settings()) as standing:
-        assert standing.index.complete(["export"]) == {"export": {KEY}}
-        rebuild_index(standing, silent)
+    with open_for(dataset, Settings()) as opened:
+        assert opened.index.complete(["export"]) == {"export": {KEY}}
+        rebuild_index(opened, silent)
     for one in (dataset, open_dataset(dataset.folder, shared=True)):
         with open_index(one) as index:
             assert index.complete(["export"]) == {"export": set()}

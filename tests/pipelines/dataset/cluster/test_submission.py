@@ -26,16 +26,16 @@ from ss4d.cli.dataset import app
 from ss4d.cli.dataset_submit import line
 from ss4d.pipelines.dataset.cluster import shard_flow
 from ss4d.pipelines.dataset.cluster import submission as cluster
-from ss4d.pipelines.dataset.cluster.progress import ClusterView, Progress
-from ss4d.pipelines.dataset.cluster.shard import Ended, Work
-from ss4d.pipelines.dataset.cluster.shard_flow import Beats, artifact_key
+from ss4d.pipelines.dataset.cluster.progress import ClusterView, ShardMetrics
+from ss4d.pipelines.dataset.cluster.runs import AwayError, ShardRun, State
+from ss4d.pipelines.dataset.cluster.shard import ShardEnd, ShardWork
+from ss4d.pipelines.dataset.cluster.shard_flow import Heartbeat, artifact_key
 from ss4d.pipelines.dataset.cluster.shard_page import preview, summary
-from ss4d.pipelines.dataset.cluster.submission import AwayError, Follower, Run, State, Submission, begin, shards_of
+from ss4d.pipelines.dataset.cluster.submission import RunMonitor, Submission, begin, shards_of
 from ss4d.pipelines.dataset.cluster.task_runners import submit_tasks
 from ss4d.pipelines.dataset.events import Attempt
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
-from ss4d.pipelines.dataset.workers.handle import Todo
-from ss4d.pipelines.dataset.workers.messages import Source
+from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.video_io import write_video
 from ss4d.storage.files import write_json
@@ -49,29 +49,29 @@ KEY = "a" * 64
 class FakeServer:
     """Runs that change as a test says: each step of the clock plays the next word of a run's script."""
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, ShardRun] = field(default_factory=dict)
     scripts: dict[str, list[str]] = field(default_factory=dict)  # by shard, one word a look; the last one stays
     away: set[int] = field(default_factory=set)  # looks that are not answered
     looks: int = 0
 
-    def runs_of(self, work: Work) -> list[Run]:
+    def runs_of(self, work: ShardWork) -> list[ShardRun]:
         return list(self.runs.values())
 
-    def read(self, ids: Sequence[str]) -> list[Run]:
+    def read(self, ids: Sequence[str]) -> list[ShardRun]:
         self.looks += 1
         if self.looks in self.away:
             raise AwayError("the server does not answer")
         return [self._next(self.runs[one]) for one in ids if one in self.runs]
 
-    def create(self, work: Work, shard: str, after: Run | None) -> Run:
+    def create(self, work: ShardWork, shard: str, after: ShardRun | None) -> ShardRun:
         made = run(shard, work, id_=f"{shard}#{sum(one.shard == shard for one in self.runs.values()) + 1}")
         self.runs[made.id] = made
         return made
 
-    def crash(self, given: Run, message: str) -> None:
+    def crash(self, given: ShardRun, message: str) -> None:
         self.runs[given.id] = replace(given, state="crashed", message=message)
 
-    def _next(self, before: Run) -> Run:
+    def _next(self, before: ShardRun) -> ShardRun:
         """A word is a state, or "beat": it runs, and gave a sign of life."""
         script = self.scripts.get(before.id, self.scripts.get(before.shard, ["completed"]))
         word = script.pop(0) if len(script) > 1 else script[0]
@@ -81,9 +81,9 @@ class FakeServer:
         return self.runs[before.id]
 
 
-def run(shard: str, work: Work, state: State = "waiting", id_: str = "old") -> Run:
+def run(shard: str, work: ShardWork, state: State = "waiting", id_: str = "old") -> ShardRun:
     said = work.model_dump(mode="json")
-    return Run(id=id_, name=work.title(shard), shard=shard, work=said, state=state, message="", changed="")
+    return ShardRun(id=id_, name=work.title(shard), shard=shard, work=said, state=state, message="", changed="")
 
 
 class Listener:
@@ -118,13 +118,13 @@ def dataset(tmp_path: Path) -> Dataset:
     return create_dataset(tmp_path / "birds")
 
 
-def followed(server: FakeServer, dataset: Dataset, *shards: str, **more: Any) -> tuple[dict[str, Run], list[str]]:
+def followed(server: FakeServer, dataset: Dataset, *shards: str, **more: Any) -> tuple[dict[str, ShardRun], list[str]]:
     """How the shards end, and what was said."""
-    work, listener = Work(dataset=dataset.folder), Listener()
+    work, listener = ShardWork(dataset=dataset.folder), Listener()
     submission = Submission(work=work, shards=len(shards), **more)
     runs = {shard: server.create(work, shard, None) for shard in shards}
-    progress = Progress(dataset, shards, 10)
-    ended = Follower(submission, server, runs, progress, listener).follow()
+    progress = ShardMetrics(dataset, shards, 10)
+    ended = RunMonitor(submission, server, runs, progress, listener).follow()
     return {one.shard: one for one in ended}, listener.messages
 
 
@@ -174,11 +174,11 @@ def test_other_ends_are_ends(clock: list[float], dataset: Dataset, state: str) -
 
 def test_a_run_that_was_deleted_is_over(clock: list[float], dataset: Dataset) -> None:
     server = FakeServer(scripts={"1/1": ["running"]})
-    work = Work(dataset=dataset.folder)
+    work = ShardWork(dataset=dataset.folder)
     made = server.create(work, "1/1", None)
     del server.runs[made.id]
     submission = Submission(work=work, shards=1)
-    (ended,) = Follower(submission, server, {"1/1": made}, Progress(dataset, ["1/1"], 1), Listener()).follow()
+    (ended,) = RunMonitor(submission, server, {"1/1": made}, ShardMetrics(dataset, ["1/1"], 1), Listener()).follow()
     assert (ended.state, ended.message) == ("cancelled", "it was deleted on the server")
 
 
@@ -195,7 +195,7 @@ def test_while_the_server_is_away_nobody_is_given_up(clock: list[float], dataset
 
 
 def test_what_is_under_way_is_watched_and_not_begun_again(dataset: Dataset) -> None:
-    work = Work(dataset=dataset.folder, command="ss4d dataset submit birds --shards 3")
+    work = ShardWork(dataset=dataset.folder, command="ss4d dataset submit birds --shards 3")
     again = work.model_copy(update={"command": "ss4d dataset submit birds --shards 3 --no-wait"})
     server = FakeServer(runs={"x": run("1/3", work, "running", "x"), "y": run("2/3", work, "completed", "y")})
     listener = Listener()
@@ -206,9 +206,9 @@ def test_what_is_under_way_is_watched_and_not_begun_again(dataset: Dataset) -> N
 
 @pytest.mark.parametrize("change", [{"shards": 4}, {"seed": 8}])
 def test_two_submissions_do_not_do_the_same_clips(dataset: Dataset, change: dict[str, int]) -> None:
-    work = Work(dataset=dataset.folder)
+    work = ShardWork(dataset=dataset.folder)
     server = FakeServer(runs={"x": run("1/3", work, "running", "x")})
-    other = Work.model_validate({**work.model_dump(), "settings": {"seed": change.get("seed", 42)}})
+    other = ShardWork.model_validate({**work.model_dump(), "settings": {"seed": change.get("seed", 42)}})
     submission = Submission(work=other, shards=change.get("shards", 3))
     with pytest.raises(
         ConfigError, match=r"1 shards of another submission of .* such as 'birds 1of3'.* flow-run delete x"
@@ -236,12 +236,12 @@ def test_only_shards_with_something_to_do(dataset: Dataset) -> None:
 )
 def test_numbers_out_of_range_are_refused(dataset: Dataset, change: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Submission(**{"work": Work(dataset=dataset.folder), "shards": 1, **change})  # type: ignore[arg-type]
+        Submission(**{"work": ShardWork(dataset=dataset.folder), "shards": 1, **change})  # type: ignore[arg-type]
 
 
 def test_work_survives_json(dataset: Dataset) -> None:
-    work = Work(dataset=dataset.folder, where="frames > 3", workers=2)
-    assert Work.model_validate_json(work.model_dump_json()) == work
+    work = ShardWork(dataset=dataset.folder, where="frames > 3", workers=2)
+    assert ShardWork.model_validate_json(work.model_dump_json()) == work
     assert work.options("2/8").choice.shard == "2/8"
 
 
@@ -262,12 +262,12 @@ def test_options_that_would_not_be_heeded_are_refused(dataset: Dataset, options:
 
 
 def test_engines_are_told_how_much_a_shard_takes(dataset: Dataset) -> None:
-    submission = Submission(work=Work(dataset=dataset.folder), shards=2)
+    submission = Submission(work=ShardWork(dataset=dataset.folder), shards=2)
     with pytest.raises(ConfigError, match="--engine dask needs --workers"):
         submit_tasks(submission, "dask", None, Listener())
 
 
-# Progress
+# ShardMetrics
 
 
 def test_clips_of_all_machines_are_counted_once(dataset: Dataset) -> None:
@@ -275,9 +275,9 @@ def test_clips_of_all_machines_are_counted_once(dataset: Dataset) -> None:
         content = {"coordinator": coordinator, "done": done, "failed": {"input": 1}, "per_second": 0.5}
         write_json(dataset.metrics_of(shard), content)
 
-    work = Work(dataset=dataset.folder)
+    work = ShardWork(dataset=dataset.folder)
     said("1/2", "host:1", 7)  # of an earlier submission
-    progress = Progress(dataset, ["1/2", "2/2"], 20)
+    progress = ShardMetrics(dataset, ["1/2", "2/2"], 20)
     runs = [run("1/2", work, "running"), run("2/2", work, "waiting")]
     assert (progress.view(runs).done, progress.view(runs).remaining_seconds) == (0, None)
     said("1/2", "host:2", 3)
@@ -329,7 +329,7 @@ def beaten(monkeypatch: pytest.MonkeyPatch, answers: list[Any], done: int) -> tu
     monkeypatch.setattr(shard_flow, "get_run_logger", lambda: logging.getLogger("ss4d"))
     monkeypatch.setattr(shard_flow, "BEAT", 0.01)
     monkeypatch.setattr(shard_flow.os, "kill", lambda pid, number: (signals.append(number), told.set()))
-    with Beats(uuid4(), "birds-1of2-progress") as beats:
+    with Heartbeat(uuid4(), "birds-1of2-progress") as beats:
         beats.hear(SimpleNamespace(done=done, num_failed=1, clips=10))  # type: ignore[arg-type]
         told.wait(0.3)
     return client, signals
@@ -349,7 +349,7 @@ def test_a_run_that_was_given_up_stops(monkeypatch: pytest.MonkeyPatch, answer: 
 
 
 def test_names_on_the_server_have_letters_that_it_allows() -> None:
-    assert artifact_key(Work(dataset=Path("/data/My Birds_2")), "2/8", "summary") == "my-birds-2-2of8-summary"
+    assert artifact_key(ShardWork(dataset=Path("/data/My Birds_2")), "2/8", "summary") == "my-birds-2-2of8-summary"
 
 
 # Pages
@@ -363,14 +363,14 @@ def failed(clip: str, message: str) -> Attempt:
 def test_the_summary_of_a_shard_takes_nothing_for_markup(dataset: Dataset) -> None:
     made = [Attempt(clip=f"c{n}", stage="slat", key=KEY, state="done", time="", seconds=n + 0.5) for n in range(7)]
     attempts = [*made, failed("a_b", "no <b>object</b>\n| x |"), failed("c", "another")]
-    text = summary(dataset, "2/8", Ended(well=True, message="7 clips done, 2 failed"), attempts)
+    text = summary(dataset, "2/8", ShardEnd(well=True, message="7 clips done, 2 failed"), attempts)
     assert text.startswith("# birds, shard 2/8\n\n7 clips done, 2 failed.\n")
     assert f"| [slat]({Path(dataset.store, 'slat').as_uri()}) | 7 | 3.50 | 6.50 |" in text
     assert re.findall(r"\[(c\d)\]", text) == ["c6", "c5", "c4", "c3", "c2"]
     row = f"| input | InputError | segmentation | 2 | [a\\_b]({dataset.log('a_b').as_uri()}): "
     assert row + r"no \<b\>object\</b\> \| x \| |" in text
     assert dataset.catalog.as_uri() in text
-    remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", Ended(well=True, message=""), made)
+    remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", ShardEnd(well=True, message=""), made)
     assert "| [slat](s3://bucket/birds/slat) | 7 |" in remote
 
 

@@ -23,7 +23,7 @@ from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
-from ss4d.pipelines.dataset.opened import Standing
+from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.report import pictures as report_pictures
 from ss4d.pipelines.dataset.report.report import Report, write_report
 from ss4d.pipelines.dataset.report.sheet import read_sheet
@@ -114,13 +114,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @contextmanager
-def standing(dataset: Dataset) -> Iterator[Standing]:
+def opened(dataset: Dataset) -> Iterator[OpenedDataset]:
     with open_index(dataset) as index:
-        yield Standing(dataset, Settings(overrides=["slat.sampler.steps=3"]), KEYS, read_manifest(dataset), index)
+        yield OpenedDataset(dataset, Settings(overrides=["slat.sampler.steps=3"]), KEYS, read_manifest(dataset), index)
 
 
 def report(dataset: Dataset, path: Path, **more: Any) -> Report:
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         return write_report(asked, path, progress=more.pop("progress", silent), **more)
 
 
@@ -220,7 +220,7 @@ def test_where_chooses_the_clips(dataset: Dataset, tmp_path: Path) -> None:
     assert clips["groups"] == [[1]]
     assert "state = &#x27;failed&#x27; or" in made.path.read_text()
     assert data["logs"].startswith("..")
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         assert read_sheet(asked, "id = 'nobody'").cards == []
         with pytest.raises(ConfigError, match="cannot be asked"):
             read_sheet(asked, "nonsense(")
@@ -271,7 +271,7 @@ def test_many_pictures_lie_beside_the_page(dataset: Dataset, page: Path, tmp_pat
 
 def test_pictures_are_drawn_by_processes(dataset: Dataset, page: Path, tmp_path: Path) -> None:
     """As they are in this one."""
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         cards = read_sheet(asked).cards
     pictures = [one for card in cards if (one := report_pictures.picture_of(card)) is not None][::2]
     copies = [replace(one, name=f"{k}/{k}.webp") for k, one in enumerate(pictures * 25)]
@@ -287,7 +287,7 @@ def test_pictures_are_drawn_by_processes(dataset: Dataset, page: Path, tmp_path:
 
 
 def test_what_cannot_be_drawn_is_said_on_its_card(dataset: Dataset, tmp_path: Path) -> None:
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         sheet = read_sheet(asked)
     gone, textual, good = (
         report_pictures.Picture((ArtifactRef(stage, key),), f"{name}.webp")
@@ -307,7 +307,7 @@ def test_what_cannot_be_drawn_is_said_on_its_card(dataset: Dataset, tmp_path: Pa
 
 
 def test_a_picture_is_named_by_what_it_shows(dataset: Dataset) -> None:
-    with standing(dataset) as asked:
+    with opened(dataset) as asked:
         a, b, c, d, bad = (report_pictures.picture_of(card) for card in read_sheet(asked).cards)
     assert a is not None
     assert b is not None

@@ -12,20 +12,30 @@ import pytest
 
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, read_events
-from ss4d.pipelines.dataset.workers import coordinator
+from ss4d.pipelines.dataset.workers import worker_pool
 from ss4d.pipelines.dataset.workers.coordinator import Coordinator, Ending
-from ss4d.pipelines.dataset.workers.handle import Handle, Todo, Visit
+from ss4d.pipelines.dataset.workers.handle import Assignment, Handle
 from ss4d.pipelines.dataset.workers.limits import Limits
-from ss4d.pipelines.dataset.workers.messages import Entered, Failed, Left, Message, Ready, Source, Through, Unfit, Waits
+from ss4d.pipelines.dataset.workers.messages import (
+    ClipDone,
+    ClipFailed,
+    Message,
+    Paused,
+    Ready,
+    StageDone,
+    StageStarted,
+    StartFailed,
+)
 from ss4d.pipelines.dataset.workers.metrics import Metrics
 from ss4d.pipelines.dataset.workers.policy import History, Policy
 from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.errors import WorkerError
 from ss4d.pipelines.tasks import Outcome
 
 STAGE = "segmentation"
-Act = Callable[["Worker", str, int], None]  # what a worker does with a clip, the how manieth time it has it
+Act = Callable[["Worker", str, int], None]  # what a worker does with a clip, at which attempt from 1 on
 
 
 class Worker(Handle):
@@ -39,17 +49,17 @@ class Worker(Handle):
     def __init__(self, setup: Setup, gpu: str | None) -> None:
         self.pipe, self.theirs = multiprocessing.Pipe()
         self.pid, self.gpu, self.name = len(self.started), gpu, f"thread:{len(self.started)}"
-        self.ready = self.alone = False
+        self.ready = self.isolated = False
         self.memory = 0
-        self.visits: dict[str, Visit] = {}
+        self.assignments: dict[str, Assignment] = {}
         self.handed: list[set[str]] = []  # what it has in hand, each time that it is given a clip
         self.started.append(self)
         threading.Thread(target=self.act, daemon=True).start()
 
     def hand(self, todo: Todo) -> None:
         super().hand(todo)
-        self.handed.append(set(self.visits))
-        self.goals.append([visit.todo.goal for worker in self.started for visit in worker.visits.values()])
+        self.handed.append(set(self.assignments))
+        self.goals.append([given.todo.goal for worker in self.started for given in worker.assignments.values()])
 
     def act(self) -> None:
         self.tell(Ready())
@@ -65,10 +75,12 @@ class Worker(Handle):
             self.theirs.send(message)
 
     def enter(self, clip: str) -> None:
-        self.tell(Entered(clip, "", ""), Entered(clip, STAGE, f"key of {clip}"))
+        self.tell(StageStarted(clip, "", ""), StageStarted(clip, STAGE, f"key of {clip}"))
 
     def finish(self, clip: str) -> None:
-        self.tell(Left(clip, STAGE, f"key of {clip}", Outcome(False, 0.5, 1, 0, {})), Through(clip, whole=True))
+        self.tell(
+            StageDone(clip, STAGE, f"key of {clip}", Outcome(False, 0.5, 1, 0, {})), ClipDone(clip, complete=True)
+        )
 
     def die(self) -> None:
         with suppress(OSError):  # both threads may do it at once
@@ -110,7 +122,7 @@ def hanging(worker: Worker, clip: str, times: int) -> None:
 def waiting(worker: Worker, clip: str, times: int) -> None:
     worker.enter(clip)
     if times == 1:
-        worker.tell(Waits(clip))
+        worker.tell(Paused(clip))
     else:
         worker.finish(clip)
 
@@ -123,13 +135,13 @@ def greedy(worker: Worker, clip: str, times: int) -> None:
 def passing(worker: Worker, clip: str, times: int) -> None:
     worker.enter(clip)
     if times <= 2:
-        worker.tell(Failed(clip, STAGE, f"key of {clip}", "OSError", "no answer", "transient", 0.1))
+        worker.tell(ClipFailed(clip, STAGE, f"key of {clip}", "OSError", "no answer", "transient", 0.1))
     else:
         worker.finish(clip)
 
 
 def bad(worker: Worker, clip: str, times: int) -> None:
-    worker.tell(Entered(clip, "", ""), Failed(clip, "", "", "InputError", "no video", "input", 0.1))
+    worker.tell(StageStarted(clip, "", ""), ClipFailed(clip, "", "", "InputError", "no video", "input", 0.1))
 
 
 ACTS = {act.__name__: act for act in (good, killer, second, hanging, waiting, greedy, passing, bad)}
@@ -143,7 +155,7 @@ class Deaf:
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "Handle", Worker)
+    monkeypatch.setattr(worker_pool, "Handle", Worker)
     Worker.started, Worker.times, Worker.goals, Worker.acts = [], Counter(), [], dict(ACTS)
 
 
@@ -274,7 +286,7 @@ def test_a_small_run_that_fails_is_told_apart_at_its_end(tmp_path: Path) -> None
 
 def test_workers_that_cannot_begin_end_the_run(tmp_path: Path) -> None:
     def unfit(worker: Worker, clip: str, times: int) -> None:
-        worker.tell(Unfit("weights are missing"))
+        worker.tell(StartFailed("weights are missing"))
 
     Worker.acts["good"] = unfit
     with pytest.raises(WorkerError, match="no worker can begin: weights are missing"):

@@ -85,5 +85,5 @@ def test_a_run_that_fails_wholesale_says_why() -> None:
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--max-failure-ratio must lie between 0 and 1; got 2"):
         Policy(max_failure_ratio=2)
-    with pytest.raises(ConfigError, match="--retries must be 0 or more; got -1"):
+    with pytest.raises(ConfigError, match="--retries must be at least 0; got -1"):
         Policy(retries=-1)
