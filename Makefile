@@ -5,12 +5,14 @@ BIN := .venv/bin
 .PHONY: setup lint types test stress check bench bench-dataset demo
 
 .venv/.runs: pyproject.toml constraints.txt
+	@echo "Installing torch for the CPU and what the program needs into .venv: some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python .ci/install_torch.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 .venv/.develops: .venv/.runs
+	@echo "Installing what its development needs: some minutes more."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

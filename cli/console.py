@@ -1,5 +1,6 @@
 """How a run looks in a terminal: a line a stage, with a bar where there is someone to watch it."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +23,34 @@ if TYPE_CHECKING:
     from ss4d.pipelines.tasks import Outcome
 
 console = Console(stderr=True)
+# Seconds until the first line about a long step where no bar can be drawn, and from one line to the next.
+FIRST_LINE, LINE_INTERVAL = 5.0, 30.0
 
 
 @contextmanager
 def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left, where there is someone to watch it; to be told what is done, of how much."""
+    """A bar with the time left, or in a file a line now and then; to be told what is done, of how much."""
+    if not console.is_terminal:
+        yield _Lines(unit)
+        return
     columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(unit, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Says what is done after `FIRST_LINE` seconds, and every `LINE_INTERVAL` seconds from there."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit, self._begun = unit, time.monotonic()
+        self._next = self._begun + FIRST_LINE
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LINE_INTERVAL
+            say(f"{self._unit}: {done} of {total} done after {now - self._begun:.0f} s")
 
 
 def say(text: str) -> None:

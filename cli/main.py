@@ -69,12 +69,13 @@ def run(
     device: Device = "auto",
     name: Name = None,
     engine: Annotated[
-        Literal["prefect", "direct"],
+        Literal["auto", "prefect", "direct"],
         typer.Option(
             "--engine",
-            help="**prefect** runs the stages as tasks of a flow; **direct** runs the same stages without it.",
+            help="**prefect** runs the stages as tasks of a flow, **direct** calls them one after the other. **auto** "
+            "is prefect where PREFECT_API_URL or the active Prefect profile names a server, whose UI shows the run.",
         ),
-    ] = "prefect",
+    ] = "auto",
     store: Store = None,
     from_stage: FromStage = None,
     only: Only = None,
@@ -105,6 +106,7 @@ def run(
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
+        from ss4d.pipelines.engines import chosen_engine
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
@@ -118,7 +120,7 @@ def run(
             seed=seed,
             device=device,
             name=name,
-            engine=engine,
+            engine=chosen_engine(engine),
             store=store,
             wish=Wish(from_stage=from_stage, only=only, force=force or ()),
         )

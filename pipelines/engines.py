@@ -1,12 +1,17 @@
 """Two ways to do the jobs of a run in order: as tasks of a Prefect flow, or one after the other in this process."""
 
 import errno
+import logging
 import os
+import time
+import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from ss4d.pipelines.errors import EngineError
 from ss4d.pipelines.plan import Job
@@ -16,7 +21,9 @@ if TYPE_CHECKING:
     from prefect import Task
     from prefect.client.schemas.objects import State, TaskRun
 
+LOG = logging.getLogger("ss4d")
 TRANSIENT = {errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENETUNREACH}
+RETRIES, RETRY_DELAY = 2, 1.0  # of a stage after an error that can pass; seconds
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,55 @@ class Schedule:
     home: Path  # folder for the engine's own files
 
 
+class _Profiles(BaseModel):
+    """What a file of Prefect's profiles holds."""
+
+    active: str = ""
+    profiles: dict[str, dict[str, str]] = {}
+
+
+def chosen_engine(word: str) -> str:
+    """The engine that a user's word means: "auto" is Prefect where it has a server to show runs, else direct."""
+    return word if word != "auto" else "prefect" if _configured_server() else "direct"
+
+
+def _configured_server() -> str | None:
+    """The address of the user's own Prefect server, as the environment or the active profile has it."""
+    return os.environ.get("PREFECT_API_URL") or _server_of_profile()
+
+
+def _server_of_profile() -> str | None:
+    """What the active Prefect profile says, read without Prefect, whose import takes two seconds."""
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    try:
+        found = _Profiles.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, ValueError):  # there are none, or none that Prefect could read
+        return None
+    return found.profiles.get(os.environ.get("PREFECT_PROFILE") or found.active, {}).get("PREFECT_API_URL")
+
+
 def direct(schedule: Schedule) -> None:
     """Does the jobs in this process, without Prefect."""
     schedule.prepare()
     for job in schedule.jobs:
-        schedule.do(job)
+        _patiently(schedule.do, job)
+
+
+def _patiently(do: Callable[[Job], None], job: Job, retries: int = RETRIES) -> None:
+    """Does a job, again after an error that can pass, as Prefect does it."""
+    try:
+        do(job)
+    except OSError as error:
+        if error.errno not in TRANSIENT or not retries:
+            raise
+        LOG.warning("%s is tried again: %s", job.step.stage, error)
+        time.sleep(RETRY_DELAY)
+        _patiently(do, job, retries - 1)
 
 
 def prefect(schedule: Schedule) -> None:
-    """Does the jobs as tasks of a Prefect flow, on the server that PREFECT_API_URL names or else on a private one.
+    """Does the jobs as tasks of a Prefect flow, on the user's server if one is configured, or else on a private one.
 
     The private server starts while the networks load, and ends with the run, however the run ends.
 
@@ -46,9 +93,11 @@ def prefect(schedule: Schedule) -> None:
         EngineError: the server cannot be started or reached.
     """
     quiet_prefect()
-    os.environ.setdefault("PREFECT_HOME", str(schedule.home))
+    configured = _configured_server()
+    if _server_of_profile() is None:  # else the profile has to be found where it lies
+        os.environ.setdefault("PREFECT_HOME", str(schedule.home))
     with ExitStack() as stack:
-        server = None if os.environ.get("PREFECT_API_URL") else stack.enter_context(LocalServer(schedule.home))
+        server = None if configured else stack.enter_context(LocalServer(schedule.home))
         schedule.prepare()
         # Imported only here: it takes two seconds that the direct engine need not spend, and reads the settings above.
         import httpx
@@ -65,7 +114,7 @@ def prefect(schedule: Schedule) -> None:
             if (problem := client.api_healthcheck()) is not None:
                 raise EngineError(
                     f"the Prefect server at {PREFECT_API_URL.value()} cannot be used "
-                    f"({problem or type(problem).__name__}); start it, unset PREFECT_API_URL, or use --engine direct"
+                    f"({problem or type(problem).__name__}); start it, or use --engine direct"
                 )
         try:
             _run_flow(schedule)
@@ -101,8 +150,8 @@ def _task(job: Job, do: Callable[[Job], None]) -> "Task[[], None]":
         task_run_name=f"{job.step.stage}-{job.step.ref.key[:8]}",
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=2,
-        retry_delay_seconds=1,
+        retries=RETRIES,
+        retry_delay_seconds=RETRY_DELAY,
         retry_condition_fn=_is_transient,
     )
     def run_stage() -> None:

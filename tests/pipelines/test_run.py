@@ -127,14 +127,15 @@ def test_the_private_server_minds_no_settings_of_the_users(
 ) -> None:
     nowhere = "http://127.0.0.1:9"
     settings = {"http_proxy": nowhere, "PREFECT_SERVER_API_AUTH_STRING": "a:b", "PREFECT_API_KEY": "c"}
-    words = command(clip, tmp_path)
+    words = command(clip, tmp_path, "--engine", "prefect")
     finished = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **settings}, check=False)
     assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 1.0, 2.0])
 def test_ctrl_c_while_it_starts(command: Callable[..., list[str]], clip: Path, tmp_path: Path, seconds: float) -> None:
-    process = subprocess.Popen(command(clip, tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = command(clip, tmp_path, "--engine", "prefect")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
