@@ -1,4 +1,4 @@
-"""`ss4d data`: make training clips, import assets as such, and look at what a folder holds."""
+"""`ss4d data`: makes training clips, imports assets as such, and lists and checks what a folder holds."""
 
 import signal
 from pathlib import Path
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Makes, imports, lists and checks training clips.",
 )
 
-KEPT = "finished clips are kept, and the same command goes on where it stopped"
+KEPT = "finished clips are kept, and the same command continues where it stopped"
 HELD_OUT = "From 2147483648 on, clips are held out for evaluation; every smaller seed is to train on."
 
 Frames = Annotated[int, typer.Option("--frames", help="Frames in a clip, at 12 a second.")]
@@ -35,7 +35,7 @@ Resolution = Annotated[
         help="Cells of the voxel grid along each axis; must be the model's: 16 for tiny, 64 for the published one.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one for each processor.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")]
 
 
@@ -43,21 +43,21 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips."
 def make(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the clips go; made if missing.")],
     clips: Annotated[int, typer.Option("--clips", help="How many.")],
-    seed: Annotated[int, typer.Option("--seed", help=f"Of the first clip; the next has the next. {HELD_OUT}")],
+    seed: Annotated[int, typer.Option("--seed", help=f"Of the first clip; the others count on. {HELD_OUT}")],
     frames: Frames = 16,
     size: Size = 128,
     views: Views = 8,
     resolution: Resolution = 16,
     families: Annotated[
-        str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turns; by default all.")
+        str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turn; by default all.")
     ] = "",
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
     """Makes clips of procedural objects, with ground truth.
 
-    Equal seeds and sizes give equal clips. Clips that are in DIR already are not made again, so the same command goes
-    on after an interruption, and asking for more adds to them.
+    Equal seeds and sizes give equal clips. Clips that are in DIR already are not made again, so the same command
+    continues after an interruption, and asking for more adds to them.
 
     For example:
 
@@ -89,11 +89,11 @@ def import_(
         typer.Argument(
             metavar="MESH...",
             help="Animated .glb or .gltf files, or folders with such files at any depth.",
-            readable=False,  # what is wrong with one is said in its row
+            readable=False,  # its row in the manifest says what is wrong with a file
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the clips go; made if missing.")],
-    seed: Annotated[int, typer.Option("--seed", help=f"Decides cameras and light, with the mesh. {HELD_OUT}")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help=f"With the mesh, decides cameras and light. {HELD_OUT}")] = 0,
     frames: Frames = 16,
     size: Size = 128,
     views: Views = 8,
@@ -101,10 +101,10 @@ def import_(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Makes the same kind of clips of your own animated objects.
+    """Makes such clips of your own animated objects.
 
-    A file that cannot be used is left out: the manifest gives the reason, and the end of the output the number. The
-    exit code is 1 only if no file at all could be used.
+    A file that cannot be used is left out; the manifest says why, and the last line how many. The exit code is 1 only
+    if no file could be used.
 
     For example:
 
@@ -131,7 +131,7 @@ def import_(
 
 @app.command("list", no_args_is_help=True)
 def list_(folder: Folder, debug: Debug = False) -> None:
-    """Prints how many clips of which kind DIR holds, and what could not be imported."""
+    """Prints how many clips of each kind DIR holds, and which files could not be imported."""
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.training.records import families, read_manifest
 
@@ -142,11 +142,12 @@ def list_(folder: Folder, debug: Debug = False) -> None:
         console.print(table)
         held = [row for row in rows if row.error is None]
         if held:
-            one = held[0]
+            first = held[0]  # all have the same sizes
+            voxels = sum(row.voxels for row in held) / sum(row.frames for row in held)
             say(
-                f"{len(held)} clips of {one.frames} frames and {one.views} views at {one.size} pixels, grid "
-                f"{one.resolution}, {sum(row.voxels for row in held) / sum(row.frames for row in held):,.0f} voxels a "
-                f"frame, made in {sum(row.seconds for row in held):,.0f} s of one processor."
+                f"{len(held)} clips of {first.frames} frames and {first.views} views at {first.size} pixels, grid "
+                f"{first.resolution}, {voxels:,.0f} voxels per frame, made in "
+                f"{sum(row.seconds for row in held):,.0f} s of one core."
             )
         for row in rows:
             if row.error is not None:
@@ -179,10 +180,10 @@ def check(
 
 
 def _report(outcome: "Outcome", folder: Path) -> None:
-    """Says what there is now, and at what rate it was made."""
+    """Says how many clips there are now, and how fast they were made."""
     num_good = len(outcome.rows) - len(outcome.failed)
     rate = f", {outcome.num_made / outcome.seconds:.1f} a second" if outcome.num_made else ""
     say(
         f"{num_good} of {len(outcome.rows)} clips are in {folder}: {outcome.num_made} made in {outcome.seconds:.0f} s"
-        f"{rate}, {num_good - outcome.num_made} there already, {len(outcome.failed)} failed."
+        f"{rate}, {num_good - outcome.num_made} already there, {len(outcome.failed)} failed."
     )

@@ -21,16 +21,16 @@ PLAIN = {"voxels_a", "voxels_b", "gaussians_a", "gaussians_b", "files_equal", "f
 def diff(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a run, or a packed one.", readable=False)],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one.", readable=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print it for a program.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Says what differs between two runs: input, seed, parameters, weights, versions, and the results of each stage.
+    """Shows what differs between two runs: input, seed, parameters, weights, versions, and the results of each stage.
 
     **mask_iou** and **voxel_iou**: overlap, 1 is equal; **voxels_shared**: those that both have, of those that either
     has; **token_distance** and **latent_distance** (on voxels that both have): difference over size, 0 is equal;
     **psnr**: of pictures of the Gaussians from four sides, dB, 100 is equal; **files_equal**: with the same bytes;
-    **voxels_a**, **gaussians_b** and the like: how many there are. Means over frames; **_least** is the worst. What is
-    gone from the store is said, and the rest compared.
+    **voxels_a**, **gaussians_b** and the like: how many there are. Means over frames; **_least** is the worst frame. A
+    result that is gone from the store is named, and the others are compared.
 
     For example:
 
@@ -52,7 +52,7 @@ def _print(found: "RunDiff") -> None:
         (name, list(getattr(found, name))) for name in ("input", "seed", "parameters", "weights", "versions")
     ]
     rows = [
-        (name if index == 0 else "", change.what if change.what != name else "", _word(change.a), _word(change.b))
+        (name if index == 0 else "", change.what if change.what != name else "", _text(change.a), _text(change.b))
         for name, group in groups
         for index, change in enumerate(group)
     ]
@@ -74,7 +74,7 @@ def _measure(name: str, value: float) -> str:
     return f"{name} {value:,.0f}" if name in PLAIN else f"{name} {value:.4g}"
 
 
-def _word(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-        return value[:8]  # a hash of weights: as much of it as of keys elsewhere
+        return value[:8]  # a hash of weights, cut as keys are elsewhere
     return "-" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""`ss4d inspect` and `ss4d report`: look into a run, in numbers, in pictures, and as one page for a browser."""
+"""`ss4d inspect` and `ss4d report`: a run in numbers, in pictures, and as one page for a browser."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ss4d.pipelines.inspect.opened import OpenedRun
     from ss4d.pipelines.inspect.statistics import ArrayStatistics
 
-NOTHING_LOST = "the run itself is as it was"
+NOTHING_LOST = "the run itself was not changed"
 WIDE = 160  # characters; a table in a file or a pipe is not cut to a terminal's width
 Run = Annotated[
     Path,
@@ -32,7 +32,7 @@ Run = Annotated[
 def inspect(
     run: Run,
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="A stage to look into; by default all as a table.")
+        str | None, typer.Argument(metavar="[STAGE]", help="One stage in detail; by default a table of all.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -49,7 +49,7 @@ def inspect(
 
     Without STAGE: a row for each stage with its state, key, arrays, size in the store, seconds, peak memory and
     what it was made from. With STAGE: range, mean, numbers that are not finite and a histogram of each array, and
-    a picture over time in RUN/inspect/STAGE.png. A run that is not finished can be looked into as well.
+    a picture over time in RUN/inspect/STAGE.png. Works on an unfinished run, too.
 
     For example:
 
@@ -82,8 +82,8 @@ def report(
 ) -> None:
     """Makes one HTML page of a run, to open in a browser or to hand on.
 
-    It holds the record, a table of the stages, pictures of what each of them made, and the asset in a viewer to turn
-    and to play. It needs no network and no other file. What a run that is not finished lacks is said on the page.
+    It holds the record, a table of the stages, pictures of what each of them made, and the asset in a viewer that
+    turns and plays it. It needs no network and no other file. Of an unfinished run it says what is missing.
 
     For example:
 
@@ -102,7 +102,7 @@ def report(
 
 
 def _place(run: Path, name: str) -> Path:
-    """Where what is made of a run goes: in its folder, or beside its archive, with the archive's name in its own."""
+    """Where an output about a run goes: in its folder, or beside its archive, named after it."""
     return run / name if run.is_dir() else run.with_name(f"{run.stem}-{name}")
 
 
@@ -132,11 +132,11 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
     picture = Pictures(opened).write(name, folder)
     values, files = stage.artifact.attributes.get("values", {}), stage.artifact.attributes["files"]
     if as_json:
-        numbers = {"arrays": [asdict(one) for one in statistics], "values": values, "files": files}
+        numbers = {"arrays": [asdict(array) for array in statistics], "values": values, "files": files}
         _print_json({**asdict(stage.summary()), **numbers, "picture": str(picture) if picture else None})
         return
-    for one in statistics:
-        _show_array(one)
+    for array in statistics:
+        _show_array(array)
     if isinstance(values, dict) and values:
         _output().print(Text(", ".join(f"{key} {value}" for key, value in values.items())), soft_wrap=True)
     for file, described in files.items():
@@ -145,28 +145,28 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
         say(f"Picture: {picture}")
 
 
-def _show_array(one: "ArrayStatistics") -> None:
+def _show_array(array: "ArrayStatistics") -> None:
     from ss4d.pipelines.inspect.statistics import bars
 
     axes = ", ".join(
-        f"{dim} {size}" if dim != str(size) else dim for dim, size in zip(one.dims, one.shape, strict=True)
+        f"{dim} {size}" if dim != str(size) else dim for dim, size in zip(array.dims, array.shape, strict=True)
     )
-    if one.least is None:
-        summary = f"no finite number; {one.num_nan:,} NaN, {one.num_inf:,} infinite"
+    if array.least is None:
+        summary = f"no finite number; {array.num_nan:,} NaN, {array.num_inf:,} infinite"
     else:
-        bad = f"{one.num_nan:,} NaN, {one.num_inf:,} infinite" if one.num_nan + one.num_inf else "all finite"
-        summary = f"{one.least:.6g} to {one.most:.6g}, mean {one.mean:.6g}, {bad}"
+        bad = f"{array.num_nan:,} NaN, {array.num_inf:,} infinite" if array.num_nan + array.num_inf else "all finite"
+        summary = f"{array.least:.6g} to {array.most:.6g}, mean {array.mean:.6g}, {bad}"
     lines = (
-        f"{one.name}  {one.dtype} ({axes}), chunks ({', '.join(map(str, one.chunks))})",
-        f"    {one.meaning}",
+        f"{array.name}  {array.dtype} ({axes}), chunks ({', '.join(map(str, array.chunks))})",
+        f"    {array.meaning}",
         f"    {summary}",
-        f"    |{bars(one.histogram)}|",
+        f"    |{bars(array.histogram)}|",
     )
     _output().print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _output() -> Console:
-    """The standard output; as wide as the terminal, or wide enough where there is none."""
+    """The standard output; as wide as the terminal, or wide enough where there is narray."""
     return Console(width=None if sys.stdout.isatty() else WIDE)
 
 

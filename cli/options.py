@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the store and the results go; made if missing.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="For the store and the results; made if missing.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -14,13 +14,13 @@ Overrides = Annotated[
         help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable. **ss4d config** lists them.",
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Names the run's folder; by default the input's name.")]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the run's folder; by default the input's name.")]
 Store = Annotated[
     str | None,
     typer.Option(
         "--store",
         metavar="LOCATION",
-        help="Where what the stages give is kept: a folder, or a URL such as s3://bucket/prefix; by default DIR/store.",
+        help="Where results of stages are kept: a folder, or a URL such as s3://bucket/prefix; by default DIR/store.",
     ),
 ]
 FromStage = Annotated[
@@ -29,7 +29,7 @@ FromStage = Annotated[
 ]
 Only = Annotated[
     str | None,
-    typer.Option("--only", metavar="STAGE", help="This stage alone; what it takes must be stored."),
+    typer.Option("--only", metavar="STAGE", help="Only this stage; its inputs must be stored."),
 ]
 Force = Annotated[
     list[str] | None,
@@ -37,6 +37,6 @@ Force = Annotated[
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", help="What computes; auto takes CUDA where there is one."),
+    typer.Option("--device", help="Device to compute on; **auto** takes CUDA if there is one."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]

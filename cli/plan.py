@@ -17,7 +17,7 @@ def plan(
     ],
     overrides: Overrides = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Where the random numbers start; by default the run's, or 42.")
+        int | None, typer.Option("--seed", help="Seed of the random numbers; by default the run's, or 42.")
     ] = None,
     config: Annotated[
         str | None,
@@ -35,8 +35,8 @@ def plan(
 ) -> None:
     """Shows what a run would compute and why; computes nothing.
 
-    With a RUN, that is what **ss4d run** would do if it were given the same input and options again, and the changes
-    you ask for here. With an INPUT, what it would do for the first time; **--out** and **--name** count only then.
+    With a RUN: what **ss4d run** would do with the same input and options, and the changes given here. With an INPUT:
+    what a first run of it would do; **--out** and **--name** count only then.
 
     For example:
 
@@ -61,7 +61,7 @@ def plan(
                 config=config or "tiny",
                 overrides=overrides or (),
                 seed=42 if seed is None else seed,
-                device="cpu",  # no result depends on it
+                device="cpu",  # no key depends on it
                 name=name,
                 store=store,
                 wish=wish,

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def stages(
-    stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="One stage alone.")] = None,
+    stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only this stage.")] = None,
     debug: Debug = False,
 ) -> None:
     """Lists every stage's implementations, with parameters, types, defaults, ranges and units.
 
-    Choose one with **--set STAGE.method=NAME**, or in a configuration file. Packages can offer more, and appear here
-    once they are installed. Exit code 1 if one of them cannot be used.
+    Choose one with **--set STAGE.method=NAME**, or in a configuration file. Installed packages can offer more, which
+    are listed here, too. Exit code 1 if one of them cannot be used.
 
     For example:
 
@@ -36,10 +36,10 @@ def stages(
         if stage is not None and stage not in STAGES:
             raise ConfigError(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
         registry = installed()
-        chosen = [offer for offer in offers(registry) if stage in (None, offer.stage)]
-        for offer in chosen:
+        shown = [offer for offer in offers(registry) if stage in (None, offer.stage)]
+        for offer in shown:
             _print(offer)
-        problems = [offer.problem for offer in chosen if offer.problem] + unknown_names(registry)
+        problems = [offer.problem for offer in shown if offer.problem] + unknown_names(registry)
         for problem in problems:
             typer.echo(f"ss4d: {problem}", err=True)
         if problems:

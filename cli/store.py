@@ -26,8 +26,8 @@ def verify(
 ) -> None:
     """Checks every artifact in a store, to the byte, and prints those that are damaged; exit code 1 if there are any.
 
-    Each one must have its completion mark and exactly the files it was committed with; every file is read and held
-    against its checksum, every chunk is decoded. Also checks a `.zip` file that **ss4d pack** wrote.
+    Each one must have its completion mark and exactly the files it was committed with; every file is read and compared
+    with its checksum, every chunk is decoded. Also checks a `.zip` file that **ss4d pack** wrote.
 
     For example:
 
@@ -44,14 +44,14 @@ def verify(
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             say(f"damaged: {ref}: {problems[0]}{more}")
         for sentence in findings.unreadable.values():
-            say(f"unknown: {sentence}")
+            say(f"not checked: {sentence}")
         for name in findings.unexpected:
             say(f"unexpected: {name} is no artifact; it is left alone")
         num_bad = len(findings.damaged) + len(findings.unreadable)
         ending = " The damaged ones are deleted." if repair and findings.damaged else ""
         say(
             f"{findings.num_artifacts - num_bad} of {findings.num_artifacts} artifacts are whole, "
-            f"{decimal(findings.num_bytes)} were read.{ending}"
+            f"{decimal(findings.num_bytes)} read.{ending}"
         )
         if num_bad:
             raise typer.Exit(FAILED)
@@ -75,7 +75,7 @@ def gc(
             "--runs",
             metavar="DIR",
             help="A further folder of runs, or a dataset, that uses this store; those beside the store, the "
-            "dataset that it lies in, and those that it knows are looked at anyway. Repeatable.",
+            "dataset that it lies in, and those noted in it are read anyway. Repeatable.",
         ),
     ] = None,
     forget: Annotated[
@@ -83,23 +83,28 @@ def gc(
         typer.Option(
             "--forget",
             metavar="DIR",
-            help="A folder of runs, or a dataset, that the store knows and that is gone; or a pattern in quotes. "
+            help="A folder of runs, or a dataset, that is noted in the store and is gone; or a pattern in quotes. "
             "Repeatable.",
         ),
     ] = None,
     min_age: Annotated[
         float,
-        typer.Option("--min-age", metavar="HOURS", min=0, help="Keep what was made within so many hours, run or not."),
+        typer.Option(
+            "--min-age",
+            metavar="HOURS",
+            min=0,
+            help="Keep what was made within so many hours, in use or not.",
+        ),
     ] = 24,
     debug: Debug = False,
 ) -> None:
-    """Deletes what no run refers to.
+    """Deletes the artifacts that no run refers to.
 
     A run refers to the artifacts that its `run.json` lists, from its start until another run takes its name; delete a
-    run's folder to let its artifacts go. A dataset refers to what its last launch made of its clips, and to what
-    launches that go on make. Runs and datasets with a **--store** elsewhere tell that store where they lie. If a record
-    cannot be read, nothing is deleted. What was half made by a process that died goes after a week without a change. A
-    run that goes on loses nothing, not even with --drop.
+    run's folder to let its artifacts go. A dataset refers to the results of its last launch, and to those of launches
+    still in progress. Runs and datasets with a **--store** elsewhere leave a note in that store of where they lie. If a
+    record cannot be read, nothing is deleted. Unfinished artifacts of processes that died go after a week without a
+    change. A run in progress loses nothing, not even with --drop.
 
     For example:
 
@@ -107,7 +112,7 @@ def gc(
         ss4d gc output/store --drop tokens
         ss4d gc s3://bucket/prefix --runs output/runs
     """
-    with explained(debug, "what is deleted already is gone, everything else is whole", "the argument STORE"):
+    with explained(debug, "what is deleted stays deleted, everything else is whole", "the argument STORE"):
         from ss4d.pipelines.store.housekeeping import collect
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -124,13 +129,13 @@ def gc(
         for unused in sorting.unused:
             typer.echo(f"{decimal(unused.size):>10}  {unused.ref}  {unused.reason}")
         for name, size in sorting.abandoned.items():
-            typer.echo(f"{decimal(size):>10}  {name}  half made, and left")
+            typer.echo(f"{decimal(size):>10}  {name}  unfinished, and abandoned")
         freed = sum(unused.size for unused in sorting.unused) + sum(sorting.abandoned.values())
         say(f"{'Would free' if dry_run else 'Freed'} {decimal(freed)} of {len(sorting.unused)} artifacts.")
-        say(f"Stays: {decimal(sum(sorting.kept.values()))} of {len(sorting.kept)} artifacts in use.")
-        if sorting.young:
-            young = decimal(sum(sorting.young.values()))
-            say(f"Stays: {young} of {len(sorting.young)} artifacts made within {min_age:g} hours (--min-age).")
+        say(f"Kept: {decimal(sum(sorting.kept.values()))} of {len(sorting.kept)} artifacts in use.")
+        if sorting.recent:
+            total = decimal(sum(sorting.recent.values()))
+            say(f"Kept: {total} of {len(sorting.recent)} artifacts made within {min_age:g} hours (--min-age).")
 
 
 def pack(
@@ -141,7 +146,7 @@ def pack(
     """Packs a run into one zip file: its record, and the artifacts of all its stages that are stored.
 
     The file can be read as it is: by **ss4d inspect**, **report**, **diff** and **verify**, and from Python. Unpacked,
-    it is an output folder like any other: the plain files of the asset lie in `store/export/`, and **ss4d run** goes on
+    it is an output folder like any other: the files of the asset lie in `store/export/`, and **ss4d run** continues
     from there.
 
     For example:
@@ -157,5 +162,5 @@ def pack(
         for stage, size in packed.sizes.items():
             say(f"{decimal(size):>10}  {stage}")
         if packed.left_out:
-            say(f"Left out, since they are not stored: {', '.join(packed.left_out)}.")
+            say(f"Left out, as they are not stored: {', '.join(packed.left_out)}.")
         say(f"Packed {run} into {target}: {decimal(target.stat().st_size)}.")

@@ -1,4 +1,4 @@
-"""Tables on the output stream: ruled in a terminal, and one line a row where a program reads them."""
+"""Tables on the output stream: with rules in a terminal, one line per row in a pipe or a file."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,11 +6,11 @@ from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 
-PIPED_WIDTH = 400  # characters: no row is broken
+PIPED_WIDTH = 400  # characters, so that no row is broken
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints the rows under the names of their columns."""
+    """Prints the rows under the names of the columns."""
     console = Console()
     table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=console.is_terminal)
     for column in columns:

@@ -1,7 +1,7 @@
 """What differs between two runs: what went in, and how far apart the results of each stage are."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ss4d.pipelines.implementation import STAGES
 from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage
+from ss4d.pipelines.trees import flattened
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.evaluation.distances import IncomparableError, Measures, distances
 from ss4d.stages.ops.rasterize import rasterize
@@ -35,7 +36,7 @@ class StageDiff:
         stage: its name.
         verdict: whether they are the same to the bit; "unknown" where one of them cannot be read.
         why: in a phrase.
-        measures: how far apart they are, by what is measured.
+        measures: how far apart they are, by the measure's name, see `ss4d.stages.evaluation.distances`.
     """
 
     stage: str
@@ -57,14 +58,14 @@ class RunDiff:
 
 
 def compare_runs(a: OpenedRun, b: OpenedRun) -> RunDiff:
-    """Compares what the records say, then the results, one stage after the other."""
-    one, two = a.record, b.record
+    """Compares what the records say, then the results, stage by stage."""
+    same_input = a.record.input.sha256 == b.record.input.sha256
     return RunDiff(
         # Where a file lies decides nothing, but tells a person which it was.
-        input=[Change("input", one.input.path, two.input.path)] if one.input.sha256 != two.input.sha256 else [],
-        seed=changes({"seed": one.seed}, {"seed": two.seed}),
-        parameters=changes(one.config, two.config),
-        weights=changes(one.model.sha256, two.model.sha256),
+        input=[] if same_input else [Change("input", a.record.input.path, b.record.input.path)],
+        seed=changes({"seed": a.record.seed}, {"seed": b.record.seed}),
+        parameters=changes(a.record.config, b.record.config),
+        weights=changes(a.record.model.sha256, b.record.model.sha256),
         versions=changes(_versions(a), _versions(b)),
         stages=[_compare_stage(name, a, b) for name in STAGES if name in a.stages or name in b.stages],
     )
@@ -72,20 +73,12 @@ def compare_runs(a: OpenedRun, b: OpenedRun) -> RunDiff:
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     """The entries of two trees that differ, by their dotted names."""
-    before, after = dict(_flat(a)), dict(_flat(b))
+    in_a, in_b = dict(flattened(a)), dict(flattened(b))
     return [
-        Change(key, before.get(key), after.get(key))
-        for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key)
+        Change(name, in_a.get(name), in_b.get(name))
+        for name in dict.fromkeys((*in_a, *in_b))
+        if in_a.get(name) != in_b.get(name)
     ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _versions(run: OpenedRun) -> dict[str, Any]:
@@ -102,14 +95,14 @@ def _versions(run: OpenedRun) -> dict[str, Any]:
 def _compare_stage(name: str, a: OpenedRun, b: OpenedRun) -> StageDiff:
     if name not in a.stages or name not in b.stages:
         return StageDiff(name, "differs", f"only {'A' if name in a.stages else 'B'} has this stage", {})
-    one, two = a.stages[name], b.stages[name]
-    same_key = one.ref == two.ref
-    if same_key and os.path.realpath(one.store.location) == os.path.realpath(two.store.location):
+    in_a, in_b = a.stages[name], b.stages[name]
+    same_key = in_a.ref == in_b.ref
+    if same_key and os.path.realpath(in_a.store.location) == os.path.realpath(in_b.store.location):
         return StageDiff(name, "identical", "one artifact", {})
-    if missing := [run for run, stage in (("A", one), ("B", two)) if not stage.stored]:
+    if missing := [run for run, stage in (("A", in_a), ("B", in_b)) if not stage.stored]:
         return StageDiff(name, "unknown", f"not stored in {' and '.join(missing)}", {})
     try:
-        verdict, measures = _compare_files(one, two) if STAGES[name] is None else _compare_values(one, two)
+        verdict, measures = _compare_files(in_a, in_b) if STAGES[name] is None else _compare_values(in_a, in_b)
     except IncomparableError as error:
         return StageDiff(name, "differs", str(error), {})
     except (StoreError, ValueSpecError) as error:
@@ -119,10 +112,10 @@ def _compare_stage(name: str, a: OpenedRun, b: OpenedRun) -> StageDiff:
 
 
 def _compare_values(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
-    one, two = a.value(), b.value()
-    if _equal(one, two):
+    value_a, value_b = a.value(), b.value()
+    if _equal(value_a, value_b):
         return "identical", {}
-    return "differs", distances(one, two, rasterize)
+    return "differs", distances(value_a, value_b, rasterize)
 
 
 def _equal(a: Value, b: Value) -> bool:
@@ -133,13 +126,13 @@ def _equal(a: Value, b: Value) -> bool:
 
 def _compare_files(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
     """By the hashes that the store keeps of them."""
-    one, two = (
-        {name: known["sha256"] for name, known in stage.artifact.attributes["files"].items()} for stage in (a, b)
+    hashes_a, hashes_b = (
+        {name: listed["sha256"] for name, listed in stage.artifact.attributes["files"].items()} for stage in (a, b)
     )
-    if one == two:
+    if hashes_a == hashes_b:
         return "identical", {}
     return "differs", {
-        "files_equal": sum(two.get(name) == hash_ for name, hash_ in one.items()),
-        "files_a": len(one),
-        "files_b": len(two),
+        "files_equal": sum(hashes_b.get(name) == sha256 for name, sha256 in hashes_a.items()),
+        "files_a": len(hashes_a),
+        "files_b": len(hashes_b),
     }

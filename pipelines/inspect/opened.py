@@ -30,13 +30,13 @@ FINISHED = ("computed", "reused")  # states of a stage whose result was in the s
 
 
 class PackageRecord(BaseModel):
-    """The package that an implementation came from."""
+    """The installed package that an implementation came from."""
 
     name: str
     version: str
 
 
-class Recipe(BaseModel):
+class RecipeRecord(BaseModel):
     """Everything that decided a stage's result; its hash is the artifact's key."""
 
     model_config = ConfigDict(extra="allow")
@@ -54,7 +54,7 @@ class StageRecord(BaseModel):
     key: Key
     state: str
     reason: str = ""
-    recipe: Recipe
+    recipe: RecipeRecord
     seconds: float | None = None
     peak_memory_mib: int | None = None
     peak_device_memory_mib: int | None = None
@@ -76,7 +76,7 @@ class ModelRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """The content of run.json, checked, since a file is never trusted."""
+    """The content of run.json, checked, since no file is trusted."""
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str

@@ -2,7 +2,7 @@
 
 What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name; a
 dataset needs what its launches recorded, see `ss4d.pipelines.dataset.references`.
-Between a run's look into the store and its record pass moments, so what was made within the last hours is kept as well.
+A moment passes between a run's look into the store and its record, so what was made within the last hours is kept too.
 """
 
 import json
@@ -30,7 +30,7 @@ from ss4d.storage.store import ArtifactStore, open_store
 from ss4d.storage.verify import Findings, problems, verify
 
 NICKNAMES = {"tokens": "conditioning"}  # what to call the artifacts that are large and quickly made again
-ABANDONED = 7 * 24 * 3600  # seconds without a change after which nobody is thought to work on something any more
+ABANDONED = 7 * 24 * 3600  # seconds without a change after which nothing is thought to be in progress any more
 PACKED_STORE = "../../store"  # from a run's folder in an archive
 
 
@@ -47,7 +47,7 @@ def existing_store(location: str) -> ArtifactStore:
 
 
 def _changeable_store(location: str) -> ArtifactStore:
-    """The same, refused where artifacts can only be read."""
+    """The same; raises StoreError where artifacts can only be read, too."""
     store = existing_store(location)
     store.check_writable()
     return store
@@ -88,20 +88,20 @@ class Sorting:
 
     Attributes:
         unused: artifacts that can go.
-        abandoned: bytes of what was half made, long ago, by name.
-        young: bytes of artifacts that no run refers to, but that were made a short time ago.
+        abandoned: bytes of unfinished artifacts that nobody works on any more, by name.
+        recent: bytes of artifacts that no run refers to, but that were made a short time ago.
         kept: bytes of all the others: runs refer to them, or they are of no stage of a run.
     """
 
     unused: list[Unused] = field(default_factory=list)
     abandoned: dict[str, int] = field(default_factory=dict)
-    young: dict[ArtifactRef, int] = field(default_factory=dict)
+    recent: dict[ArtifactRef, int] = field(default_factory=dict)
     kept: dict[ArtifactRef, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class References:
-    """The artifacts that runs refer to, and of those the ones of runs that go on."""
+    """The artifacts that runs refer to, and of those the ones that unfinished runs refer to."""
 
     used: frozenset[ArtifactRef]
     running: frozenset[ArtifactRef]
@@ -118,18 +118,18 @@ def collect(
     progress: Progress,
     abandoned: float = ABANDONED,
 ) -> Sorting:
-    """Deletes the artifacts that no run refers to, and what was half made and left; says what goes and what stays.
+    """Deletes the artifacts that no run refers to, and abandoned unfinished ones; gives what goes and what stays.
 
     Args:
         location: the store.
         runs: further folders of runs, runs, or datasets; of a store in a folder, those in `../runs` and the dataset
-            that it is in are always looked at, and so are those that said so in the store when they began.
-        forget: patterns of folders of the last kind that no longer count.
-        drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless one of those goes on.
+            that it is in are always read, and so are those that left a note in the store when they began.
+        forget: patterns of noted folders that no longer count.
+        drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless such a run is unfinished.
         min_age: seconds that an artifact without a run is kept after it was made.
         dry_run: delete nothing.
         progress: told how many artifacts are deleted.
-        abandoned: seconds without a change after which something half made counts as left.
+        abandoned: seconds without a change after which an unfinished artifact counts as abandoned.
 
     Raises:
         ConfigError: if there is no store, no folder of runs, or no such stage.
@@ -163,7 +163,7 @@ NO_RUN, DROPPED = "no run refers to it", "dropped; a run makes it again if it ne
 
 
 def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str], min_age: float) -> Sorting:
-    """Sorts the artifacts of a store; reads none of them."""
+    """Sorts the artifacts of a store, without reading them."""
     sorting = Sorting()
     for ref in store.refs():
         try:
@@ -176,7 +176,7 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
         elif ref in refers.used or ref.stage not in STAGES:  # what no run makes, such as training clips
             sorting.kept[ref] = size
         elif age < min_age:
-            sorting.young[ref] = size
+            sorting.recent[ref] = size
         else:
             sorting.unused.append(Unused(ref, size, NO_RUN))
     return sorting
@@ -191,9 +191,9 @@ def references(folders: Sequence[Path]) -> References:
     used: set[ArtifactRef] = set()
     running: set[ArtifactRef] = set()
     for dataset in _datasets(folders):
-        needed, going_on = dataset_references(dataset, ABANDONED)
+        needed, unfinished = dataset_references(dataset, ABANDONED)
         used |= needed
-        running |= going_on
+        running |= unfinished
     for path in (path for folder in folders for path in _records(folder)):
         try:
             record = parse_record(path.read_bytes(), str(path))
@@ -215,7 +215,7 @@ def _records(folder: Path) -> list[Path]:
 
 
 def _stamps(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """What changes when a record does: it is replaced as a whole, so it becomes another file."""
+    """Inode and time of each record and table: both change when it is replaced as a whole."""
     stamps = {}
     tables = [path for dataset in _datasets(folders) for path in (dataset.launches, dataset.manifest)]
     for path in (*tables, *(path for folder in folders for path in _records(folder))):
@@ -238,7 +238,7 @@ def _stages_of(names: Sequence[str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Packed:
-    """What went into an archive: bytes of each stage's artifact, and the stages that are not stored."""
+    """What an archive holds: bytes of each stage's artifact, and the stages left out, as they are not stored."""
 
     sizes: Mapping[str, int]
     left_out: Sequence[str]

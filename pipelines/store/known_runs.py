@@ -1,6 +1,4 @@
-"""Where the runs and the datasets lie that use a store: one that they share says so itself, so that `ss4d gc` looks at
-all of them.
-"""
+"""The runs and datasets that use a store: those beside it, those noted in it, and those that a user names."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +16,16 @@ from ss4d.storage.store import ArtifactStore
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What a note says, and its name."""
+class _Noted:
+    """A folder of runs that a note in a store names.
 
-    note: str
+    Attributes:
+        name: of the note.
+        host: that the folder was on.
+        folder: as the note says it.
+    """
+
+    name: str
     host: str
     folder: Path
 
@@ -30,7 +34,7 @@ def folders_of_runs(store: ArtifactStore, given: Sequence[Path], forget: Sequenc
     """Every folder of runs, and every dataset, that uses a store: beside it, noted in it, or named by the user.
 
     Args:
-        store: which one.
+        store: the store.
         given: what the user names.
         forget: patterns of noted folders that no longer count.
         dry_run: keep the notes on those.
@@ -42,49 +46,49 @@ def folders_of_runs(store: ArtifactStore, given: Sequence[Path], forget: Sequenc
     if missing := [folder for folder in given if not folder.is_dir()]:
         raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
     noted = _noted(store)
-    forgotten = [one for one in noted if any(fnmatchcase(str(one.folder), pattern) for pattern in forget)]
-    noted = [one for one in noted if one not in forgotten]
-    if gone := [one for one in noted if not one.folder.is_dir()]:
-        places = ", ".join(f"{one.folder} on {one.host}" for one in gone)
+    forgotten = [note for note in noted if any(fnmatchcase(str(note.folder), pattern) for pattern in forget)]
+    noted = [note for note in noted if note not in forgotten]
+    if gone := [note for note in noted if not note.folder.is_dir()]:
+        places = ", ".join(f"{note.folder} on {note.host}" for note in gone)
         raise ConfigError(
-            f"runs in {places} use this store and cannot be looked at, so nothing is deleted; if they are gone, say so "
-            f"with --forget {gone[0].folder}"
+            f"runs in {places} use this store and cannot be read, so nothing is deleted; if they are gone, say so with "
+            f"--forget {gone[0].folder}"
         )
-    folders = _unique([*_beside(store.location), *(one.folder for one in noted), *given])
+    folders = _unique([*_beside(store.location), *(note.folder for note in noted), *given])
     if not folders:
         raise ConfigError(
             f"there is no folder of runs beside {store.location}, so everything in it would count as unused: "
             "say with --runs where the runs or the datasets lie that use it"
         )
     if not dry_run:
-        for one in forgotten:
-            store.place.note(one.note, None)
+        for note in forgotten:
+            store.place.note(note.name, None)
     return folders
 
 
 def known_folders(store: ArtifactStore) -> list[Path]:
-    """Those beside a store and noted in it that are there.
+    """The folders beside a store and noted in it, without those that are gone.
 
     Raises:
         StoreError: if a note is damaged.
     """
-    noted = (one.folder for one in _noted(store) if one.folder.is_dir())
+    noted = (note.folder for note in _noted(store) if note.folder.is_dir())
     return _unique([*_beside(store.location), *noted])
 
 
-def _noted(store: ArtifactStore) -> list[_Known]:
+def _noted(store: ArtifactStore) -> list[_Noted]:
     found = []
     for name, text in store.place.notes(NOTES).items():
         try:
-            known = Note.model_validate_json(text)
+            note = Note.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(f"the note .notes/{NOTES}/{name} in {store.location} is damaged: delete it") from error
-        found.append(_Known(f"{NOTES}/{name}", known.host, known.folder))
+        found.append(_Noted(f"{NOTES}/{name}", note.host, note.folder))
     return found
 
 
 def _beside(location: str) -> list[Path]:
-    """Beside a store in a folder, and beside what a link to it leads to: `../runs`, and the dataset that it is in."""
+    """What lies beside a store in a folder, through links too: `../runs`, and the dataset that it is in."""
     if is_url(location):
         return []
     path = Path(location).absolute()

@@ -1,11 +1,11 @@
-"""Measure a model on clips it was not trained on, beside answers that need no learning, clip by clip and resumable."""
+"""Measures a model on clips it was not trained on, beside answers that need no learning, clip by clip and resumable."""
 
 import hashlib
 import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, ModelChoice, open_model
 from ss4d.pipelines.training.evaluation_report import Score, read_score, write_report, write_sheet
-from ss4d.pipelines.training.records import RecordError, open_records
+from ss4d.pipelines.training.records import open_records
 from ss4d.stages.conditioning import encode_images
 from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
@@ -87,7 +87,12 @@ class Clips(Protocol):
     @property
     def ids(self) -> Sequence[str]: ...
 
-    def read(self, index: int) -> TrainingClip: ...
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why each clip that was skipped so far cannot be used, by its id."""
+
+    def read_or_skip(self, index: int) -> TrainingClip | None:
+        """The clip at `index`; None where it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,13 @@ class ProceduralClips:
     first: int
     count: int
     resolution: int
+    skipped: Mapping[str, str] = field(default_factory=dict, init=False)  # stays empty: each can be made
 
     @property
     def ids(self) -> Sequence[str]:
         return [f"seed {self.first + index}" for index in range(self.count)]
 
-    def read(self, index: int) -> TrainingClip:
+    def read_or_skip(self, index: int) -> TrainingClip:
         return make_clip(ClipSpec(seed=self.first + index, resolution=self.resolution))
 
 
@@ -126,16 +132,13 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
     methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution))
     scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl", methods)
     ids = clips.ids[: options.clips]
-    done, skipped = scores.read(), {}
+    done = scores.read()
     for index, name in enumerate(ids):
         progress(index, len(ids))
         if name in done:
             continue
-        try:
-            clip = clips.read(index)
-        except RecordError as error:
-            LOG.warning("skipped: %s", error)
-            skipped[name] = str(error)
+        clip = clips.read_or_skip(index)
+        if clip is None:
             continue
         sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
         done[name] = Score(name, clip.family, score_clip(clip, methods, model, sheet))
@@ -144,7 +147,7 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
     counted = [done[name] for name in ids if name in done]
     if not counted:
         raise InputError(f"none of {len(ids)} clips could be read, so there is nothing to report")
-    return write_report(options.out, counted, settings, skipped)
+    return write_report(options.out, counted, settings, clips.skipped)
 
 
 def score_clip(

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ss4d.pipelines.inspect.drawing import evenly
 from ss4d.storage.files import write_bytes, write_json
 
 MEASURES = {  # name -> (column, decimals)
@@ -31,7 +32,7 @@ NOTES = """Mean over clips ± its standard error. PSNR and SSIM are means over a
 Flicker: how much more the pictures change from frame to frame than the true ones (0: as much, -1: not at all). Motion
 error: how far that change is off, over the true change (0: the same motion, 1: an object that stands still). The input
 view has a light of its own, which no method is told; other views have a soft one. `docs/evaluation.md` defines all."""
-SHEET_COLUMNS = 8
+SHEET_COLUMNS = 8  # frames shown, at most
 LABEL_WIDTH = 80
 
 
@@ -52,7 +53,7 @@ class Score:
 
 
 def read_score(line: bytes) -> Score | None:
-    """What a line of JSON says; None where it is not the scores of one clip, as after damage."""
+    """The scores that a line of JSON holds; None where it does not hold those of one clip, as after damage."""
     try:
         score = Score(**json.loads(line))
         rows = [dict(measures) for measures in score.methods.values()]
@@ -171,15 +172,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_sheet(path: Path, rows: Mapping[str, Tensor]) -> None:
-    """One row of pictures over time for each name."""
+    """Writes a contact sheet: a row of frames over time for each name."""
     size = max(images.shape[1] for images in rows.values())
-    frames = len(next(iter(rows.values())))
-    chosen = sorted({round(k * (frames - 1) / max(SHEET_COLUMNS - 1, 1)) for k in range(SHEET_COLUMNS)})
-    sheet = Image.new("RGB", (LABEL_WIDTH + size * len(chosen), size * len(rows)), "white")
+    times = evenly(len(next(iter(rows.values()))), SHEET_COLUMNS)
+    sheet = Image.new("RGB", (LABEL_WIDTH + size * len(times), size * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (name, images) in enumerate(rows.items()):
         draw.text((4, row * size + size // 2 - 6), name, fill="black")
-        for column, t in enumerate(chosen):
+        for column, t in enumerate(times):
             picture = Image.fromarray((images[t].numpy() * 255).round().astype(np.uint8)).resize((size, size))
             sheet.paste(picture, (LABEL_WIDTH + column * size, row * size))
     sheet.save(path)

@@ -71,7 +71,7 @@ class Records:
 
     Attributes:
         rows: of the manifest, those that have a clip, in order of split, family and seed.
-        skipped: the records that `good` left out so far, and why.
+        skipped: why each record that was skipped so far cannot be used, by its id.
     """
 
     def __init__(self, folder: Path, rows: Sequence[Row]) -> None:
@@ -108,15 +108,22 @@ class Records:
                 "the command that made it makes it again"
             ) from error
 
+    def read_or_skip(self, index: int) -> TrainingClip | None:
+        """One clip as `read` gives it; None, logged once and kept in `skipped`, where the record cannot be used."""
+        try:
+            return self.read(index)
+        except RecordError as error:
+            name = self.rows[index].id
+            if name not in self.skipped:
+                _log.warning("skipped: %s", error)
+            self.skipped[name] = str(error)
+            return None
+
     def good(self, indices: Iterable[int] | None = None) -> Iterator[TrainingClip]:
-        """The clips at `indices`, or all; one that cannot be used is logged, kept in `skipped`, and left out."""
+        """The clips at `indices`, or all, without those that cannot be used."""
         for index in range(len(self)) if indices is None else indices:
-            try:
-                yield self.read(index)
-            except RecordError as error:
-                if self.rows[index].id not in self.skipped:
-                    _log.warning("skipped: %s", error)
-                self.skipped[self.rows[index].id] = str(error)
+            if (clip := self.read_or_skip(index)) is not None:
+                yield clip
 
 
 def open_records(folder: Path, split: Split | None = None) -> Records:

@@ -1,10 +1,9 @@
-"""Train a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
+"""Trains a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
 
 import json
-import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -28,8 +27,6 @@ from ss4d.stages.training.run import run_training
 from ss4d.stages.training.tiny import PUBLISHED
 from ss4d.stages.weights import load_role
 
-_log = logging.getLogger("ss4d.training")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -50,44 +47,38 @@ class TrainOptions:
 
 
 class GoodRecords:
-    """Records to train on; the place of one that cannot be used is taken by the next, and it is counted.
-
-    Attributes:
-        skipped: the names of the records that could not be used so far, and why.
-    """
+    """Records to train on; in the place of one that cannot be used the next one is read."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self.skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._records)
 
     def digest(self) -> str:
-        """What tells these records from others: a hash of their names and keys, which hold their content."""
+        """A hash of the records' names and keys; a key stands for a clip's content."""
         named = [[row.id, row.key] for row in self._records.rows]
         return blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
     def read(self, index: int) -> TrainingClip:
-        """The clip with this number, or the first good one after it.
+        """The clip at `index`, or the first after it that can be used.
 
         Raises:
-            RecordError: if there is no good one.
+            RecordError: if none can be used.
         """
-        for place in range(index, index + len(self)):
-            number = place % len(self)
-            try:
-                return self._records.read(number)
-            except RecordError as error:
-                if self._records.ids[number] not in self.skipped:
-                    _log.warning("skipped: %s", error)
-                self.skipped[self._records.ids[number]] = str(error)
-                last = error
-        raise last
+        for following in range(index, index + len(self)):
+            if (clip := self._records.read_or_skip(following % len(self))) is not None:
+                return clip
+        raise RecordError(f"none of {len(self)} records can be used; the first: {next(iter(self.skipped.values()))}")
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why each record that was skipped so far cannot be used, by its id."""
+        return self._records.skipped
 
 
 def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
-    """Does what is left of a training; whether all is done.
+    """Does what is left of a training; gives whether all is done.
 
     Raises:
         ConfigError: an option names what there is not.

@@ -108,7 +108,7 @@ def test_what_no_run_could_refer_to_stays(out: Path) -> None:
 
 def test_what_was_just_made_stays(out: Path) -> None:
     sorting = run_gc(out, min_age=3600)
-    assert (sorting.unused, set(sorting.young)) == ([], refs(2) - refs(1))
+    assert (sorting.unused, set(sorting.recent)) == ([], refs(2) - refs(1))
     (old, _) = sorted(refs(2) - refs(1), key=str)
     path = next((out / "store").glob(f"*/*/{old.key}.zarr"))
     os.utime(path, (time.time() - 7200,) * 2)
@@ -246,7 +246,7 @@ def test_runs_elsewhere_that_share_a_store(out: Path, write_run: Callable[..., P
     shutil.rmtree(elsewhere)
     done = command("gc", out / "store", "--min-age", 0)
     assert done.exit_code == 1
-    assert "cannot be looked at, so nothing is deleted" in " ".join(done.stderr.split())
+    assert "cannot be read, so nothing is deleted" in " ".join(done.stderr.split())
     assert stored(out) == refs(1, 2)
     assert command("gc", out / "store", "--min-age", 0, "--forget", "*/elsewhere/*", "--dry-run").exit_code == 0
     assert command("gc", out / "store", "--min-age", 0).exit_code == 1  # a dry run forgets nothing
