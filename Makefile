@@ -20,6 +20,7 @@ setup: .venv/.develops
 
 demo: .venv/.runs
 	$(BIN)/ss4d run examples/clips/bird.mp4 --out output
+	$(BIN)/ss4d report output/runs/bird
 
 lint: .venv/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
