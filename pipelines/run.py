@@ -1,6 +1,7 @@
 """One clip from its file to its 4D asset: plan, compute what is missing, lay out the results, keep the record."""
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import link_or_copy, sweep_temporary_files
 from ss4d.storage.store import ArtifactStore
 
+LOG = logging.getLogger("ss4d")
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
 
 
@@ -36,6 +38,26 @@ class Reporter(Protocol):
 
     def stage_finished(self, outcome: Outcome) -> None:
         """The stage's artifact is in the store."""
+
+
+class LogReporter:
+    """Tells the log "ss4d" at level INFO, which is quiet unless someone listens."""
+
+    def message(self, text: str) -> None:
+        """One line."""
+        LOG.info("%s", text)
+
+    def stage_started(self, step: Step) -> None:
+        """Whether the stage runs or is reused, and why."""
+        LOG.info("%s: %s, %s", step.stage, step.action, step.reason)
+
+    def stage_progress(self, done: int, total: int) -> None:
+        """Too much for a log."""
+
+    def stage_finished(self, outcome: Outcome) -> None:
+        """What the stage cost."""
+        if not outcome.reused:
+            LOG.info("done in %.1f s", outcome.seconds)
 
 
 @dataclass

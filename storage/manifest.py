@@ -36,11 +36,15 @@ def write_rows(path: Path, kind: type[R], rows: Sequence[R]) -> None:
 
 def write_columns(path: Path, kind: type[Any], columns: Sequence[Sequence[object]]) -> None:
     """Writes the table from its columns, in the order of the fields of `kind`. Raises as `write_rows` does."""
-    schema = _schema(kind)
-    table = pyarrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
     buffer = pyarrow.BufferOutputStream()
-    parquet.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    parquet.write_table(as_table(kind, columns), buffer, compression="zstd", write_page_checksum=True)
     write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def as_table(kind: type[Any], columns: Sequence[Sequence[object]]) -> pyarrow.Table:
+    """The table in memory, from its columns in the order of the fields of `kind`; no columns: a table of no rows."""
+    schema = _schema(kind)
+    return pyarrow.table(dict(zip(schema.names, columns or [()] * len(schema), strict=True)), schema=schema)
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:

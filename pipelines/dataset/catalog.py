@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ss4d.pipelines.dataset.events import Cause
 from ss4d.pipelines.dataset.layout import Dataset
@@ -96,9 +96,9 @@ def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:
     Raises:
         OSError: if it cannot be written; the old one is then still there.
     """
-    columns = list(zip(*catalog(opened), strict=True)) or [()] * len(fields(Entry))
+    columns = list(zip(*catalog(opened), strict=True))
     write_columns(opened.dataset.catalog, Entry, columns)
-    return Counter(zip(columns[1], columns[2], strict=True))
+    return Counter(zip(*columns[1:3], strict=True))
 
 
 def is_current(dataset: Dataset) -> bool:

@@ -138,9 +138,9 @@ class StageKeys:
         """For each stage in order, the keys of its artifacts, one a digest."""
         return _filled(self._templates, digests)
 
-    def recipes(self) -> dict[str, dict[str, Any]]:
-        """The recipes of a clip whose source is not told, by stage; see `recorded_keys`."""
-        recipes = Recipes(self.config, "", self.seed, self.fingerprints)
+    def recipes(self, digest: str = "") -> dict[str, dict[str, Any]]:
+        """The recipes of a clip by stage, its source given by its digest, or not told; see `recorded_keys`."""
+        recipes = Recipes(self.config, digest, self.seed, self.fingerprints)
         made: dict[str, dict[str, Any]] = {}
         refs: dict[str, ArtifactRef] = {}
         for stage, one in self.stages.items():

@@ -1,0 +1,67 @@
+"""What people call from Python, as `ss4d.run`, `ss4d.open_run` and `ss4d.open_dataset`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ss4d.pipelines.dataset import layout
+from ss4d.pipelines.dataset.contents import DatasetContents
+from ss4d.pipelines.dataset.keys import choose_settings
+from ss4d.pipelines.inspect.opened import OpenedRun, open_run
+from ss4d.pipelines.plan import Wish
+from ss4d.pipelines.prepare import RunOptions
+from ss4d.pipelines.run import LogReporter, Reporter, run_clip
+
+__all__ = ["open_dataset", "open_run", "run"]
+
+
+def run(
+    source: str | Path,
+    out: str | Path = "output",
+    *,
+    config: str = "tiny",
+    overrides: Sequence[str] = (),
+    seed: int = 42,
+    device: str = "auto",
+    name: str | None = None,
+    engine: str = "direct",
+    store: str | None = None,
+    from_stage: str | None = None,
+    only: str | None = None,
+    force: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> OpenedRun:
+    """Makes the 4D asset of one clip as the command `ss4d run` does, and opens the run.
+
+    The arguments are that command's, and `ss4d run --help` describes them; `overrides` are those of --set, such as
+    "slat.sampler.steps=25". `reporter` hears how the run goes on; without one, the log "ss4d" does, at level INFO.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError, EngineError: one sentence each, see
+            `ss4d.pipelines.errors`.
+        OSError: the output folder cannot be written.
+    """
+    options = RunOptions(
+        source=Path(source),
+        out=Path(out),
+        config=config,
+        overrides=overrides,
+        seed=seed,
+        device=device,
+        name=name,
+        engine=engine,
+        store=store,
+        wish=Wish(from_stage=from_stage, only=only, force=force),
+    )
+    return open_run(run_clip(options, reporter or LogReporter()))
+
+
+def open_dataset(folder: str | Path) -> DatasetContents:
+    """The dataset in a folder that `ss4d dataset init` made, for the configuration of its last run.
+
+    Raises:
+        ConfigError: if there is none.
+        NewerError: if a newer version wrote it.
+        OSError: if the records of its runs cannot be read.
+    """
+    dataset = layout.open_dataset(Path(folder))
+    return DatasetContents(dataset, choose_settings(dataset))
