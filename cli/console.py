@@ -1,5 +1,6 @@
 """How a run looks in a terminal: a line a stage, with a bar where there is someone to watch it."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,9 +109,10 @@ class ConsoleReporter:
             )
 
     def results(self, folder: Path) -> None:
-        """Says where the results lie."""
+        """Says where the results lie, and what shows them."""
         self.message(f"\nDone. The 4D asset is in {folder}:")
         self.message(f"  frames/        {len(list((folder / 'frames').glob('*.ply')))} PLY files, one per frame")
         self.message("  turntable.mp4  a turn around the object while it moves")
         self.message("  cameras.json   the cameras of that turn")
         self.message("  run.json       configuration, seed, versions, seconds and memory per stage")
+        self.message(f"To look at it: ss4d report {shlex.quote(str(folder))}")

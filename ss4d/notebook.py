@@ -6,6 +6,7 @@ from pathlib import Path
 from ss4d.pipelines.dataset import layout
 from ss4d.pipelines.dataset.contents import DatasetContents
 from ss4d.pipelines.dataset.keys import choose_settings
+from ss4d.pipelines.engines import chosen_engine
 from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.plan import Wish
 from ss4d.pipelines.prepare import RunOptions
@@ -23,7 +24,7 @@ def run(
     seed: int = 42,
     device: str = "auto",
     name: str | None = None,
-    engine: str = "direct",
+    engine: str = "auto",
     store: str | None = None,
     from_stage: str | None = None,
     only: str | None = None,
@@ -48,7 +49,7 @@ def run(
         seed=seed,
         device=device,
         name=name,
-        engine=engine,
+        engine=chosen_engine(engine),
         store=store,
         wish=Wish(from_stage=from_stage, only=only, force=force),
     )
