@@ -5,7 +5,7 @@
     run = ss4d.run("clip.mp4")  # computes what is not stored yet
     run["slat"]["feats"][:100]  # an array, read when indexed
     ss4d.open_run("output/runs/clip")["decoding"].value()  # torch tensors
-    ss4d.open_dataset("birds").catalog().to_pandas()
+    ss4d.open_dataset("birds").catalog()  # a pyarrow table, a row for each clip and stage
 
 They are in `ss4d.notebook`, which is imported when one of them is asked for: `import ss4d` alone takes no time.
 """
