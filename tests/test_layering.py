@@ -1,4 +1,7 @@
-"""Imports point one way: cli -> pipelines -> stages -> nn -> ops, and stages and storage never see each other."""
+"""Imports point one way: cli -> pipelines -> stages -> nn -> ops, and stages and storage never see each other.
+
+Inside pipelines the hall, one clip's run, imports no wing, and no import anywhere leads in a circle.
+"""
 
 import ast
 from pathlib import Path
@@ -21,6 +24,14 @@ KERNEL_PACKAGES = {"xformers", "spconv", "gsplat", "nvdiffrast", "kaolin"}
 NOT_IN_STAGES = {"prefect", "zarr", "typer", "huggingface_hub"}
 NUMERICS_ONLY = {"torch", "numpy", "numba", "safetensors"}
 
+# The wings of pipelines, and the other wings that each may import; the rooms of dataset have a test of their own.
+WINGS: dict[str, set[str]] = {
+    "inspect": set(),
+    "training": {"inspect"},
+    "dataset": {"inspect"},
+    "store": {"inspect", "dataset"},
+}
+
 SOURCES = sorted(p for top in ("cli", "pipelines", "storage", "stages") for p in (ROOT / top).rglob("*.py"))
 
 
@@ -38,6 +49,25 @@ def imports(path: Path) -> set[str]:
 
 def module(path: Path) -> str:
     return "ss4d." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {module(path): path for path in SOURCES if path.name != "__init__.py"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of this project that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}  # from a package, a module may be taken
+            found |= (names & MODULES.keys()) or {node.module or ""}
+    return (found | imports(path)) & MODULES.keys()
+
+
+def wing(name: str) -> str | None:
+    """The wing of pipelines that a module lies in; None for the hall and for everything outside."""
+    parts = name.split(".")
+    return parts[2] if parts[1] == "pipelines" and len(parts) > 3 else None
 
 
 def layer(name: str) -> str | None:
@@ -97,3 +127,34 @@ def test_networks_need_numerics_only(path: Path) -> None:
 
 def test_package_files_are_empty() -> None:
     assert [p for p in SOURCES if p.name == "__init__.py" and p.read_text()] == []
+
+
+def test_every_wing_is_in_the_table() -> None:
+    assert {room for name in MODULES if (room := wing(name))} == WINGS.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("ss4d.pipelines.")])
+def test_the_hall_imports_no_wing_and_a_wing_few(name: str) -> None:
+    mine = wing(name)
+    others = {room for other in imported_modules(MODULES[name]) if (room := wing(other))} - {mine}
+    assert others <= (WINGS[mine] if mine else set()), f"{name} imports of {', '.join(sorted(others))}"
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [{name: imported_modules(path) for name, path in MODULES.items()}, WINGS],
+    ids=["modules", "wings"],
+)
+def test_no_imports_lead_in_a_circle(graph: dict[str, set[str]]) -> None:
+    left = dict(graph)
+    while ground := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in ground}
+    assert not left, f"a circle among {', '.join(sorted(left))}"
+
+
+def test_only_the_import_name_has_a_file_above_the_layers() -> None:
+    """`ss4d.notebook` stands beside the command: nothing below imports it."""
+    assert {path.name for path in (ROOT / "ss4d").glob("*.py")} == {"__init__.py", "notebook.py"}
+    assert [path for path in SOURCES if "ss4d.notebook" in imports(path)] == []
+    above = {name for name in imports(ROOT / "ss4d" / "notebook.py") if name.startswith("ss4d.")}
+    assert {layer(name) for name in above} == {"ss4d.pipelines"}

@@ -49,10 +49,3 @@ def test_no_import_climbs_back(name: str) -> None:
         assert room(other) in MAY_IMPORT[room(name)], f"{name} imports {other}"
         if room(name) == "workers" and room(other) == "below":
             assert other in BELOW_WORKERS, f"{name} imports {other}"
-
-
-def test_no_modules_import_each_other() -> None:
-    left = {name: imported(path) for name, path in MODULES.items()}
-    while ground := {name for name, others in left.items() if not others & left.keys()}:
-        left = {name: others for name, others in left.items() if name not in ground}
-    assert not left, f"a circle among {', '.join(left)}"
