@@ -12,7 +12,7 @@ from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.inspect.opened import OpenedStage, Recipe, StageRecord
+from ss4d.pipelines.inspect.opened import OpenedStage, RecipeRecord, StageRecord
 from ss4d.pipelines.inspect.summary import html_table, text_table
 from ss4d.storage.manifest import as_table
 from ss4d.storage.refs import ArtifactRef, artifact_key
@@ -102,7 +102,7 @@ class DatasetContents:
             ref = ArtifactRef(stage, artifact_key(recipe))
             state = DONE if store.contains(ref) else TO_DO
             stages[stage] = OpenedStage(
-                StageRecord(key=ref.key, state=state, recipe=Recipe.model_validate(recipe)), ref, store
+                StageRecord(key=ref.key, state=state, recipe=RecipeRecord.model_validate(recipe)), ref, store
             )
         return OpenedClip(row, stages)
 
