@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ss4d.stages.errors import InputError, ModelError
-from ss4d.stages.nn.args import at_least_one, head_count, one_of
-from ss4d.stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
-from ss4d.stages.nn.embed import TimestepEmbedder, absolute_position
+from ss4d.stages.nn.args import at_least_one, one_of
+from ss4d.stages.nn.embed import absolute_position
+from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
 from ss4d.stages.nn.precision import cast_weights
 from ss4d.stages.nn.resample import SPACE_KERNEL, SPACE_TIME_KERNEL, TIME_KERNEL, ResidualBlock
-from ss4d.stages.ops.attention import token_plan
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import PerAxis, SparseTensor
 from ss4d.stages.ops.pooling import Pooling, pool, unpool
-from ss4d.stages.ops.windows import EACH_FRAME, WHOLE_CLIP, frames
+from ss4d.stages.ops.windows import frames
 
 HALVE_SPACE: PerAxis = (1, 2, 2, 2)
 HALVE_TIME: PerAxis = (2, 1, 1, 1)
@@ -30,37 +29,15 @@ CONV_TYPES = ("3D_1D", "3D_4D", "4D", "non")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLatFlow4DModelArgs:
-    """The options published beside the weights.
+class SLatFlow4DModelArgs(FlowArgs):
+    """The options published beside the weights."""
 
-    `use_fp16` and `use_checkpoint` state how the published run computed and trained; here the caller's
-    `set_torso_dtype` decides the precision.
-    """
-
-    resolution: int  # cells of the voxel grid along each axis
-    in_channels: int
-    model_channels: int
-    cond_channels: int  # width of the image tokens
-    out_channels: int
-    num_blocks: int
-    patch_size: int  # 2^(number of space levels)
-    io_block_channels: tuple[int, ...]  # of each level that halves space
+    io_block_channels: tuple[int, ...]  # of each level that halves space; patch_size is 2^(number of them)
     conv_type: str
-    pe_mode: str  # "rope_t": rotate by the frame index; "ape": do not
     io_block_channels_t: tuple[int, ...] | None = None  # of each level that halves time
     num_io_res_blocks: int = 2
     num_io_res4d_blocks: int = 2  # of output blocks in time
-    num_heads: int | None = None  # None: model_channels / num_head_channels
-    num_head_channels: int = 64
-    mlp_ratio: float = 4.0
     use_skip_connection: bool = True
-    expand_self_attn: bool = False  # whether voxels of several frames attend to each other
-    rope_base: float = 10000.0
-    share_mod: bool = False
-    qk_rms_norm: bool = False
-    qk_rms_norm_cross: bool = False
-    use_fp16: bool = False
-    use_checkpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,10 +102,7 @@ def _ways(args: SLatFlow4DModelArgs) -> tuple[_Way, _Way, tuple[PerAxis, ...]]:
 
 def _check(args: SLatFlow4DModelArgs) -> None:
     one_of("conv_type", args.conv_type, CONV_TYPES)
-    one_of("pe_mode", args.pe_mode, ("rope_t", "ape"))
-    at_least_one(args, "resolution", "in_channels", "model_channels", "cond_channels", "out_channels", "patch_size")
     at_least_one(args, "io_block_channels", "io_block_channels_t", "num_io_res_blocks", "num_io_res4d_blocks")
-    at_least_one(args, "num_heads", "num_head_channels", "mlp_ratio", "rope_base")
     levels_t = args.io_block_channels_t or ()
     if args.patch_size != 2 ** len(args.io_block_channels):
         raise ModelError(
@@ -169,7 +143,7 @@ class _Level:
         return _Level(unpool(self.x, merged), time)
 
 
-class SLatFlow4DModel(nn.Module):
+class SLatFlow4DModel(FlowTrunk):
     """The sparse U-net of stage 2.
 
     Args:
@@ -181,31 +155,11 @@ class SLatFlow4DModel(nn.Module):
     """
 
     def __init__(self, args: SLatFlow4DModelArgs, ops: Ops) -> None:
-        super().__init__()
         _check(args)
+        outer = (*args.io_block_channels, args.model_channels)[0]
+        super().__init__(args, ops, widths_in=(args.in_channels, outer), widths_out=(outer, args.out_channels))
         self.args = args
-        self.heads = head_count(args.model_channels, args.num_heads, args.num_head_channels)
-        self.torso_dtype = torch.float32
-        channels = args.model_channels
-        outer = (*args.io_block_channels, channels)[0]
-        self.t_embedder = TimestepEmbedder(channels)
-        self.adaLN_modulation = modulation_layer(channels) if args.share_mod else None
-        self.input_layer = nn.Linear(args.in_channels, outer)
         self._build_ways(ops)
-        self.blocks = nn.ModuleList(
-            ConditionedBlock(
-                channels,
-                args.cond_channels,
-                self.heads,
-                args.mlp_ratio,
-                ops,
-                head_norm=args.qk_rms_norm,
-                cross_head_norm=args.qk_rms_norm_cross,
-                shared_modulation=args.share_mod,
-            )
-            for _ in range(args.num_blocks)
-        )
-        self.out_layer = nn.Linear(outer, args.out_channels)
 
     def _build_ways(self, ops: Ops) -> None:
         """The residual blocks before and after the transformer, and the resampling that goes with each."""
@@ -231,8 +185,8 @@ class SLatFlow4DModel(nn.Module):
 
     def set_torso_dtype(self, dtype: torch.dtype) -> None:
         """Runs all between input and output layer in `dtype` from now on; norms and embeddings stay in float32."""
-        self.torso_dtype = dtype
-        for part in (self.input_blocks, self.input_blocks_t, self.blocks, self.out_blocks_t, self.out_blocks):
+        super().set_torso_dtype(dtype)
+        for part in (self.input_blocks, self.input_blocks_t, self.out_blocks_t, self.out_blocks):
             cast_weights(part, dtype)
 
     def forward(self, x: SparseTensor, t: Tensor, cond: Tensor) -> SparseTensor:
@@ -268,28 +222,9 @@ class SLatFlow4DModel(nn.Module):
         return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
 
     def _torso(self, level: _Level, cond: Tensor) -> SparseTensor:
-        args, dtype, sites = self.args, self.torso_dtype, level.x.sites
-        rows = rows_of(
-            sites,
-            WHOLE_CLIP if args.expand_self_attn else EACH_FRAME,
-            head_channels=args.model_channels // self.heads,
-            rope_base=args.rope_base if args.pe_mode == "rope_t" else None,
-        )
-        time = level.time.flatten(0, 1)
-        if self.adaLN_modulation is not None:
-            time = self.adaLN_modulation(time.float()).to(dtype)
-        clip_shape = (level.time.shape[0], level.time.shape[1])
-        tokens = cond.reshape(*clip_shape, -1, cond.shape[-1])  # of all frames that were merged to one
-        condition = Condition(
-            frames=frames(sites, clip_shape),
-            time=time,
-            tokens=tokens.flatten(0, 2).to(dtype),
-            plan=token_plan(sites, clip_shape, tokens.shape[2]),
-        )
-        h = level.x.feats + absolute_position(sites.coords[:, 2:], args.model_channels).to(dtype)
-        for i, block in enumerate(self.blocks):
-            h = block(h, rows.plans[i % len(rows.plans)], rows.phase, condition)
-        return level.x.replace(h)
+        x, dtype = level.x, self.torso_dtype
+        h = x.feats + absolute_position(x.coords[:, 2:], self.args.model_channels).to(dtype)
+        return x.replace(self.transform(h, x.sites, level.time, cond))
 
     def _check_inputs(self, x: SparseTensor, t: Tensor, cond: Tensor) -> None:
         if x.feats.ndim != 2 or x.feats.shape[1] != self.args.in_channels:

@@ -7,47 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
-from ss4d.stages.nn.args import at_least_one, head_count, one_of
-from ss4d.stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
-from ss4d.stages.nn.embed import TimestepEmbedder, absolute_position, constant
+from ss4d.stages.nn.args import at_least_one
+from ss4d.stages.nn.embed import absolute_position, constant
+from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
-from ss4d.stages.nn.precision import cast_weights
-from ss4d.stages.ops.attention import token_plan
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import Sites, full_grid
-from ss4d.stages.ops.windows import EACH_FRAME, Extent, frames
+from ss4d.stages.ops.windows import EACH_FRAME, Extent
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseStructureFlow4DModelArgs:
-    """The options published beside the weights.
+class SparseStructureFlow4DModelArgs(FlowArgs):
+    """The options published beside the weights."""
 
-    `use_fp16` and `use_checkpoint` state how the published run computed and trained; here the caller's
-    `set_torso_dtype` decides the precision.
-    """
-
-    resolution: int  # cells of the latent grid along each axis
-    in_channels: int
-    model_channels: int
-    cond_channels: int  # width of the image tokens
-    out_channels: int
-    num_blocks: int
-    patch_size: int  # cells merged to a token along each axis
-    pe_mode: str  # "rope_t": rotate by the frame index; "ape": do not
-    num_heads: int | None = None  # None: model_channels / num_head_channels
-    num_head_channels: int = 64
-    mlp_ratio: float = 4.0
     window_size: int | None = None  # frames that attend to each other; None: all of a clip
-    expand_self_attn: bool = False  # whether tokens of several frames attend to each other at all
-    rope_base: float = 10000.0
-    share_mod: bool = False
-    qk_rms_norm: bool = False
-    qk_rms_norm_cross: bool = False
-    use_fp16: bool = False
-    use_checkpoint: bool = False
 
     @property
     def extent(self) -> Extent:
@@ -56,18 +32,14 @@ class SparseStructureFlow4DModelArgs:
 
 
 def _check(args: SparseStructureFlow4DModelArgs) -> None:
-    at_least_one(
-        args, "resolution", "in_channels", "model_channels", "cond_channels", "out_channels", "patch_size", "mlp_ratio"
-    )
-    at_least_one(args, "num_heads", "num_head_channels", "window_size", "rope_base")
-    one_of("pe_mode", args.pe_mode, ("rope_t", "ape"))
+    at_least_one(args, "window_size")
     if args.resolution % args.patch_size:
         raise ModelError(f"resolution {args.resolution} does not divide by patch_size {args.patch_size}")
     if args.window_size is not None and not args.expand_self_attn:
         raise ModelError("option window_size needs expand_self_attn: frames that attend to themselves have no window")
 
 
-class SparseStructureFlow4DModel(nn.Module):
+class SparseStructureFlow4DModel(FlowTrunk):
     """The transformer of stage 1.
 
     Args:
@@ -79,38 +51,16 @@ class SparseStructureFlow4DModel(nn.Module):
     """
 
     def __init__(self, args: SparseStructureFlow4DModelArgs, ops: Ops) -> None:
-        super().__init__()
+        channels, cells = args.model_channels, args.patch_size**3
+        super().__init__(
+            args, ops, widths_in=(args.in_channels * cells, channels), widths_out=(channels, args.out_channels * cells)
+        )
         _check(args)
         self.args = args
-        self.heads = head_count(args.model_channels, args.num_heads, args.num_head_channels)
-        self.torso_dtype = torch.float32
-        channels, cells = args.model_channels, args.patch_size**3
-        self.t_embedder = TimestepEmbedder(channels)
-        self.adaLN_modulation = modulation_layer(channels) if args.share_mod else None
-        self.input_layer = nn.Linear(args.in_channels * cells, channels)
         self.pos_emb: Tensor
         side = args.resolution // args.patch_size
         self.register_buffer("pos_emb", constant(lambda: absolute_position(_cells(side), channels)))
-        self.blocks = nn.ModuleList(
-            ConditionedBlock(
-                channels,
-                args.cond_channels,
-                self.heads,
-                args.mlp_ratio,
-                ops,
-                head_norm=args.qk_rms_norm,
-                cross_head_norm=args.qk_rms_norm_cross,
-                shared_modulation=args.share_mod,
-            )
-            for _ in range(args.num_blocks)
-        )
-        self.out_layer = nn.Linear(channels, args.out_channels * cells)
         self._grid: tuple[Any, Sites] | None = None
-
-    def set_torso_dtype(self, dtype: torch.dtype) -> None:
-        """Runs the blocks in `dtype` from now on; norms, embeddings, input and output layers stay in float32."""
-        self.torso_dtype = dtype
-        cast_weights(self.blocks, dtype)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Velocity at `x`.
@@ -131,31 +81,9 @@ class SparseStructureFlow4DModel(nn.Module):
         sites = self._sites((num_clips, num_frames), x.device)
         h = self.input_layer(_patchify(x, self.args.patch_size))
         h = (h.view(num_clips * num_frames, *self.pos_emb.shape) + self.pos_emb).flatten(0, 1)
-        h = self._torso(h.to(self.torso_dtype), sites, t, cond)
+        h = self.transform(h.to(self.torso_dtype), sites, self.t_embedder(t), cond)
         h = self.out_layer(layer_norm(h.float(), FINAL_EPS))
         return _unpatchify(h, num_clips, num_frames, self.args.resolution, self.args.patch_size)
-
-    def _torso(self, h: Tensor, sites: Sites, t: Tensor, cond: Tensor) -> Tensor:
-        args, dtype = self.args, self.torso_dtype
-        rows = rows_of(
-            sites,
-            args.extent,
-            head_channels=args.model_channels // self.heads,
-            rope_base=args.rope_base if args.pe_mode == "rope_t" else None,
-        )
-        clip_shape = (t.shape[0], t.shape[1])
-        time = self.t_embedder(t.flatten())
-        if self.adaLN_modulation is not None:
-            time = self.adaLN_modulation(time)
-        condition = Condition(
-            frames=frames(sites, clip_shape),
-            time=time.to(dtype),
-            tokens=cond.flatten(0, 2).to(dtype),
-            plan=token_plan(sites, clip_shape, cond.shape[2]),
-        )
-        for i, block in enumerate(self.blocks):
-            h = block(h, rows.plans[i % len(rows.plans)], rows.phase, condition)
-        return h
 
     def _sites(self, clip_shape: tuple[int, int], device: torch.device) -> Sites:
         """The full grid of tokens, kept for the next call: a sampler asks for the same one at every step."""
@@ -185,6 +113,7 @@ def _patchify(x: Tensor, size: int) -> Tensor:
     """(b, t, c, r, r, r) to rows (b t tokens, c size^3): channel slowest, then the patch's x, y, z."""
     clips, frame_count, channels, r = x.shape[:4]
     n = r // size
+    # As einops says it: "(b t) c (x i) (y j) (z k) -> (b t) x y z c i j k".
     patches = x.reshape(clips * frame_count, channels, n, size, n, size, n, size).permute(0, 2, 4, 6, 1, 3, 5, 7)
     return patches.reshape(clips * frame_count * n**3, channels * size**3)
 
@@ -192,5 +121,6 @@ def _patchify(x: Tensor, size: int) -> Tensor:
 def _unpatchify(rows: Tensor, clips: int, frame_count: int, r: int, size: int) -> Tensor:
     """The inverse of `_patchify`."""
     n = r // size
+    # As einops says it: "(b t) x y z c i j k -> (b t) c (x i) (y j) (z k)".
     patches = rows.view(clips * frame_count, n, n, n, -1, size, size, size).permute(0, 4, 1, 5, 2, 6, 3, 7)
     return patches.reshape(clips, frame_count, -1, r, r, r)
