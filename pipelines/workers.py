@@ -16,6 +16,7 @@ import numba
 import torch
 
 from ss4d.pipelines.errors import WorkerError
+from ss4d.stages.processors import num_processors
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -48,11 +49,6 @@ def results(function: Callable[[J], R], jobs: Sequence[J], workers: int | None) 
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def num_processors() -> int:
-    """How many processors this process may use; a container may have fewer than its host."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _submitted(pool: ProcessPoolExecutor, function: Callable[[J], R], jobs: Sequence[J]) -> list[Future[R]]:

@@ -1,8 +1,8 @@
 """Inflate the silhouette of each frame to a solid and paint it from the image: a 4D object without any learning.
 
 Images are (row, column) on a grid over the crop; depth points toward the viewer. The view is taken as orthographic and
-from the front (`FRONT_YAW`): the crop, 1.2 times as wide as the object, spans 1.2 world units, so that the object fills
-[-0.5, 0.5] in width or height.
+from the front (`FRONT_YAW`): the crop spans `CROP_MARGIN` world units, so that the object fills [-0.5, 0.5] in width or
+height.
 """
 
 import cv2
@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from ss4d.stages.data.kernels import kernel
 from ss4d.stages.inflation_config import InflationConfig
-from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
 from ss4d.stages.types import Clip, GaussianClip, Progress, silent
 
-CROP_SIDE = 1.2  # world units that the crop spans (docs/model.md, section 2)
 PERSISTENCE = np.float32(2)  # pull of a cell on the same cell in the next frame, over that on its neighbor
 OVERSHOOT = np.float32(1.92)  # of the solver: best for parts some 60 cells wide
 TOLERANCE = np.float32(1e-4)  # change of u in a sweep, over the largest u, at which it is solved
@@ -49,7 +48,7 @@ def inflate(config: InflationConfig, clip: Clip, *, progress: Progress = silent)
         colors = _spread_colors(frame_rgb, frame_alpha)[cells[:, 0], cells[:, 1]]
         frames.append((points, normals, colors))
         progress(t + 1, len(alpha))
-    return _gaussians(frames, CROP_SIDE / config.resolution, config.resolution)
+    return _gaussians(frames, CROP_MARGIN / config.resolution, config.resolution)
 
 
 def squared_thickness(masks: NDArray[np.bool_]) -> Floats:

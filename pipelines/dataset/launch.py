@@ -25,8 +25,8 @@ from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally, Watcher
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.store_notes import register
-from ss4d.pipelines.workers import num_processors
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.processors import num_processors
 from ss4d.storage.store import open_store
 
 

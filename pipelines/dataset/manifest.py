@@ -12,9 +12,10 @@ from ss4d.pipelines.dataset.checks import check_at_least, check_seconds
 from ss4d.pipelines.dataset.discover import Finding, find_clips, new_id
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.errors import ConfigError, WorkerError
-from ss4d.pipelines.workers import num_processors, results
+from ss4d.pipelines.workers import results
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest
+from ss4d.stages.processors import num_processors
 from ss4d.stages.types import Progress
 from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.errors import StoreError

@@ -18,7 +18,7 @@ from ss4d.stages.model_folder import IMAGE_ENCODER as IMAGE_ROLE
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.training.clips import available_workers
+from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import IMAGE_ENCODER, Start, read_encoders
 from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
@@ -108,7 +108,7 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         store=records,
         store_digest=None if records is None else records.digest(),
         fresh=options.fresh,
-        workers=available_workers(),
+        workers=num_processors(),
     )
     try:
         return run_training(training, say)

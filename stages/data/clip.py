@@ -16,14 +16,13 @@ from ss4d.stages.data.objects import FPS, family_of, make_object, stream
 from ss4d.stages.data.render import Light, Window, render
 from ss4d.stages.data.voxels import surface_voxels, visible
 from ss4d.stages.errors import InputError
-from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
 from ss4d.stages.types import Camera, Value, array
 
 REVISION = 1  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
-CROP_MARGIN = 1.2  # docs/model.md, section 2
 INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
 VIEW_PITCH = (-20.0, 60.0)
 # What other views are lit by, the same in every clip: soft enough to keep the colors, and uneven enough to show the

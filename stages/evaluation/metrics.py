@@ -1,8 +1,12 @@
-"""How close a 4D object is to the truth, in numbers; images are (..., h, w, 3) in 0 to 1, cells (b, t, x, y, z)."""
+"""How close a 4D object is to the truth, in numbers; images are (..., h, w, c) in 0 to 1, cells (b, t, x, y, z).
+
+Losses and reports measure with these alike.
+"""
+
+import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 LEAST_ERROR = 1e-10  # mean squared error below which two images count as equal: 100 dB
 WINDOW, DEVIATION = 11, 1.5  # of the structural similarity, in pixels
@@ -15,32 +19,45 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of each image (...), at most 1 (Wang et al. 2004).
+    """Structural similarity of each image (...): 1 where two are equal, at most 1 otherwise (Wang et al. 2004).
 
     The window is a Gaussian of 11 x 11 pixels and standard deviation 1.5, variances divide by its sum; the mean is over
-    channels and over the pixels around which the whole window lies inside the image.
+    channels and over the pixels around which the whole window lies inside the image. Computed in float32, also under
+    autocast, for it subtracts nearly equal numbers.
 
     Args:
-        images: (..., h, w, 3), h and w at least 11.
+        images: (..., h, w, c) in 0 to 1, h and w at least 11.
         truth: as many.
     """
-    a, b = (x.reshape(-1, *x.shape[-3:]).permute(0, 3, 1, 2).flatten(0, 1)[:, None] for x in (images, truth))
-    moments = _windowed(torch.cat((a, b, a * a, b * b, a * b), dim=1))
-    mean_a, mean_b, square_a, square_b, product = moments.unbind(1)
-    variance_a, variance_b = square_a - mean_a.square(), square_b - mean_b.square()
-    covariance = product - mean_a * mean_b
-    similarity = (2 * mean_a * mean_b + LUMINANCE) * (2 * covariance + CONTRAST)
-    similarity = similarity / ((mean_a.square() + mean_b.square() + LUMINANCE) * (variance_a + variance_b + CONTRAST))
-    return similarity.mean((-2, -1)).reshape(-1, 3).mean(1).reshape(images.shape[:-3])
+    *leading, _, _, channels = images.shape
+    with torch.autocast(images.device.type, enabled=False):
+        a, b = (x.float().movedim(-1, -3).flatten(0, -3) for x in (images, truth))
+        moments = _windowed(torch.stack([a, b, a * a, b * b, a * b]))
+        mean_a, mean_b, square_a, square_b, product = moments.unbind(0)
+        variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
+        covariance = product - mean_a * mean_b
+        light = (2 * mean_a * mean_b + LUMINANCE) / (mean_a**2 + mean_b**2 + LUMINANCE)
+        structure = (2 * covariance + CONTRAST) / (variance_a + variance_b + CONTRAST)
+        return (light * structure).view(*leading, channels, -1).mean((-2, -1))
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Weighted means (n, c, h - 10, w - 10) of x (n, c, h, w) in the Gaussian window."""
-    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * DEVIATION**2))
-    weights = (weights / weights.sum()).expand(x.shape[1], 1, WINDOW)
-    rows = functional.conv2d(x, weights[..., None], groups=x.shape[1])
-    return functional.conv2d(rows, weights[:, :, None], groups=x.shape[1])
+    """Weighted means (..., h - 10, w - 10) of x (..., h, w) in the Gaussian window."""
+    # Not by convolution: on a GPU that would round to ten bits (TF32), and variances are differences of such means.
+    weights = [math.exp(-((place - WINDOW // 2) ** 2) / (2 * DEVIATION**2)) for place in range(WINDOW)]
+    for axis in (-1, -2):
+        length = x.shape[axis] - WINDOW + 1
+        blurred = torch.zeros_like(x.narrow(axis, 0, length))
+        for place, weight in enumerate(weights):
+            blurred = blurred.add(x.narrow(axis, place, length), alpha=weight / sum(weights))
+        x = blurred
+    return x
+
+
+def iou(occupied: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union of each boolean grid (b, ...); 1 where both are empty."""
+    both, either = (operation(occupied, truth).flatten(1).sum(1) for operation in (torch.logical_and, torch.logical_or))
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def occupancy_iou(cells: Tensor, truth: Tensor, num_frames: int, resolution: int) -> Tensor:
@@ -55,8 +72,7 @@ def occupancy_iou(cells: Tensor, truth: Tensor, num_frames: int, resolution: int
     grids = torch.zeros(2, num_frames, resolution, resolution, resolution, dtype=torch.bool)
     for grid, occupied in zip(grids, (cells, truth), strict=True):
         grid[tuple(occupied[:, 1:].long().T)] = True
-    both, either = ((f(grids[0], grids[1])).flatten(1).sum(1) for f in (torch.logical_and, torch.logical_or))
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    return iou(grids[0], grids[1])
 
 
 def change(images: Tensor) -> float:

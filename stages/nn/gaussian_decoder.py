@@ -19,7 +19,9 @@ from ss4d.stages.nn.trunk import SparseTransformer, SparseTransformerArgs
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import SparseTensor
 
-SH_DEGREE_0 = 0.28209479  # value of the constant spherical harmonic
+# The constant spherical harmonic, to the digits of the model. Viewers compute with more of them, as export/ply.py does,
+# and in float32 that is another number.
+SH_DEGREE_0 = 0.28209479
 PARTS = {"_xyz": 3, "_features_dc": 3, "_scaling": 3, "_rotation": 4, "_opacity": 1}  # channels, in the order of a row
 
 

@@ -1,4 +1,4 @@
-"""Rotations as unit quaternions (w, x, y, z) and cameras on an orbit.
+"""Rotations as unit quaternions (w, x, y, z), cameras on an orbit, and how the input camera frames its object.
 
 World space is z up and right-handed; camera space is x right, y down, z forward. Every angle is in degrees.
 """
@@ -13,6 +13,7 @@ from ss4d.stages.types import Camera, GaussianClip
 
 # An asset's front faces -y, the side a glTF file's front (+z) comes to lie on when its y axis is turned up to z.
 FRONT_YAW = 180.0
+CROP_MARGIN = 1.2  # side of a clip's crop over the longer side of the object's box (docs/model.md, section 2)
 ORBIT_RADIUS = 2.0
 ORBIT_FOV = 40.0
 

@@ -6,8 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
-
-MARGIN = 1.2  # side of the crop over the longer side of the object's box
+from ss4d.stages.ops.geometry import CROP_MARGIN
 
 
 def crop_clip(frames: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +44,7 @@ def crop_box(alpha: Tensor) -> tuple[int, int, int, int]:
         raise InputError("No object: every frame is fully transparent; give frames in which the object is opaque.")
     top, bottom = int(rows[0]), int(rows[-1])
     left, right = int(columns[0]), int(columns[-1])
-    half = MARGIN * max(right - left, bottom - top) / 2
+    half = CROP_MARGIN * max(right - left, bottom - top) / 2
     if half == 0:
         raise InputError(f"The object is a single pixel at ({left}, {top}); give a clip in which it is larger.")
     x, y = (left + right) / 2, (top + bottom) / 2

@@ -14,7 +14,7 @@ import torch
 
 from ss4d.stages.errors import InputError, ModelError, TrainingError
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.training.clips import available_workers
+from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import read_start
 from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
@@ -58,7 +58,7 @@ def main() -> int:
             steps=given.steps,
             rate=given.rate,
             fresh=given.fresh,
-            workers=available_workers(),
+            workers=num_processors(),
         )
         run_training(training, _say)
     except (InputError, ModelError, TrainingError) as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ss4d.stages.data.clip import TrainingClip, lit
+from ss4d.stages.evaluation.metrics import psnr, ssim
 from ss4d.stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
@@ -146,13 +147,13 @@ class AppearanceAutoencoder:
         targets = over(scene.targets, scene.views.backgrounds)
         parts = {
             "l1": losses.l1(images, targets),
-            "dssim": 1 - losses.ssim(images, targets).mean(),
+            "dssim": 1 - ssim(images, targets).mean(),
             "transparency": losses.transparency(gaussians.opacities),
             "volume": losses.volume(gaussians.scales, self.decoder.args.resolution),
         }
         weights = (1.0, self.settings.ssim, self.settings.transparency, self.settings.volume)
         total = torch.stack([weight * part for weight, part in zip(weights, parts.values(), strict=True)]).sum()
-        parts["psnr"] = losses.psnr(images, targets).mean()
+        parts["psnr"] = psnr(images.clamp(0, 1), targets).mean()
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()

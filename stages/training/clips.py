@@ -106,11 +106,6 @@ def read_clip(file: Path) -> TrainingClip:
         raise InputError(f"the clip {file} cannot be read: {error}") from error
 
 
-def available_workers() -> int:
-    """As many processes as this one may use cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class FreshClips:
     """Makes new clips for every step, ahead of time, in processes that end with this one.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.nn.image_encoders import VisionTransformer
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
@@ -148,7 +149,7 @@ class SampledVoxels:
         logits = self._autoencoder.decoder(latents.flatten(0, 1)).float()
         parts = {"bce": losses.bce(logits, truth), "dice": losses.dice(logits, truth)}
         total = SAMPLED * (parts["bce"] + parts["dice"]) + (1 - SAMPLED) * coded.total
-        parts["iou"] = losses.iou(logits, truth).mean()
+        parts["iou"] = iou(logits > 0, truth > 0).mean()
         return Losses(total, _named(parts, coded))
 
     @torch.no_grad()

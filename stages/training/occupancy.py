@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import occupancy_grids
@@ -71,7 +72,7 @@ class OccupancyAutoencoder:
             "kl": losses.gaussian_kl(mean, logvar),
         }
         total = parts["bce"] + parts["dice"] + self.settings.kl * parts["kl"]
-        parts["iou"] = losses.iou(logits, grids).mean()
+        parts["iou"] = iou(logits > 0, grids > 0).mean()
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     def _chosen(self, clip: TrainingClip, generator: Generator) -> Tensor:

@@ -26,8 +26,8 @@ from ss4d.pipelines.dataset.keys import Settings, open_keys
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset, open_dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.run_record import versions
-from ss4d.pipelines.workers import num_processors
 from ss4d.stages.data.clip import ClipSpec, make_clip
+from ss4d.stages.processors import num_processors
 from ss4d.storage.manifest import write_rows
 from tests.benchmarks.timing import (
     INTERVAL,

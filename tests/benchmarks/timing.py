@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ss4d.pipelines.workers import num_processors
+from ss4d.stages.processors import num_processors
 from tests.helpers.places import ROOT
 
 INTERVAL = 0.05  # seconds between two looks at a process

@@ -18,7 +18,7 @@ from ss4d.pipelines.dataset.cluster.submission import ClusterWatcher, Submission
 from ss4d.pipelines.dataset.launch import plan_dataset
 from ss4d.pipelines.dataset.layout import open_dataset
 from ss4d.pipelines.errors import ConfigError, EngineError
-from ss4d.pipelines.workers import num_processors
+from ss4d.stages.processors import num_processors
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner

@@ -19,11 +19,12 @@ from ss4d.pipelines.dataset.report.sheet import Card
 from ss4d.pipelines.errors import USER_ERRORS
 from ss4d.pipelines.inspect.drawing import evenly
 from ss4d.pipelines.values import read_value
-from ss4d.pipelines.workers import num_processors, results
+from ss4d.pipelines.workers import results
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.preview import render_frames
+from ss4d.stages.processors import num_processors
 from ss4d.stages.types import GaussianClip, Progress
 from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.artifact import Artifact

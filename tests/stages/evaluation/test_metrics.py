@@ -65,6 +65,24 @@ def test_ssim_keeps_leading_axes_is_symmetric_and_one_for_equals() -> None:
     torch.testing.assert_close(ssim(a, a), torch.ones(2, 3))
 
 
+def test_ssim_keeps_its_digits_under_autocast() -> None:
+    a, b = random_images(1, 16, 16), random_images(1, 16, 16, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = ssim(a, b)
+    assert torch.equal(inside, ssim(a, b))
+
+
+def test_following_the_gradient_of_ssim_leads_to_the_target() -> None:
+    target = random_images(1, 16, 16)[..., :1]
+    image = random_images(1, 16, 16, seed=1)[..., :1].requires_grad_()
+    optimizer = torch.optim.Adam([image], lr=0.02)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (1 - ssim(image, target)).sum().backward()
+        optimizer.step()
+    assert ssim(image, target).item() > 0.98
+
+
 cells = st.sets(st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=40)
 
 

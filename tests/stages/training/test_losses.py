@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,65 +18,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Of one image (h, w, c), window by window."""
-    place = np.arange(11) - 5
-    window = np.exp(-(place[:, None] ** 2 + place[None] ** 2) / (2 * 1.5**2))
-    window /= window.sum()
-    found = []
-    for c in range(a.shape[2]):
-        for i in range(a.shape[0] - 10):
-            for j in range(a.shape[1] - 10):
-                p, q = a[i : i + 11, j : j + 11, c], b[i : i + 11, j : j + 11, c]
-                mp, mq = (window * p).sum(), (window * q).sum()
-                vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
-                cov = (window * (p - mp) * (q - mq)).sum()
-                found.append(
-                    (2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)),
-                )
-    return float(np.mean(found))
-
-
-def test_ssim_agrees_with_a_loop_over_windows() -> None:
-    a, b = draw(2, 17, 14, 3), draw(2, 17, 14, 3, seed=1)
-    b[1] = 0.9 * a[1] + 0.1 * b[1]
-    expected = torch.tensor([slow_ssim(*(x[k].double().numpy() for x in (a, b))) for k in range(2)])
-    assert_close(losses.ssim(a, b), expected.float(), atol=1e-5, rtol=1e-5)
-
-
-def test_ssim_is_one_for_equal_images_only_and_symmetric() -> None:
-    a, b = draw(3, 16, 16, 3), draw(3, 16, 16, 3, seed=1)
-    assert_close(losses.ssim(a, a), torch.ones(3))
-    assert (losses.ssim(a, b) < 0.5).all()
-    assert_close(losses.ssim(a, b), losses.ssim(b, a))
-
-
-def test_ssim_keeps_its_digits_under_autocast() -> None:
-    a, b = draw(1, 16, 16, 3), draw(1, 16, 16, 3, seed=1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = losses.ssim(a, b)
-    assert torch.equal(inside, losses.ssim(a, b))
-
-
-def test_following_the_gradient_of_ssim_leads_to_the_target() -> None:
-    target = draw(1, 16, 16, 1)
-    image = draw(1, 16, 16, 1, seed=1).requires_grad_()
-    optimizer = torch.optim.Adam([image], lr=0.02)
-    for _ in range(200):
-        optimizer.zero_grad()
-        (1 - losses.ssim(image, target)).sum().backward()
-        optimizer.step()
-    assert losses.ssim(image, target).item() > 0.98
-
-
-def test_l1_and_psnr_are_what_they_say() -> None:
+def test_l1_is_what_it_says() -> None:
     a, b = draw(2, 4, 5, 3), draw(2, 4, 5, 3, seed=1)
     pairs = list(zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
     assert losses.l1(a, b).item() == pytest.approx(sum(abs(p - q) for p, q in pairs) / len(pairs))
-    first = pairs[:60]
-    error = sum((p - q) ** 2 for p, q in first) / 60
-    assert losses.psnr(a, b)[0].item() == pytest.approx(10 * math.log10(1 / error), abs=1e-4)
-    assert losses.psnr(a + 5, torch.ones_like(a)).min() == 100  # cut to 1, and equal images have no infinite ratio
 
 
 def test_kl_agrees_with_a_loop_and_with_torch() -> None:
@@ -115,19 +59,16 @@ def test_bce_agrees_with_a_loop() -> None:
     assert losses.bce(logits, occupied).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_dice_and_iou_agree_with_loops() -> None:
+def test_dice_agrees_with_a_loop() -> None:
     logits, occupied = 3 * normal(4, 1, 3, 3, 3), (draw(4, 1, 3, 3, 3) > 0.7).float()
-    coefficients, ratios = [], []
+    coefficients = []
     for grid, truth in zip(logits, occupied, strict=True):
-        overlap = total = both = either = 0.0
+        overlap = total = 0.0
         for z, y in zip(grid.flatten().tolist(), truth.flatten().tolist(), strict=True):
             p = 1 / (1 + math.exp(-z))
             overlap, total = overlap + p * y, total + p + y
-            both, either = both + (z > 0 and y > 0), either + (z > 0 or y > 0)
         coefficients.append(1 - (2 * overlap + 1) / (total + 1))
-        ratios.append(both / either)
     assert losses.dice(logits, occupied).item() == pytest.approx(sum(coefficients) / 4, rel=1e-5)
-    assert_close(losses.iou(logits, occupied), torch.tensor(ratios))
 
 
 def test_a_perfect_occupancy_costs_nothing_even_if_empty() -> None:
@@ -137,7 +78,6 @@ def test_a_perfect_occupancy_costs_nothing_even_if_empty() -> None:
     for loss in (losses.bce, losses.dice):
         assert loss(logits, occupied).item() == pytest.approx(0, abs=1e-6)
         assert loss(-logits, occupied).item() > 0.5
-    assert losses.iou(logits, occupied).tolist() == [1, 1]
 
 
 def test_regularisers_agree_with_loops() -> None:
