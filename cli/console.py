@@ -21,7 +21,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from ss4d.pipelines.plan import Step
-    from ss4d.pipelines.tasks import Outcome
+    from ss4d.pipelines.tasks import StageResult
 
 console = Console(stderr=True)
 # Seconds until the first line about a long step where no bar can be drawn, and from one line to the next.
@@ -98,15 +98,13 @@ class ConsoleReporter:
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, total=total)
 
-    def stage_finished(self, outcome: "Outcome") -> None:
+    def stage_finished(self, result: "StageResult") -> None:
         """Says what the stage cost."""
         if self._bar is not None:
             self._progress.remove_task(self._bar)
             self._bar = None
-        if not outcome.reused:
-            self.message(
-                f"{'':<16} done  in {outcome.seconds:.1f} s, peak memory {outcome.peak_memory / 2**20:,.0f} MiB"
-            )
+        if not result.reused:
+            self.message(f"{'':<16} done  in {result.seconds:.1f} s, peak memory {result.peak_memory / 2**20:,.0f} MiB")
 
     def results(self, folder: Path) -> None:
         """Says where the results lie, and what shows them."""

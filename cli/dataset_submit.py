@@ -25,7 +25,7 @@ from ss4d.cli.dataset_options import (
 from ss4d.cli.dataset_view import LiveView, duration, summary
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Device, Overrides
+from ss4d.cli.options import Debug, Device, Goals, Overrides, overrides_of
 
 if TYPE_CHECKING:
     from ss4d.pipelines.dataset.cluster.progress import ClusterView
@@ -54,6 +54,7 @@ def submit(
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     device: Device = "auto",
     workers: Annotated[
@@ -116,7 +117,7 @@ def submit(
         from ss4d.pipelines.dataset.workers.policy import Policy
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        settings = settings_for(dataset, config, overrides, seed)
+        settings = settings_for(dataset, config, overrides_of(overrides, goals), seed)
         work = ShardWork(
             dataset=dataset.absolute(),
             settings=Settings.model_validate(settings.recorded()),

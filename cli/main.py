@@ -13,7 +13,7 @@ from ss4d.cli.diff import diff
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
-from ss4d.cli.options import Debug, Device, Force, FromStage, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store, overrides_of
 from ss4d.cli.plan import plan
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
@@ -65,6 +65,7 @@ def run(
         ),
     ] = "tiny",
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
     device: Device = "auto",
     name: Name = None,
@@ -88,6 +89,8 @@ def run(
     tokens, **sparse_structure** finds the occupied voxels, **slat** gives each voxel a structured latent, **decoding**
     turns them into Gaussians, **export** writes the files. Each leaves its result in DIR/store; what is there
     already is not computed again, so the same command goes on after an interruption and is instant when all is done.
+
+    Packages can add stages; **--goal** asks for their results, and for those of any stage.
 
     Results, in DIR/runs/NAME: `frames/frame0001.ply` and so on (one per frame, standard 3DGS layout), `turntable.mp4`,
     `cameras.json`, and `run.json`, the record of configuration, seed, versions, and what each stage cost.
@@ -116,7 +119,7 @@ def run(
             source=source,
             out=out,
             config=config,
-            overrides=overrides or (),
+            overrides=overrides_of(overrides, goals),
             seed=seed,
             device=device,
             name=name,

@@ -14,6 +14,14 @@ Overrides = Annotated[
         help="Changes one configuration value, e.g. slat.sampler.steps=12. Repeatable. **ss4d config** lists them.",
     ),
 ]
+Goals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--goal",
+        metavar="STAGE",
+        help="A stage whose result is wanted; by default **export**. Repeatable. What it needs runs, and no more.",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run's folder; by default the input's name.")]
 Store = Annotated[
     str | None,
@@ -25,7 +33,7 @@ Store = Annotated[
 ]
 FromStage = Annotated[
     str | None,
-    typer.Option("--from", metavar="STAGE", help="Compute this stage and those after it again, stored or not."),
+    typer.Option("--from", metavar="STAGE", help="Compute this stage and all made from it again, stored or not."),
 ]
 Only = Annotated[
     str | None,
@@ -40,3 +48,8 @@ Device = Annotated[
     typer.Option("--device", help="Device to compute on; **auto** takes CUDA if there is one."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
+
+
+def overrides_of(overrides: list[str] | None, goals: list[str] | None) -> list[str]:
+    """What --set and --goal say together, as configuration values."""
+    return [*(overrides or ()), *([f"goals=[{', '.join(goals)}]"] if goals else ())]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Force, FromStage, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store, overrides_of
 from ss4d.cli.tables import print_table
 
 
@@ -16,6 +16,7 @@ def plan(
         typer.Argument(metavar="RUN|INPUT", help="The folder of a run, or the input of one to come.", readable=False),
     ],
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random numbers; by default the run's, or 42.")
     ] = None,
@@ -51,7 +52,8 @@ def plan(
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
-            changes = Changes(config=config, overrides=overrides or (), seed=seed, store=store, wish=wish)
+            said = overrides_of(overrides, goals)
+            changes = Changes(config=config, overrides=said, seed=seed, store=store, wish=wish)
             options = options_of_run(target, changes)
         else:
             check_input(target)
@@ -59,7 +61,7 @@ def plan(
                 source=target,
                 out=out,
                 config=config or "tiny",
-                overrides=overrides or (),
+                overrides=overrides_of(overrides, goals),
                 seed=42 if seed is None else seed,
                 device="cpu",  # no key depends on it
                 name=name,

@@ -28,14 +28,12 @@ def stages(
         ss4d stages segmentation
     """
     with explained(debug, "nothing was changed"):
-        from ss4d.pipelines.errors import ConfigError
-        from ss4d.pipelines.implementation import STAGES
         from ss4d.pipelines.offers import offers
         from ss4d.pipelines.registry import installed, unknown_names
 
-        if stage is not None and stage not in STAGES:
-            raise ConfigError(f"there is no stage {stage!r}; choose one of {', '.join(STAGES)}")
         registry = installed()
+        if stage is not None:
+            registry.stage(stage)  # says what there is if there is no such stage
         shown = [offer for offer in offers(registry) if stage in (None, offer.stage)]
         for offer in shown:
             _print(offer)

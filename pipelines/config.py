@@ -1,53 +1,60 @@
-"""The configuration of a run: one section per stage, strictly validated, from a YAML file and `--set key=value`."""
+"""The configuration of a run: a section for each stage, strictly validated, from a YAML file and `--set key=value`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, SerializeAsAny, ValidationError
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.implementation import STAGES, Implementation
+from ss4d.pipelines.graph import in_order
+from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import ModelChoice
 from ss4d.pipelines.registry import installed
-from ss4d.stages.conditioning_config import ConditioningConfig
-from ss4d.stages.decoding_config import DecodingConfig
-from ss4d.stages.export.config import ExportConfig
+from ss4d.pipelines.stages import STAGES
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.segmentation.config import SegmentationConfig
-from ss4d.stages.slat_config import SlatConfig
-from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.stage_config import StageConfig
+
+SECTIONS = "sections"  # a field of the configuration, and no key of a file
 
 
 class RunConfig(ModelChoice):
     """Everything that decides what a run computes, apart from its input, seed and device."""
 
     input: InputConfig = InputConfig()
-    segmentation: SerializeAsAny[StageConfig] = SegmentationConfig()
-    conditioning: SerializeAsAny[StageConfig] = ConditioningConfig()
-    sparse_structure: SerializeAsAny[StageConfig] = SparseStructureConfig()
-    slat: SerializeAsAny[StageConfig] = SlatConfig()
-    decoding: SerializeAsAny[StageConfig] = DecodingConfig()
-    export: SerializeAsAny[StageConfig] = ExportConfig()
+    goals: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("export",), description="the stages whose results are wanted; what they need runs, and no more"
+    )
+    sections: Mapping[str, SerializeAsAny[StageConfig]] = {}
 
     def section(self, stage: str) -> StageConfig:
         """The configuration of the named stage."""
-        section: StageConfig = getattr(self, stage)
-        return section
+        return self.sections[stage]
 
     def implementations(self) -> dict[str, Implementation]:
-        """What does each stage, by name and in order."""
-        return {stage: installed().get(stage, self.section(stage).method) for stage in STAGES}
+        """What does each stage that has a section, by name."""
+        return {stage: installed().get(stage, section.method) for stage, section in self.sections.items()}
+
+    def stages(self) -> dict[str, Implementation]:
+        """What a run goes through, by name and in order: the goals, and what they need."""
+        return in_order(self.goals, self.implementations(), installed().stages())
 
     def resolve(self, folder: ModelFolder) -> Self:
         """This configuration with every value that was left to the model folder filled in."""
-        chosen = self.implementations().items()
-        return self.model_copy(update={stage: one.resolve(self.section(stage), folder) for stage, one in chosen})
+        chosen = self.implementations()
+        return self.model_copy(
+            update={SECTIONS: {name: chosen[name].resolve(given, folder) for name, given in self.sections.items()}}
+        )
+
+    def described(self) -> dict[str, Any]:
+        """As a record has it, and as a file would say it: one tree of plain data."""
+        data = self.model_dump(mode="json")
+        sections: dict[str, Any] = data.pop(SECTIONS)
+        return data | sections
 
 
 def bundled_configs() -> list[str]:
@@ -80,16 +87,50 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     for key, value in changes:
         _put(data, key, value)
     overridden = {key for key, _ in changes}
+    named = [stage for stage in installed().stages() if stage in data and stage not in RunConfig.model_fields]
     try:
-        sections = {stage: _stage_section(stage, data.pop(stage, {})) for stage in STAGES}
+        sections = {stage: _stage_section(stage, data.pop(stage)) for stage in named}
+        _refuse_unknown(data)
         config = RunConfig.model_validate_json(json.dumps(data))
     except TypeError as error:
         raise ConfigError(f"configuration {source!r} holds a value that is not plain data: {error}") from error
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(problem, RunConfig) for problem in error.errors())) from error
-    return config.model_copy(
-        update={stage: _with_places(stage, section, folder, overridden) for stage, section in sections.items()}
-    )
+    sections = {stage: _with_places(stage, section, folder, overridden) for stage, section in sections.items()}
+    return config.model_copy(update={SECTIONS: _completed(sections, config.goals)})
+
+
+def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dict[str, StageConfig]:
+    """The sections, and a default one for every stage that comes with the program, is a goal or is needed for one."""
+    known = installed().stages()
+    for position, goal in enumerate(goals):
+        if goal not in known:
+            raise ConfigError(f"configuration key 'goals': there is no stage {goal!r}; choose of {', '.join(known)}")
+        if goal in goals[:position]:
+            raise ConfigError(f"configuration key 'goals' names {goal} twice")
+    complete = dict(sections)
+    seen: set[str] = set()
+    wanted = [*(stage.name for stage in STAGES), *goals, *sections]
+    while wanted:
+        stage = wanted.pop()
+        if stage not in known:  # named by an implementation; said where the stages are put in order
+            continue
+        if stage not in complete:
+            complete[stage] = _stage_section(stage, {})
+        if stage in seen:
+            continue
+        seen.add(stage)
+        wanted.extend(installed().get(stage, complete[stage].method).inputs)
+    return {stage: complete[stage] for stage in known if stage in complete}
+
+
+def _refuse_unknown(data: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a key of the top that is neither the run's nor a stage's."""
+    own = RunConfig.model_fields.keys() - {SECTIONS}
+    if unknown := sorted(map(str, data.keys() - own)):
+        raise ConfigError(
+            f"unknown configuration key {unknown[0]!r}; allowed here: {', '.join(sorted(own) + installed().stages())}"
+        )
 
 
 def _stage_section(stage: str, data: Any) -> StageConfig:
@@ -161,10 +202,11 @@ def _leave_to_another_method(data: dict[str, Any], key: str, method: Any) -> Non
     """Empties a stage's section if `key` chooses another implementation: what stands there is for the one it names."""
     stage, _, rest = key.partition(".")
     section = data.get(stage)
-    if rest == "method" and stage in STAGES and isinstance(section, dict):
-        registry = installed()
-        if not registry.same(stage, section.get("method", registry.default(stage)), method):
-            data[stage] = {}
+    registry = installed()
+    if rest != "method" or stage not in registry.stages() or not isinstance(section, dict):
+        return
+    if not registry.same(stage, section.get("method", registry.default(stage)), method):
+        data[stage] = {}
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

@@ -7,16 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.implementation import Implementation, Stage
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
 
 
-def check_result(one: Implementation, result: object, folder: Path, grid: int | None = None) -> None:
-    """Checks what `one` gave.
+def check_result(
+    implementation: Implementation, stage: Stage, result: object, folder: Path, grid: int | None = None
+) -> None:
+    """Checks what an implementation gave.
 
     Args:
-        one: whose function ran.
+        implementation: whose function ran.
+        stage: what it implements.
         result: what it returned.
         folder: where it wrote files.
         grid: cells along each axis that the next stage's network works on, if it has one.
@@ -24,20 +27,22 @@ def check_result(one: Implementation, result: object, folder: Path, grid: int | 
     Raises:
         ValueSpecError: naming the implementation, the array and what was expected.
     """
-    if one.output is None:
+    if stage.gives_files:
         if result is not None or not any(path.is_file() for path in folder.rglob("*")):
-            raise ValueSpecError(f"{one} must write files and return nothing; it returned {type(result).__name__}")
+            raise ValueSpecError(
+                f"{implementation} must write files and return nothing; it returned {type(result).__name__}"
+            )
         return
     # The very type: what is stored is read again as it, and a subclass would lose what it adds.
-    if type(result) is not one.output:
-        raise ValueSpecError(f"{one} must give {one.output.__name__}, but gave {type(result).__name__}")
+    if type(result) is not (kind := stage.value_type()):
+        raise ValueSpecError(f"{implementation} must give {kind.__name__}, but gave {type(result).__name__}")
     assert isinstance(result, Value)
     try:
         result.check()
     except ValueSpecError as error:
-        raise ValueSpecError(f"{one} gave a wrong result: {error}") from error
+        raise ValueSpecError(f"{implementation} gave a wrong result: {error}") from error
     if problem := next(_problems(result, grid), None):
-        raise ValueSpecError(f"{one} gave a wrong result: {type(result).__name__}.{problem}")
+        raise ValueSpecError(f"{implementation} gave a wrong result: {type(result).__name__}.{problem}")
 
 
 def _problems(value: Value, grid: int | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ss4d.pipelines.errors import EngineError
-from ss4d.pipelines.plan import Job
+from ss4d.pipelines.plan import StageJob
 from ss4d.pipelines.prefect_server import LocalServer, keep_loopback_direct, quiet_prefect
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Schedule:
     """What an engine has to do."""
 
     name: str  # of the run
-    jobs: Sequence[Job]  # in order
-    do: Callable[[Job], None]
+    jobs: Sequence[StageJob]  # in order
+    do: Callable[[StageJob], None]
     prepare: Callable[[], None]  # slow work that needs no engine: loading networks
     home: Path  # folder for the engine's own files
 
@@ -140,7 +140,7 @@ def _run_flow(schedule: Schedule) -> None:
     video_to_4d(list(tasks))
 
 
-def _task(job: Job, do: Callable[[Job], None]) -> "Task[[], None]":
+def _task(job: StageJob, do: Callable[[StageJob], None]) -> "Task[[], None]":
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 

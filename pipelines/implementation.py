@@ -1,40 +1,54 @@
-"""What an implementation of a stage declares and is given; all a package needs beside `ss4d.stages.types`.
+"""What stages and their implementations declare; nothing here computes, so that a plan needs no torch.
 
-docs/stages.md shows how to write one.
+A package adds a stage with a `Stage` and at least one `Implementation` of it; docs/stages.md shows how to write one.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
-
-import torch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from ss4d.pipelines.errors import PluginError
-from ss4d.pipelines.networks import Model
-from ss4d.stages.input_files import InputConfig
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.stage_config import StageConfig
-from ss4d.stages.types import Clip, GaussianClip, Progress, StructuredLatents, Tokens, Value, Video, Voxels
-from ss4d.stages.video_io import read_video
 
-V = TypeVar("V", bound=Value)
+if TYPE_CHECKING:
+    from ss4d.pipelines.stage_inputs import StageInputs
+    from ss4d.stages.types import Value
 
-# The stages in order, with what each gives; None: files.
-STAGES: Mapping[str, type[Value] | None] = {
-    "segmentation": Clip,
-    "conditioning": Tokens,
-    "sparse_structure": Voxels,
-    "slat": StructuredLatents,
-    "decoding": GaussianClip,
-    "export": None,
-}
+NAME = r"[a-z][a-z0-9_]*"
+# Other keys of a configuration, which a section of a stage would hide.
+RESERVED = ("model", "image_encoder", "precision", "input", "goals", "sections")
+TRAINING_CLIP = "training_clip"  # what stores hold beside the results of stages
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A function or class named as "module:name" and imported when it is first used: a plan needs only the name.
+
+    Raises:
+        PluginError: if the place is not of that form.
+    """
+
+    place: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.]+:\w+", self.place):
+            raise PluginError(f"a function is named as 'module:name'; got {self.place!r}")
+
+    def load(self) -> Any:
+        """What is named."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.load()(*args, **options)
 
 
 @dataclass(frozen=True)
 class Package:
-    """The installed distribution that an implementation comes from."""
+    """The installed distribution that a stage or an implementation comes from."""
 
     name: str
     version: str
@@ -44,54 +58,42 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a stage's function is given besides its configuration; it gets what its implementation declares, no more.
+class Stage:
+    """A step from the input to a result, whatever implementation does it.
 
-    Attributes:
-        implementation: whose function it is.
-        folder: empty; a stage that gives files writes them here.
-        progress: to be called with (steps done, steps in all).
-        model: the model folder, its networks and the kernels they run on.
+    Args:
+        name: its section in a configuration, its folder in a store, its name for --goal.
+        output: the type of the value that it gives, or where that type is; None: files.
+        default: the method taken where a configuration chooses none.
+        meaning: what it does, in a few words.
+        package: where it comes from; set when it is found, None for what comes with the program.
+
+    Raises:
+        PluginError: naming what cannot be.
     """
 
-    implementation: "Implementation"
-    source: Path
-    input_config: InputConfig
-    inputs: Mapping[str, Value]
-    model: Model
-    seed: int
-    folder: Path
-    progress: Progress
+    name: str
+    output: "type[Value] | Deferred | None"
+    default: str
+    meaning: str
+    package: Package | None = None
 
-    def input(self, stage: str, kind: type[V]) -> V:
-        """The value of type `kind` that the named stage gave."""
-        self._declared(stage in self.inputs, f"inputs with {stage!r}")
-        value = self.inputs[stage]
-        if not isinstance(value, kind):
-            raise PluginError(
-                f"{self.implementation} asks {stage} for {kind.__name__}, but it gives {type(value).__name__}"
-            )
-        return value
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME, self.name):
+            raise PluginError(f"the name of a stage is made of a-z, 0-9 and '_'; got {self.name!r}")
+        if self.name in (*RESERVED, TRAINING_CLIP):
+            raise PluginError(f"no stage can be called {self.name!r}: the name stands for something else")
 
-    def video(self) -> Video:
-        """The frames of the run's input that its configuration chooses."""
-        self._declared(self.implementation.source, "source=True")
-        return read_video(self.source, self.input_config)
+    @property
+    def gives_files(self) -> bool:
+        """Whether its result is files, and no arrays."""
+        return self.output is None
 
-    def network(self, role: str) -> Any:
-        """The network that plays `role` in the model folder, ready to run on the run's device."""
-        self._declared(role in self.implementation.roles, f"roles with {role!r}")
-        return self.model.network(role)
-
-    def generator(self) -> torch.Generator:
-        """A CPU generator, so that a seed means the same on every device (docs/model.md, section 4)."""
-        self._declared(self.implementation.seeded, "seeded=True")
-        return torch.Generator().manual_seed(self.seed)
-
-    def _declared(self, given: bool, words: str) -> None:
-        """What is not declared is not in the key, and a result could be mistaken for another."""
-        if not given:
-            raise PluginError(f"{self.implementation} uses what it does not declare: it must say {words}")
+    def value_type(self) -> "type[Value]":
+        """The type of the value that it gives; must not be asked of a stage that gives files."""
+        assert self.output is not None
+        kind: type[Value] = self.output.load() if isinstance(self.output, Deferred) else self.output
+        return kind
 
 
 def as_given(config: StageConfig, _folder: ModelFolder) -> StageConfig:
@@ -104,12 +106,12 @@ class Implementation:
     """One way to do one stage.
 
     Args:
-        stage: which one, a name in `STAGES`; it says what `run` must give.
+        stage: the name of the stage; it says what `run` must give.
         config: its configuration. The names in the Literal of its field `method` choose this implementation.
-        run: from the configuration and the work to the stage's value, or, for a stage that gives files, to None.
+        run: from the configuration and the inputs to the stage's value, or, for a stage that gives files, to None.
         revision: rises whenever the same configuration and inputs would give another result.
         source: whether it reads the run's input.
-        inputs: the earlier stages whose values it takes.
+        inputs: the stages whose results it takes.
         roles: the networks it runs, as the model folder names them.
         seeded: whether it draws random numbers.
         resolve: fills in what the configuration leaves to the model folder.
@@ -121,7 +123,7 @@ class Implementation:
 
     stage: str
     config: type[StageConfig]
-    run: Callable[[Any, Work], Value | None]
+    run: "Callable[[Any, StageInputs], Value | None]"
     revision: int = 1
     source: bool = False
     inputs: tuple[str, ...] = ()
@@ -131,19 +133,14 @@ class Implementation:
     package: Package | None = None
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise PluginError(f"there is no stage {self.stage!r} to implement; choose one of {', '.join(STAGES)}")
         if not (isinstance(self.config, type) and issubclass(self.config, StageConfig)):
             raise PluginError(f"the config of an implementation of {self.stage} must be a subclass of StageConfig")
-        if not self.methods or not all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in self.methods):
+        if not self.methods or not all(re.fullmatch(NAME, name) for name in self.methods):
             raise PluginError(
                 f"{self.config.__name__}.method must be a Literal of names made of a-z, 0-9 and '_', with a default"
             )
-        earlier = list(STAGES)[: list(STAGES).index(self.stage)]
-        if unknown := [name for name in self.inputs if name not in earlier]:
-            raise PluginError(
-                f"{self} cannot take the result of {unknown[0]!r}: before it come {', '.join(earlier) or 'no stages'}"
-            )
+        if self.stage in self.inputs:
+            raise PluginError(f"{self} cannot take its own result")
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -151,11 +148,6 @@ class Implementation:
         field = self.config.model_fields["method"]
         names = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         return tuple(sorted(names, key=lambda name: name != field.default)) if field.default in names else ()
-
-    @property
-    def output(self) -> type[Value] | None:
-        """What it gives; None: files."""
-        return STAGES[self.stage]
 
     def __str__(self) -> str:
         package = f" of the package {self.package}" if self.package else ""

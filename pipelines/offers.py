@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ss4d.pipelines.errors import ConfigError, PluginError
-from ss4d.pipelines.implementation import STAGES, Implementation
+from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.registry import PROGRAM, Registry
 from ss4d.stages.stage_config import StageConfig
 
@@ -42,31 +42,32 @@ class Offer:
 def offers(registry: Registry) -> list[Offer]:
     """Every implementation, stage by stage; loads what packages offer."""
     found: list[Offer] = []
-    for stage in STAGES:
+    for stage in registry.stages():
         told: set[str] = set()
         for method in registry.methods(stage):
             if method in told:
                 continue
             try:
-                one = registry.get(stage, method)
+                implementation = registry.get(stage, method)
+                default = registry.default(stage) in implementation.methods
             except (ConfigError, PluginError) as error:
                 found.append(Offer(stage=stage, methods=(method,), problem=str(error)))
                 continue
-            told.update(one.methods)
-            found.append(_offer(one, default=registry.default(stage) in one.methods))
+            told.update(implementation.methods)
+            found.append(_offer(implementation, default=default))
     return found
 
 
-def _offer(one: Implementation, *, default: bool) -> Offer:
+def _offer(implementation: Implementation, *, default: bool) -> Offer:
     return Offer(
-        stage=one.stage,
-        methods=one.methods,
+        stage=implementation.stage,
+        methods=implementation.methods,
         default=default,
-        package=str(one.package or PROGRAM),
-        takes=(*(("the input",) if one.source else ()), *one.inputs),
-        networks=one.roles,
-        seeded=one.seeded,
-        parameters=list(parameters(one.stage, one.config)),
+        package=str(implementation.package or PROGRAM),
+        takes=(*(("the input",) if implementation.source else ()), *implementation.inputs),
+        networks=implementation.roles,
+        seeded=implementation.seeded,
+        parameters=list(parameters(implementation.stage, implementation.config)),
     )
 
 

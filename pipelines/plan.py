@@ -1,17 +1,19 @@
 """What a run will do, stage by stage and why, known before anything is computed: keys depend on recipes alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from ss4d.pipelines.config import RunConfig
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.graph import after
 from ss4d.pipelines.implementation import Implementation
 from ss4d.stages.input_files import input_digest
-from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.stage_config import AsBefore
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
@@ -36,7 +38,7 @@ class Wish:
     """Which stages a user wants computed, apart from those that are missing.
 
     Attributes:
-        from_stage: this one and those after it again, stored or not.
+        from_stage: this one and all that is made from it again, stored or not.
         only: this one alone; what it takes must be stored.
         force: these again, stored or not; what follows them has keys of its own and is kept.
     """
@@ -50,30 +52,21 @@ class Wish:
         for option, name in (("--from", self.from_stage), ("--only", self.only), *(("--force", n) for n in self.force)):
             if name is not None and name not in stages:
                 raise ConfigError(
-                    f"{option}: there is no stage {name!r} in this run; choose one of {', '.join(stages)}"
+                    f"{option}: there is no stage {name!r} in this run; choose one of {', '.join(stages)}, or ask for "
+                    f"another with --goal"
                 )
         if self.only and self.from_stage:
             raise ConfigError("--only and --from exclude each other: give one of them")
         if self.only and any(name != self.only for name in self.force):
             raise ConfigError(f"--only {self.only} leaves the other stages alone: --force can name no other with it")
 
-    def forced(self, stages: Sequence[str]) -> Mapping[str, str]:
+    def forced(self, stages: Mapping[str, Implementation]) -> Mapping[str, str]:
         """The stages to compute though they are stored, and the option that asks for it."""
-        tail = stages[list(stages).index(self.from_stage) :] if self.from_stage else ()
-        return dict.fromkeys(tail, f"--from {self.from_stage}") | {name: f"--force {name}" for name in self.force}
+        again = after(self.from_stage, stages) if self.from_stage else ()
+        return dict.fromkeys(again, f"--from {self.from_stage}") | {name: f"--force {name}" for name in self.force}
 
 
 NO_WISH = Wish()
-
-
-def stages_of(config: RunConfig) -> dict[str, Implementation]:
-    """The stages a run of `config` goes through, by name and in order: those that the last one needs."""
-    chosen = config.implementations()
-    needed = {next(reversed(chosen))}
-    for name in reversed(chosen):
-        if name in needed:
-            needed.update(chosen[name].inputs)
-    return {name: one for name, one in chosen.items() if name in needed}
 
 
 @dataclass(frozen=True)
@@ -85,41 +78,57 @@ class Recipes:
     seed: int
     fingerprints: Mapping[str, str]  # of each role's weights
 
-    def of(self, one: Implementation, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
+    def of(self, implementation: Implementation, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """Everything that decides the stage's result. Not: device, batch size, codec, paths."""
-        section = self.config.section(one.stage)
+        stage = implementation.stage
+        section = self.config.section(stage)
         recipe: dict[str, Any] = {
             "schema": SCHEMA,
-            "stage": one.stage,
+            "stage": stage,
             "implementation": section.method,
-            "revision": one.revision,
-            "parameters": {one.stage: _parameters(section)},
-            "inputs": {name: refs[name].key for name in one.inputs},
+            "revision": implementation.revision,
+            "parameters": {stage: _parameters(section, leave_out={"method"})},
+            "inputs": {name: refs[name].key for name in implementation.inputs},
         }
-        if one.package:
-            recipe["package"] = asdict(one.package)
-        if one.source:
+        if implementation.package:
+            recipe["package"] = asdict(implementation.package)
+        if implementation.source:
             recipe["source"] = self.source_digest
-            recipe["parameters"]["input"] = self.config.input.model_dump(mode="json")
-        if one.roles:
-            recipe["weights"] = {role: self.fingerprints[role] for role in one.roles}
+            recipe["parameters"]["input"] = _parameters(self.config.input)
+        if implementation.roles:
+            recipe["weights"] = {role: self.fingerprints[role] for role in implementation.roles}
             recipe["precision"] = self.config.precision
-        if one.seeded:
+        if implementation.seeded:
             recipe["seed"] = self.seed
         return recipe
 
 
-def _parameters(section: StageConfig) -> Any:
-    """A stage's configuration as its recipe has it: the method stands elsewhere, and a file counts by its content."""
-    return to_jsonable_python(_by_content(section.model_dump(exclude={"method"})))
+def _parameters(section: BaseModel, leave_out: Set[str] = frozenset()) -> Any:
+    """A section of a configuration as a recipe has it.
+
+    A file counts by its content, and an option that came later only where it changes something, see `AsBefore`.
+    """
+    return to_jsonable_python(
+        {
+            name: _by_content(getattr(section, name))
+            for name, field in type(section).model_fields.items()
+            if name not in leave_out and AsBefore(getattr(section, name)) not in field.metadata
+        }
+    )
 
 
 def _by_content(value: Any) -> Any:
-    if isinstance(value, Path):
-        return {"sha256": input_digest(value)}
-    if isinstance(value, dict):
-        return {key: _by_content(item) for key, item in value.items()}
-    return [_by_content(item) for item in value] if isinstance(value, list | tuple) else value
+    match value:
+        case Path():
+            return {"sha256": input_digest(value)}
+        case BaseModel():
+            return _parameters(value)
+        case dict():
+            return {key: _by_content(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_by_content(item) for item in value]
+        case _:
+            return value
 
 
 def make_plan(
@@ -137,22 +146,21 @@ def make_plan(
         ConfigError: `wish` cannot be met.
         InputError: a file that the configuration names cannot be read.
     """
-    stages = stages_of(recipes.config)
-    order = list(stages)
-    wish.check(order)
+    stages = recipes.config.stages()
+    wish.check(list(stages))
     refs: dict[str, ArtifactRef] = {}
     made: dict[str, dict[str, Any]] = {}
-    for name, one in stages.items():
-        made[name] = recipes.of(one, refs)
+    for name, implementation in stages.items():
+        made[name] = recipes.of(implementation, refs)
         refs[name] = ArtifactRef(name, artifact_key(made[name]))
     stored = {name: store.contains(ref) for name, ref in refs.items()}
     if wish.only:
         _check_inputs(wish.only, stages[wish.only].inputs, stored)
 
-    forced = wish.forced(order)
+    forced = wish.forced(stages)
     steps: list[Step] = []
-    needed = {wish.only or order[-1]}
-    for name in reversed(order):
+    needed = {wish.only} if wish.only else set(recipes.config.goals)
+    for name in reversed(stages):
         if name in forced:
             action, reason = RUN, f"asked for by {forced[name]}"
         elif stored[name]:
@@ -216,7 +224,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
+class StageJob:
     """A step as a task takes it: small, plain data, so that any worker on any machine can do it."""
 
     step: Step
@@ -228,12 +236,14 @@ class Job:
     store: str  # where it lies
 
 
-def jobs_of(steps: Sequence[Step], config: RunConfig, source: Path, seed: int, device: str, store: str) -> list[Job]:
+def jobs_of(
+    steps: Sequence[Step], config: RunConfig, source: Path, seed: int, device: str, store: str
+) -> list[StageJob]:
     """The jobs of the steps that are not skipped, in order."""
     refs = {step.stage: step.ref for step in steps}
-    stages = stages_of(config)
+    stages = config.stages()
     return [
-        Job(step, {name: refs[name] for name in stages[step.stage].inputs}, config, source, seed, device, store)
+        StageJob(step, {name: refs[name] for name in stages[step.stage].inputs}, config, source, seed, device, store)
         for step in steps
         if step.action != SKIP
     ]

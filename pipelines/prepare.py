@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, open_model
-from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan, stages_of
+from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan
 from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import resolve_device
 from ss4d.storage.objects import is_url
+from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
@@ -57,9 +58,15 @@ class Preparation:
     steps: Sequence[Step]
 
     @property
+    def goals(self) -> list[ArtifactRef]:
+        """The artifacts that are wanted."""
+        refs = {step.stage: step.ref for step in self.steps}
+        return [refs[goal] for goal in self.config.goals]
+
+    @property
     def notice(self) -> str | None:
         """What a user of the model must know, if any stage uses it."""
-        return self.model.notice if any(one.roles for one in stages_of(self.config).values()) else None
+        return self.model.notice if any(known.roles for known in self.config.stages().values()) else None
 
 
 def prepare(options: RunOptions) -> Preparation:
@@ -82,7 +89,7 @@ def prepare(options: RunOptions) -> Preparation:
     before = read_record(folder)
     _refuse_clash(options, folder, before, source_digest)
     store = open_store(location)
-    fingerprints = {role: model.fingerprint(role) for one in stages_of(config).values() for role in one.roles}
+    fingerprints = {role: model.fingerprint(role) for known in config.stages().values() for role in known.roles}
     recipes = Recipes(config, source_digest, options.seed, fingerprints)
     previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
     return Preparation(

@@ -2,23 +2,21 @@
 
 import contextlib
 import logging
-import os
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from ss4d.pipelines.engines import ENGINES, Schedule
-from ss4d.pipelines.plan import REUSE, RUN, SKIP, Job, Step, jobs_of, stages_of
+from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
+from ss4d.pipelines.results import lay_out
 from ss4d.pipelines.run_record import machine, versions, write_record
 from ss4d.pipelines.store_notes import register
-from ss4d.pipelines.tasks import Outcome, run_job
-from ss4d.storage.errors import DamageError, StoreError
-from ss4d.storage.files import link_or_copy, sweep_temporary_files
-from ss4d.storage.store import ArtifactStore
+from ss4d.pipelines.tasks import StageResult, run_job
+from ss4d.storage.errors import StoreError
+from ss4d.storage.files import sweep_temporary_files
 
 LOG = logging.getLogger("ss4d")
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
@@ -36,7 +34,7 @@ class Reporter(Protocol):
     def stage_progress(self, done: int, total: int) -> None:
         """How far the stage is."""
 
-    def stage_finished(self, outcome: Outcome) -> None:
+    def stage_finished(self, result: StageResult) -> None:
         """The stage's artifact is in the store."""
 
 
@@ -71,12 +69,12 @@ class _Record:
         self.content.update(changes)
         write_record(self.folder, self.content)
 
-    def stage_done(self, step: Step, outcome: Outcome) -> None:
+    def stage_done(self, step: Step, result: StageResult) -> None:
         self.content["stages"][step.stage] |= {
-            "state": "reused" if outcome.reused else "computed",
-            "seconds": round(outcome.seconds, 3),
-            "peak_memory_mib": round(outcome.peak_memory / 2**20),
-            "peak_device_memory_mib": round(outcome.peak_device_memory / 2**20),
+            "state": "reused" if result.reused else "computed",
+            "seconds": round(result.seconds, 3),
+            "peak_memory_mib": round(result.peak_memory / 2**20),
+            "peak_device_memory_mib": round(result.peak_device_memory / 2**20),
         }
         write_record(self.folder, self.content)
 
@@ -105,9 +103,16 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     record.update(results=earlier)
     try:
         _compute(options, run, record, reporter)
-        # With --only, the asset may not be there; the files of an earlier one stay.
-        whole = run.store.contains(run.steps[-1].ref)
-        files = _results(run.store, run.steps[-1], record, earlier) if whole else earlier
+        whole = all(run.store.contains(goal) for goal in run.goals)
+        # With --only, a goal may not be there; the files of an earlier one stay.
+        files = lay_out(
+            run.store,
+            run.goals,
+            run.folder,
+            earlier=earlier,
+            keep=not whole,
+            note=lambda names: record.update(results=names),
+        )
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
             record.update(state="failed", error=f"{type(error).__name__}: {error}", finished=_now())
@@ -129,14 +134,14 @@ def _register(run: Preparation) -> None:
 def _compute(options: RunOptions, run: Preparation, record: _Record, reporter: Reporter) -> None:
     jobs = jobs_of(run.steps, run.config, options.source.absolute(), options.seed, run.device, run.location)
 
-    def do(job: Job) -> None:
+    def do(job: StageJob) -> None:
         reporter.stage_started(job.step)
-        outcome = run_job(job, reporter.stage_progress)
-        record.stage_done(job.step, outcome)
-        reporter.stage_finished(outcome)
+        result = run_job(job, reporter.stage_progress)
+        record.stage_done(job.step, result)
+        reporter.stage_finished(result)
 
     def prepare_networks() -> None:
-        stages = stages_of(run.config)
+        stages = run.config.stages()
         roles = [role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles]
         for role in roles:
             run.model.network(role)
@@ -156,7 +161,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         device=run.device,
         engine=options.engine,
         model={**run.model.describe(), "notice": run.notice},
-        config=run.config.model_dump(mode="json"),
+        config=run.config.described(),
         versions=versions(),
         machine=machine(),
         started=_now(),
@@ -168,32 +173,6 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         },
     )
     return record
-
-
-def _results(store: ArtifactStore, export: Step, record: _Record, earlier: Sequence[str]) -> list[str]:
-    try:
-        return _lay_out_results(store, export, record, earlier)
-    except (
-        DamageError,
-        FileNotFoundError,
-    ):  # or replaced by another run while it was read
-        return _lay_out_results(store, export, record, earlier)
-
-
-def _lay_out_results(store: ArtifactStore, export: Step, record: _Record, earlier: Sequence[str]) -> list[str]:
-    """The files of the export artifact under their names in the run's folder; those of an earlier export go."""
-    files: Mapping[str, Path] = store.open(export.ref).files()
-    folder = record.folder
-    # Before they are there: if this run is killed, the next one knows what it may have left.
-    record.update(results=sorted({*earlier, *files}))
-    for name in set(earlier) - set(files):
-        if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
-            (folder / name).unlink(missing_ok=True)
-    for name, path in files.items():
-        target = folder / name
-        if not (target.exists() and os.path.samefile(target, path)):
-            link_or_copy(path, target)
-    return sorted(files)
 
 
 def _now() -> str:

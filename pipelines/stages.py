@@ -1,61 +1,103 @@
-"""The implementations of stages that come with the program, as one table; the first one of a stage is its default."""
+"""The stages and implementations that come with the program, as two tables; `Deferred` keeps what computes unimported.
 
-from ss4d.pipelines.implementation import Implementation, Work
-from ss4d.stages.conditioning import encode_images
+A new one takes two files: its own in `stages/`, and its rows here.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ss4d.pipelines.implementation import Deferred, Implementation, Stage
 from ss4d.stages.conditioning_config import ConditioningConfig
-from ss4d.stages.decoding import decode_gaussians
 from ss4d.stages.decoding_config import DecodingConfig
-from ss4d.stages.export.asset import export_asset
 from ss4d.stages.export.config import ExportConfig
-from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.segmentation.config import SegmentationConfig
-from ss4d.stages.segmentation.segment import segment
-from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
-from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
+
+if TYPE_CHECKING:
+    from ss4d.pipelines.stage_inputs import StageInputs
+
+# In the order of a run.
+STAGES = (
+    Stage(
+        name="segmentation",
+        output=Deferred("ss4d.stages.types:Clip"),
+        default="auto",
+        meaning="cuts the object out of its background",
+    ),
+    Stage(
+        name="conditioning",
+        output=Deferred("ss4d.stages.types:Tokens"),
+        default="image_tokens",
+        meaning="turns each frame into image tokens",
+    ),
+    Stage(
+        name="sparse_structure",
+        output=Deferred("ss4d.stages.types:Voxels"),
+        default="flow",
+        meaning="finds the occupied voxels",
+    ),
+    Stage(
+        name="slat",
+        output=Deferred("ss4d.stages.types:StructuredLatents"),
+        default="flow",
+        meaning="gives each voxel a structured latent",
+    ),
+    Stage(
+        name="decoding",
+        output=Deferred("ss4d.stages.types:GaussianClip"),
+        default="gaussians",
+        meaning="turns them into Gaussians",
+    ),
+    Stage(name="export", output=None, default="asset", meaning="writes the files of the asset"),
+)
+
+segment = Deferred("ss4d.stages.segmentation.segment:segment")
+encode_images = Deferred("ss4d.stages.conditioning:encode_images")
+sample_structure = Deferred("ss4d.stages.sparse_structure:sample_structure")
+sample_latents = Deferred("ss4d.stages.slat:sample_latents")
+decode_gaussians = Deferred("ss4d.stages.decoding:decode_gaussians")
+inflate = Deferred("ss4d.stages.inflation:inflate")
+export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
-def _segmentation(config: SegmentationConfig, work: Work) -> Clip:
-    return segment(config, work.video(), progress=work.progress)
+def _segmentation(config: SegmentationConfig, inputs: "StageInputs") -> Any:
+    return segment(config, inputs.video(), progress=inputs.progress)
 
 
-def _conditioning(config: ConditioningConfig, work: Work) -> Tokens:
-    encoder = work.network("image_cond_model")
-    return encode_images(config, encoder, work.input("segmentation", Clip), progress=work.progress)
+def _conditioning(config: ConditioningConfig, inputs: "StageInputs") -> Any:
+    encoder = inputs.network("image_cond_model")
+    return encode_images(config, encoder, inputs.value("segmentation"), progress=inputs.progress)
 
 
-def _sparse_structure(config: SparseStructureConfig, work: Work) -> Voxels:
-    flow = work.network("sparse_structure_flow_model")
-    decoder = work.network("sparse_structure_decoder")
-    tokens = work.input("conditioning", Tokens)
-    return sample_structure(config, flow, decoder, tokens, work.generator(), progress=work.progress)
+def _sparse_structure(config: SparseStructureConfig, inputs: "StageInputs") -> Any:
+    flow = inputs.network("sparse_structure_flow_model")
+    decoder = inputs.network("sparse_structure_decoder")
+    tokens = inputs.value("conditioning")
+    return sample_structure(config, flow, decoder, tokens, inputs.generator(), progress=inputs.progress)
 
 
-def _slat(config: SlatConfig, work: Work) -> StructuredLatents:
-    flow = work.network("slat_flow_model")
-    tokens = work.input("conditioning", Tokens)
-    voxels = work.input("sparse_structure", Voxels)
-    normalization = work.model.folder.slat_normalization
-    return sample_latents(config, flow, normalization, tokens, voxels, work.generator(), progress=work.progress)
+def _slat(config: SlatConfig, inputs: "StageInputs") -> Any:
+    flow = inputs.network("slat_flow_model")
+    tokens = inputs.value("conditioning")
+    voxels = inputs.value("sparse_structure")
+    normalization = inputs.model.folder.slat_normalization
+    return sample_latents(config, flow, normalization, tokens, voxels, inputs.generator(), progress=inputs.progress)
 
 
-def _decoding(config: DecodingConfig, work: Work) -> GaussianClip:
-    decoder = work.network("slat_decoder_gs")
-    return decode_gaussians(config, decoder, work.input("slat", StructuredLatents), progress=work.progress)
+def _decoding(config: DecodingConfig, inputs: "StageInputs") -> Any:
+    return decode_gaussians(config, inputs.network("slat_decoder_gs"), inputs.value("slat"), progress=inputs.progress)
 
 
-def _inflation(config: InflationConfig, work: Work) -> GaussianClip:
-    return inflate(config, work.input("segmentation", Clip), progress=work.progress)
+def _inflation(config: InflationConfig, inputs: "StageInputs") -> Any:
+    return inflate(config, inputs.value("segmentation"), progress=inputs.progress)
 
 
-def _export(config: ExportConfig, work: Work) -> None:
-    gaussians = work.input("decoding", GaussianClip)
-    fps = work.input("segmentation", Clip).fps
-    export_asset(config, gaussians, fps, work.folder, render=work.model.ops.rasterize, progress=work.progress)
+def _export(config: ExportConfig, inputs: "StageInputs") -> None:
+    gaussians, fps = inputs.value("decoding"), inputs.value("segmentation").fps
+    render = inputs.model.ops.rasterize
+    export_asset(config, gaussians, fps, inputs.folder, render=render, progress=inputs.progress)
 
 
 def _structure_sampler(config: SparseStructureConfig, folder: ModelFolder) -> SparseStructureConfig:

@@ -10,12 +10,14 @@ import numpy as np
 
 from ss4d.pipelines.contract import check_result
 from ss4d.pipelines.errors import USER_ERRORS, PluginError
-from ss4d.pipelines.implementation import STAGES, Implementation, Work
+from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.measures import measures
 from ss4d.pipelines.meter import Meter
 from ss4d.pipelines.networks import open_model
-from ss4d.pipelines.plan import Job, stages_of
+from ss4d.pipelines.plan import StageJob
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import versions
+from ss4d.pipelines.stage_inputs import Files, StageInputs
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.types import Progress, Value, Voxels
@@ -31,7 +33,7 @@ _FLOW = "slat_flow_model"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result."""
 
     reused: bool
@@ -41,7 +43,7 @@ class Outcome:
     measures: Mapping[str, float] = field(default_factory=dict)  # see `ss4d.pipelines.measures`
 
 
-def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> Outcome:
+def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> StageResult:
     """Makes the job's artifact, unless it is there. Whatever interrupts it, the store holds all of it or nothing.
 
     Args:
@@ -58,14 +60,14 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
     if former and not job.step.replace:
         known = former.attributes
         costs = known["seconds"], known["peak_memory"], known["peak_device_memory"]
-        return Outcome(True, *costs, known.get("measures", {}))  # older artifacts have none
-    one = stages_of(job.config)[job.step.stage]
+        return StageResult(True, *costs, known.get("measures", {}))  # older artifacts have none
+    implementation = job.config.stages()[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
-        work = _work(one, job, store, writer.folder, progress)
+        inputs = _inputs(implementation, job, store, writer.folder, progress)
         with ExitStack() as held:
             with meter.paused():
                 held.enter_context(turn)
-            value = _call(one, job, work)
+            value = _call(implementation, job, inputs)
         if value is not None:
             write_value(writer, value)
         meter.stop()
@@ -73,8 +75,8 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
         if former and value is not None and _differs(value, former):
             LOG.warning(
                 "%s came out different from what was stored; what follows it was made from that: --from %s renews it",
-                one.stage,
-                one.stage,
+                implementation.stage,
+                implementation.stage,
             )
         writer.commit(
             {
@@ -89,16 +91,18 @@ def run_job(job: Job, progress: Progress, turn: AbstractContextManager[None] = A
                 "peak_device_memory": meter.peak_device_memory,
             }
         )
-    return Outcome(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
+    return StageResult(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
 
 
-def _work(one: Implementation, job: Job, store: ArtifactStore, folder: Path, progress: Progress) -> Work:
+def _inputs(
+    implementation: Implementation, job: StageJob, store: ArtifactStore, folder: Path, progress: Progress
+) -> StageInputs:
     """What the stage's function is given; reads its inputs."""
-    return Work(
-        implementation=one,
+    return StageInputs(
+        implementation=implementation,
         source=job.source,
         input_config=job.config.input,
-        inputs={name: _read(store, ref) for name, ref in job.inputs.items()},
+        results={name: _read(store, ref) for name, ref in job.inputs.items()},
         model=open_model(job.config, job.device),
         seed=job.seed,
         folder=folder,
@@ -106,36 +110,41 @@ def _work(one: Implementation, job: Job, store: ArtifactStore, folder: Path, pro
     )
 
 
-def _call(one: Implementation, job: Job, work: Work) -> Value | None:
+def _call(implementation: Implementation, job: StageJob, inputs: StageInputs) -> Value | None:
     """What the stage's function makes, checked."""
     try:
-        value = one.run(job.config.section(one.stage), work)
+        value = implementation.run(job.config.section(implementation.stage), inputs)
     except ValueSpecError as error:  # raised where the function builds its result
-        raise ValueSpecError(f"{one} gave a wrong result: {error}") from error
+        raise ValueSpecError(f"{implementation} gave a wrong result: {error}") from error
     except Exception as error:
         # Errors of the system and of memory have sentences of their own, and the engine may try them again.
-        if one.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
+        if implementation.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
             raise
-        raise PluginError(f"{one} failed: {type(error).__name__}: {error} (--debug shows where)") from error
-    check_result(one, value, work.folder, _grid(job) if isinstance(value, Voxels) else None)
+        raise PluginError(f"{implementation} failed: {type(error).__name__}: {error} (--debug shows where)") from error
+    grid = _grid(job) if isinstance(value, Voxels) else None
+    check_result(implementation, installed().stage(implementation.stage), value, inputs.folder, grid)
     return value
 
 
-def _grid(job: Job) -> int | None:
+def _grid(job: StageJob) -> int | None:
     """The cells along each axis that the run's flow of structured latents works on; None if it has none."""
-    slat = stages_of(job.config).get("slat")
+    slat = job.config.stages().get("slat")
     if slat is None or _FLOW not in slat.roles:
         return None
     return int(describe(open_model(job.config, job.device).folder.files(_FLOW)).args.resolution)
 
 
-def _read(store: ArtifactStore, ref: ArtifactRef) -> Value:
-    kind = STAGES[ref.stage]
-    assert kind is not None
+def _read(store: ArtifactStore, ref: ArtifactRef) -> Value | Files:
     try:
-        return read_value(kind, store.open(ref))
+        return _read_once(store, ref)
     except DamageError:  # or replaced by another run, and the old one deleted, while it was read
-        return read_value(kind, store.open(ref))
+        return _read_once(store, ref)
+
+
+def _read_once(store: ArtifactStore, ref: ArtifactRef) -> Value | Files:
+    stage = installed().stage(ref.stage)
+    artifact = store.open(ref)
+    return artifact.files() if stage.gives_files else read_value(stage.value_type(), artifact)
 
 
 def _differs(value: Value, former: Artifact) -> bool:

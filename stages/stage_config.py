@@ -1,6 +1,20 @@
 """What the configurations of all stages have in common."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class AsBefore:
+    """Marks an option that came after results had been stored: at `value` all is as it was before there was the option.
+
+    A recipe leaves the option out at that value, so the keys of older results stay. For example
+    `solver: Annotated[Literal["euler", "adams"], AsBefore("euler")] = "euler"`.
+    """
+
+    value: Any
 
 
 class StageConfig(BaseModel):

@@ -13,7 +13,8 @@ from typing import Any
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
-from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.errors import ConfigError, PluginError
+from ss4d.pipelines.results import result_name
 from ss4d.stages.types import Progress
 from ss4d.storage.errors import DamageError
 from ss4d.storage.files import (
@@ -33,7 +34,7 @@ from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 
 ABOUT = "asset.json"
-SCHEMA = 1
+SCHEMA = 2
 WRITERS = 8  # clips at a time: an object store answers each after a while
 BATCH = 64  # clips begun before the first of them is told of
 
@@ -57,10 +58,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Asset:
-    """A finished clip and its last artifact."""
+    """A finished clip and the artifacts of its goals."""
 
     row: Row
-    ref: ArtifactRef
+    refs: Sequence[ArtifactRef]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Of the artifacts, by stage."""
+        return {ref.stage: ref.key for ref in self.refs}
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,16 @@ def export_assets(
 
 
 def _finished(opened: OpenedDataset, rows: Sequence[Row]) -> list[_Asset]:
-    last = opened.keys.last
     readable = [row for row in rows if row.error is None]
-    goals = opened.keys.of([row.sha256 or "" for row in readable])[last]
-    complete = opened.index.complete([last])[last]
-    return [_Asset(row, ArtifactRef(last, key)) for row, key in zip(readable, goals, strict=True) if key in complete]
+    goals = opened.keys.goals
+    made = opened.keys.of([row.sha256 or "" for row in readable])
+    complete = opened.index.complete(goals)
+    assets = []
+    for number, row in enumerate(readable):
+        refs = [ArtifactRef(goal, made[goal][number]) for goal in goals]
+        if all(ref.key in complete[ref.stage] for ref in refs):
+            assets.append(_Asset(row, refs))
+    return assets
 
 
 def _each(target: _Target, assets: Sequence[_Asset]) -> Iterator[tuple[_Asset, bool | DamageError]]:
@@ -142,8 +153,8 @@ def _export(target: _Target, asset: _Asset) -> bool:
         DamageError: if the store has it no more as it was.
     """
     place = target.folder / asset.row.id
-    former = _key_at(place)
-    if former == asset.ref.key:
+    former = _keys_at(place)
+    if former == asset.keys:
         return False
     made = _aside(target.folder)
     try:
@@ -159,26 +170,29 @@ def _export(target: _Target, asset: _Asset) -> bool:
 
 
 def _fill(folder: Path, target: _Target, asset: _Asset) -> None:
-    artifact = target.store.open(asset.ref)
-    names = [check_name(name) for name in artifact.attributes["files"]]
-    if target.links:
-        files = artifact.files()
-        for name in names:
-            link_or_copy(files[name], folder / name)
-    else:
-        for name in names:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, artifact.read_file(name))
+    names: list[str] = []
+    for ref in asset.refs:
+        artifact = target.store.open(ref)
+        files = artifact.files() if target.links else {}
+        for file in artifact.attributes["files"]:
+            name = result_name(ref.stage, check_name(file))
+            if name in names:
+                raise PluginError(f"two goals of this dataset give the file {name}: ask for one of them")
+            if target.links:
+                link_or_copy(files[file], folder / name)
+            else:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(folder / name, artifact.read_file(file))
+            names.append(name)
     row = asset.row
     clip = {"id": row.id, "source": row.source, "sha256": row.sha256, "tags": row.tags}
-    made = {"stage": asset.ref.stage, "key": asset.ref.key, "files": names}
+    made = {"artifacts": asset.keys, "files": names}
     write_json(folder / ABOUT, {**target.said, **clip, **made})
     sync_tree(folder)
 
 
-def _key_at(place: Path) -> str | None:
-    """The key of the asset that was exported there; None if there is none.
+def _keys_at(place: Path) -> dict[str, str] | None:
+    """The keys of the artifacts that were exported there, by stage; None if nothing was.
 
     Raises:
         ConfigError: if something else lies there.
@@ -186,8 +200,10 @@ def _key_at(place: Path) -> str | None:
     if not place.exists():
         return None
     try:
-        return str(read_json(place / ABOUT)["key"])
-    except (OSError, KeyError, TypeError) as error:
+        about = read_json(place / ABOUT)
+        # Of schema 1 each asset was one artifact.
+        return dict(about["artifacts"]) if about["schema"] != 1 else {about["stage"]: about["key"]}
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{place} holds something else than an asset, for it has no {ABOUT} that says so: move it away, or give "
             "another folder"

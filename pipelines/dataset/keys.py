@@ -19,7 +19,7 @@ from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import Model, open_model
-from ss4d.pipelines.plan import Recipes, stages_of
+from ss4d.pipelines.plan import Recipes
 from ss4d.storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
 _DEFAULT, _SEED = "tiny", 42
@@ -124,14 +124,19 @@ class StageKeys:
         self.config = config
         self.fingerprints = fingerprints
         self.seed = seed
-        self.stages: dict[str, Implementation] = stages_of(config)
+        self.stages: dict[str, Implementation] = config.stages()
         recipes = Recipes(config, _blank(SOURCE), seed, fingerprints)
         refs = {name: ArtifactRef(name, _blank(name)) for name in self.stages}
         self._templates = _templates({name: recipes.of(one, refs) for name, one in self.stages.items()})
 
     @property
+    def goals(self) -> tuple[str, ...]:
+        """The stages that make a clip finished, when all of them are done."""
+        return self.config.goals
+
+    @property
     def last(self) -> str:
-        """The stage that makes a clip finished."""
+        """The last stage, which is a goal: a failure outside of any stage counts as its."""
         return next(reversed(self.stages))
 
     def of(self, digests: Sequence[str]) -> dict[str, list[str]]:
@@ -170,7 +175,7 @@ class StageKeys:
         ]
 
     def _todo(self, states: Mapping[str, int]) -> tuple[str, ...]:
-        needed = {self.last, *(stage for stage, state in states.items() if state == MISSED)}
+        needed = {*self.goals, *(stage for stage, state in states.items() if state == MISSED)}
         for stage in reversed(self.stages):
             if stage in needed and states[stage] != DONE:
                 needed.update(self.stages[stage].inputs)
@@ -188,7 +193,7 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
     config = load_config(settings.configuration, settings.overrides)
     model = open_model(config, device)
     config = config.resolve(model.folder)
-    roles = [role for one in stages_of(config).values() for role in one.roles]
+    roles = [role for known in config.stages().values() for role in known.roles]
     return StageKeys(config, {role: model.fingerprint(role) for role in roles}, settings.seed), model
 
 

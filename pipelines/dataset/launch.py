@@ -182,7 +182,7 @@ def _launch(
     options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: DatasetPlan, device: str, workers: int
 ) -> Launch:
     details = {
-        "config": keys.config.model_dump(mode="json"),
+        "config": keys.config.described(),
         "device": device,
         "workers": workers,
         "lanes": options.lanes,

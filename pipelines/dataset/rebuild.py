@@ -11,7 +11,7 @@ from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now, vers
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
-from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.measures import MEASURES
 from ss4d.pipelines.run_record import versions as packages
 from ss4d.stages.types import Progress
@@ -80,7 +80,7 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
     known: list[tuple[object, ...]] = []
     versions: dict[str, Mapping[str, str]] = {}
     links = _Links()
-    refs = [ref for ref in store.refs() if ref.stage in STAGES]
+    refs = [ref for ref in store.refs() if ref.stage != TRAINING_CLIP]
     for done, (ref, one) in enumerate(_read(store, refs), 1):
         if one is None:
             rebuilt.damaged[ref.stage] += 1

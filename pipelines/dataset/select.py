@@ -1,6 +1,7 @@
 """Which clips of a dataset are meant: those that an SQL expression is true of, a shard, the first few."""
 
 import hashlib
+import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION,
 _UNREADABLE = ("unreadable", None, None, None)  # the facts of a clip that cannot be read
 _FACTS = """
 SELECT clip,
-    CASE WHEN max(wanted.stage = :last AND artifacts.key IS NOT NULL) THEN 'done'
+    CASE WHEN NOT max(wanted.stage IN (SELECT value FROM json_each(:goals)) AND artifacts.key IS NULL) THEN 'done'
          WHEN max(failed.key IS NOT NULL) THEN 'failed' ELSE 'to do' END,
     max(voxels), max(gaussians), max(foreground)
 FROM wanted LEFT JOIN artifacts USING (key)
@@ -112,7 +113,7 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
     """The ids of the clips that the expression is true of."""
     readable = [row for row in rows if row.error is None]
     index.want([row.id for row in readable], keys.of([row.sha256 or "" for row in readable]))
-    facts = {clip: known for clip, *known in index.query(_FACTS, last=keys.last)}
+    facts = {clip: known for clip, *known in index.query(_FACTS, goals=json.dumps(keys.goals))}
     names = [field.name for field in fields(Row)]
     table = ([*(getattr(row, name) for name in names), *facts.get(row.id, _UNREADABLE)] for row in rows)
     return set(_ask(where, table))

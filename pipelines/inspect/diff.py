@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ss4d.pipelines.implementation import STAGES
 from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage
 from ss4d.pipelines.trees import flattened
 from ss4d.stages.errors import ValueSpecError
@@ -67,7 +66,7 @@ def compare_runs(a: OpenedRun, b: OpenedRun) -> RunDiff:
         parameters=changes(a.record.config, b.record.config),
         weights=changes(a.record.model.sha256, b.record.model.sha256),
         versions=changes(_versions(a), _versions(b)),
-        stages=[_compare_stage(name, a, b) for name in STAGES if name in a.stages or name in b.stages],
+        stages=[_compare_stage(name, a, b) for name in dict.fromkeys((*a.stages, *b.stages))],
     )
 
 
@@ -102,7 +101,7 @@ def _compare_stage(name: str, a: OpenedRun, b: OpenedRun) -> StageDiff:
     if missing := [run for run, stage in (("A", in_a), ("B", in_b)) if not stage.stored]:
         return StageDiff(name, "unknown", f"not stored in {' and '.join(missing)}", {})
     try:
-        verdict, measures = _compare_files(in_a, in_b) if STAGES[name] is None else _compare_values(in_a, in_b)
+        verdict, measures = _compare_values(in_a, in_b) if in_a.arrays() else _compare_files(in_a, in_b)
     except IncomparableError as error:
         return StageDiff(name, "differs", str(error), {})
     except (StoreError, ValueSpecError) as error:

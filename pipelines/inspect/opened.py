@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ss4d.pipelines.implementation import STAGES
 from ss4d.pipelines.inspect.summary import ArraySummary, StageSummary, html_table, text_table
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD, refuse_newer
 from ss4d.pipelines.values import read_value
 from ss4d.stages.types import Value
@@ -162,9 +162,9 @@ class OpenedStage:
         Raises:
             StoreError: if the stage gives files, or an array is not as declared.
         """
-        if (kind := STAGES.get(self.ref.stage)) is None:
+        if not self.arrays():
             raise StoreError(f"{self.ref.stage} gives files and no value; files() has their paths")
-        return read_value(kind, self.artifact)
+        return read_value(installed().stage(self.ref.stage).value_type(), self.artifact)
 
     def xarray(self) -> "xarray.Dataset":
         """Its arrays as a dataset with named axes, read when indexed; needs the package xarray."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from ss4d.pipelines.dataset.layout import Dataset, is_dataset, open_dataset
 from ss4d.pipelines.dataset.references import dataset_references, orphaned_references
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.implementation import STAGES
+from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.inspect.opened import open_run, parse_record
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.known_runs import folders_of_runs, known_folders
 from ss4d.stages.types import Progress
@@ -173,7 +174,7 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
         size = store.size(ref)
         if ref.stage in drop and ref not in refers.running:
             sorting.unused.append(Unused(ref, size, DROPPED))
-        elif ref in refers.used or ref.stage not in STAGES:  # what no run makes, such as training clips
+        elif ref in refers.used or ref.stage == TRAINING_CLIP:  # which no run makes
             sorting.kept[ref] = size
         elif age < min_age:
             sorting.recent[ref] = size
@@ -231,8 +232,9 @@ def _datasets(folders: Sequence[Path]) -> list[Dataset]:
 
 
 def _stages_of(names: Sequence[str]) -> frozenset[str]:
-    if unknown := [name for name in names if name not in NICKNAMES and name not in STAGES]:
-        raise ConfigError(f"--drop takes {', '.join([*NICKNAMES, *STAGES])}; got {', '.join(unknown)}")
+    known = [*NICKNAMES, *installed().stages()]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"--drop takes {', '.join(known)}; got {', '.join(unknown)}")
     return frozenset(NICKNAMES.get(name, name) for name in names)
 
 

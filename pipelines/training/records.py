@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
@@ -22,7 +23,7 @@ from ss4d.storage.manifest import locked, read_rows, write_rows
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
-STAGE = "training_clip"
+STAGE = TRAINING_CLIP
 MANIFEST = "manifest.parquet"
 Split = Literal["train", "held_out"]
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ss4d.pipelines.config import RunConfig, load_config
-from ss4d.pipelines.implementation import Work
 from ss4d.pipelines.networks import Model, open_model
-from ss4d.pipelines.plan import stages_of
+from ss4d.pipelines.stage_inputs import StageInputs
 from ss4d.stages.types import Value, silent
 
 SEED = 42
@@ -23,18 +22,18 @@ def make_asset(source: Path, folder: Path, config: RunConfig, model: Model) -> N
     """Takes one clip through all stages; `folder` is for the files of the last one."""
     folder.mkdir(parents=True)
     values: dict[str, Value] = {}
-    for stage, one in stages_of(config).items():
-        work = Work(
-            implementation=one,
+    for stage, implementation in config.stages().items():
+        inputs = StageInputs(
+            implementation=implementation,
             source=source,
             input_config=config.input,
-            inputs={name: values[name] for name in one.inputs},
+            results={name: values[name] for name in implementation.inputs},
             model=model,
             seed=SEED,
             folder=folder,
             progress=silent,
         )
-        value = one.run(config.section(stage), work)
+        value = implementation.run(config.section(stage), inputs)
         if value is not None:
             values[stage] = value
 
@@ -44,7 +43,7 @@ def main(clips: Path, out: Path, overrides: Sequence[str]) -> None:
     config = load_config("tiny", overrides)
     model = open_model(config, "cpu")
     config = config.resolve(model.folder)
-    for role in (role for one in stages_of(config).values() for role in one.roles):
+    for role in (role for known in config.stages().values() for role in known.roles):
         model.network(role)
     begun = time.perf_counter()
     for clip in sorted(clips.iterdir()):

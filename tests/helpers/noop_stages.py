@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.stage_inputs import StageInputs
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
 from tests.helpers.packages import install_stages
@@ -22,9 +23,9 @@ class NoopConfig(StageConfig):
     variant: int = 0  # another one gives another key
 
 
-def segment(config: NoopConfig, work: Work) -> Clip:
+def segment(config: NoopConfig, inputs: StageInputs) -> Clip:
     return Clip(
-        rgb=work.video().frames[..., :3].contiguous(),
+        rgb=inputs.video().frames[..., :3].contiguous(),
         alpha=torch.full((1, 8, 8), 255, dtype=torch.uint8),
         crop=torch.tensor([0, 0, 8, 8]),
         confidence=torch.ones(1),
@@ -33,24 +34,24 @@ def segment(config: NoopConfig, work: Work) -> Clip:
     )
 
 
-def encode(config: NoopConfig, work: Work) -> Tokens:
-    work.input("segmentation", Clip)
+def encode(config: NoopConfig, inputs: StageInputs) -> Tokens:
+    inputs.value("segmentation", Clip)
     return Tokens(feats=torch.zeros(1, 1, 8))
 
 
-def structure(config: NoopConfig, work: Work) -> Voxels:
-    work.input("conditioning", Tokens)
+def structure(config: NoopConfig, inputs: StageInputs) -> Voxels:
+    inputs.value("conditioning", Tokens)
     return Voxels(coords=COORDS, latent=torch.zeros(1, 1, 2, 2, 2), resolution=2)
 
 
-def latents(config: NoopConfig, work: Work) -> StructuredLatents:
-    work.input("conditioning", Tokens)
-    voxels = work.input("sparse_structure", Voxels)
+def latents(config: NoopConfig, inputs: StageInputs) -> StructuredLatents:
+    inputs.value("conditioning", Tokens)
+    voxels = inputs.value("sparse_structure", Voxels)
     return StructuredLatents(coords=voxels.coords, feats=torch.zeros(1, 8), num_frames=1, resolution=2)
 
 
-def decode(config: NoopConfig, work: Work) -> GaussianClip:
-    work.input("slat", StructuredLatents)
+def decode(config: NoopConfig, inputs: StageInputs) -> GaussianClip:
+    inputs.value("slat", StructuredLatents)
     return GaussianClip(
         means=torch.zeros(1, 3),
         scales=torch.ones(1, 3),
@@ -61,10 +62,10 @@ def decode(config: NoopConfig, work: Work) -> GaussianClip:
     )
 
 
-def export(config: NoopConfig, work: Work) -> None:
-    work.input("decoding", GaussianClip)
-    work.input("segmentation", Clip)
-    (work.folder / "asset.txt").write_text("nothing")
+def export(config: NoopConfig, inputs: StageInputs) -> None:
+    inputs.value("decoding", GaussianClip)
+    inputs.value("segmentation", Clip)
+    (inputs.folder / "asset.txt").write_text("nothing")
 
 
 SEGMENTATION = Implementation(stage="segmentation", config=NoopConfig, run=segment, source=True)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Listed, Row, read_clip
-from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.stage_inputs import StageInputs
 from ss4d.stages.errors import InputError
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip
@@ -94,8 +95,8 @@ POISONS: dict[int, Callable[[PoisonedConfig], None]] = {
 }
 
 
-def segment(config: PoisonedConfig, work: Work) -> Clip:
-    video = work.video()
+def segment(config: PoisonedConfig, inputs: StageInputs) -> Clip:
+    video = inputs.video()
     poison = int(video.frames[0, 0, 0, 0])
     if poison in POISONS:
         POISONS[poison](config)
@@ -110,8 +111,8 @@ def segment(config: PoisonedConfig, work: Work) -> Clip:
     )
 
 
-def decode(config: DullDecodingConfig, work: Work) -> GaussianClip:
-    num_frames = len(work.input("segmentation", Clip).rgb)
+def decode(config: DullDecodingConfig, inputs: StageInputs) -> GaussianClip:
+    num_frames = len(inputs.value("segmentation", Clip).rgb)
     return GaussianClip(
         means=torch.zeros(num_frames, 3),
         scales=torch.ones(num_frames, 3),
@@ -122,11 +123,11 @@ def decode(config: DullDecodingConfig, work: Work) -> GaussianClip:
     )
 
 
-def export(config: DullExportConfig, work: Work) -> None:
-    work.input("decoding", GaussianClip)
-    (work.folder / "asset.txt").write_text(config.text)
+def export(config: DullExportConfig, inputs: StageInputs) -> None:
+    inputs.value("decoding", GaussianClip)
+    (inputs.folder / "asset.txt").write_text(config.text)
     if config.turntable:
-        write_video(work.folder / "turntable.mp4", torch.full((2, SIZE, SIZE, 3), 200, dtype=torch.uint8), 24)
+        write_video(inputs.folder / "turntable.mp4", torch.full((2, SIZE, SIZE, 3), 200, dtype=torch.uint8), 24)
 
 
 SEGMENTATION = Implementation(stage="segmentation", config=PoisonedConfig, run=segment, source=True)

@@ -25,13 +25,13 @@ def test_bundled_names() -> None:
 @pytest.mark.parametrize("name", ["tiny", "ss4d"])
 def test_bundled_configurations_name_every_key(name: str) -> None:
     data = yaml.safe_load(resources.files("ss4d.configs").joinpath(f"{name}.yaml").read_text())
-    assert yaml_keys(data) == yaml_keys(load_config(name).model_dump())
+    assert yaml_keys(data) == yaml_keys(load_config(name).described())
 
 
 def test_overrides_apply_in_order() -> None:
     config = load_config("tiny", ["slat.sampler.steps=3", "slat.sampler.steps=5", "segmentation.method=alpha"])
-    assert config.slat.sampler.steps == 5
-    assert config.segmentation.method == "alpha"
+    assert config.section("slat").sampler.steps == 5
+    assert config.section("segmentation").method == "alpha"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_mistakes_name_the_key(override: str, words: list[str]) -> None:
 
 def test_a_method_brings_its_own_keys() -> None:
     inflation = ["decoding.method=inflation", "decoding.depth=0.5"]
-    assert load_config("tiny", inflation).decoding.model_dump()["depth"] == 0.5
+    assert load_config("tiny", inflation).section("decoding").model_dump()["depth"] == 0.5
     with pytest.raises(ConfigError, match=r"'decoding\.depth'.*greater than 0.*-1"):
         load_config("tiny", [*inflation, "decoding.depth=-1"])
     with pytest.raises(ConfigError, match=r"unknown configuration key 'decoding\.depth'"):
@@ -73,7 +73,7 @@ def test_a_method_brings_its_own_keys() -> None:
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model: bundled:tiny\nslat:\n  sampler: {steps: 2}\n")
-    assert load_config(str(file)).slat.sampler.steps == 2
+    assert load_config(str(file)).section("slat").sampler.steps == 2
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,8 @@ def test_a_missing_file_and_an_unknown_name() -> None:
 def test_the_section_of_a_file_is_for_the_method_it_names(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model: bundled:tiny\ndecoding: {method: inflation, depth: 0.5}\nsegmentation: {size: 64}\n")
-    assert load_config(str(file), ["decoding.method=gaussians"]).decoding.method == "gaussians"
-    assert load_config(str(file), ["segmentation.method=alpha"]).segmentation.model_dump()["size"] == 64
-    again = load_config(str(file), ["decoding.resolution=32", "decoding.method=inflation"]).decoding.model_dump()
+    assert load_config(str(file), ["decoding.method=gaussians"]).section("decoding").method == "gaussians"
+    assert load_config(str(file), ["segmentation.method=alpha"]).section("segmentation").model_dump()["size"] == 64
+    config = load_config(str(file), ["decoding.resolution=32", "decoding.method=inflation"])
+    again = config.section("decoding").model_dump()
     assert (again["depth"], again["resolution"]) == (0.5, 32)

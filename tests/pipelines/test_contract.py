@@ -11,8 +11,11 @@ import torch
 
 from ss4d.pipelines.contract import check_result
 from ss4d.pipelines.errors import PluginError
-from ss4d.pipelines.implementation import Implementation, Package, Work
+from ss4d.pipelines.implementation import Implementation, Package
 from ss4d.pipelines.networks import ModelChoice, open_model
+from ss4d.pipelines.registry import Registry
+from ss4d.pipelines.stage_inputs import StageInputs
+from ss4d.pipelines.stages import BUILT_IN, STAGES
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.stage_config import StageConfig
@@ -23,7 +26,7 @@ class OtherConfig(StageConfig):
     method: Literal["other"] = "other"
 
 
-def other(config: OtherConfig, work: Work) -> Clip:
+def other(config: OtherConfig, inputs: StageInputs) -> Clip:
     raise AssertionError("never called")
 
 
@@ -52,16 +55,21 @@ def rows(*numbers: list[int]) -> torch.Tensor:
 
 STRUCTURE = replace(OTHER, stage="sparse_structure", package=Package("some-stages", "1.2"))
 DECODER = replace(OTHER, stage="decoding")
+REGISTRY = Registry(STAGES, BUILT_IN, ())
+
+
+def check(implementation: Implementation, result: object, folder: Path, grid: int | None = None) -> None:
+    check_result(implementation, REGISTRY.stage(implementation.stage), result, folder, grid)
 
 
 def test_what_is_right_passes(tmp_path: Path) -> None:
-    check_result(STRUCTURE, voxels(), tmp_path)
-    check_result(STRUCTURE, voxels(), tmp_path, grid=4)
-    check_result(DECODER, gaussians([0, 0, 3]), tmp_path)
+    check(STRUCTURE, voxels(), tmp_path)
+    check(STRUCTURE, voxels(), tmp_path, grid=4)
+    check(DECODER, gaussians([0, 0, 3]), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("one", "result", "words"),
+    ("implementation", "result", "words"),
     [
         (STRUCTURE, None, "must give Voxels, but gave NoneType"),
         (STRUCTURE, Tokens(feats=torch.zeros(1, 1, 1)), "must give Voxels, but gave Tokens"),
@@ -81,40 +89,44 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (replace(OTHER, stage="export"), None, "must write files"),
     ],
 )
-def test_what_is_wrong_is_refused(tmp_path: Path, one: Implementation, result: object, words: str) -> None:
+def test_what_is_wrong_is_refused(tmp_path: Path, implementation: Implementation, result: object, words: str) -> None:
     with pytest.raises(ValueSpecError, match=words) as caught:
-        check_result(one, result, tmp_path, grid=4)
-    assert f"the implementation 'other' of the stage {one.stage}" in str(caught.value)
+        check(implementation, result, tmp_path, grid=4)
+    assert f"the implementation 'other' of the stage {implementation.stage}" in str(caught.value)
 
 
 def test_a_tensor_changed_after_its_check_is_refused(tmp_path: Path) -> None:
     wrong = voxels()
     wrong.coords.resize_(2, 4)
     with pytest.raises(ValueSpecError, match=r"Voxels.coords must be a tensor \(n, 5\).*the package|coords"):
-        check_result(STRUCTURE, wrong, tmp_path)
+        check(STRUCTURE, wrong, tmp_path)
 
 
 def test_what_is_not_declared_is_not_given(tmp_path: Path) -> None:
     """Else it would not be in the key."""
-    work = Work(
+    inputs = StageInputs(
         implementation=STRUCTURE,
         source=tmp_path,
         input_config=InputConfig(),
-        inputs={},
+        results={},
         model=open_model(ModelChoice(model="bundled:tiny"), "cpu"),
         seed=1,
         folder=tmp_path,
         progress=lambda done, total: None,
     )
     asked: list[tuple[Callable[[], object], str]] = [
-        (work.video, "source=True"),
-        (work.generator, "seeded=True"),
-        (lambda: work.network("slat_flow_model"), "roles with 'slat_flow_model'"),
-        (lambda: work.input("segmentation", Clip), "inputs with 'segmentation'"),
+        (inputs.video, "source=True"),
+        (inputs.generator, "seeded=True"),
+        (lambda: inputs.network("slat_flow_model"), "roles with 'slat_flow_model'"),
+        (lambda: inputs.value("segmentation", Clip), "inputs with 'segmentation'"),
     ]
-    taking = replace(work, inputs={"segmentation": Tokens(feats=torch.zeros(1, 1, 1))})
+    taking = replace(inputs, results={"segmentation": Tokens(feats=torch.zeros(1, 1, 1))})
     with pytest.raises(PluginError, match="asks segmentation for Clip, but it gives Tokens"):
-        taking.input("segmentation", Clip)
+        taking.value("segmentation", Clip)
+    with pytest.raises(PluginError, match="asks segmentation for files, but it gives Tokens"):
+        taking.files("segmentation")
+    with pytest.raises(PluginError, match="asks segmentation for a value, but it gives files"):
+        replace(inputs, results={"segmentation": {}}).value("segmentation")
     for ask, words in asked:
         with pytest.raises(PluginError, match=f"package some-stages 1.2 uses what it does not declare.*{words}"):
             ask()

@@ -6,7 +6,7 @@ import torch
 
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.measures import MEASURES, measures
-from ss4d.pipelines.plan import Job, Step
+from ss4d.pipelines.plan import StageJob, Step
 from ss4d.pipelines.prepare import RunOptions, prepare
 from ss4d.pipelines.tasks import run_job
 from ss4d.stages.types import Clip, silent
@@ -46,6 +46,6 @@ def test_measures_lie_beside_the_result(finished_run: Path, model_folder: Path, 
     )
     known = prepare(options)
     step: Step = known.steps[0]
-    outcome = run_job(Job(step, {}, known.config, clip, 42, "cpu", known.location), silent)
+    outcome = run_job(StageJob(step, {}, known.config, clip, 42, "cpu", known.location), silent)
     assert outcome.reused
     assert outcome.measures == found["segmentation"]

@@ -10,13 +10,13 @@ import pytest
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Package
-from ss4d.pipelines.plan import NO_WISH, REUSE, RUN, SKIP, Recipes, Step, Wish, make_plan, stages_of
+from ss4d.pipelines.plan import NO_WISH, REUSE, RUN, SKIP, Recipes, Step, Wish, make_plan
 from ss4d.stages.stage_config import StageConfig
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.refs import artifact_key
 from ss4d.storage.store import ArtifactStore
 
-STAGES = stages_of(load_config("tiny"))
+STAGES = load_config("tiny").stages()
 WEIGHTS = {role: "0" * 64 for stage in STAGES.values() for role in stage.roles}
 ORDER = list(STAGES)
 
@@ -128,7 +128,7 @@ def test_a_file_counts_by_its_content(store: ArtifactStore, tmp_path: Path) -> N
     def key(path: Path) -> str:
         config = load_config("tiny")
         section = WithFile(file=path)
-        changed = config.model_copy(update={"slat": section})
+        changed = config.model_copy(update={"sections": {**config.sections, "slat": section}})
         return artifact_key(recipes(config=changed).of(replace(STAGES["slat"], config=WithFile), refs))
 
     refs = {stage: step.ref for stage, step in plan(store, recipes()).items()}

@@ -15,13 +15,14 @@ import pytest
 
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.errors import ConfigError, PluginError, explain
-from ss4d.pipelines.implementation import STAGES, Implementation, Package, Work
+from ss4d.pipelines.implementation import Implementation, Package
 from ss4d.pipelines.networks import ModelChoice, open_model
 from ss4d.pipelines.offers import offers, parameters
 from ss4d.pipelines.prepare import RunOptions, prepare
 from ss4d.pipelines.registry import GROUP, Registry, installed, unknown_names
 from ss4d.pipelines.run import run_clip
-from ss4d.pipelines.stages import BUILT_IN
+from ss4d.pipelines.stage_inputs import StageInputs
+from ss4d.pipelines.stages import BUILT_IN, STAGES
 from ss4d.stages.errors import InputError, ValueSpecError
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip
@@ -35,7 +36,7 @@ class OtherConfig(StageConfig):
     method: Literal["other"] = "other"
 
 
-def other(config: OtherConfig, work: Work) -> Clip:
+def other(config: OtherConfig, inputs: StageInputs) -> Clip:
     raise AssertionError("never called")
 
 
@@ -57,8 +58,8 @@ def offered(tmp_path: Path, name: str, value: str, package: str = "some-stages")
 
 
 def test_built_in_implementations_are_all_there() -> None:
-    registry = Registry(BUILT_IN, ())
-    for stage in STAGES:
+    registry = Registry(STAGES, BUILT_IN, ())
+    for stage in registry.stages():
         assert registry.default(stage) in registry.methods(stage)
         for method in registry.methods(stage):
             assert method in registry.get(stage, method).methods
@@ -67,14 +68,14 @@ def test_built_in_implementations_are_all_there() -> None:
 
 def test_a_package_is_imported_only_when_chosen(tmp_path: Path) -> None:
     broken = offered(tmp_path, "segmentation.other", "no_such_module:X")
-    registry = Registry(BUILT_IN, (broken,))
+    registry = Registry(STAGES, BUILT_IN, (broken,))
     assert registry.get("segmentation", "auto").package is None
     with pytest.raises(PluginError, match=r"the package some-stages 1.2 is broken.*no_such_module:X does not load"):
         registry.get("segmentation", "other")
 
 
 def test_what_a_package_offers(tmp_path: Path) -> None:
-    registry = Registry(BUILT_IN, (offered(tmp_path, "segmentation.other", f"{__name__}:OTHER"),))
+    registry = Registry(STAGES, BUILT_IN, (offered(tmp_path, "segmentation.other", f"{__name__}:OTHER"),))
     assert registry.get("segmentation", "other") == replace(OTHER, package=Package("some-stages", "1.2"))
     assert registry.default("segmentation") == "auto"
 
@@ -90,21 +91,21 @@ def test_what_a_package_offers(tmp_path: Path) -> None:
 def test_what_is_not_what_its_name_says(tmp_path: Path, name: str, value: str, words: str) -> None:
     stage, method = name.split(".")
     with pytest.raises(PluginError, match=f"the package some-stages 1.2 is broken.*{words}"):
-        Registry(BUILT_IN, (offered(tmp_path, name, value),)).get(stage, method)
+        Registry(STAGES, BUILT_IN, (offered(tmp_path, name, value),)).get(stage, method)
 
 
 def test_a_name_that_clashes_is_refused(tmp_path: Path) -> None:
     one = offered(tmp_path, "segmentation.other", f"{__name__}:OTHER", "one")
     two = offered(tmp_path, "segmentation.other", f"{__name__}:OTHER", "two")
     with pytest.raises(ConfigError, match=r"offered by the package one 1.2 and by the package two 1.2"):
-        Registry(BUILT_IN, (one, two)).get("segmentation", "other")
+        Registry(STAGES, BUILT_IN, (one, two)).get("segmentation", "other")
     own = offered(tmp_path, "segmentation.alpha", f"{__name__}:OTHER")
     with pytest.raises(ConfigError, match=r"offered by this program and by the package some-stages"):
-        Registry(BUILT_IN, (own,)).get("segmentation", "alpha")
+        Registry(STAGES, BUILT_IN, (own,)).get("segmentation", "alpha")
 
 
 def test_a_name_of_no_stage_is_told(tmp_path: Path) -> None:
-    (sentence,) = unknown_names(Registry(BUILT_IN, (offered(tmp_path, "segment.other", f"{__name__}:OTHER"),)))
+    (sentence,) = unknown_names(Registry(STAGES, BUILT_IN, (offered(tmp_path, "segment.other", f"{__name__}:OTHER"),)))
     assert "some-stages 1.2" in sentence
     assert "'segment.other'" in sentence
 
@@ -120,11 +121,10 @@ class Shouting(StageConfig):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"stage": "segment"}, "no stage 'segment'"),
         ({"config": dict}, "subclass of StageConfig"),
         ({"config": Nameless}, "must be a Literal"),
         ({"config": Shouting}, "must be a Literal"),
-        ({"inputs": ("slat",)}, "cannot take the result of 'slat'"),
+        ({"inputs": ("segmentation",)}, "cannot take its own result"),
     ],
 )
 def test_what_cannot_be_an_implementation(changes: dict[str, Any], words: str) -> None:
@@ -136,7 +136,7 @@ def test_what_cannot_be_an_implementation(changes: dict[str, Any], words: str) -
 
 
 def test_every_parameter_is_told_with_its_type_default_and_meaning() -> None:
-    for offer in offers(Registry(BUILT_IN, ())):
+    for offer in offers(Registry(STAGES, BUILT_IN, ())):
         assert offer.problem is None
         for parameter in offer.parameters:
             assert parameter.meaning, parameter.key
@@ -150,7 +150,7 @@ def test_every_parameter_is_told_with_its_type_default_and_meaning() -> None:
 
 def test_a_broken_package_is_told_in_the_list(tmp_path: Path) -> None:
     broken = offered(tmp_path, "segmentation.other", "no_such_module:X")
-    told = [offer for offer in offers(Registry(BUILT_IN, (broken,))) if offer.problem]
+    told = [offer for offer in offers(Registry(STAGES, BUILT_IN, (broken,))) if offer.problem]
     assert [(offer.stage, tuple(offer.methods)) for offer in told] == [("segmentation", ("other",))]
 
 
@@ -167,7 +167,7 @@ from ss4d.stages.types import Tokens
 class Config(StageConfig):
     method: Literal["{name}"] = "{name}"
 
-def run(config, work):
+def run(config, inputs):
     {body}
 
 IT = Implementation(stage="conditioning", config=Config, run=run)
@@ -175,7 +175,7 @@ IT = Implementation(stage="conditioning", config=Config, run=run)
 BODIES = {
     "halved": "return Tokens(feats=torch.zeros(4, 5, 6, dtype=torch.float16))",
     "crashing": "return 1 / 0",
-    "careless": "work.video()",
+    "careless": "inputs.video()",
 }
 
 
@@ -315,8 +315,8 @@ def test_a_path_in_a_file_counts_from_the_file(tmp_path: Path, monkeypatch: pyte
     mine = tmp_path / "mine" / "mine.yaml"
     mine.write_text("model: bundled:tiny\nsparse_structure: {method: voxel_file, file: a.npy}\n")
     monkeypatch.chdir(tmp_path)
-    assert load_config(str(mine)).sparse_structure.model_dump()["file"] == mine.parent / "a.npy"
-    given = load_config(str(mine), ["sparse_structure.file=a.npy"]).sparse_structure.model_dump()
+    assert load_config(str(mine)).section("sparse_structure").model_dump()["file"] == mine.parent / "a.npy"
+    given = load_config(str(mine), ["sparse_structure.file=a.npy"]).section("sparse_structure").model_dump()
     assert given["file"] == tmp_path / "a.npy"
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from ss4d.pipelines.implementation import Implementation, Work
+from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.stage_inputs import StageInputs
 from ss4d.stages.segmentation.crop import crop_clip
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip
@@ -22,14 +23,14 @@ class ChromaKeyConfig(StageConfig):
     size: int = Field(518, ge=14, le=2048, description="side of the cropped frames, pixels")
 
 
-def chroma_key(config: ChromaKeyConfig, work: Work) -> Clip:
+def chroma_key(config: ChromaKeyConfig, inputs: StageInputs) -> Clip:
     """The object in front of the named color, cropped."""
-    video = work.video()
+    video = inputs.video()
     rgb = video.frames[..., :3]
     difference = (rgb.int() - torch.tensor(config.color)).abs().amax(-1)
     alpha = torch.where(difference > config.tolerance, 255, 0).byte()
     cropped, opacity, crop = crop_clip(torch.cat([rgb, alpha[..., None]], dim=-1), config.size)
-    work.progress(1, 1)
+    inputs.progress(1, 1)
     return Clip(
         rgb=cropped,
         alpha=opacity,

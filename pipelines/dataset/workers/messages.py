@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ss4d.pipelines.dataset.events import Cause
-from ss4d.pipelines.tasks import Outcome
+from ss4d.pipelines.tasks import StageResult
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class StageDone:
     clip: str
     stage: str
     key: str
-    result: Outcome
+    result: StageResult
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from ss4d.pipelines.dataset.workers.policy import cause_of
 from ss4d.pipelines.dataset.workers.todo import Source
 from ss4d.pipelines.errors import USER_ERRORS, explain
 from ss4d.pipelines.networks import open_model
-from ss4d.pipelines.plan import NO_WISH, RUN, Job, Recipes, jobs_of, make_plan, stages_of
+from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, StageJob, jobs_of, make_plan
 from ss4d.pipelines.tasks import AT_ONCE, run_job
 from ss4d.pipelines.workers import end_with_parent
 from ss4d.stages.errors import InputError
@@ -100,7 +100,7 @@ class Position:
         self.at = StageStarted(clip, "", "")
         self._since = time.monotonic()
 
-    def enter(self, job: Job) -> StageStarted:
+    def enter(self, job: StageJob) -> StageStarted:
         """The clip comes to the stage of a job."""
         self.at, self._since = StageStarted(self.at.clip, job.step.stage, job.step.ref.key), time.monotonic()
         return self.at
@@ -130,7 +130,7 @@ class Lanes:
         self.stopping = threading.Event()
         self._setup = setup
         self._tell = tell
-        self._stages = stages_of(setup.config)
+        self._stages = setup.config.stages()
         self._store = open_store(setup.store)
         self._turn = Turn(tell)
         self._logs = ClipLogs(setup.logs)
@@ -169,7 +169,7 @@ class Lanes:
             self._stage(job, position.enter(job))
         return True
 
-    def _jobs(self, clip: Source) -> list[Job]:
+    def _jobs(self, clip: Source) -> list[StageJob]:
         """What is to do, as the store has it now."""
         setup = self._setup
         recipes = Recipes(setup.config, clip.sha256, setup.seed, setup.fingerprints)
@@ -182,7 +182,7 @@ class Lanes:
             )
         return jobs_of(steps, setup.config, path, setup.seed, setup.device, setup.store)
 
-    def _stage(self, job: Job, at: StageStarted) -> None:
+    def _stage(self, job: StageJob, at: StageStarted) -> None:
         turn = AT_ONCE
         if job.step.action == RUN:
             self._tell(at)

@@ -84,7 +84,7 @@ def test_each_finished_clip_has_a_folder_and_none_is_made_twice(opened: OpenedDa
     said = about(out / "a")
     assert (said["id"], said["source"], said["tags"]) == ("a", "/videos/a.mp4", "bird")
     assert (said["files"], said["overrides"]) == ([PLY, VIDEO], SETTINGS.overrides)
-    stored = open_store(said["store"]).open(ArtifactRef(said["stage"], said["key"])).files()
+    stored = open_store(said["store"]).open(ArtifactRef("export", said["artifacts"]["export"])).files()
     assert os.path.samefile(stored[PLY], out / "a" / PLY)
     inode = (out / "a").stat().st_ino
     assert export(opened, out) == Exported(made=0, kept=2, unfinished=2)
@@ -101,7 +101,10 @@ def test_copies_share_nothing_with_the_store(opened: OpenedDataset, tmp_path: Pa
     export(opened, out, copies=True)
     (out / "a" / PLY).write_bytes(b"painted over")
     said = about(out / "a")
-    assert open_store(said["store"]).open(ArtifactRef(said["stage"], said["key"])).read_file(PLY) == b"a as splats"
+    assert (
+        open_store(said["store"]).open(ArtifactRef("export", said["artifacts"]["export"])).read_file(PLY)
+        == b"a as splats"
+    )
 
 
 def test_from_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,11 @@ from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings, la
 from ss4d.pipelines.dataset.layout import create_dataset
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Package
-from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, make_plan, stages_of
+from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, make_plan
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
-ROLES = {role for one in stages_of(load_config("tiny")).values() for role in one.roles}
+ROLES = {role for one in load_config("tiny").stages().values() for role in one.roles}
 WEIGHTS = {role: hashlib.sha256(role.encode()).hexdigest() for role in ROLES}
 DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
 
@@ -26,7 +26,7 @@ DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
 def expected(config: RunConfig, digest: str, seed: int) -> dict[str, str]:
     recipes = Recipes(config, digest, seed, WEIGHTS)
     refs: dict[str, ArtifactRef] = {}
-    for stage, one in stages_of(config).items():
+    for stage, one in config.stages().items():
         refs[stage] = ArtifactRef(stage, artifact_key(recipes.of(one, refs)))
     return {stage: ref.key for stage, ref in refs.items()}
 
@@ -55,7 +55,7 @@ def test_keys_are_those_of_single_runs(
         with_package(monkeypatch)
     config = load_config("tiny", overrides)
     keys = StageKeys(config, WEIGHTS, 7).of(DIGESTS)
-    assert list(keys) == list(stages_of(config))
+    assert list(keys) == list(config.stages())
     for index, digest in enumerate(DIGESTS):
         assert {stage: column[index] for stage, column in keys.items()} == expected(config, digest, 7)
 

@@ -274,9 +274,9 @@ def test_a_plan_comes_true(make: Make, out: Path) -> None:
 def test_another_method_leaves_the_settings_of_the_former(make: Make, out: Path) -> None:
     make("decoding.method=inflation", "decoding.resolution=32", name="solid")
     options = options_of_run(out / "runs" / "solid", Changes(overrides=["decoding.method=gaussians"]))
-    assert prepare(options).config.decoding.model_dump() == {"method": "gaussians"}
+    assert prepare(options).config.section("decoding").model_dump() == {"method": "gaussians"}
     options = options_of_run(out / "runs" / "solid", Changes(overrides=["decoding.depth=0.5"]))
-    assert prepare(options).config.decoding.model_dump()["resolution"] == 32
+    assert prepare(options).config.section("decoding").model_dump()["resolution"] == 32
 
 
 def test_what_is_no_run(tmp_path: Path, out: Path) -> None:

@@ -32,7 +32,7 @@ from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.errors import WorkerError
-from ss4d.pipelines.tasks import Outcome
+from ss4d.pipelines.tasks import StageResult
 
 STAGE = "segmentation"
 Act = Callable[["Worker", str, int], None]  # what a worker does with a clip, at which attempt from 1 on
@@ -79,7 +79,7 @@ class Worker(Handle):
 
     def finish(self, clip: str) -> None:
         self.tell(
-            StageDone(clip, STAGE, f"key of {clip}", Outcome(False, 0.5, 1, 0, {})), ClipDone(clip, complete=True)
+            StageDone(clip, STAGE, f"key of {clip}", StageResult(False, 0.5, 1, 0, {})), ClipDone(clip, complete=True)
         )
 
     def die(self) -> None:

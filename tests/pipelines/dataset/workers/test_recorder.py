@@ -11,7 +11,7 @@ from ss4d.pipelines.dataset.workers.policy import History, Policy
 from ss4d.pipelines.dataset.workers.progress import Tally
 from ss4d.pipelines.dataset.workers.recorder import Recorder
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
-from ss4d.pipelines.tasks import Outcome
+from ss4d.pipelines.tasks import StageResult
 
 CLIP = Todo(Source("owl", "owl.mp4", "0"), "goal", ("slat",))
 HISTORY = History(failures={"owl": {"killed": 1}}, attempts={"key": 2})
@@ -41,14 +41,14 @@ def test_a_reused_artifact_is_recorded_only_if_it_was_to_be_made(
     events: EventWriter, stage: str, states: list[str]
 ) -> None:
     tally = Tally(1, ["segmentation", "slat"])
-    recorder(events, tally).stage_done(CLIP, "host:1", StageDone("owl", stage, "key", Outcome(True, 1.0, 2, 0)))
+    recorder(events, tally).stage_done(CLIP, "host:1", StageDone("owl", stage, "key", StageResult(True, 1.0, 2, 0)))
     assert [attempt.state for attempt in written(events)] == states
     assert tally.snapshot("running", [], 0).stages[stage].done == 0
 
 
 def test_a_made_artifact_is_recorded_with_its_costs_and_measures(events: EventWriter) -> None:
     tally = Tally(1, ["slat"])
-    done = StageDone("owl", "slat", "key", Outcome(False, 1.23456, 2, 0, {"voxels": 3}))
+    done = StageDone("owl", "slat", "key", StageResult(False, 1.23456, 2, 0, {"voxels": 3}))
     recorder(events, tally, HISTORY).stage_done(CLIP, "host:1", done)
     (attempt,) = written(events)
     assert (attempt.state, attempt.seconds, attempt.peak_memory, attempt.number) == ("done", 1.235, 2, 3)

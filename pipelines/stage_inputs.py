@@ -1,0 +1,84 @@
+"""What the function of an implementation is given besides its configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import torch
+
+from ss4d.pipelines.errors import PluginError
+from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.networks import Model
+from ss4d.stages.input_files import InputConfig
+from ss4d.stages.types import Progress, Value, Video
+from ss4d.stages.video_io import read_video
+
+V = TypeVar("V", bound=Value)
+Files = Mapping[str, Path]  # by name; not to be changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInputs:
+    """What a stage's function is given; it gets what its implementation declares, no more.
+
+    Attributes:
+        implementation: whose function it is.
+        results: what the stages that it takes gave, by name: a value, or files.
+        folder: empty; a stage that gives files writes them here.
+        progress: to be called with (steps done, steps in all).
+        model: the model folder, its networks and the kernels they run on.
+    """
+
+    implementation: Implementation
+    source: Path
+    input_config: InputConfig
+    results: Mapping[str, Value | Files]
+    model: Model
+    seed: int
+    folder: Path
+    progress: Progress
+
+    @overload
+    def value(self, stage: str) -> Any: ...
+    @overload
+    def value(self, stage: str, kind: type[V]) -> V: ...
+    def value(self, stage: str, kind: type[Value] | None = None) -> Any:
+        """The value that the named stage gave, which must be of type `kind` where that is said."""
+        result = self._result(stage)
+        if not isinstance(result, kind or Value):
+            given = type(result).__name__ if isinstance(result, Value) else "files"
+            wanted = kind.__name__ if kind else "a value"
+            raise PluginError(f"{self.implementation} asks {stage} for {wanted}, but it gives {given}")
+        return result
+
+    def files(self, stage: str) -> Files:
+        """The files that the named stage gave, by their names with '/' between folders; they must not be changed."""
+        result = self._result(stage)
+        if isinstance(result, Value):
+            raise PluginError(f"{self.implementation} asks {stage} for files, but it gives {type(result).__name__}")
+        return result
+
+    def video(self) -> Video:
+        """The frames of the run's input that its configuration chooses."""
+        self._declared(self.implementation.source, "source=True")
+        return read_video(self.source, self.input_config)
+
+    def network(self, role: str) -> Any:
+        """The network that plays `role` in the model folder, ready to run on the run's device."""
+        self._declared(role in self.implementation.roles, f"roles with {role!r}")
+        return self.model.network(role)
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator, so that a seed means the same on every device (docs/model.md, section 4)."""
+        self._declared(self.implementation.seeded, "seeded=True")
+        return torch.Generator().manual_seed(self.seed)
+
+    def _result(self, stage: str) -> Value | Files:
+        self._declared(stage in self.results, f"inputs with {stage!r}")
+        return self.results[stage]
+
+    def _declared(self, given: bool, words: str) -> None:
+        """What is not declared is not in the key, and a result could be mistaken for another."""
+        if not given:
+            raise PluginError(f"{self.implementation} uses what it does not declare: it must say {words}")
