@@ -145,7 +145,7 @@ def test_a_damaged_description_is_no_missing_one(copy: Path) -> None:
     [
         ({"schema": 2}, "schema"),
         ({"stages": 3}, "stages"),
-        ({"stages": {"slat": {"key": "../../x", "state": "computed", "recipe": {}}}}, "ss4d.stages.slat"),
+        ({"stages": {"slat": {"key": "../../x", "state": "computed", "recipe": {}}}}, "stages.slat"),
         ({"input": None}, "input"),
     ],
 )
