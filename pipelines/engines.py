@@ -72,7 +72,7 @@ def direct(schedule: Schedule) -> None:
         _patiently(schedule.do, job)
 
 
-def _patiently(do: Callable[[Job], None], job: Job, retries: int = RETRIES) -> None:
+def _patiently(do: Callable[[StageJob], None], job: StageJob, retries: int = RETRIES) -> None:
     """Does a job, again after an error that can pass, as Prefect does it."""
     try:
         do(job)

@@ -52,10 +52,10 @@ class LogReporter:
     def stage_progress(self, done: int, total: int) -> None:
         """Too much for a log."""
 
-    def stage_finished(self, outcome: Outcome) -> None:
+    def stage_finished(self, result: StageResult) -> None:
         """What the stage cost."""
-        if not outcome.reused:
-            LOG.info("done in %.1f s", outcome.seconds)
+        if not result.reused:
+            LOG.info("done in %.1f s", result.seconds)
 
 
 @dataclass
