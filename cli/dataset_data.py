@@ -107,8 +107,8 @@ def write(
     """Writes DATASET/catalog.parquet, a row for each clip and stage, and prints how many are in which state.
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
-    worker, what was measured (voxels, gaussians, foreground, frames), versions, seed. It tells about one
-    configuration. **ss4d dataset run** writes it as well, at its end; with **--shard** it does not.
+    worker, one for each measure, versions, seed; **docs/datasets.md** lists them. It tells about one configuration.
+    **ss4d dataset run** writes it as well, at its end; with **--shard** it does not.
 
     For example:
 

@@ -1,25 +1,90 @@
-"""What can be said of a stage's result in a few numbers, kept beside it and in the catalog of a dataset."""
+"""What can be said of a stage's result in a few numbers, kept beside it and in the catalog of a dataset.
 
-import torch
+This list is the only one: the index, the catalog's columns, what `--where` may ask, and the report's numbers follow
+from it.
+"""
 
-from ss4d.stages.types import Clip, GaussianClip, Value, Voxels
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-MEASURES = ("voxels", "gaussians", "foreground", "frames")
+if TYPE_CHECKING:
+    from ss4d.stages.types import Clip, Value
+
+Format = Literal["count", "percent"]  # how a page writes a number; viewer/columns.js has a function for each
 
 
-def measures(value: Value | None) -> dict[str, float]:
-    """The numbers by their names in `MEASURES`; none for a value that tells nothing new.
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number that says something of a result.
 
-    `voxels` and `gaussians` are counts over all frames; `foreground` is the share of the cropped frames that the object
-    covers, from 0 to 1.
+    Attributes:
+        name: of the column.
+        meaning: with its unit.
+        kind: int or float.
+        title: for people.
+        format: how pages write it.
+        value: the type of results that have it, by its name in `ss4d.stages.types`: tables of measures need no torch.
+        of: computes it from such a result.
     """
-    match value:
-        case Clip():
-            share = float(value.alpha.mean(dtype=torch.float64)) / 255 if value.alpha.numel() else 0.0
-            return {"foreground": round(share, 6), "frames": len(value.alpha)}
-        case Voxels():
-            return {"voxels": len(value.coords)}
-        case GaussianClip():
-            return {"gaussians": len(value.means)}
-        case _:
-            return {}
+
+    name: str
+    meaning: str
+    kind: type[int] | type[float]
+    title: str
+    format: Format
+    value: str
+    of: Callable[[Any], float]
+
+
+def _foreground(clip: "Clip") -> float:
+    return round(int(clip.alpha.sum()) / (255 * max(clip.alpha.numel(), 1)), 6)
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            name="voxels",
+            meaning="over all frames",
+            kind=int,
+            title="Voxels",
+            format="count",
+            value="Voxels",
+            of=lambda voxels: len(voxels.coords),
+        ),
+        Measure(
+            name="gaussians",
+            meaning="over all frames",
+            kind=int,
+            title="Gaussians",
+            format="count",
+            value="GaussianClip",
+            of=lambda gaussians: len(gaussians.means),
+        ),
+        Measure(
+            name="foreground",
+            meaning="the share of the cropped frames that the object covers, from 0 to 1",
+            kind=float,
+            title="Foreground",
+            format="percent",
+            value="Clip",
+            of=_foreground,
+        ),
+        Measure(
+            name="frames",
+            meaning="that the configuration chooses",
+            kind=int,
+            title="Frames",
+            format="count",
+            value="Clip",
+            of=lambda clip: len(clip.alpha),
+        ),
+    )
+}
+
+
+def measures(value: "Value | None") -> dict[str, float]:
+    """The numbers by their names in `MEASURES`; none for files, and for a value that tells nothing new."""
+    kinds = {kind.__name__ for kind in type(value).__mro__}
+    return {name: measure.of(value) for name, measure in MEASURES.items() if measure.value in kinds}

@@ -2,25 +2,28 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass
+from typing import Any, Self
 
 from ss4d.pipelines.dataset.events import Cause
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
+from ss4d.pipelines.measures import MEASURES
 from ss4d.storage.manifest import write_columns
 
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
 
 # A failure outside of any stage stands at the last one. Of several failures, the columns are those of the latest.
-_CATALOG = """
+_MEASURED = ", ".join(f"CAST({name} AS INTEGER)" if one.kind is int else name for name, one in MEASURES.items())
+_CATALOG = f"""
 SELECT clip, wanted.stage,
     CASE WHEN artifacts.key IS NOT NULL THEN 'done' WHEN failed.key IS NOT NULL THEN 'failed' ELSE 'to do' END,
     key, coalesce(artifacts.seconds, failed.seconds), coalesce(artifacts.peak_memory, failed.peak_memory),
     coalesce(tries, 0) + (artifacts.key IS NOT NULL), error, message, cause,
     nullif(coalesce(artifacts.worker, failed.worker), ''),
-    CAST(voxels AS INTEGER), CAST(gaussians AS INTEGER), foreground, CAST(frames AS INTEGER),
+    {_MEASURED},
     coalesce(artifacts.versions, failed.versions)
 FROM wanted LEFT JOIN artifacts USING (key)
 LEFT JOIN (
@@ -49,10 +52,7 @@ class Entry:
         message: what it said.
         cause: input, transient, killed or program.
         worker: host:pid of who made it, or failed to.
-        voxels: over all frames.
-        gaussians: over all frames.
-        foreground: the share of the cropped frames that the object covers, 0 to 1.
-        frames: that the configuration chooses.
+        measures: by name, a column each, see `ss4d.pipelines.measures`.
         versions: of Python and the packages that made it, as JSON.
         seed: of the random numbers; None for a stage that draws none.
     """
@@ -68,16 +68,32 @@ class Entry:
     message: str | None
     cause: str | None
     worker: str | None
-    voxels: int | None
-    gaussians: int | None
-    foreground: float | None
-    frames: int | None
+    measures: Mapping[str, float | None]
     versions: str | None
     seed: int | None
 
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Self:
+        """The entry that a row with the columns `COLUMNS` is."""
+        known = dict(zip(COLUMNS, row, strict=True))
+        measured = {name: known.pop(name) for name in MEASURES}
+        return cls(**known, measures=measured)
+
+
+COLUMNS: Mapping[str, Any] = {
+    name: kind
+    for field in fields(Entry)
+    for name, kind in (
+        [(field.name, field.type)]
+        if field.name != "measures"
+        else [(measure.name, measure.kind | None) for measure in MEASURES.values()]
+    )
+}
+_TABLE = make_dataclass("_TABLE", COLUMNS.items())  # what the table's schema is read from
+
 
 def catalog(opened: OpenedDataset) -> Iterator[tuple[object, ...]]:
-    """The rows of the catalog, with the columns of `Entry`, clip by clip; last come the clips that cannot be read."""
+    """The rows of the catalog, with the columns `COLUMNS`, clip by clip; last come the clips that cannot be read."""
     keys, index = opened.keys, opened.index
     columns = keys.of([row.sha256 or "" for row in opened.readable])
     missing = keys.missing(columns, index.complete(keys.stages), index.missed())
@@ -97,7 +113,7 @@ def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:
         OSError: if it cannot be written; the old one is then still there.
     """
     columns = list(zip(*catalog(opened), strict=True))
-    write_columns(opened.dataset.catalog, Entry, columns)
+    write_columns(opened.dataset.catalog, _TABLE, columns)
     return Counter(zip(*columns[1:3], strict=True))
 
 
@@ -117,5 +133,6 @@ def is_current(dataset: Dataset) -> bool:
 
 def _unreadable(row: Row) -> tuple[object, ...]:
     cause: Cause = "input"
-    nothing = [None] * 7
-    return (row.id, "", UNREADABLE, None, None, None, 0, "Unreadable", row.error, cause, *nothing)
+    failure = ("Unreadable", row.error, cause)
+    known = (row.id, "", UNREADABLE, None, None, None, 0, *failure)
+    return (*known, *[None] * (len(COLUMNS) - len(known)))

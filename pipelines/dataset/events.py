@@ -48,7 +48,7 @@ class Attempt:
         worker: host:pid.
         seed: of the run.
         versions: hash of what the file's first line says, see `version_hash`.
-        measures: what the stage measured: voxels, gaussians, foreground, frames.
+        measures: what the stage measured, see `ss4d.pipelines.measures`.
     """
 
     clip: str

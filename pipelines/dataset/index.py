@@ -50,7 +50,7 @@ ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "version
 # What is only known to be there has no time, and gives way to who made it. The last value is when that was: files of
 # events come in no order, so what was deleted afterwards may be known already.
 _ADD_ARTIFACT = f"""
-INSERT INTO artifacts SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
+INSERT INTO artifacts ({", ".join(ARTIFACT)}) SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
     WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.key = ?1 AND gone.time >= ?{len(ARTIFACT) + 1})
     ON CONFLICT (key) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in ARTIFACT[2:])} WHERE excluded.time > time
@@ -148,13 +148,13 @@ class Index:
             for table in ("files", "versions", "artifacts", "gone", "failures", "forgiven"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._take_events()
-            self._connection.execute("CREATE TEMP TABLE found AS SELECT * FROM artifacts LIMIT 0")
-            marks = ", ".join("?" * len(ARTIFACT))
+            columns, marks = ", ".join(ARTIFACT), ", ".join("?" * len(ARTIFACT))
+            self._connection.execute(f"CREATE TEMP TABLE found AS SELECT {columns} FROM artifacts LIMIT 0")
             self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
             gone = "time < ? AND key NOT IN (SELECT key FROM found)"
             lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}", (at,)))
             self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
-            self._connection.execute("INSERT OR IGNORE INTO artifacts SELECT * FROM found")
+            self._connection.execute(f"INSERT OR IGNORE INTO artifacts ({columns}) SELECT {columns} FROM found")
             self._connection.execute("DROP TABLE found")
             self._add_versions(versions)
         return [ArtifactRef(stage, key) for stage, key in lost]
@@ -259,12 +259,21 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
                     f"{SCHEMA}); upgrade to go on with this dataset"
                 )
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
+            _add_measures(connection)
             connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
         index = Index(dataset, connection, clips)
         index.refresh()
         yield index
     finally:
         connection.close()
+
+
+def _add_measures(connection: sqlite3.Connection) -> None:
+    """Adds columns for the measures that this version of the program knows and the one that made the index did not."""
+    known = {name for _, name, *_ in connection.execute("PRAGMA table_info(artifacts)")}
+    for name in MEASURES:
+        if name not in known:
+            connection.execute(f"ALTER TABLE artifacts ADD COLUMN {name} REAL")
 
 
 def _artifact(attempt: Attempt, time: str) -> tuple[object, ...]:

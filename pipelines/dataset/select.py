@@ -13,18 +13,20 @@ from ss4d.pipelines.dataset.index import Index
 from ss4d.pipelines.dataset.keys import StageKeys
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.measures import MEASURES
 
 # What the expression may use besides the manifest's columns; of the configuration that is asked about.
-FACTS = ("state", "voxels", "gaussians", "foreground")
-COLUMNS = (*(field.name for field in fields(Row)), *FACTS)
+_ROW = tuple(field.name for field in fields(Row))
+_MEASURED = tuple(name for name in MEASURES if name not in _ROW)  # of `frames`, the manifest's are meant
+COLUMNS = (*_ROW, "state", *_MEASURED)
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
-_UNREADABLE = ("unreadable", None, None, None)  # the facts of a clip that cannot be read
-_FACTS = """
+_UNREADABLE = ("unreadable", *[None] * len(_MEASURED))  # the facts of a clip that cannot be read
+_FACTS = f"""
 SELECT clip,
     CASE WHEN NOT max(wanted.stage IN (SELECT value FROM json_each(:goals)) AND artifacts.key IS NULL) THEN 'done'
          WHEN max(failed.key IS NOT NULL) THEN 'failed' ELSE 'to do' END,
-    max(voxels), max(gaussians), max(foreground)
+    {", ".join(f"max({name})" for name in _MEASURED)}
 FROM wanted LEFT JOIN artifacts USING (key)
 LEFT JOIN (SELECT DISTINCT clip, key FROM open_failures) AS failed USING (clip, key)
 GROUP BY clip
@@ -114,8 +116,7 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
     readable = [row for row in rows if row.error is None]
     index.want([row.id for row in readable], keys.of([row.sha256 or "" for row in readable]))
     facts = {clip: known for clip, *known in index.query(_FACTS, goals=json.dumps(keys.goals))}
-    names = [field.name for field in fields(Row)]
-    table = ([*(getattr(row, name) for name in names), *facts.get(row.id, _UNREADABLE)] for row in rows)
+    table = ([*(getattr(row, name) for name in _ROW), *facts.get(row.id, _UNREADABLE)] for row in rows)
     return set(_ask(where, table))
 
 

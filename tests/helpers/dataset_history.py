@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ss4d.pipelines.config import load_config
-from ss4d.pipelines.dataset.catalog import Entry, write_catalog
+from ss4d.pipelines.dataset.catalog import COLUMNS, Entry, write_catalog
 from ss4d.pipelines.dataset.events import Attempt, EventWriter
 from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import OpenedDataset
-from ss4d.storage.manifest import read_rows, write_rows
+from ss4d.storage.manifest import read_columns, write_rows
 from ss4d.storage.refs import artifact_key
 from tests.pipelines.dataset.test_keys import WEIGHTS
 
@@ -76,7 +76,13 @@ def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) 
 def entries(dataset: Dataset, keys: StageKeys = KEYS) -> dict[tuple[str, str], Entry]:
     with opened(dataset, keys) as asked:
         write_catalog(asked)
-    return {(one.id, one.stage): one for one in read_rows(dataset.catalog, Entry)}
+    return {(entry.id, entry.stage): entry for entry in read_catalog(dataset)}
+
+
+def read_catalog(dataset: Dataset) -> list[Entry]:
+    """The rows of the catalog as it was last written."""
+    columns = read_columns(dataset.catalog, tuple(COLUMNS))
+    return [Entry.of(row) for row in zip(*columns.values(), strict=True)]
 
 
 def states(dataset: Dataset, clip: str, keys: StageKeys = KEYS) -> list[str]:

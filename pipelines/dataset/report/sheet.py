@@ -19,6 +19,18 @@ from ss4d.storage.files import listed
 from ss4d.storage.refs import ArtifactRef
 
 STATES = (DONE, FAILED, UNREADABLE, TO_DO)
+# What clips can be sorted by: costs over all stages, what was measured, and what the input is. For each its title, and
+# the function of viewer/columns.js that writes it.
+NUMBERS: Mapping[str, tuple[str, str]] = {
+    "seconds": ("Time", "seconds"),
+    "peak_memory": ("Peak memory", "bytes"),
+    **{name: (measure.title, measure.format) for name, measure in MEASURES.items()},
+    "attempts": ("Attempts", "count"),
+    "width": ("Width", "pixels"),
+    "height": ("Height", "pixels"),
+    "fps": ("Frame rate", "rate"),
+    "bytes": ("Size of the input", "bytes"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +68,9 @@ class Card:
         return None if key is None else ArtifactRef(stage, key)
 
     def numbers(self) -> dict[str, float | None]:
-        """What can be sorted by: costs over all stages, what was measured, and what the input is; None: not known."""
+        """What can be sorted by, by the names in `NUMBERS`; None: not known."""
         seconds = [one.seconds for one in self.entries if one.seconds is not None]
-        measured = {name: _first(getattr(one, name) for one in self.entries) for name in MEASURES}
+        measured = {name: _first(one.measures[name] for one in self.entries) for name in MEASURES}
         return {
             "seconds": round(sum(seconds), 3) if seconds else None,
             "peak_memory": max((one.peak_memory for one in self.entries if one.peak_memory), default=None),
@@ -105,7 +117,7 @@ def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
     rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
     chosen = replace(opened, rows=rows)
     failures = open_failures(chosen)
-    entries = (Entry(*row) for row in catalog(chosen))  # type: ignore[arg-type] # its columns are those of Entry
+    entries = map(Entry.of, catalog(chosen))
     by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda one: one.id)}
     logs = set(listed(opened.dataset.logs))
     return Sheet(
@@ -131,7 +143,7 @@ def sheet_data(sheet: Sheet) -> dict[str, Any]:
         "state": [card.state for card in cards],
         "failure": [None if card.failure is None else vars(card.failure) for card in cards],
         "logged": [card.logged for card in cards],
-        "numbers": {name: [one[name] for one in numbers] for name in (numbers[0] if numbers else ())},
+        "numbers": {name: [known[name] for known in numbers] for name in NUMBERS},
         "stages": {
             stage: _stage_columns([card.entries[column] if card.entries else None for card in cards])
             for column, stage in enumerate(sheet.stages)

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 
 from ss4d.pipelines.dataset.catalog import DONE, FAILED, NOT_NEEDED, TO_DO
 from ss4d.pipelines.dataset.failures import Group
-from ss4d.pipelines.dataset.report.sheet import STATES, Sheet, sheet_data
+from ss4d.pipelines.dataset.report.sheet import NUMBERS, STATES, Sheet, sheet_data
 from ss4d.pipelines.inspect.html import deflated, fill, json_element
 
 MESSAGES = 3  # of a group of failures that are shown, the most frequent
@@ -78,6 +78,7 @@ def _page_data(sheet: Sheet, gallery: Gallery, beside: Path) -> dict[str, Any]:
     folder, words = str(sheet.dataset.folder), sheet.settings.words()
     return {
         "states": STATES,
+        "numbers": {name: {"title": title, "format": form} for name, (title, form) in NUMBERS.items()},
         "folder": gallery.folder,
         "problems": dict(gallery.problems),
         "logs": quote(os.path.relpath(sheet.dataset.logs, beside)),

@@ -24,27 +24,22 @@ function bytes(value) {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-// How the numbers of `numbers` in pipelines/dataset/report/sheet.py are called and told.
-const MEASURES = {
-  seconds: ["Time", seconds],
-  peak_memory: ["Peak memory", bytes],
-  voxels: ["Voxels", count],
-  gaussians: ["Gaussians", count],
-  foreground: ["Foreground", percent],
-  frames: ["Frames", count],
-  attempts: ["Attempts", count],
-  width: ["Width", (value) => `${value} px`],
-  height: ["Height", (value) => `${value} px`],
-  fps: ["Frame rate", (value) => `${plain(value)} fps`],
-  bytes: ["Size of the input", bytes],
+// How numbers are written, by the names that pipelines/dataset/report/sheet.py and pipelines/measures.py use.
+const FORMATS = {
+  count,
+  percent,
+  seconds,
+  bytes,
+  pixels: (value) => `${value} px`,
+  rate: (value) => `${plain(value)} fps`,
 };
 
 // What the clips can be sorted by: a name, how to tell a value, and the values; null is not known and comes last.
 function sortings() {
   const known = (sorting) => sorting.values.some((value) => value !== null);
   const measured = Object.entries(clips.numbers).map(([name, values]) => {
-    const [label, tell] = MEASURES[name] ?? [name, plain];
-    return { name, label, tell, values };
+    const { title, format } = page.numbers[name];
+    return { name, label: title, tell: FORMATS[format], values };
   });
   const costs = Object.entries(clips.stages).flatMap(([stage, columns]) => [
     { name: `time of ${stage}`, label: `Time of ${stage}`, tell: seconds, values: columns.seconds },

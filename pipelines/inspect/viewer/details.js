@@ -87,9 +87,9 @@ function facts(number) {
 function numbers(number) {
   const list = element("dl", { className: "numbers" });
   for (const [name, values] of Object.entries(clips.numbers)) {
-    const [label, tell] = MEASURES[name] ?? [name, plain];
+    const { title, format } = page.numbers[name];
     if (values[number] === null) continue;
-    list.append(element("div", {}, element("dt", {}, label), element("dd", {}, tell(values[number]))));
+    list.append(element("div", {}, element("dt", {}, title), element("dd", {}, FORMATS[format](values[number]))));
   }
   return list;
 }

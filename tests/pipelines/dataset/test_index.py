@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from ss4d.cli.main import app
 from ss4d.pipelines.config import load_config
-from ss4d.pipelines.dataset.catalog import Entry
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.failures import forgive, groups, open_failures
 from ss4d.pipelines.dataset.index import open_index
@@ -22,7 +21,7 @@ from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.select import Choice, parse_shard, select
 from ss4d.pipelines.errors import ConfigError
 from ss4d.storage.errors import NewerError, StoreError
-from ss4d.storage.manifest import read_rows, write_rows
+from ss4d.storage.manifest import write_rows
 from tests.helpers.dataset_history import (
     KEYS,
     ORDER,
@@ -34,6 +33,7 @@ from tests.helpers.dataset_history import (
     four_clips,
     happen,
     opened,
+    read_catalog,
     row,
     states,
 )
@@ -150,12 +150,13 @@ def test_the_catalog_has_a_row_for_each_clip_and_stage(dataset: Dataset) -> None
     assert list(found) == [*((clip, stage) for clip in "abc" for stage in ORDER), ("bad", "")]
     made = found["a", "sparse_structure"]
     assert (made.state, made.seconds, made.peak_memory, made.attempts, made.worker) == ("done", 2.5, 100, 1, "host:1")
-    assert (made.voxels, made.gaussians, made.seed) == (700, None, 42)
+    assert (made.measures["voxels"], made.measures["gaussians"], made.seed) == (700, None, 42)
     assert json.loads(made.versions or "") == VERSIONS
     assert made.key == KEYS.of([digest("a")])["sparse_structure"][0]
-    assert (found["a", "segmentation"].foreground, found["a", "segmentation"].frames) == (0.25, 4)
+    measured = found["a", "segmentation"].measures
+    assert (measured["foreground"], measured["frames"]) == (0.25, 4)
     assert found["a", "segmentation"].seed is None
-    assert found["a", "decoding"].gaussians == 9000
+    assert found["a", "decoding"].measures["gaussians"] == 9000
     failed = found["b", "slat"]
     assert (failed.state, failed.attempts, failed.error, failed.message) == ("failed", 2, "InputError", "still no")
     assert failed.cause == "input"
@@ -296,7 +297,7 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     printed = command("catalog", dataset.folder)
     assert "stage done to do failed unreadable segmentation 1 2 0 0" in printed
     assert "slat 1 1 1 0 decoding" in printed
-    assert len(read_rows(dataset.catalog, Entry)) == 19
+    assert len(read_catalog(dataset)) == 19
     printed = command("catalog", dataset.folder, "--config", "tiny", "--seed", 7)
     assert "segmentation 1 2 0 conditioning 0 3 0" in printed  # which takes no weights
 

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from ss4d.pipelines.dataset.alone import alone
 
 from ss4d.cli.dataset_view import duration, line, picture
-from ss4d.pipelines.dataset.catalog import Entry
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
 from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
-from ss4d.pipelines.dataset.launches import last_recipes
+from ss4d.pipelines.dataset.launches import last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
 from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.rebuild import rebuild_index
@@ -35,9 +33,9 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.errors import InputError
 from ss4d.stages.types import silent
 from ss4d.storage.errors import StoreError
-from ss4d.storage.manifest import read_rows
 from ss4d.storage.store import open_store
 from tests.conftest import FAST, draw_frames, save_frames
+from tests.helpers.dataset_history import read_catalog
 from tests.helpers.poisoned import make_dataset
 
 
@@ -117,7 +115,7 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
     assert begun["versions"]["python"]
     assert (over["event"], over["state"], over["done"], over["launch"]) == ("ended", "finished", 3, begun["launch"])
 
-    rows = read_rows(dataset.catalog, Entry)
+    rows = read_catalog(dataset)
     assert Counter(row.state for row in rows) == {"done": 18, "unreadable": 1}
 
     again = run_dataset(options, listener)
@@ -171,14 +169,14 @@ def test_a_run_that_finds_all_there_is_the_last_run_all_the_same(options: Datase
 def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
     dataset = Dataset(options.folder.absolute(), "")
     shard = replace(options, choice=Choice(shard="1/1"))
-    with alone(dataset, None):
+    with only_launch(dataset, None):
         for one in (options, shard):
             with pytest.raises(ConfigError, match=r"another run of .* goes on: wait for it, or give each its own part"):
                 run_dataset(one, Listener())
-    with alone(dataset, "2/3"):
+    with only_launch(dataset, "2/3"):
         with pytest.raises(ConfigError, match=r"another run of .* goes on"):
             run_dataset(options, Listener())
-        with alone(dataset, "3/3"):
+        with only_launch(dataset, "3/3"):
             pass
 
 
@@ -227,7 +225,7 @@ def test_a_clock_stands_still_while_a_clip_waits() -> None:
     clock = Clock(10.0)
     clock.pause(12.0)
     assert clock.seconds(100.0) == 2.0
-    clock.go_on(100.0)
+    clock.resume(100.0)
     assert clock.seconds(101.5) == 3.5
 
 
