@@ -89,7 +89,7 @@ COLUMNS: Mapping[str, Any] = {
         else [(measure.name, measure.kind | None) for measure in MEASURES.values()]
     )
 }
-_TABLE = make_dataclass("_TABLE", COLUMNS.items())  # what the table's schema is read from
+TABLE = make_dataclass("CatalogRow", COLUMNS.items())  # what the table's schema is read from
 
 
 def catalog(opened: OpenedDataset) -> Iterator[tuple[object, ...]]:
@@ -113,7 +113,7 @@ def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:
         OSError: if it cannot be written; the old one is then still there.
     """
     columns = list(zip(*catalog(opened), strict=True))
-    write_columns(opened.dataset.catalog, _TABLE, columns)
+    write_columns(opened.dataset.catalog, TABLE, columns)
     return Counter(zip(*columns[1:3], strict=True))
 
 

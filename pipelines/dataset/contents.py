@@ -6,7 +6,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
 
-from ss4d.pipelines.dataset.catalog import DONE, TO_DO, Entry, catalog
+from ss4d.pipelines.dataset.catalog import DONE, TABLE, TO_DO, catalog
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, open_keys
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
@@ -77,13 +77,13 @@ class DatasetContents:
         return open_keys(self.settings)[0]
 
     def catalog(self) -> "pyarrow.Table":
-        """What became of each clip at each stage, as `ss4d dataset catalog` writes it: the columns of `Entry`.
+        """What became of each clip at each stage, as `ss4d dataset catalog` writes it.
 
         Raises:
             StoreError, OSError: if the dataset's index cannot be read.
         """
         with open_for(self.dataset, self.settings) as opened:
-            return as_table(Entry, list(zip(*catalog(opened), strict=True)))
+            return as_table(TABLE, list(zip(*catalog(opened), strict=True)))
 
     def __getitem__(self, clip: str) -> OpenedClip:
         """The clip of that id, with all stages of the configuration, stored or not.
