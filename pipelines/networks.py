@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path, weights_path
-from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, IMAGE_ENCODER, ModelFolder
+from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, ModelFolder
 from ss4d.stages.ops.device import check_device
+from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
 
 if TYPE_CHECKING:
     from ss4d.pipelines.loading import Loader
@@ -90,7 +91,7 @@ class Model:
 
     def _digest(self, role: str) -> str:
         files = self.folder.fingerprint(role)
-        if role != "slat_flow_model":
+        if role != LATENT_FLOW:
             return files
         # Its results are denormalized with numbers that stand in pipeline.json, not in its own files.
         numbers = json.dumps(asdict(self.folder.slat_normalization))

@@ -11,6 +11,7 @@ from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
@@ -67,19 +68,19 @@ def _segmentation(config: SegmentationConfig, inputs: "StageInputs") -> Any:
 
 
 def _conditioning(config: ConditioningConfig, inputs: "StageInputs") -> Any:
-    encoder = inputs.network("image_cond_model")
+    encoder = inputs.network(IMAGE_ENCODER)
     return encode_images(config, encoder, inputs.value("segmentation"), progress=inputs.progress)
 
 
 def _sparse_structure(config: SparseStructureConfig, inputs: "StageInputs") -> Any:
-    flow = inputs.network("sparse_structure_flow_model")
-    decoder = inputs.network("sparse_structure_decoder")
+    flow = inputs.network(STRUCTURE_FLOW)
+    decoder = inputs.network(STRUCTURE_DECODER)
     tokens = inputs.value("conditioning")
     return sample_structure(config, flow, decoder, tokens, inputs.generator(), progress=inputs.progress)
 
 
 def _slat(config: SlatConfig, inputs: "StageInputs") -> Any:
-    flow = inputs.network("slat_flow_model")
+    flow = inputs.network(LATENT_FLOW)
     tokens = inputs.value("conditioning")
     voxels = inputs.value("sparse_structure")
     normalization = inputs.model.folder.slat_normalization
@@ -87,7 +88,7 @@ def _slat(config: SlatConfig, inputs: "StageInputs") -> Any:
 
 
 def _decoding(config: DecodingConfig, inputs: "StageInputs") -> Any:
-    return decode_gaussians(config, inputs.network("slat_decoder_gs"), inputs.value("slat"), progress=inputs.progress)
+    return decode_gaussians(config, inputs.network(GAUSSIAN_DECODER), inputs.value("slat"), progress=inputs.progress)
 
 
 def _inflation(config: InflationConfig, inputs: "StageInputs") -> Any:
@@ -115,14 +116,14 @@ BUILT_IN = (
         config=ConditioningConfig,
         run=_conditioning,
         inputs=("segmentation",),
-        roles=("image_cond_model",),
+        roles=(IMAGE_ENCODER,),
     ),
     Implementation(
         stage="sparse_structure",
         config=SparseStructureConfig,
         run=_sparse_structure,
         inputs=("conditioning",),
-        roles=("sparse_structure_flow_model", "sparse_structure_decoder"),
+        roles=(STRUCTURE_FLOW, STRUCTURE_DECODER),
         seeded=True,
         resolve=_structure_sampler,
     ),
@@ -131,13 +132,11 @@ BUILT_IN = (
         config=SlatConfig,
         run=_slat,
         inputs=("conditioning", "sparse_structure"),
-        roles=("slat_flow_model",),
+        roles=(LATENT_FLOW,),
         seeded=True,
         resolve=_slat_sampler,
     ),
-    Implementation(
-        stage="decoding", config=DecodingConfig, run=_decoding, inputs=("slat",), roles=("slat_decoder_gs",)
-    ),
+    Implementation(stage="decoding", config=DecodingConfig, run=_decoding, inputs=("slat",), roles=(GAUSSIAN_DECODER,)),
     Implementation(stage="decoding", config=InflationConfig, run=_inflation, inputs=("segmentation",)),
     Implementation(stage="export", config=ExportConfig, run=_export, inputs=("decoding", "segmentation"), revision=2),
 )

@@ -20,6 +20,7 @@ from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.stage_inputs import Files, StageInputs
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.roles import LATENT_FLOW
 from ss4d.stages.types import Progress, Value, Voxels
 from ss4d.stages.weights import describe
 from ss4d.storage.artifact import Artifact
@@ -29,7 +30,6 @@ from ss4d.storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
 AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
-_FLOW = "slat_flow_model"
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ def _call(implementation: Implementation, job: StageJob, inputs: StageInputs) ->
 def _grid(job: StageJob) -> int | None:
     """The cells along each axis that the run's flow of structured latents works on; None if it has none."""
     slat = job.config.stages().get("slat")
-    if slat is None or _FLOW not in slat.roles:
+    if slat is None or LATENT_FLOW not in slat.roles:
         return None
-    return int(describe(open_model(job.config, job.device).folder.files(_FLOW)).args.resolution)
+    return int(describe(open_model(job.config, job.device).folder.files(LATENT_FLOW)).args.resolution)
 
 
 def _read(store: ArtifactStore, ref: ArtifactRef) -> Value | Files:

@@ -1,7 +1,7 @@
 """A model folder as it describes itself (docs/model.md, section 1): read without torch, and without its weights.
 
-A role is what a network is for, as `pipeline.json` names it ("slat_flow_model"); "image_cond_model" is one too. Nothing
-here goes online: files outside the folder come through the `Resolver` that the caller hands in.
+Networks are asked for by role (`ss4d.stages.roles`). Nothing here goes online: files outside the folder come through
+the `Resolver` that the caller hands in.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ss4d.stages.errors import ModelError
+from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 
 Json = TypeVar("Json", bound=BaseModel)
 Resolver = Callable[[str, str], Path]  # (hub repository, file in it) -> the file on this machine
 
-IMAGE_ENCODER = "image_cond_model"
 DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
     "dinov2_vitl14_reg",
     "facebook/dinov2-with-registers-large",

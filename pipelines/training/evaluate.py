@@ -40,6 +40,14 @@ from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+)
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
@@ -51,7 +59,7 @@ from ss4d.storage.files import write_bytes
 
 METHOD_REVISION = 1  # rises whenever the same clips and weights would get other scores
 SAMPLING_SEED = 42
-ENCODERS = {role: f"training/{role}" for role in ("sparse_structure_encoder", "slat_encoder")}
+ENCODERS = {role: f"training/{role}" for role in (STRUCTURE_ENCODER, LATENT_ENCODER)}
 NUM_SHEETS = 12  # contact sheets: of the first clips
 # The file of the mean shape: what each array holds in each row.
 MEAN_SHAPE_ARRAYS = {"cells": (torch.int32, (3,)), "colors": (torch.float32, (3,)), "crc32": (torch.int64, ())}
@@ -124,7 +132,7 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
             f"--clips must be at least 1 and --seed from 0 to {HELD_OUT_SEED - 1}; got {options.clips}, {options.seed}"
         )
     model = open_model(ModelChoice(model=options.model), resolve_device(options.device))
-    resolution = model.network("slat_decoder_gs").args.resolution
+    resolution = model.network(GAUSSIAN_DECODER).args.resolution
     clips = _clips(options, resolution)
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = _encoders(model)
@@ -234,7 +242,7 @@ def _encoders(model: Model) -> dict[str, Any] | None:
     """The encoders that training left beside the model, or None without them; a model is published without."""
     if not any((model.folder.path / f"{path}.json").is_file() for path in ENCODERS.values()):
         return None
-    device = model.network("sparse_structure_decoder").out_layer[-1].weight.device
+    device = model.network(STRUCTURE_DECODER).out_layer[-1].weight.device
     folder = replace(model.folder, references={**model.folder.references, **ENCODERS})
     return {role: load_role(folder, role, model.ops, device=device) for role in ENCODERS}
 
@@ -314,7 +322,7 @@ def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape)
 
 def model_answer(clip: TrainingClip, model: Model) -> Answer:
     """What the whole model makes of the input view; nothing at all if it finds no occupied cell."""
-    images = encode_images(ConditioningConfig(), model.network("image_cond_model"), input_clip(clip))
+    images = encode_images(ConditioningConfig(), model.network(IMAGE_ENCODER), input_clip(clip))
     flow, decoder = (model.network(f"sparse_structure_{part}") for part in ("flow_model", "decoder"))
     try:
         sampler = SamplerConfig().resolve(model.folder.structure_sampler)
@@ -323,7 +331,7 @@ def model_answer(clip: TrainingClip, model: Model) -> Answer:
         LOG.warning("%s: %s", clip.seed, error)
         return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
     normalization = model.folder.slat_normalization
-    flow, decoder = model.network("slat_flow_model"), model.network("slat_decoder_gs")
+    flow, decoder = model.network(LATENT_FLOW), model.network(GAUSSIAN_DECODER)
     sampler = SamplerConfig().resolve(model.folder.slat_sampler)
     latents = sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
     return Answer(decode_gaussians(DecodingConfig(), decoder, latents), voxels.coords)
@@ -331,21 +339,21 @@ def model_answer(clip: TrainingClip, model: Model) -> Answer:
 
 def autoencoded(clip: TrainingClip, model: Model, encoders: Mapping[str, Any]) -> Answer:
     """The truth through both autoencoders: occupancy through one, the true cells' looks through the other."""
-    decoder = model.network("sparse_structure_decoder")
+    decoder = model.network(STRUCTURE_DECODER)
     device = decoder.out_layer[-1].weight.device
     side = clip.resolution
     grids = torch.zeros(clip.num_frames, 1, side, side, side)
     t, x, y, z = clip.coords[:, 1:].long().unbind(1)
     grids[t, 0, x, y, z] = 1
     with torch.no_grad():
-        latent, _ = encoders["sparse_structure_encoder"](grids.to(device))
+        latent, _ = encoders[STRUCTURE_ENCODER](grids.to(device))
         cells, _ = occupied_cells(decoder, latent)
         sites = Sites(clip.coords.to(device))
-        mean, _ = encoders["slat_encoder"](SparseTensor(sites, clip.feats.to(device)))
+        mean, _ = encoders[LATENT_ENCODER](SparseTensor(sites, clip.feats.to(device)))
     latents = StructuredLatents(
         coords=clip.coords, feats=mean.float().cpu(), num_frames=clip.num_frames, resolution=side
     )
-    return Answer(decode_gaussians(DecodingConfig(), model.network("slat_decoder_gs"), latents), cells)
+    return Answer(decode_gaussians(DecodingConfig(), model.network(GAUSSIAN_DECODER), latents), cells)
 
 
 def _generator() -> torch.Generator:

@@ -14,12 +14,11 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path
 from ss4d.pipelines.training.records import RecordError, Records, open_records
 from ss4d.stages.data.clip import TrainingClip
-from ss4d.stages.model_folder import IMAGE_ENCODER as IMAGE_ROLE
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.processors import num_processors
-from ss4d.stages.training.folder import IMAGE_ENCODER, Start, read_encoders
+from ss4d.stages.training.folder import Start, read_encoders
 from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import RECIPES
@@ -126,10 +125,7 @@ def start_from(location: str, ops: Ops) -> Start:
     path = model_path(location)
     folder = ModelFolder.open(path, hub_file)
     cpu = torch.device("cpu")
-    networks = {
-        role: load_role(folder, IMAGE_ROLE if role == IMAGE_ENCODER else role, ops, device=cpu).train()
-        for role in PUBLISHED
-    }
+    networks = {role: load_role(folder, role, ops, device=cpu).train() for role in PUBLISHED}
     for network in networks.values():
         network.requires_grad_(True)
     return Start(

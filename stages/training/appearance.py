@@ -16,6 +16,7 @@ from ss4d.stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecode
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.rasterize import ScreenFilter
+from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import batch_coords, batch_feats
 from ss4d.stages.training.clips import cut
@@ -117,7 +118,7 @@ class AppearanceAutoencoder:
         self.screen_filter = ScreenFilter(decoder.representation.screen_filter, compensate=True)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"slat_encoder": self.encoder, **({"slat_decoder_gs": self.decoder} if self._learn_decoder else {})}
+        return {LATENT_ENCODER: self.encoder, **({GAUSSIAN_DECODER: self.decoder} if self._learn_decoder else {})}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         choices = [self.choose(clip, generator) for clip in clips]

@@ -1,5 +1,14 @@
 """Which networks take part in a step of training, and which of them learn."""
 
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
 from ss4d.stages.training.end_to_end import (
     LEARNED_STEPS,
@@ -9,7 +18,6 @@ from ss4d.stages.training.end_to_end import (
     StructureSamples,
 )
 from ss4d.stages.training.flows import LatentsFlow, StructureFlow
-from ss4d.stages.training.folder import IMAGE_ENCODER
 from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.options import ENCODERS_OF
@@ -22,24 +30,24 @@ def build_objective(step: str, results: Results) -> Objective:
         return _autoencoder(step, results)
     if step == "structure":
         return StructureFlow(
-            results.network("sparse_structure_flow_model", step),
+            results.network(STRUCTURE_FLOW, step),
             results.network(IMAGE_ENCODER, step),
-            results.network("sparse_structure_encoder", step),
-            results.network("sparse_structure_decoder", step),
+            results.network(STRUCTURE_ENCODER, step),
+            results.network(STRUCTURE_DECODER, step),
             learn_images=results.training.start is None,
         )
     if step == "latents":
         return LatentsFlow(
-            results.network("slat_flow_model", step),
+            results.network(LATENT_FLOW, step),
             results.network(IMAGE_ENCODER, step),
-            results.network("slat_encoder", step),
+            results.network(LATENT_ENCODER, step),
             results.normalization(),
-            results.network("slat_decoder_gs", step),
+            results.network(GAUSSIAN_DECODER, step),
         )
     structure_sampler, slat_sampler = results.samplers()
     structure = StructureSamples(
         results.network(IMAGE_ENCODER, step),
-        results.network("sparse_structure_flow_model", step),
+        results.network(STRUCTURE_FLOW, step),
         structure_sampler,
         learned_steps=LEARNED_STEPS if step == "voxels" else 0,
     )
@@ -47,8 +55,8 @@ def build_objective(step: str, results: Results) -> Objective:
         return SampledVoxels(_occupancy(step, results, learn_decoder=True), structure)
     objects = ObjectSamples(
         structure,
-        results.network("sparse_structure_decoder", step),
-        results.network("slat_flow_model", step),
+        results.network(STRUCTURE_DECODER, step),
+        results.network(LATENT_FLOW, step),
         results.normalization(),
         slat_sampler,
         learned_steps=LEARNED_STEPS,
@@ -71,13 +79,13 @@ def _autoencoder(step: str, results: Results) -> Objective:
 
 def _occupancy(step: str, results: Results, *, learn_decoder: bool) -> OccupancyAutoencoder:
     return OccupancyAutoencoder(
-        results.network("sparse_structure_encoder", step),
-        results.network("sparse_structure_decoder", step),
+        results.network(STRUCTURE_ENCODER, step),
+        results.network(STRUCTURE_DECODER, step),
         learn_decoder=learn_decoder,
     )
 
 
 def _appearance(step: str, results: Results, *, learn_decoder: bool) -> AppearanceAutoencoder:
     return AppearanceAutoencoder(
-        results.network("slat_encoder", step), results.network("slat_decoder_gs", step), learn_decoder=learn_decoder
+        results.network(LATENT_ENCODER, step), results.network(GAUSSIAN_DECODER, step), learn_decoder=learn_decoder
     )

@@ -21,6 +21,7 @@ from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites
+from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training import losses
 from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
@@ -136,8 +137,8 @@ class SampledVoxels:
 
     def trained(self) -> dict[str, nn.Module]:
         return {
-            "sparse_structure_decoder": self._autoencoder.decoder,
-            "sparse_structure_flow_model": self._samples.flow,
+            STRUCTURE_DECODER: self._autoencoder.decoder,
+            STRUCTURE_FLOW: self._samples.flow,
         }
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
@@ -181,7 +182,7 @@ class SampledGaussians:
         self._autoencoder, self._samples = autoencoder, samples
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"slat_decoder_gs": self._autoencoder.decoder, "slat_flow_model": self._samples.flow}
+        return {GAUSSIAN_DECODER: self._autoencoder.decoder, LATENT_FLOW: self._samples.flow}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         clips = window(clips, generator, LEAST_FRAMES, None, self._samples.frame_multiple)

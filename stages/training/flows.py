@@ -19,6 +19,7 @@ from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEnco
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.sampling import Velocity, network_time, sample, time_grid
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
@@ -75,8 +76,8 @@ class StructureFlow:
             self._colors.to(flow.pos_emb.device)
 
     def trained(self) -> dict[str, nn.Module]:
-        learned = {} if self._colors is None else {"image_encoder": self.image_encoder, "colors": self._colors}
-        return {"sparse_structure_flow_model": self.flow, **learned}
+        learned = {} if self._colors is None else {IMAGE_ENCODER: self.image_encoder, "colors": self._colors}
+        return {STRUCTURE_FLOW: self.flow, **learned}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
@@ -149,7 +150,7 @@ class LatentsFlow:
         self._mean, self._std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
 
     def trained(self) -> dict[str, nn.Module]:
-        return {"slat_flow_model": self.flow}
+        return {LATENT_FLOW: self.flow}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.out_layer.weight.device

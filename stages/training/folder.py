@@ -16,11 +16,10 @@ from torch import nn
 from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.checkpoint import read_network, save_network
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.files import whole_folder, write_whole
-from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, pipeline
-
-IMAGE_ENCODER = "image_encoder"  # its file; pipeline.json names it as "image_cond_model"
+from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name, pipeline
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +59,7 @@ def read_start(folder: Path, ops: Ops) -> Start:
     file = folder / "pipeline.json"
     try:
         args = json.loads(file.read_text())["args"]
-        references = {**args["models"], IMAGE_ENCODER: args["image_cond_model"]}
+        references = {**args["models"], IMAGE_ENCODER: args[IMAGE_ENCODER]}
         networks = {role: read_network(folder / references[role], ops) for role in PUBLISHED}
         normalization = LatentNormalization(**{k: tuple(v) for k, v in args["slat_normalization"].items()})
         samplers = [_sampler(args[name]["params"]) for name in ("sparse_structure_sampler", "slat_sampler")]
@@ -90,7 +89,7 @@ def read_encoders(folder: Path, ops: Ops) -> dict[str, nn.Module]:
 def save_roles(folder: Path, networks: Mapping[str, nn.Module], dtype: torch.dtype = torch.float32) -> None:
     """Writes networks of this package by role, and what belongs to them."""
     for role, network in networks.items():
-        save_network(folder / role, type(network).__name__, network.args, network, dtype)
+        save_network(folder / file_name(role), type(network).__name__, network.args, network, dtype)
 
 
 def write_model(folder: Path, start: Start, card: str) -> None:

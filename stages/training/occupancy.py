@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.roles import STRUCTURE_DECODER, STRUCTURE_ENCODER
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import occupancy_grids
 from ss4d.stages.training.objective import Losses
@@ -58,8 +59,8 @@ class OccupancyAutoencoder:
         self.encoder, self.decoder, self.settings = encoder, decoder, settings
 
     def trained(self) -> dict[str, nn.Module]:
-        decoder = {"sparse_structure_decoder": self.decoder} if self._learn_decoder else {}
-        return {"sparse_structure_encoder": self.encoder, **decoder}
+        decoder = {STRUCTURE_DECODER: self.decoder} if self._learn_decoder else {}
+        return {STRUCTURE_ENCODER: self.encoder, **decoder}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         grids = torch.cat([self._chosen(clip, generator) for clip in clips])[:, None]

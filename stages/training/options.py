@@ -8,19 +8,28 @@ from pathlib import Path
 import torch
 
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.training.clips import ClipStore
-from ss4d.stages.training.folder import IMAGE_ENCODER, Start
+from ss4d.stages.training.folder import Start
 from ss4d.stages.training.recipe import Recipe
 
 # What each step leaves, by role; the statistics are numbers.
 LEAVES: Mapping[str, tuple[str, ...]] = {
-    "occupancy": ("sparse_structure_encoder", "sparse_structure_decoder"),
-    "appearance": ("slat_encoder", "slat_decoder_gs"),
+    "occupancy": (STRUCTURE_ENCODER, STRUCTURE_DECODER),
+    "appearance": (LATENT_ENCODER, GAUSSIAN_DECODER),
     "statistics": (),
-    "structure": ("sparse_structure_flow_model", IMAGE_ENCODER),
-    "latents": ("slat_flow_model",),
-    "voxels": ("sparse_structure_decoder", "sparse_structure_flow_model"),
-    "gaussians": ("slat_decoder_gs", "slat_flow_model"),
+    "structure": (STRUCTURE_FLOW, IMAGE_ENCODER),
+    "latents": (LATENT_FLOW,),
+    "voxels": (STRUCTURE_DECODER, STRUCTURE_FLOW),
+    "gaussians": (GAUSSIAN_DECODER, LATENT_FLOW),
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "occupancy": (),
@@ -33,7 +42,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 FLOWS = ("structure", "latents")
 END_TO_END = ("voxels", "gaussians")
-ENCODERS_OF: Mapping[str, str] = {"occupancy": "sparse_structure_encoder", "appearance": "slat_encoder"}
+ENCODERS_OF: Mapping[str, str] = {"occupancy": STRUCTURE_ENCODER, "appearance": LATENT_ENCODER}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.training.loop import TrainSettings
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
@@ -102,17 +111,17 @@ TINY = Recipe(
 
 # Networks on a grid of 8 cells, which learn nothing worth seeing: to try a machine in seconds.
 MICRO: dict[str, dict[str, Any]] = {
-    "image_encoder": {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
-    "sparse_structure_flow_model": {
+    IMAGE_ENCODER: {"image_size": 32, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
+    STRUCTURE_FLOW: {
         "model_channels": 32,
         "cond_channels": 24,
         "num_blocks": 1,
         "num_heads": 2,
         "resolution": 4,
     },
-    "sparse_structure_decoder": {"channels": (16, 8)},
-    "sparse_structure_encoder": {"channels": (8, 16)},
-    "slat_flow_model": {
+    STRUCTURE_DECODER: {"channels": (16, 8)},
+    STRUCTURE_ENCODER: {"channels": (8, 16)},
+    LATENT_FLOW: {
         "resolution": 8,
         "model_channels": 24,
         "cond_channels": 24,
@@ -122,8 +131,8 @@ MICRO: dict[str, dict[str, Any]] = {
         "io_block_channels": (16,),
         "io_block_channels_t": (24,),
     },
-    "slat_decoder_gs": {"resolution": 8, "model_channels": 24, "num_blocks": 2, "num_heads": 2},
-    "slat_encoder": {"resolution": 8, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
+    GAUSSIAN_DECODER: {"resolution": 8, "model_channels": 24, "num_blocks": 2, "num_heads": 2},
+    LATENT_ENCODER: {"resolution": 8, "model_channels": 24, "num_blocks": 1, "num_heads": 2},
 }
 _FEW = PoolPlan(size=4, num_frames=4, num_views=2, view_size=16)
 _BRIEFLY = TrainSettings(

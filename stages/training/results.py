@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from ss4d.stages.nn.checkpoint import read_network
+from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.options import LEAVES, Training
 from ss4d.stages.training.recipe import STEPS
-from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
+from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name
 
 
 class Results:
@@ -47,13 +48,13 @@ class Results:
         training = self.training
         before = STEPS if step is None else STEPS[: STEPS.index(step)]
         for earlier in reversed(before):
-            if role in LEAVES[earlier] and (self.path(earlier) / f"{role}.json").exists():
-                return read_network(self.path(earlier) / role, training.ops).to(training.device)
+            if role in LEAVES[earlier] and (self.path(earlier) / f"{file_name(role)}.json").exists():
+                return read_network(self.path(earlier) / file_name(role), training.ops).to(training.device)
         if training.start is not None and role in training.start.networks:
             return deepcopy(training.start.networks[role]).to(training.device)
         name, options = training.recipe.networks[role]
-        if role == "slat_encoder":
-            options = {**options, "resolution": self.option("slat_decoder_gs", "resolution")}
+        if role == LATENT_ENCODER:
+            options = {**options, "resolution": self.option(GAUSSIAN_DECODER, "resolution")}
         return fresh_network(role, name, options, training.ops, training.seed).to(training.device)
 
     def option(self, role: str, name: str) -> int:

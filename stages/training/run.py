@@ -20,11 +20,12 @@ from torch import nn
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
+from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_ENCODER
 from ss4d.stages.training.assembly import build_objective
 from ss4d.stages.training.card import Trained, model_card
 from ss4d.stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
 from ss4d.stages.training.files import whole_folder
-from ss4d.stages.training.folder import IMAGE_ENCODER, Start, save_roles, write_model
+from ss4d.stages.training.folder import Start, save_roles, write_model
 from ss4d.stages.training.log import read_log
 from ss4d.stages.training.loop import Say, train
 from ss4d.stages.training.lora import add_adapters, merge_adapters
@@ -188,7 +189,7 @@ class _Run:
 
     def _measure(self) -> tuple[dict[str, nn.Module], dict[str, Any]]:
         """The statistics of the structured latents."""
-        normalization = slat_normalization(self.results.network("slat_encoder", "statistics"), self._measured())
+        normalization = slat_normalization(self.results.network(LATENT_ENCODER, "statistics"), self._measured())
         numbers = {"slat_normalization": asdict(normalization)}
         self._say(f"statistics  {json.dumps(numbers)}")
         return {}, numbers
@@ -263,7 +264,7 @@ class _Run:
             num_views=plan.num_views,
             view_size=plan.view_size,
             input_size=self.results.option(IMAGE_ENCODER, "image_size"),
-            resolution=self.results.option("slat_decoder_gs", "resolution"),
+            resolution=self.results.option(GAUSSIAN_DECODER, "resolution"),
         )
 
     def _shown(self, plan: StepPlan) -> list[TrainingClip]:

@@ -7,6 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 
 Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -16,11 +25,11 @@ STRUCTURE_SAMPLER = SamplerParams(steps=4, cfg_strength=0.4, cfg_interval=(0.5, 
 SLAT_SAMPLER = SamplerParams(steps=2, cfg_strength=0.0, cfg_interval=(0.5, 1.0), rescale_t=1.0, temperature=0.8)
 IMAGE_CHANNELS = 192
 PUBLISHED: Networks = {
-    "image_encoder": (
+    IMAGE_ENCODER: (
         "VisionTransformer",
         {"image_size": 64, "patch_size": 16, "model_channels": IMAGE_CHANNELS, "num_blocks": 3, "num_heads": 6},
     ),
-    "sparse_structure_flow_model": (
+    STRUCTURE_FLOW: (
         "SparseStructureFlow4DModel",
         {
             "resolution": 4,
@@ -39,7 +48,7 @@ PUBLISHED: Networks = {
             "share_mod": True,
         },
     ),
-    "sparse_structure_decoder": (
+    STRUCTURE_DECODER: (
         "SparseStructureDecoder",
         {
             "out_channels": 1,
@@ -49,7 +58,7 @@ PUBLISHED: Networks = {
             "channels": (64, 32, 16),
         },
     ),
-    "slat_flow_model": (
+    LATENT_FLOW: (
         "SLatFlow4DModel",
         {
             "resolution": 16,
@@ -71,7 +80,7 @@ PUBLISHED: Networks = {
             "share_mod": True,
         },
     ),
-    "slat_decoder_gs": (
+    GAUSSIAN_DECODER: (
         "SLatGaussianDecoder",
         {
             "resolution": 16,
@@ -102,7 +111,7 @@ PUBLISHED: Networks = {
 
 # What turns data into latents: for training and measuring only, so not part of the model folder's own files.
 ENCODERS: Networks = {
-    "sparse_structure_encoder": (
+    STRUCTURE_ENCODER: (
         "SparseStructureEncoder",
         {
             "in_channels": 1,
@@ -112,7 +121,7 @@ ENCODERS: Networks = {
             "channels": (8, 32, 64),
         },
     ),
-    "slat_encoder": (
+    LATENT_ENCODER: (
         "SLatEncoder",
         {
             "resolution": 16,
@@ -136,6 +145,11 @@ def changed(networks: Networks, changes: Mapping[str, Mapping[str, Any]]) -> Net
     return {role: (name, {**options, **changes.get(role, {})}) for role, (name, options) in networks.items()}
 
 
+def file_name(role: str) -> str:
+    """What the files of a network are called where training writes them, without their suffixes."""
+    return "image_encoder" if role == IMAGE_ENCODER else role
+
+
 def pipeline(
     normalization: LatentNormalization,
     structure_sampler: SamplerParams = STRUCTURE_SAMPLER,
@@ -145,11 +159,11 @@ def pipeline(
     return {
         "name": "TrellisVideoTo4DPipeline",
         "args": {
-            "models": {role: f"ckpts/{role}" for role in PUBLISHED if role != "image_encoder"},
+            "models": {role: f"ckpts/{file_name(role)}" for role in PUBLISHED if role != IMAGE_ENCODER},
             "sparse_structure_sampler": _sampler(structure_sampler),
             "slat_sampler": _sampler(slat_sampler),
             "slat_normalization": {key: list(value) for key, value in asdict(normalization).items()},
-            "image_cond_model": "ckpts/image_encoder",
+            IMAGE_ENCODER: f"ckpts/{file_name(IMAGE_ENCODER)}",
         },
     }
 

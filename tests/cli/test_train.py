@@ -13,8 +13,9 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.training.clips import read_clip
-from ss4d.stages.training.tiny import ENCODERS, PUBLISHED
+from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, file_name
 from tests.helpers.places import ROOT
 
 
@@ -78,7 +79,7 @@ def test_adapters_go_on_from_a_model(model: Path, tmp_path: Path) -> None:
     done = ss4d_train("smoke", "--out", tmp_path, "--init", model, "--lora", "2")
     assert done.returncode == 0, done.stderr
     for role in PUBLISHED:
-        old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (model, tmp_path))
+        old, new = (load_file(folder / "ckpts" / f"{file_name(role)}.safetensors") for folder in (model, tmp_path))
         assert old.keys() == new.keys()
         same = all(old[name].equal(new[name]) for name in old)
         assert same == ("flow" not in role), role
@@ -101,7 +102,7 @@ def test_a_training_that_goes_on_may_be_of_other_length_and_pace(model: Path, tm
 
 @pytest.mark.parametrize(
     ("more", "learned"),
-    [(("--lora", "2"), {"slat_flow_model", "sparse_structure_flow_model"}), ((), set(PUBLISHED) - {"image_encoder"})],
+    [(("--lora", "2"), {"slat_flow_model", "sparse_structure_flow_model"}), ((), set(PUBLISHED) - {IMAGE_ENCODER})],
 )
 def test_a_model_without_encoders_keeps_its_codes(
     model: Path, tmp_path: Path, more: tuple[str, ...], learned: set[str]
@@ -112,7 +113,7 @@ def test_a_model_without_encoders_keeps_its_codes(
     done = ss4d_train("smoke", "--out", out, "--init", bare, *more)
     assert done.returncode == 0, done.stderr
     for role in PUBLISHED:
-        old, new = (load_file(folder / "ckpts" / f"{role}.safetensors") for folder in (bare, out))
+        old, new = (load_file(folder / "ckpts" / f"{file_name(role)}.safetensors") for folder in (bare, out))
         assert all(old[name].equal(new[name]) for name in old) == (role not in learned), role
     assert (out / "pipeline.json").read_text() == (bare / "pipeline.json").read_text()
     assert {p.stem for p in (out / "training").glob("*.safetensors")} == set(ENCODERS)

@@ -15,7 +15,7 @@ from ss4d.stages.nn.checkpoint import build_network, save_network
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.sampler_params import LatentNormalization
-from ss4d.stages.training.tiny import PUBLISHED, changed, pipeline
+from ss4d.stages.training.tiny import PUBLISHED, changed, file_name, pipeline
 
 OCCUPIED_SHARE = 0.045  # of the cells: as many as the surface of a lump touches
 UNIT = LatentNormalization(mean=(0.0,) * 8, std=(1.0,) * 8)
@@ -51,6 +51,6 @@ def write_model(folder: Path, *, seed: int, changes: Mapping[str, Mapping[str, A
         network = build_network(name, args, TORCH_OPS)
         if isinstance(network, SparseStructureDecoder):
             occupy_plausibly(network, torch.Generator().manual_seed(seed))
-        save_network(folder / "ckpts" / role, name, network.args, network, torch.float16)
+        save_network(folder / "ckpts" / file_name(role), name, network.args, network, torch.float16)
     (folder / "pipeline.json").write_text(json.dumps(pipeline(UNIT), indent=1) + "\n")
     (folder / "NOTICE.md").write_text(NOTICE + "\n")

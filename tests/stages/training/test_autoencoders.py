@@ -17,6 +17,7 @@ from ss4d.stages.nn.occupancy import (
     SparseStructureEncoderArgs,
 )
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.training.appearance import (
     START_SCALE,
     AppearanceAutoencoder,
@@ -47,8 +48,8 @@ def clip() -> TrainingClip:
 @pytest.fixture
 def appearance() -> AppearanceAutoencoder:
     torch.manual_seed(0)
-    encoder = SLatEncoder(SLatEncoderArgs(**{**ENCODERS["slat_encoder"][1], **SIZE}), TORCH_OPS)
-    decoder = SLatGaussianDecoder(SLatGaussianDecoderArgs(**{**PUBLISHED["slat_decoder_gs"][1], **SIZE}), TORCH_OPS)
+    encoder = SLatEncoder(SLatEncoderArgs(**{**ENCODERS[LATENT_ENCODER][1], **SIZE}), TORCH_OPS)
+    decoder = SLatGaussianDecoder(SLatGaussianDecoderArgs(**{**PUBLISHED[GAUSSIAN_DECODER][1], **SIZE}), TORCH_OPS)
     start_encoder(encoder)
     start_decoder(decoder)
     return AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=2, num_views=2))

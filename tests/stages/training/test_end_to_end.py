@@ -9,6 +9,15 @@ from torch.testing import assert_close
 
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.slat import sample_latents
@@ -47,22 +56,22 @@ def network(role: str) -> nn.Module:
 
 def structure_samples(learned_steps: int = 0) -> StructureSamples:
     return StructureSamples(
-        network("image_encoder"), network("sparse_structure_flow_model"), STRUCTURE_SAMPLER, learned_steps=learned_steps
+        network(IMAGE_ENCODER), network(STRUCTURE_FLOW), STRUCTURE_SAMPLER, learned_steps=learned_steps
     )
 
 
 def object_samples() -> ObjectSamples:
-    decoder, flow = network("sparse_structure_decoder"), network("slat_flow_model")
+    decoder, flow = network(STRUCTURE_DECODER), network(LATENT_FLOW)
     return ObjectSamples(structure_samples(), decoder, flow, NUMBERS, SLAT_SAMPLER, learned_steps=2)
 
 
 def voxels() -> SampledVoxels:
-    autoencoder = OccupancyAutoencoder(network("sparse_structure_encoder"), network("sparse_structure_decoder"))
+    autoencoder = OccupancyAutoencoder(network(STRUCTURE_ENCODER), network(STRUCTURE_DECODER))
     return SampledVoxels(autoencoder, structure_samples(learned_steps=2))
 
 
 def gaussians() -> SampledGaussians:
-    encoder, decoder = network("slat_encoder"), network("slat_decoder_gs")
+    encoder, decoder = network(LATENT_ENCODER), network(GAUSSIAN_DECODER)
     start_encoder(encoder)
     start_decoder(decoder)
     autoencoder = AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=3, num_views=2))
@@ -114,8 +123,8 @@ def test_half_precision_is_close(build, clips: list[TrainingClip]) -> None:
 @pytest.mark.parametrize(
     ("build", "flow", "decoder"),
     [
-        (voxels, "sparse_structure_flow_model", "sparse_structure_decoder"),
-        (gaussians, "slat_flow_model", "slat_decoder_gs"),
+        (voxels, STRUCTURE_FLOW, STRUCTURE_DECODER),
+        (gaussians, LATENT_FLOW, GAUSSIAN_DECODER),
     ],
 )
 def test_flow_and_decoder_learn_and_nothing_else(build, flow: str, decoder: str, clips: list[TrainingClip]) -> None:

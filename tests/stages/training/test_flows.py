@@ -11,6 +11,15 @@ import torch
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import (
+    GAUSSIAN_DECODER,
+    IMAGE_ENCODER,
+    LATENT_ENCODER,
+    LATENT_FLOW,
+    STRUCTURE_DECODER,
+    STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
+)
 from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.sampling import EulerStep, clean_estimate
 from ss4d.stages.training.batches import batch_coords, occupancy_grids, window
@@ -47,15 +56,13 @@ def network(role: str):
 
 
 def structure_flow(learn_images: bool = True) -> StructureFlow:
-    roles = ("sparse_structure_flow_model", "image_encoder", "sparse_structure_encoder", "sparse_structure_decoder")
+    roles = (STRUCTURE_FLOW, IMAGE_ENCODER, STRUCTURE_ENCODER, STRUCTURE_DECODER)
     return StructureFlow(*map(network, roles), learn_images=learn_images)
 
 
 def latents_flow() -> LatentsFlow:
     unit = LatentNormalization(mean=(0.0,) * 8, std=(1.0,) * 8)
-    flow, images, encoder, decoder = map(
-        network, ("slat_flow_model", "image_encoder", "slat_encoder", "slat_decoder_gs")
-    )
+    flow, images, encoder, decoder = map(network, (LATENT_FLOW, IMAGE_ENCODER, LATENT_ENCODER, GAUSSIAN_DECODER))
     return LatentsFlow(flow, images, encoder, unit, decoder)
 
 
@@ -109,9 +116,9 @@ def test_pictures_are_the_same_twice(build, clips: list[TrainingClip]) -> None:
 
 
 def test_only_what_shall_learn_learns() -> None:
-    assert set(structure_flow().trained()) == {"sparse_structure_flow_model", "image_encoder", "colors"}
-    assert set(structure_flow(learn_images=False).trained()) == {"sparse_structure_flow_model"}
-    assert set(latents_flow().trained()) == {"slat_flow_model"}
+    assert set(structure_flow().trained()) == {STRUCTURE_FLOW, IMAGE_ENCODER, "colors"}
+    assert set(structure_flow(learn_images=False).trained()) == {STRUCTURE_FLOW}
+    assert set(latents_flow().trained()) == {LATENT_FLOW}
 
 
 def test_colors_of_patches() -> None:
@@ -168,7 +175,7 @@ def test_tokens_are_those_of_the_pipeline(clips: list[TrainingClip]) -> None:
     from ss4d.stages.conditioning_config import ConditioningConfig
     from ss4d.stages.types import Clip
 
-    encoder = network("image_encoder")
+    encoder = network(IMAGE_ENCODER)
     frames = clips[0].frames
     rgb = (frames[..., :3].float() * frames[..., 3:] / 255).round().byte()
     clip = Clip(
@@ -196,7 +203,7 @@ def test_windows_fit_the_clips(clips: list[TrainingClip]) -> None:
 
 
 def test_folding_the_scale_leaves_the_decoded_as_it_was(clips: list[TrainingClip]) -> None:
-    encoder, decoder = network("sparse_structure_encoder"), network("sparse_structure_decoder")
+    encoder, decoder = network(STRUCTURE_ENCODER), network(STRUCTURE_DECODER)
     torch.nn.init.normal_(encoder.out_layer[2].weight, std=0.3)
     grids = occupancy_grids(clips, CPU).flatten(0, 1)[:, None]
     with torch.no_grad():
@@ -215,7 +222,7 @@ def test_folding_the_scale_leaves_the_decoded_as_it_was(clips: list[TrainingClip
 def test_normalization_is_of_all_voxels(clips: list[TrainingClip]) -> None:
     flow = latents_flow()
     rows = torch.cat([flow.latents([clip], CPU)[1] for clip in clips])
-    measured = slat_normalization(network("slat_encoder"), [clips[:1], clips[1:]])
+    measured = slat_normalization(network(LATENT_ENCODER), [clips[:1], clips[1:]])
     assert measured.mean == pytest.approx(rows.mean(0).tolist(), abs=1e-5)
     assert measured.std == pytest.approx(rows.std(0, correction=0).tolist(), abs=1e-5)
 
@@ -253,7 +260,7 @@ def test_adapters_leave_the_weights_and_merge_to_the_same(clips: list[TrainingCl
 
 def test_what_has_no_blocks_takes_no_adapters() -> None:
     with pytest.raises(InputError, match="SparseStructureDecoder"):
-        add_adapters(network("sparse_structure_decoder"), 2)
+        add_adapters(network(STRUCTURE_DECODER), 2)
 
 
 def test_near_voxels_are_lighter() -> None:

@@ -14,11 +14,13 @@ import torch
 
 from ss4d.stages.data.clip import ClipSpec, make_clip
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_FLOW
 from ss4d.stages.training.clips import FreshClips, draw
 from ss4d.stages.training.log import read_log
 from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import SMOKE, Recipe, StepPlan
 from ss4d.stages.training.run import run_training
+from ss4d.stages.training.tiny import file_name
 from tests.helpers.forks import FORKS
 
 STEP, STEPS = "structure", 30
@@ -75,9 +77,9 @@ def test_killed_at_random_instants_the_losses_are_the_same(tmp_path: Path) -> No
     assert losses("parts") == losses("whole")
     assert [step for step, *_ in losses("whole")] == list(range(1, STEPS + 1))
     results = [tmp_path / folder / "training" / STEP / "result" for folder in ("parts", "whole")]
-    for role in ("sparse_structure_flow_model", "image_encoder"):
-        one, two = ((result / f"{role}.safetensors").read_bytes() for result in results)
-        assert one == two
+    for role in (STRUCTURE_FLOW, IMAGE_ENCODER):
+        weights, others = ((result / f"{file_name(role)}.safetensors").read_bytes() for result in results)
+        assert weights == others
 
     written = results[0].stat().st_mtime_ns
     again = start(tmp_path / "parts", STEP)
