@@ -17,7 +17,17 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from ss4d.storage.errors import DamageError
-from ss4d.storage.files import check_name, delete, is_orphan, listed, owned_name, sha256_of, sync, write_bytes
+from ss4d.storage.files import (
+    check_name,
+    delete,
+    is_orphan,
+    listed,
+    owned_name,
+    sha256_of,
+    sync,
+    sync_tree,
+    write_bytes,
+)
 from ss4d.storage.place import FILES, Parts, Place
 from ss4d.storage.refs import ArtifactRef, ref_of
 
@@ -85,6 +95,8 @@ class FolderPlace(Place):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        # Folders whose names this process has synced. Whether another process that made one has, nobody can tell.
+        self._lasting: set[Path] = set()
 
     @property
     def location(self) -> str:
@@ -124,6 +136,8 @@ class FolderPlace(Place):
         return self._root / _STAGING / owned_name()
 
     def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
+        # Before the rename: a name that outlives a power failure must not lead to files that did not.
+        sync_tree(folder)
         target = self._path(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
         while not _rename_if_free(folder, target):
@@ -131,8 +145,15 @@ class FolderPlace(Place):
                 return
             if self._swap(folder, target):
                 break
-        for parent in (target.parent, target.parent.parent, self._root):
-            sync(parent)
+        self._sync_names(target)
+
+    def _sync_names(self, target: Path) -> None:
+        """Waits until the names that lead to an artifact are on the disk: its own, and new ones of folders."""
+        sync(target.parent)
+        for folder in (target.parent, target.parent.parent):
+            if folder not in self._lasting:
+                sync(folder.parent)
+                self._lasting.add(folder)
 
     def remove(self, ref: ArtifactRef) -> None:
         aside = self.staging()

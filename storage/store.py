@@ -15,7 +15,7 @@ from ss4d.storage.archive import ArchivePlace
 from ss4d.storage.artifact import FILES_GROUP, REMEDY, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
 from ss4d.storage.codec import ArrayData, check_chunks, write_array
 from ss4d.storage.errors import DamageError, StoreError
-from ss4d.storage.files import delete, sha256_of, sync_tree, write_bytes
+from ss4d.storage.files import delete, sha256_of
 from ss4d.storage.folder import FolderPlace
 from ss4d.storage.objects import ObjectPlace, is_url
 from ss4d.storage.place import FILES, ROOT, Place
@@ -84,10 +84,12 @@ class Writer:
             raise StoreError(
                 f"{self._ref} cannot have attributes called {', '.join(sorted(taken))}: the store has them"
             )
-        if (self._staging / FILES).is_dir():
-            write_bytes(self._staging / FILES / ROOT, FILES_GROUP)
-        sync_tree(self._staging)
-        write_bytes(self._staging / ROOT, root_bytes({**own, **attributes}))
+        if own["files"]:
+            (self._staging / FILES / ROOT).write_bytes(FILES_GROUP)
+        else:
+            delete(self._staging / FILES)
+        # Nobody reads it here: the place sees to it that all of it is safe before any of it is visible.
+        (self._staging / ROOT).write_bytes(root_bytes({**own, **attributes}))
         self._store._publish(self._ref, self._staging, self._replace)
         self._committed = True
 
