@@ -173,11 +173,11 @@ def _tell(result: "Result", dataset: Path) -> None:
 
 
 def _print_plan(plan: "DatasetPlan") -> None:
-    rows = [(one.stage, str(one.run), str(one.reuse), str(one.skip), one.why) for one in plan.stages]
+    rows = [(stage.stage, str(stage.run), str(stage.reuse), str(stage.skip), stage.why) for stage in plan.stages]
     print_table(("stage", "run", "reuse", "not needed", "why"), rows)
     for text in summary(plan, None):
         typer.echo(text)
-    total = sum(one.run for one in plan.stages)
+    total = sum(stage.run for stage in plan.stages)
     typer.echo(f"{len(plan.todo)} clips have something to do: {total} stages in all.")
 
 

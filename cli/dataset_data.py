@@ -173,8 +173,15 @@ def failures(
         print_table(
             ("cause", "error", "stage", "clips", "examples", "message"),
             [
-                (one.cause, one.error, one.stage or "-", str(len(one.clips)), one.examples, one.message.splitlines()[0])
-                for one in found
+                (
+                    group.cause,
+                    group.error,
+                    group.stage or "-",
+                    str(len(group.clips)),
+                    group.examples,
+                    group.message.splitlines()[0],
+                )
+                for group in found
             ],
         )
         if failed:
@@ -210,7 +217,7 @@ def retry(
 
         num_failed = len(open_failures(opened))
         forgiven = forgive(opened, clips=clips or (), cause=cause, error=error)
-        num_clips = len({one.clip for one in forgiven})
+        num_clips = len({failure.clip for failure in forgiven})
         say(f"Forgave {len(forgiven)} of {num_failed} failures, of {num_clips} clips.")
         if forgiven:
             say(f"Go on with: {_command('run', dataset, opened.settings.words())}")

@@ -16,7 +16,7 @@ from ss4d.storage.manifest import write_columns
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
 
 # A failure outside of any stage stands at the last one. Of several failures, the columns are those of the latest.
-_MEASURED = ", ".join(f"CAST({name} AS INTEGER)" if one.kind is int else name for name, one in MEASURES.items())
+_MEASURED = ", ".join(f"CAST({name} AS INTEGER)" if measure.kind is int else name for name, measure in MEASURES.items())
 _CATALOG = f"""
 SELECT clip, wanted.stage,
     CASE WHEN artifacts.key IS NOT NULL THEN 'done' WHEN failed.key IS NOT NULL THEN 'failed' ELSE 'to do' END,
@@ -98,7 +98,7 @@ def catalog(opened: OpenedDataset) -> Iterator[tuple[object, ...]]:
     columns = keys.of([row.sha256 or "" for row in opened.readable])
     missing = keys.missing(columns, index.complete(keys.stages), index.missed())
     index.want([row.id for row in opened.readable], columns)
-    seeds = {stage: keys.seed if one.seeded else None for stage, one in keys.stages.items()}
+    seeds = {stage: keys.seed if implementation.seeded else None for stage, implementation in keys.stages.items()}
     versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
     for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOG)):
         needed = state != TO_DO or stage in missing[number // len(keys.stages)]

@@ -44,17 +44,21 @@ def open_failures(opened: OpenedDataset) -> list[Attempt]:
     columns = opened.keys.of([row.sha256 or "" for row in opened.readable])
     clips = [row.id for row in opened.readable]
     wanted = {pair for column in columns.values() for pair in zip(clips, column, strict=True)}
-    last = {(one.clip, one.key): one for one in opened.index.failures() if (one.clip, one.key) in wanted}
-    return sorted(last.values(), key=lambda one: one.time, reverse=True)
+    last = {
+        (attempt.clip, attempt.key): attempt
+        for attempt in opened.index.failures()
+        if (attempt.clip, attempt.key) in wanted
+    }
+    return sorted(last.values(), key=lambda attempt: attempt.time, reverse=True)
 
 
 def groups(rows: Sequence[Row], failures: Sequence[Attempt]) -> list[Group]:
     """Failures and clips that cannot be read, grouped by cause, error and stage, the largest group first."""
     found: dict[tuple[str, str, str], Group] = {}
-    for one in failures:
-        name = (one.cause or "", one.error or "", one.stage)
-        group = found.setdefault(name, Group(*name, message=one.message or ""))
-        group.clips.append(one.clip)
+    for attempt in failures:
+        name = (attempt.cause or "", attempt.error or "", attempt.stage)
+        group = found.setdefault(name, Group(*name, message=attempt.message or ""))
+        group.clips.append(attempt.clip)
     for row in rows:
         if row.error is not None:
             group = found.setdefault(("input", UNREADABLE, ""), Group("input", UNREADABLE, "", message=row.error))
@@ -86,13 +90,13 @@ def forgive(
     if unknown := sorted(set(clips) - {row.id for row in opened.rows}):
         raise ConfigError(f"no clip of {opened.dataset.folder} is called {', '.join(unknown)}")
     chosen = [
-        one
-        for one in open_failures(opened)
-        if (not clips or one.clip in clips) and cause in (None, one.cause) and error in (None, one.error)
+        attempt
+        for attempt in open_failures(opened)
+        if (not clips or attempt.clip in clips) and cause in (None, attempt.cause) and error in (None, attempt.error)
     ]
     if chosen:
         with EventWriter(opened.dataset.events, versions()) as events:
-            for one in chosen:
-                events.write(replace(one, state="forgiven", time=now(), versions=events.versions))
+            for attempt in chosen:
+                events.write(replace(attempt, state="forgiven", time=now(), versions=events.versions))
         opened.index.refresh()
     return chosen

@@ -175,15 +175,17 @@ class Index:
         by_state: dict[str, list[Attempt]] = {}
         for attempt in batch.attempts:
             by_state.setdefault(attempt.state, []).append(attempt)
-        gone = [one for one in batch.attempts if one.state in ("gone", "missed")]
-        self._connection.executemany(_ADD_GONE, ((one.key, one.time, one.state == "missed") for one in gone))
-        self._connection.executemany(_DELETE_GONE, ((one.key, one.time) for one in gone))
+        gone = [attempt for attempt in batch.attempts if attempt.state in ("gone", "missed")]
+        self._connection.executemany(
+            _ADD_GONE, ((attempt.key, attempt.time, attempt.state == "missed") for attempt in gone)
+        )
+        self._connection.executemany(_DELETE_GONE, ((attempt.key, attempt.time) for attempt in gone))
         made = [(*_artifact(attempt, attempt.time), attempt.time) for attempt in by_state.get("done", ())]
         made += [(*_artifact(attempt, ""), attempt.time) for attempt in by_state.get("reused", ())]
         self._connection.executemany(_ADD_ARTIFACT, made)
         failed = ([getattr(attempt, name) for name in FAILURE] for attempt in by_state.get("failed", ()))
         self._connection.executemany(_ADD_FAILURE, failed)
-        forgiven = ((one.clip, one.key, one.time) for one in by_state.get("forgiven", ()))
+        forgiven = ((attempt.clip, attempt.key, attempt.time) for attempt in by_state.get("forgiven", ()))
         self._connection.executemany(_FORGIVE, forgiven)
         self._add_versions(batch.versions)
         self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (batch.file, batch.end))

@@ -127,7 +127,9 @@ class StageKeys:
         self.stages: dict[str, Implementation] = config.stages()
         recipes = Recipes(config, _blank(SOURCE), seed, fingerprints)
         refs = {name: ArtifactRef(name, _blank(name)) for name in self.stages}
-        self._templates = _templates({name: recipes.of(one, refs) for name, one in self.stages.items()})
+        self._templates = _templates(
+            {name: recipes.of(implementation, refs) for name, implementation in self.stages.items()}
+        )
 
     @property
     def goals(self) -> tuple[str, ...]:
@@ -148,8 +150,8 @@ class StageKeys:
         recipes = Recipes(self.config, digest, self.seed, self.fingerprints)
         made: dict[str, dict[str, Any]] = {}
         refs: dict[str, ArtifactRef] = {}
-        for stage, one in self.stages.items():
-            made[stage] = recipes.of(one, refs)
+        for stage, implementation in self.stages.items():
+            made[stage] = recipes.of(implementation, refs)
             refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
         return made
 

@@ -98,7 +98,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     with only_launch(dataset, options.choice.shard):
         plan = plan_clips(dataset, keys, options.choice, options.policy)
         if plan.todo:
-            if model.notice and any(one.roles for one in keys.stages.values()):
+            if model.notice and any(implementation.roles for implementation in keys.stages.values()):
                 watcher.message(f"Note: {model.notice}")
             result = _compute(options, dataset, keys, plan, device, places[: len(plan.todo)], watcher)
         else:
@@ -219,4 +219,8 @@ def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
 def _roles(keys: StageKeys, plan: DatasetPlan) -> list[str]:
     """The networks of the stages that run."""
     needed = {stage for todo in plan.todo for stage in todo.stages}
-    return list(dict.fromkeys(role for stage, one in keys.stages.items() if stage in needed for role in one.roles))
+    return list(
+        dict.fromkeys(
+            role for stage, implementation in keys.stages.items() if stage in needed for role in implementation.roles
+        )
+    )

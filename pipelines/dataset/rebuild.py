@@ -43,8 +43,8 @@ class Rebuilt:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What one artifact says of itself."""
+class _Described:
+    """An artifact with what it says of itself."""
 
     ref: ArtifactRef
     attributes: Mapping[str, Any]
@@ -77,20 +77,20 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
     began = now()
     store = open_store(opened.dataset.store)
     rebuilt = Rebuilt()
-    known: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = []
     versions: dict[str, Mapping[str, str]] = {}
     links = _Links()
     refs = [ref for ref in store.refs() if ref.stage != TRAINING_CLIP]
-    for done, (ref, one) in enumerate(_read(store, refs), 1):
-        if one is None:
+    for done, (ref, artifact) in enumerate(_read(store, refs), 1):
+        if artifact is None:
             rebuilt.damaged[ref.stage] += 1
         else:
             rebuilt.artifacts[ref.stage] += 1
-            known.append(one.row())
-            versions[str(one.row()[6])] = one.attributes["versions"]
-            links.add(one)
+            rows.append(artifact.row())
+            versions[str(artifact.row()[6])] = artifact.attributes["versions"]
+            links.add(artifact)
         progress(done, len(refs))
-    lost = opened.index.replace(known, versions, began)
+    lost = opened.index.replace(rows, versions, began)
     _tell(opened.dataset, store, lost, began)
     _count_clips(rebuilt, links, opened.rows)
     return rebuilt
@@ -105,14 +105,14 @@ def _tell(dataset: Dataset, store: ArtifactStore, lost: Sequence[ArtifactRef], a
                 events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=at))
 
 
-def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Known | None]]:
+def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Described | None]]:
     """Each artifact's description; None for a damaged one."""
 
-    def read(ref: ArtifactRef) -> tuple[ArtifactRef, _Known | None]:
+    def read(ref: ArtifactRef) -> tuple[ArtifactRef, _Described | None]:
         try:
-            one = _Known(ref, store.open(ref).attributes)
-            one.row()
-            return ref, one
+            artifact = _Described(ref, store.open(ref).attributes)
+            artifact.row()
+            return ref, artifact
         except (DamageError, KeyError, TypeError, AttributeError):  # or of a program that wrote other attributes
             return ref, None
 
@@ -130,13 +130,13 @@ class _Links:
         self._beside: dict[str, list[str]] = {}
         self.keys: list[str] = []
 
-    def add(self, one: _Known) -> None:
-        self.keys.append(one.ref.key)
-        if one.source is not None:
-            self._sources[one.ref.key] = one.source
-        for key in one.attributes["inputs"].values():
-            self._beside.setdefault(one.ref.key, []).append(key)
-            self._beside.setdefault(key, []).append(one.ref.key)
+    def add(self, artifact: _Described) -> None:
+        self.keys.append(artifact.ref.key)
+        if artifact.source is not None:
+            self._sources[artifact.ref.key] = artifact.source
+        for key in artifact.attributes["inputs"].values():
+            self._beside.setdefault(artifact.ref.key, []).append(key)
+            self._beside.setdefault(key, []).append(artifact.ref.key)
 
     def sources(self) -> dict[str, str]:
         """The input's hash by key, for all that lead to one."""

@@ -29,15 +29,15 @@ def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactR
     if not launches:
         return set(), set()
     digests = [row.sha256 for row in read_manifest(dataset) if row.sha256 is not None]
-    going_on = _refs([one for one in launches if one.goes_on(dataset, patience)], digests)
+    going_on = _refs([launch for launch in launches if launch.goes_on(dataset, patience)], digests)
     return going_on | _refs(launches[-1:], digests), going_on
 
 
 def _refs(launches: Iterable[RecordedLaunch], digests: Sequence[str]) -> set[ArtifactRef]:
     different: list[Mapping[str, Mapping[str, Any]]] = []
-    for one in launches:
-        if one.recipes not in different:
-            different.append(one.recipes)
+    for launch in launches:
+        if launch.recipes not in different:
+            different.append(launch.recipes)
     return {
         ArtifactRef(stage, key)
         for recipes in different
@@ -62,7 +62,7 @@ def orphaned_references(datasets: Sequence[Dataset]) -> Iterator[DeletionNotice]
         OSError: if a dataset cannot be written.
     """
     with ExitStack() as stack:
-        writers = [stack.enter_context(EventWriter(one.events, versions())) for one in datasets]
+        writers = [stack.enter_context(EventWriter(dataset.events, versions())) for dataset in datasets]
 
         def tell(ref: ArtifactRef, *, missed: bool = False) -> None:
             state: State = "missed" if missed else "gone"

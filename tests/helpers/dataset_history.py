@@ -65,8 +65,8 @@ def attempt(clip: str, stage: str, state: str = "done", at: int = 0, keys: Stage
 def happen(dataset: Dataset, *attempts: Attempt) -> None:
     """Writes them as one process."""
     with EventWriter(dataset.events, VERSIONS) as events:
-        for one in attempts:
-            events.write(replace(one, versions=events.versions))
+        for given in attempts:
+            events.write(replace(given, versions=events.versions))
 
 
 def finish(dataset: Dataset, *clips: str, stages: Sequence[str] = tuple(ORDER)) -> None:
@@ -86,4 +86,4 @@ def read_catalog(dataset: Dataset) -> list[Entry]:
 
 
 def states(dataset: Dataset, clip: str, keys: StageKeys = KEYS) -> list[str]:
-    return [one.state for (name, _), one in entries(dataset, keys).items() if name == clip]
+    return [entry.state for (name, _), entry in entries(dataset, keys).items() if name == clip]

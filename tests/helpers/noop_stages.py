@@ -79,7 +79,9 @@ SLAT = Implementation(
 DECODING = Implementation(stage="decoding", config=NoopConfig, run=decode, inputs=("slat",))
 EXPORT = Implementation(stage="export", config=NoopConfig, run=export, inputs=("decoding", "segmentation"))
 
-STAGES = tuple(one.stage for one in (SEGMENTATION, CONDITIONING, SPARSE_STRUCTURE, SLAT, DECODING, EXPORT))
+STAGES = tuple(
+    implementation.stage for implementation in (SEGMENTATION, CONDITIONING, SPARSE_STRUCTURE, SLAT, DECODING, EXPORT)
+)
 METHODS = tuple(f"{stage}.method=noop" for stage in STAGES)
 
 

@@ -87,8 +87,14 @@ def synthetic_sheet(folder: Path, num_clips: int) -> Sheet:
     chance = random.Random(7)
     cards = [card(number, chance) for number in range(num_clips)]
     groups = [
-        Group(one.cause, one.error, one.stage, [card.row.id for card in cards if card.failure == one], one.message)
-        for one in (*FAILURES, NOT_READ)
+        Group(
+            failure.cause,
+            failure.error,
+            failure.stage,
+            [card.row.id for card in cards if card.failure == failure],
+            failure.message,
+        )
+        for failure in (*FAILURES, NOT_READ)
     ]
     return Sheet(
         dataset=Dataset(folder, str(folder / "store")),

@@ -62,7 +62,7 @@ class PrefectServer:
 
         found: list[ShardRun] = []
         for start in range(0, len(ids), PAGE):
-            some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(one) for one in ids[start : start + PAGE]]))
+            some = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id) for run_id in ids[start : start + PAGE]]))
             with answering():
                 found += map(_run, self._client.read_flow_runs(flow_run_filter=some, limit=PAGE))
         return found

@@ -32,7 +32,7 @@ def attempts_of(dataset: Dataset, ended: ShardEnd) -> list[Attempt]:
     plan = ended.result.plan
     keys = {key for column in plan.keys.values() for key in column}
     batches = read_events(dataset.events, {}, set(plan.readable))
-    return [one for batch in batches for one in batch.attempts if one.clip and one.key in keys]
+    return [attempt for batch in batches for attempt in batch.attempts if attempt.clip and attempt.key in keys]
 
 
 def summary(dataset: Dataset, shard: str, ended: ShardEnd, attempts: Sequence[Attempt]) -> str:
@@ -50,8 +50,8 @@ def summary(dataset: Dataset, shard: str, ended: ShardEnd, attempts: Sequence[At
 
 def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
     """The first frames of a few turntables side by side, as a `data:` URL; None if no result has one."""
-    made = [one for one in _made(attempts) if one.stage == "export"]
-    frames = [frame for one in made[:SHOWN] if (frame := _first_frame(dataset, one)) is not None]
+    made = [attempt for attempt in _made(attempts) if attempt.stage == "export"]
+    frames = [frame for attempt in made[:SHOWN] if (frame := _first_frame(dataset, attempt)) is not None]
     if not frames:
         return None
     sheet = Image.new("RGB", (SIDE * len(frames), SIDE))
@@ -85,13 +85,15 @@ def _counts(ended: ShardEnd) -> str:
 
 def _made(attempts: Sequence[Attempt]) -> Iterable[Attempt]:
     """One for each clip and stage, also of what was found there."""
-    return {(one.clip, one.stage): one for one in attempts if one.state in ("done", "reused")}.values()
+    return {
+        (attempt.clip, attempt.stage): attempt for attempt in attempts if attempt.state in ("done", "reused")
+    }.values()
 
 
 def _stages(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
     seconds: dict[str, list[float]] = defaultdict(list)
-    for one in _made(attempts):
-        seconds[one.stage].append(one.seconds)
+    for attempt in _made(attempts):
+        seconds[attempt.stage].append(attempt.seconds)
     rows = [
         (_link(f"{dataset.store}/{name}", name), str(len(took)), f"{sum(took) / len(took):.2f}", f"{max(took):.2f}")
         for name, took in seconds.items()
@@ -101,18 +103,18 @@ def _stages(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
 
 def _slowest(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
     seconds: Counter[str] = Counter()
-    for one in _made(attempts):
-        seconds[one.clip] += one.seconds  # type: ignore[assignment]  # of floats, too
+    for attempt in _made(attempts):
+        seconds[attempt.clip] += attempt.seconds  # type: ignore[assignment]  # of floats, too
     rows = [(_link(dataset.log(clip), clip), f"{spent:.2f}") for clip, spent in seconds.most_common(SLOWEST)]
     return "## Slowest clips\n\n" + _table(("clip", "seconds"), rows) if rows else ""
 
 
 def _failures(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
     """Also of what was tried again and came well, since that took time."""
-    found = groups([], [one for one in attempts if one.state == "failed"])
+    found = groups([], [attempt for attempt in attempts if attempt.state == "failed"])
     rows = [
-        (one.cause, _text(one.error), one.stage or "-", str(len(set(one.clips))), _example(dataset, one))
-        for one in found
+        (group.cause, _text(group.error), group.stage or "-", str(len(set(group.clips))), _example(dataset, group))
+        for group in found
     ]
     return "## Failures\n\n" + _table(("cause", "error", "stage", "clips", "such as"), rows) if rows else ""
 

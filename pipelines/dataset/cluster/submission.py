@@ -118,7 +118,7 @@ def finish(work: ShardWork) -> DatasetPlan:
 
 def shards_of(todo: Iterable[Todo], count: int) -> list[str]:
     """The shards that have something to do, such as "2/8", in order."""
-    ids = [one.source.id for one in todo]
+    ids = [clip.source.id for clip in todo]
     parts = [Shard(number, count) for number in range(1, count + 1)]
     return [f"{part.number}/{count}" for part in parts if any(part.has(clip) for clip in ids)]
 

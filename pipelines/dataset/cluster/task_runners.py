@@ -61,8 +61,8 @@ def submit_tasks(submission: Submission, engine: str, address: str | None, watch
         return Submitted(plan=plan)
     progress = ShardMetrics(open_dataset(work.dataset), shards, len(plan.todo))
     with connected():
-        one = ENGINES[engine](work, work.workers, address)
-        runs = _run_flow(one, work, shards, lambda runs: watcher.show(progress.view(runs)))
+        task_engine = ENGINES[engine](work, work.workers, address)
+        runs = _run_flow(task_engine, work, shards, lambda runs: watcher.show(progress.view(runs)))
     return Submitted(plan=plan, runs=runs, after=finish(work))
 
 

@@ -106,7 +106,7 @@ def draw_pictures(
         WorkerError: if a process died.
         OSError: if the folder cannot be written.
     """
-    new = [one for one in dict.fromkeys(pictures) if not (folder / one.name).is_file()]
+    new = [picture for picture in dict.fromkeys(pictures) if not (folder / picture.name).is_file()]
     problems: dict[str, str] = {}
     done = 0
     progress(0, len(new))

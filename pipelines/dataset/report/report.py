@@ -69,13 +69,13 @@ def write_report(
     sheet = read_sheet(opened, where)
     drawn = opened.dataset.pictures
     pictures = [picture_of(card) for card in sheet.cards]
-    some = [one for one in pictures if one is not None]
+    some = [picture for picture in pictures if picture is not None]
     problems = draw_pictures(some, opened.dataset.store, drawn, workers=workers, progress=progress)
-    sizes = {one.name: (drawn / one.name).stat().st_size for one in some if one.name not in problems}
+    sizes = {picture.name: (drawn / picture.name).stat().st_size for picture in some if picture.name not in problems}
     folder = None if sum(sizes.values()) <= embedded else path.with_name(f"{path.stem}-pictures")
     gallery = Gallery(
-        names=[None if one is None else one.name for one in pictures],
-        of_asset=[one is not None and one.of_asset for one in pictures],
+        names=[None if picture is None else picture.name for picture in pictures],
+        of_asset=[picture is not None and picture.of_asset for picture in pictures],
         problems=problems,
         embedded={name: (drawn / name).read_bytes() for name in sizes} if folder is None else {},
         folder=None if folder is None else folder.name,

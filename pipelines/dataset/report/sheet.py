@@ -63,20 +63,20 @@ class Card:
 
     def done(self, stage: str) -> ArtifactRef | None:
         """What a stage made of it; None where it made nothing yet."""
-        keys = (one.key for one in self.entries if one.stage == stage and one.state == DONE)
+        keys = (entry.key for entry in self.entries if entry.stage == stage and entry.state == DONE)
         key = next(keys, None)
         return None if key is None else ArtifactRef(stage, key)
 
     def numbers(self) -> dict[str, float | None]:
         """What can be sorted by, by the names in `NUMBERS`; None: not known."""
-        seconds = [one.seconds for one in self.entries if one.seconds is not None]
-        measured = {name: _first(one.measures[name] for one in self.entries) for name in MEASURES}
+        seconds = [entry.seconds for entry in self.entries if entry.seconds is not None]
+        measured = {name: _first(entry.measures[name] for entry in self.entries) for name in MEASURES}
         return {
             "seconds": round(sum(seconds), 3) if seconds else None,
-            "peak_memory": max((one.peak_memory for one in self.entries if one.peak_memory), default=None),
+            "peak_memory": max((entry.peak_memory for entry in self.entries if entry.peak_memory), default=None),
             **measured,
             "frames": measured["frames"] or self.row.frames or None,
-            "attempts": max((one.attempts for one in self.entries), default=0) or None,
+            "attempts": max((entry.attempts for entry in self.entries), default=0) or None,
             "width": self.row.width or None,
             "height": self.row.height or None,
             "fps": self.row.fps or None,
@@ -118,7 +118,7 @@ def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
     chosen = replace(opened, rows=rows)
     failures = open_failures(chosen)
     entries = map(Entry.of, catalog(chosen))
-    by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda one: one.id)}
+    by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda entry: entry.id)}
     logs = set(listed(opened.dataset.logs))
     return Sheet(
         dataset=opened.dataset,
@@ -181,12 +181,12 @@ def _failure(row: Row, attempt: Attempt | None) -> Failure:
 
 def _latest(failures: Sequence[Attempt]) -> dict[str, Attempt]:
     """The last failure of each clip; they are given with the latest in front."""
-    return {one.clip: one for one in reversed(failures)}
+    return {attempt.clip: attempt for attempt in reversed(failures)}
 
 
 def _stage_columns(entries: Sequence[Entry | None]) -> dict[str, list[Any]]:
     return {
-        name: [None if one is None else getattr(one, name) for one in entries]
+        name: [None if entry is None else getattr(entry, name) for entry in entries]
         for name in ("state", "key", "seconds", "peak_memory", "attempts")
     }
 

@@ -158,9 +158,9 @@ def _stages(sheet: Sheet) -> str:
 
 def _stage_cells(sheet: Sheet, column: int) -> list[str]:
     entries = [card.entries[column] for card in sheet.cards if card.entries]
-    states = Counter(one.state for one in entries)
-    seconds = [one.seconds for one in entries if one.state == DONE and one.seconds is not None]
-    memory = max((one.peak_memory for one in entries if one.peak_memory), default=None)
+    states = Counter(entry.state for entry in entries)
+    seconds = [entry.seconds for entry in entries if entry.state == DONE and entry.seconds is not None]
+    memory = max((entry.peak_memory for entry in entries if entry.peak_memory), default=None)
     return [
         *(f"{states[state]:,}" for state in STAGE_STATES),
         f"{median(seconds):.2f}" if seconds else "-",

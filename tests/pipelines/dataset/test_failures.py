@@ -62,9 +62,9 @@ def events(dataset: Dataset) -> Counter[tuple[str, str, str]]:
     What was found there counts as done: a worker that is killed may have stored what it had no time to tell of.
     """
     return Counter(
-        (one.clip, one.stage, one.error or "done")
+        (attempt.clip, attempt.stage, attempt.error or "done")
         for batch in read_events(dataset.events, {})
-        for one in batch.attempts
+        for attempt in batch.attempts
     )
 
 
@@ -97,12 +97,12 @@ def test_every_failure_is_recorded_and_the_others_are_done(tmp_path: Path) -> No
     expected = done(*good, "passing") + Counter(failed)
     found = events(dataset)
     assert found in (expected + passed, expected)  # another clip may end its worker before that has told of it
-    attempts = [one for batch in read_events(dataset.events, {}) for one in batch.attempts]
-    causes = {one.clip: one.cause for one in attempts if one.state == "failed"}
+    attempts = [attempt for batch in read_events(dataset.events, {}) for attempt in batch.attempts]
+    causes = {attempt.clip: attempt.cause for attempt in attempts if attempt.state == "failed"}
     assert causes.pop("passing", "transient") == "transient"
     assert causes == {"bad": "input", "defect": "program", "hanging": "killed", "killer": "killed"}
-    assert [one.number for one in attempts if one.clip == "killer"] == [1, 2]
-    assert "signal SIGKILL" in next(one.message or "" for one in attempts if one.clip == "killer")
+    assert [attempt.number for attempt in attempts if attempt.clip == "killer"] == [1, 2]
+    assert "signal SIGKILL" in next(attempt.message or "" for attempt in attempts if attempt.clip == "killer")
 
     assert "ZeroDivisionError" in dataset.log("defect").read_text()  # with the traceback, of which the event says less
     assert "TimeLimit: it took longer than the 15 s" in dataset.log("hanging").read_text()

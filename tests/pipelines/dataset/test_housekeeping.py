@@ -152,8 +152,8 @@ def test_a_store_elsewhere_knows_its_datasets(dataset: Dataset, tmp_path: Path) 
     (chunk,) = Path(dataset.store).glob(f"export/*/{ref.key}*/feats/c.*")
     chunk.write_bytes(b"x")
     verify_store(dataset.store, repair=True, progress=silent)
-    for one in (dataset, elsewhere):
-        with open_index(one) as index:
+    for given in (dataset, elsewhere):
+        with open_index(given) as index:
             assert index.missed() == {ref.key}
 
 

@@ -54,13 +54,13 @@ def test_events_are_read_once_and_whole_lines_only(dataset: Dataset, caplog: pyt
     with file.open("ab") as out:
         out.write(b'{"clip": "b", "sta')
     (batch,) = read_events(dataset.events, {})
-    assert [one.stage for one in batch.attempts] == ORDER[:2]
+    assert [attempt.stage for attempt in batch.attempts] == ORDER[:2]
     assert list(batch.versions.values()) == [VERSIONS]
     assert list(read_events(dataset.events, {batch.file: batch.end})) == []
     whole = json.dumps(asdict(attempt("b", "slat"))).encode()
     file.write_bytes(file.read_bytes()[: batch.end] + b"\0\0\0\n{}\n[3]\n" + whole + b"\n")
     (later,) = read_events(dataset.events, {batch.file: batch.end})
-    assert [one.clip for one in later.attempts] == ["b"]
+    assert [attempt.clip for attempt in later.attempts] == ["b"]
     assert caplog.text.count("has a damaged line") == 3
 
 
@@ -188,7 +188,7 @@ def test_a_dataset_without_clips(dataset: Dataset) -> None:
 
 def chosen(dataset: Dataset, **choice: Any) -> list[str]:
     with opened(dataset) as asked:
-        return [one.id for one in select(asked.rows, Choice(**choice), asked.index, asked.keys)]
+        return [row.id for row in select(asked.rows, Choice(**choice), asked.index, asked.keys)]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_shards_are_parts_that_stay(dataset: Dataset) -> None:
     many = [row(f"clip{n}") for n in range(300)]
     write_rows(dataset.manifest, Row, many)
     parts = [chosen(dataset, shard=f"{number}/3") for number in (1, 2, 3)]
-    assert sorted(name for part in parts for name in part) == sorted(one.id for one in many)
+    assert sorted(name for part in parts for name in part) == sorted(row.id for row in many)
     assert all(70 < len(part) < 130 for part in parts)
     write_rows(dataset.manifest, Row, [row("new"), *many])
     assert [name for name in chosen(dataset, shard="2/3") if name != "new"] == parts[1]
@@ -255,13 +255,13 @@ def test_failures_are_grouped_and_forgiven(dataset: Dataset) -> None:
     happen(dataset, attempt("c", "segmentation", "failed", 3), attempt("c", "slat", "done", 4))
     with opened(dataset) as asked:
         found = groups(asked.rows, open_failures(asked))
-        assert [(one.cause, one.error, one.stage, one.clips) for one in found] == [
+        assert [(group.cause, group.error, group.stage, group.clips) for group in found] == [
             ("killed", "TimeLimit", "slat", ["b", "a"]),
             ("input", "InputError", "segmentation", ["c"]),
             ("input", "Unreadable", "", ["bad"]),
         ]
-        assert [one.clip for one in forgive(asked, cause="killed", clips=["a"])] == ["a"]
-        assert [one.clip for one in open_failures(asked)] == ["c", "b"]
+        assert [attempt.clip for attempt in forgive(asked, cause="killed", clips=["a"])] == ["a"]
+        assert [attempt.clip for attempt in open_failures(asked)] == ["c", "b"]
         assert forgive(asked, error="KeyError") == []
         assert len(forgive(asked)) == 2
         assert asked.index.failures() == []

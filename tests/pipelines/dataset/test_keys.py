@@ -18,7 +18,7 @@ from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, make_plan
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
-ROLES = {role for one in load_config("tiny").stages().values() for role in one.roles}
+ROLES = {role for implementation in load_config("tiny").stages().values() for role in implementation.roles}
 WEIGHTS = {role: hashlib.sha256(role.encode()).hexdigest() for role in ROLES}
 DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
 
@@ -26,8 +26,8 @@ DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
 def expected(config: RunConfig, digest: str, seed: int) -> dict[str, str]:
     recipes = Recipes(config, digest, seed, WEIGHTS)
     refs: dict[str, ArtifactRef] = {}
-    for stage, one in config.stages().items():
-        refs[stage] = ArtifactRef(stage, artifact_key(recipes.of(one, refs)))
+    for stage, implementation in config.stages().items():
+        refs[stage] = ArtifactRef(stage, artifact_key(recipes.of(implementation, refs)))
     return {stage: ref.key for stage, ref in refs.items()}
 
 

@@ -157,7 +157,7 @@ def test_a_table_says_where_a_clip_lies_now(videos: Path, tmp_path: Path, here: 
         init(tmp_path / "set", moved)  # it is there still
     old.unlink()
     scan = init(tmp_path / "set", moved)
-    assert [(one.id, one.source, one.sha256) for one in scan.rows] == [("crow", str(new), row.sha256)]
+    assert [(row.id, row.source, row.sha256) for row in scan.rows] == [("crow", str(new), row.sha256)]
     assert (scan.added, scan.changed, scan.vanished) == ([], [], [])
 
 

@@ -43,8 +43,8 @@ def make(dataset: Dataset, clip: str, stages: Sequence[str] = tuple(ORDER)) -> N
     store = ArtifactStore(Path(dataset.store))
     recipes = Recipes(KEYS.config, digest(clip), 42, WEIGHTS)
     refs: dict[str, ArtifactRef] = {}
-    for stage, one in KEYS.stages.items():
-        recipe = recipes.of(one, refs)
+    for stage, implementation in KEYS.stages.items():
+        recipe = recipes.of(implementation, refs)
         refs[stage] = ArtifactRef(stage, artifact_key(recipe))
         if stage in stages:
             with store.create(refs[stage]) as writer:
@@ -66,12 +66,12 @@ def test_the_store_alone_tells_what_is_done(dataset: Dataset) -> None:
     finish(dataset, "a")
     finish(dataset, "b", stages=ORDER[:4])
     before = entries(dataset)
-    assert [one.state for one in before.values()] == ["done"] * 10 + ["to do"] * 8 + ["unreadable"]
+    assert [entry.state for entry in before.values()] == ["done"] * 10 + ["to do"] * 8 + ["unreadable"]
     shutil.rmtree(dataset.events)
     dataset.index.unlink()
     found = rebuilt(dataset)
     assert (found.artifacts.total(), found.clips, found.strangers, found.loose) == (10, 2, 0, 0)
-    assert entries(dataset) == {name: replace(one, worker=None) for name, one in before.items()}
+    assert entries(dataset) == {name: replace(entry, worker=None) for name, entry in before.items()}
 
 
 def test_what_is_not_in_the_store_is_forgotten(dataset: Dataset) -> None:

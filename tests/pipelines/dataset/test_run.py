@@ -56,7 +56,9 @@ class Listener:
 def events(dataset: Dataset) -> Counter[tuple[str, str, str]]:
     """How often what became of which clip in which stage."""
     return Counter(
-        (one.clip, one.stage, one.state) for batch in read_events(dataset.events, {}) for one in batch.attempts
+        (attempt.clip, attempt.stage, attempt.state)
+        for batch in read_events(dataset.events, {})
+        for attempt in batch.attempts
     )
 
 
@@ -94,9 +96,9 @@ def changed(options: DatasetOptions, *overrides: str) -> DatasetOptions:
 def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
     names = ["c0", "c1", "c2"]
     plan = plan_dataset(options)
-    stages = [one.stage for one in plan.stages]
+    stages = [stage.stage for stage in plan.stages]
     assert (plan.clips, plan.unreadable, plan.finished, len(plan.todo)) == (4, 1, 0, 3)
-    assert [(one.run, one.reuse, one.skip, one.why) for one in plan.stages] == [(3, 0, 0, "not made yet")] * 6
+    assert [(stage.run, stage.reuse, stage.skip, stage.why) for stage in plan.stages] == [(3, 0, 0, "not made yet")] * 6
 
     listener = Listener()
     result = run_dataset(options, listener)
@@ -125,7 +127,7 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
 
     other = changed(options, "export.frames=4")
     plan = plan_dataset(other)
-    assert [(one.run, one.reuse) for one in plan.stages] == [(0, 3)] * 5 + [(3, 0)]
+    assert [(stage.run, stage.reuse) for stage in plan.stages] == [(0, 3)] * 5 + [(3, 0)]
     assert plan.stages[-1].why == "export.frames changed from 6 to 4"
     run_dataset(other, listener)
     assert events(dataset) - first == Counter({(name, "export", "done"): 1 for name in names})
@@ -146,9 +148,9 @@ def test_what_is_stored_already_is_reused_and_known_from_then_on(options: Datase
 
 def test_a_run_that_finds_all_there_is_the_last_run_all_the_same(options: DatasetOptions) -> None:
     """What a command means that names no configuration, and what `ss4d gc` keeps, goes by it; and the catalog."""
-    first, second = (replace(one, choice=Choice(limit=1)) for one in (options, changed(options, "export.frames=4")))
-    for one in (first, second):
-        run_dataset(one, Listener())
+    first, second = (replace(given, choice=Choice(limit=1)) for given in (options, changed(options, "export.frames=4")))
+    for given in (first, second):
+        run_dataset(given, Listener())
     dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
     catalog = dataset.catalog.read_bytes()
     assert run_dataset(first, Listener()).ending is None
@@ -170,9 +172,9 @@ def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
     dataset = Dataset(options.folder.absolute(), "")
     shard = replace(options, choice=Choice(shard="1/1"))
     with only_launch(dataset, None):
-        for one in (options, shard):
+        for given in (options, shard):
             with pytest.raises(ConfigError, match=r"another run of .* goes on: wait for it, or give each its own part"):
-                run_dataset(one, Listener())
+                run_dataset(given, Listener())
     with only_launch(dataset, "2/3"):
         with pytest.raises(ConfigError, match=r"another run of .* goes on"):
             run_dataset(options, Listener())
@@ -181,14 +183,14 @@ def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
 
 
 def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
-    one = replace(options, choice=Choice(limit=1))
-    run_dataset(one, Listener())
+    first = replace(options, choice=Choice(limit=1))
+    run_dataset(first, Listener())
     shutil.rmtree(options.folder / "store")
     with pytest.raises(StoreError, match=r"the store at .*store is gone, .* `ss4d dataset catalog rebuild "):
-        plan_dataset(one)
+        plan_dataset(first)
     with open_for(open_dataset(options.folder), options.settings) as opened:
         rebuild_index(opened, silent)
-    assert len(plan_dataset(one).todo) == 1
+    assert len(plan_dataset(first).todo) == 1
 
 
 def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_pat
 def test_recipes_of_a_launch_are_those_of_its_clips(options: DatasetOptions) -> None:
     """Apart from the source, so that they tell in the next plan what changed."""
     plan = plan_dataset(options)
-    assert list(plan.recipes) == [one.stage for one in plan.stages]
+    assert list(plan.recipes) == [stage.stage for stage in plan.stages]
     assert plan.recipes["export"]["parameters"]["export"]["frames"] == 6
     assert last_recipes(Dataset(options.folder, "")) is None
 

@@ -121,14 +121,14 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         tree = []
-    for one in tree:
+    for process in tree:
         with suppress(psutil.NoSuchProcess):
-            one.kill()
+            process.kill()
     process.wait()
 
 
 def attempts(dataset: Dataset) -> list[Attempt]:
-    return [one for batch in read_events(dataset.events, {}) for one in batch.attempts]
+    return [attempt for batch in read_events(dataset.events, {}) for attempt in batch.attempts]
 
 
 def dataset_of(folder: Path, shards: int, each: int) -> Dataset:
@@ -166,7 +166,9 @@ def test_every_clip_is_done_once_though_a_machine_is_lost(
         started.append(command := start(environment, log, "ss4d.cli.entry", *more))
         lost = until(lambda: at_work(dataset, workers))
         kill_tree(lost)
-        assert len({one.clip for one in attempts(dataset) if one.stage == "export"}) < 12, "it was over too soon"
+        assert len({attempt.clip for attempt in attempts(dataset) if attempt.stage == "export"}) < 12, (
+            "it was over too soon"
+        )
         assert command.wait(PATIENCE) == 0, log.read_text()
     finally:
         for process in started:
@@ -177,10 +179,10 @@ def test_every_clip_is_done_once_though_a_machine_is_lost(
     assert "12 of 12 clips are finished" in said
 
     # What was stored when the machine was lost, and not yet told, is found there.
-    found = Counter((one.clip, one.stage) for one in attempts(dataset))
+    found = Counter((attempt.clip, attempt.stage) for attempt in attempts(dataset))
     assert set(found) == {(row.id, stage) for row in read_manifest(dataset) for stage in STAGES}
     assert set(found.values()) == {1}
-    assert {one.state for one in attempts(dataset)} <= {"done", "reused"}
+    assert {attempt.state for attempt in attempts(dataset)} <= {"done", "reused"}
 
     runs = Counter((run["name"], run["state_type"]) for run in asked(server, "flow_runs"))
     crashed = [name for name, state in runs if state == "CRASHED"]
@@ -211,9 +213,9 @@ def picture_size(url: str) -> tuple[int, int]:
 
 def at_work(dataset: Dataset, workers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
     """A worker whose shard has one clip finished, and others left."""
-    for one in attempts(dataset):
-        if one.stage == "export":
-            parents = {parent.pid for parent in psutil.Process(int(one.worker.rpartition(":")[2])).parents()}
+    for attempt in attempts(dataset):
+        if attempt.stage == "export":
+            parents = {parent.pid for parent in psutil.Process(int(attempt.worker.rpartition(":")[2])).parents()}
             return next(worker for worker in workers if worker.pid in parents)
     return None
 
@@ -238,12 +240,12 @@ def test_runs_on_a_real_server(server: str, tmp_path: Path, monkeypatch: pytest.
 
 def on_server(runs: PrefectServer, work: ShardWork, first: ShardRun, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs.create(work, "1/2", None).id == first.id  # who submits at the same time gets the same run
-    assert [one.id for one in runs.runs_of(work)] == [first.id]
+    assert [run.id for run in runs.runs_of(work)] == [first.id]
     runs.crash(first, "it is gone")
     second = runs.create(work, "1/2", first)
     monkeypatch.setattr("ss4d.pipelines.dataset.cluster.prefect_pool.PAGE", 1)
     known = runs.runs_of(work)
-    assert [(one.id, one.state) for one in known] == [(first.id, "crashed"), (second.id, "waiting")]
+    assert [(run.id, run.state) for run in known] == [(first.id, "crashed"), (second.id, "waiting")]
     assert known[0].message == "it is gone"
     assert ShardWork.model_validate(known[1].work) == work
     assert runs.read([str(uuid4()), second.id]) == known[1:]
@@ -268,7 +270,7 @@ def test_shards_as_tasks_of_another_engine(
     command = start(environment, log, "ss4d.cli.entry", *submission(dataset, "--shards", "2", "--engine", engine))
     assert command.wait(PATIENCE) == 0, log.read_text()
     assert "2 of 2 clips are finished" in log.read_text()
-    found = Counter((one.clip, one.stage, one.state) for one in attempts(dataset))
+    found = Counter((attempt.clip, attempt.stage, attempt.state) for attempt in attempts(dataset))
     assert len(found) == 6
     assert {(state, times) for (_, _, state), times in found.items()} == {("done", 1)}
     tasks = {run["name"] for run in asked(server, "task_runs")}

@@ -67,8 +67,8 @@ def test_every_index_knows_of_what_was_lost(dataset: Dataset) -> None:
     with open_for(dataset, Settings()) as opened:
         assert opened.index.complete(["export"]) == {"export": {KEY}}
         rebuild_index(opened, silent)
-    for one in (dataset, open_dataset(dataset.folder, shared=True)):
-        with open_index(one) as index:
+    for opened in (dataset, open_dataset(dataset.folder, shared=True)):
+        with open_index(opened) as index:
             assert index.complete(["export"]) == {"export": set()}
 
 

@@ -61,10 +61,10 @@ class FakeServer:
         self.looks += 1
         if self.looks in self.away:
             raise AwayError("the server does not answer")
-        return [self._next(self.runs[one]) for one in ids if one in self.runs]
+        return [self._next(self.runs[run_id]) for run_id in ids if run_id in self.runs]
 
     def create(self, work: ShardWork, shard: str, after: ShardRun | None) -> ShardRun:
-        made = run(shard, work, id_=f"{shard}#{sum(one.shard == shard for one in self.runs.values()) + 1}")
+        made = run(shard, work, id_=f"{shard}#{sum(run.shard == shard for run in self.runs.values()) + 1}")
         self.runs[made.id] = made
         return made
 
@@ -125,7 +125,7 @@ def followed(server: FakeServer, dataset: Dataset, *shards: str, **more: Any) ->
     runs = {shard: server.create(work, shard, None) for shard in shards}
     progress = ShardMetrics(dataset, shards, 10)
     ended = RunMonitor(submission, server, runs, progress, listener).follow()
-    return {one.shard: one for one in ended}, listener.messages
+    return {run.shard: run for run in ended}, listener.messages
 
 
 def test_a_silent_run_is_given_up_and_another_one_goes_on(clock: list[float], dataset: Dataset) -> None:
@@ -133,7 +133,7 @@ def test_a_silent_run_is_given_up_and_another_one_goes_on(clock: list[float], da
     ended, said = followed(server, dataset, "1/2", "2/2", silence=60)
     assert server.runs["1/2#1"].state == "crashed"
     assert ended["1/2"].id == "1/2#2"
-    assert {one.state for one in ended.values()} == {"completed"}
+    assert {run.state for run in ended.values()} == {"completed"}
     assert "birds 1of2: crashed: no sign of life for 70 s; another worker goes on with it" in said
 
 
@@ -200,7 +200,7 @@ def test_what_is_under_way_is_watched_and_not_begun_again(dataset: Dataset) -> N
     server = FakeServer(runs={"x": run("1/3", work, "running", "x"), "y": run("2/3", work, "completed", "y")})
     listener = Listener()
     begun = begin(Submission(work=again, shards=3), server, ["1/3", "2/3"], listener)
-    assert {shard: one.id for shard, one in begun.items()} == {"1/3": "x", "2/3": "2/3#2"}
+    assert {shard: run.id for shard, run in begun.items()} == {"1/3": "x", "2/3": "2/3#2"}
     assert listener.messages == ["1 of 2 shards are under way already, and are watched."]
 
 

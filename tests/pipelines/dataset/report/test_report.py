@@ -237,7 +237,11 @@ def test_pictures_show_the_asset_or_else_what_was_cut_out(page: Path) -> None:
     a, b, c = (strip(pictures[name]) for name in clips["picture"][:3])
     size = report_pictures.SIZE
     assert a.shape[0] == b.shape[0] == c.shape[0] == size
-    assert [one.shape[1] // size for one in (a, b, c)] == [5, 8, 4]  # 9 pictures of the turntable: each second one
+    assert [strip.shape[1] // size for strip in (a, b, c)] == [
+        5,
+        8,
+        4,
+    ]  # 9 pictures of the turntable: each second strip
     for frames, color in ((a, RED), (b, GREEN), (c, (0.08, 0.16, 0.9))):
         for k in range(frames.shape[1] // size):
             assert np.abs(middle(frames, k) - color).max() < 0.15
@@ -273,17 +277,17 @@ def test_pictures_are_drawn_by_processes(dataset: Dataset, page: Path, tmp_path:
     """As they are in this one."""
     with opened(dataset) as asked:
         cards = read_sheet(asked).cards
-    pictures = [one for card in cards if (one := report_pictures.picture_of(card)) is not None][::2]
-    copies = [replace(one, name=f"{k}/{k}.webp") for k, one in enumerate(pictures * 25)]
+    pictures = [picture for card in cards if (picture := report_pictures.picture_of(card)) is not None][::2]
+    copies = [replace(picture, name=f"{k}/{k}.webp") for k, picture in enumerate(pictures * 25)]
     told: list[tuple[int, int]] = []
     problems = report_pictures.draw_pictures(
         copies, dataset.store, tmp_path, workers=2, progress=lambda *done: told.append(done)
     )
     assert problems == {}
     assert (told[0], told[-1]) == ((0, 50), (50, 50))
-    for k, one in enumerate(copies):
+    for k, picture in enumerate(copies):
         drawn = dataset.pictures / pictures[k % 2].name
-        assert (tmp_path / one.name).read_bytes() == drawn.read_bytes()
+        assert (tmp_path / picture.name).read_bytes() == drawn.read_bytes()
 
 
 def test_what_cannot_be_drawn_is_said_on_its_card(dataset: Dataset, tmp_path: Path) -> None:
@@ -313,9 +317,9 @@ def test_a_picture_is_named_by_what_it_shows(dataset: Dataset) -> None:
     assert b is not None
     assert c is not None
     assert (d, bad) == (None, None)
-    assert len({one.name for one in (a, b, c)}) == 3
-    assert [one.stage for one in a.refs] == ["export", "decoding"]
-    assert [one.stage for one in c.refs] == ["segmentation"]
+    assert len({picture.name for picture in (a, b, c)}) == 3
+    assert [ref.stage for ref in a.refs] == ["export", "decoding"]
+    assert [ref.stage for ref in c.refs] == ["segmentation"]
 
 
 # What the page is made of

@@ -94,7 +94,9 @@ def count(browser: webdriver.Chrome) -> int:
 
 
 def chip(browser: webdriver.Chrome, box: str, name: str) -> WebElement:
-    (found,) = [one for one in element(browser, box).find_elements(By.TAG_NAME, "button") if one.text.startswith(name)]
+    (found,) = [
+        button for button in element(browser, box).find_elements(By.TAG_NAME, "button") if button.text.startswith(name)
+    ]
     return found
 
 
@@ -260,7 +262,7 @@ def test_details_tell_all_of_a_clip(browser: webdriver.Chrome, sheet: Sheet) -> 
     browser.find_element(By.CSS_SELECTOR, f"[data-number='{number}'] button").click()
     dialog = element(browser, "details")
     assert card.failure is not None
-    for words in (card.row.id, card.row.source, card.failure.message, *(one.key or "" for one in card.entries)):
+    for words in (card.row.id, card.row.source, card.failure.message, *(entry.key or "" for entry in card.entries)):
         assert words in dialog.text
     link = dialog.find_element(By.TAG_NAME, "a")
     assert link.get_attribute("href") == (sheet.dataset.logs / f"{card.row.id}.log").as_uri()

@@ -203,8 +203,8 @@ def attempts(folder: Path) -> Iterator[Attempt]:
 def ends(folder: Path) -> dict[str, list[str]]:
     """What became of each clip, each time."""
     found = defaultdict(list)
-    for one in attempts(folder):
-        found[one.clip].append(one.error or one.state)
+    for attempt in attempts(folder):
+        found[attempt.clip].append(attempt.error or attempt.state)
     return dict(found)
 
 
@@ -253,21 +253,21 @@ def test_a_clip_that_waits_for_another_is_not_blamed_for_the_time(tmp_path: Path
 def test_a_worker_that_takes_too_much_memory_is_replaced(tmp_path: Path) -> None:
     run(tmp_path, ["greedy", "good"], lanes=1, limits=Limits(worker_bytes=500))
     assert ends(tmp_path) == {"greedy": ["MemoryLimit"] * 2, "good": ["done"]}
-    assert [one.peak_memory for one in attempts(tmp_path) if one.clip == "greedy"] == [1000, 1000]
+    assert [attempt.peak_memory for attempt in attempts(tmp_path) if attempt.clip == "greedy"] == [1000, 1000]
 
 
 def test_what_can_pass_is_tried_again_and_bad_input_is_not(tmp_path: Path) -> None:
     ending = run(tmp_path, ["passing", "bad", "good"])
     assert ends(tmp_path) == {"passing": ["OSError", "OSError", "done"], "bad": ["InputError"], "good": ["done"]}
-    assert [one.number for one in attempts(tmp_path) if one.clip == "passing"] == [1, 2, 3]
-    assert [one.key for one in attempts(tmp_path) if one.clip == "bad"] == ["bad"]  # it came to no stage
+    assert [attempt.number for attempt in attempts(tmp_path) if attempt.clip == "passing"] == [1, 2, 3]
+    assert [attempt.key for attempt in attempts(tmp_path) if attempt.clip == "bad"] == ["bad"]  # it came to no stage
     assert (ending.snapshot.done, ending.snapshot.failed) == (2, {"input": 1})
 
 
 def test_an_earlier_death_counts(tmp_path: Path) -> None:
     history = History(failures={"killer": {"killed": 1}}, attempts={"key of killer": 1})
     run(tmp_path, ["killer"], history=history)
-    assert [(one.number, one.error) for one in attempts(tmp_path)] == [(2, "WorkerDied")]
+    assert [(attempt.number, attempt.error) for attempt in attempts(tmp_path)] == [(2, "WorkerDied")]
 
 
 def test_a_run_that_fails_wholesale_stops(tmp_path: Path) -> None:
