@@ -142,8 +142,8 @@ def rebuild(
             found = rebuild_index(opened, progress)
         _print_states(write_catalog(opened))
         say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {opened.dataset.store}.")
-        if found.strangers:
-            say(f"{found.strangers} artifacts are of inputs that are not in the manifest.")
+        if found.unlisted:
+            say(f"{found.unlisted} artifacts are of inputs that are not in the manifest.")
         if found.damaged:
             say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(opened.dataset.store)} --repair")
         say(f"Wrote {opened.dataset.catalog}.")
@@ -203,9 +203,9 @@ def retry(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Forgives failures, so that the next run tries those clips again.
+    """Clears failures, so that the next run tries those clips again.
 
-    How often they were tried stays in the catalog. Without an ID or another choice, all failures are forgiven.
+    How often they were tried stays in the catalog. Without an ID or another choice, all failures are cleared.
 
     For example:
 
@@ -213,13 +213,13 @@ def retry(
         ss4d dataset retry birds crow owl
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
-        from ss4d.pipelines.dataset.failures import forgive, open_failures
+        from ss4d.pipelines.dataset.failures import clear_failures, open_failures
 
         num_failed = len(open_failures(opened))
-        forgiven = forgive(opened, clips=clips or (), cause=cause, error=error)
-        num_clips = len({failure.clip for failure in forgiven})
-        say(f"Forgave {len(forgiven)} of {num_failed} failures, of {num_clips} clips.")
-        if forgiven:
+        cleared = clear_failures(opened, clips=clips or (), cause=cause, error=error)
+        num_clips = len({failure.clip for failure in cleared})
+        say(f"Cleared {len(cleared)} of {num_failed} failures, of {num_clips} clips.")
+        if cleared:
             say(f"Go on with: {_command('run', dataset, opened.settings.words())}")
 
 

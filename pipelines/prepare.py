@@ -11,6 +11,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan
 from ss4d.pipelines.run_record import EarlierRun, read_record
+from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import resolve_device
 from ss4d.storage.objects import is_url
@@ -28,7 +29,7 @@ class RunOptions:
     out: Path
     config: str = "tiny"
     overrides: Sequence[str] = ()
-    seed: int = 42
+    seed: int = DEFAULT_SEED
     device: str = "auto"
     name: str | None = None
     engine: str = "prefect"
@@ -77,8 +78,7 @@ def prepare(options: RunOptions) -> Preparation:
     """
     config = load_config(options.config, options.overrides)
     name = _run_name(options)
-    if options.seed < 0 or options.seed >= 2**63:
-        raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {options.seed}")
+    check_seed(options.seed)
     location = _location(options)
     device = resolve_device(options.device)
     source_digest = input_digest(options.source)

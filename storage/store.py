@@ -229,6 +229,11 @@ class ArtifactStore:
         self.place.publish(ref, staging, lambda: not replace and self.contains(ref))
 
 
+def folder_of(location: str) -> Path | None:
+    """The folder of this machine that a store's location names; None for a URL."""
+    return None if is_url(location) else Path(location)
+
+
 def open_store(location: str | Path) -> ArtifactStore:
     """The store at a place.
 

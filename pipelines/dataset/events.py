@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from ss4d.pipelines.seed import DEFAULT_SEED
 from ss4d.storage.errors import NewerError
 from ss4d.storage.files import listed
 
@@ -30,14 +31,14 @@ Cause = Literal["input", "transient", "killed", "program"]
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt to make one artifact of one clip, or that its failures are forgiven, or that it is deleted.
+    """One attempt to make one artifact of one clip; or that its failures were cleared, or the artifact deleted.
 
     Attributes:
         clip: its id in the manifest; "" for an artifact that is deleted.
         stage: which one, or "" if it failed outside of any: in a worker that died before it said where it was.
         key: of the stage's artifact.
-        state: how it ended; "forgiven" takes back all earlier failures at that key, "gone" that it was made; so does
-            "missed", after which the next run makes it again even if all that follows is there.
+        state: how it ended; "forgiven" clears all earlier failures at that key; "gone" says that the artifact was
+            deleted, and so does "missed", after which the next run makes it again even if all that follows is there.
         time: when it ended, UTC, as ISO 8601 has it.
         seconds: how long it took.
         peak_memory: of the whole process, in bytes.
@@ -63,7 +64,7 @@ class Attempt:
     message: str | None = None
     cause: Cause | None = None
     worker: str = ""
-    seed: int = 42
+    seed: int = DEFAULT_SEED
     versions: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
 

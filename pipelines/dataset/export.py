@@ -29,9 +29,8 @@ from ss4d.storage.files import (
     write_bytes,
     write_json,
 )
-from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef
-from ss4d.storage.store import ArtifactStore, open_store
+from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
 ABOUT = "asset.json"
 SCHEMA = 2
@@ -105,7 +104,7 @@ def export_assets(
     _sweep(folder)
     location = opened.dataset.store
     said = {"schema": SCHEMA, "store": location, **opened.settings.recorded()}
-    target = _Target(folder, open_store(location), not copies and not is_url(location), said)
+    target = _Target(folder, open_store(location), not copies and folder_of(location) is not None, said)
     exported = Exported(unfinished=len(rows) - len(assets))
     for done, (asset, outcome) in enumerate(_each(target, assets), 1):
         if isinstance(outcome, DamageError):

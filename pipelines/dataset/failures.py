@@ -1,4 +1,4 @@
-"""What failed in a dataset, grouped by cause, and failures that are forgiven, so that the next run tries again."""
+"""What failed in a dataset, grouped by cause; and clearing failures, so that the next run tries those clips again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,7 @@ class Group:
 
 
 def open_failures(opened: OpenedDataset) -> list[Attempt]:
-    """The last failed attempt at each artifact that is still missing and was not forgiven, latest first."""
+    """The last failed attempt at each artifact that is still missing and was not cleared, latest first."""
     columns = opened.keys.of([row.sha256 or "" for row in opened.readable])
     clips = [row.id for row in opened.readable]
     wanted = {pair for column in columns.values() for pair in zip(clips, column, strict=True)}
@@ -66,14 +66,14 @@ def groups(rows: Sequence[Row], failures: Sequence[Attempt]) -> list[Group]:
     return sorted(found.values(), key=lambda group: -len(group.clips))
 
 
-def forgive(
+def clear_failures(
     opened: OpenedDataset,
     *,
     clips: Sequence[str] = (),
     cause: str | None = None,
     error: str | None = None,
 ) -> list[Attempt]:
-    """Takes failures back, so that the next run tries those clips again; gives the failures that it took back.
+    """Clears failures, so that the next run tries those clips again; gives the failures that were cleared.
 
     Args:
         opened: of the dataset.

@@ -99,7 +99,7 @@ class Index:
         }
 
     def failures(self) -> list[Attempt]:
-        """The failed attempts that nobody has forgiven, at artifacts that are still missing, from the oldest on.
+        """The failed attempts that were not cleared, at artifacts that are still missing, from the oldest on.
 
         Those of all configurations; a key tells which one it belongs to.
         """

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.dataset.layout import Dataset
-from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.plan import Recipes
+from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
-_DEFAULT, _SEED = "tiny", 42
+_DEFAULT = "tiny"
 ABSENT, MISSED, DONE = range(3)  # what there is of an artifact
 SOURCE = "source"  # the column of the digests, beside those of the stages
 
@@ -38,7 +38,7 @@ class Settings(BaseModel):
 
     configuration: str = _DEFAULT
     overrides: list[str] = []
-    seed: int = _SEED
+    seed: int = DEFAULT_SEED
 
     def recorded(self) -> dict[str, Any]:
         """As a record says it, so that a file can be found from any folder."""
@@ -50,7 +50,7 @@ class Settings(BaseModel):
         """The options of a command that say the same; none for what is the default."""
         words = [] if self.configuration == _DEFAULT else ["--config", self.configuration]
         words += [word for override in self.overrides for word in ("--set", override)]
-        return words if self.seed == _SEED else [*words, "--seed", str(self.seed)]
+        return words if self.seed == DEFAULT_SEED else [*words, "--seed", str(self.seed)]
 
 
 def choose_settings(
@@ -190,8 +190,7 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
     Raises:
         ConfigError, InputError, ModelError, PluginError: one sentence each, see `ss4d.pipelines.errors`.
     """
-    if not 0 <= settings.seed < 2**63:
-        raise ConfigError(f"--seed must lie between 0 and 2^63 - 1; got {settings.seed}")
+    check_seed(settings.seed)
     config = load_config(settings.configuration, settings.overrides)
     model = open_model(config, device)
     config = config.resolve(model.folder)

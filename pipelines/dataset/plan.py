@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ss4d.pipelines.dataset.events import Attempt, Cause
@@ -17,7 +16,7 @@ from ss4d.pipelines.dataset.workers.policy import History, Policy
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.plan import why
 from ss4d.storage.errors import StoreError
-from ss4d.storage.objects import is_url
+from ss4d.storage.store import folder_of
 
 FINISHED, NOT_YET = "everything is there", "not made yet"
 
@@ -104,7 +103,8 @@ def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
 
 def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
     """What is done is known from what the runs wrote down, so a store that was deleted as a whole has to be told."""
-    if not is_url(dataset.store) and not Path(dataset.store).is_dir() and any(complete.values()):
+    folder = folder_of(dataset.store)
+    if folder is not None and not folder.is_dir() and any(complete.values()):
         raise StoreError(
             f"the store at {dataset.store} is gone, with all that was made: bring it back, or let "
             f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"

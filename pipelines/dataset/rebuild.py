@@ -31,15 +31,15 @@ class Rebuilt:
         artifacts: complete ones by stage.
         damaged: those that are not, by stage.
         clips: how many of the manifest have artifacts.
-        strangers: artifacts of inputs that are not in the manifest.
-        loose: artifacts that no other leads to an input, since those between were freed.
+        unlisted: artifacts of inputs that are not in the manifest.
+        unlinked: artifacts that no other leads to an input, since those between were freed.
     """
 
     artifacts: Counter[str] = field(default_factory=Counter)
     damaged: Counter[str] = field(default_factory=Counter)
     clips: int = 0
-    strangers: int = 0
-    loose: int = 0
+    unlisted: int = 0
+    unlinked: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,5 +156,5 @@ def _count_clips(rebuilt: Rebuilt, links: _Links, rows: Sequence[Row]) -> None:
     found = [sources.get(key) for key in links.keys]
     wanted, there = {row.sha256 for row in rows}, set(found)
     rebuilt.clips = sum(row.sha256 in there for row in rows if row.sha256 is not None)
-    rebuilt.loose = found.count(None)
-    rebuilt.strangers = sum(source is not None and source not in wanted for source in found)
+    rebuilt.unlinked = found.count(None)
+    rebuilt.unlisted = sum(source is not None and source not in wanted for source in found)

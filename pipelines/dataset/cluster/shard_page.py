@@ -16,9 +16,8 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
-from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef
-from ss4d.storage.store import open_store
+from ss4d.storage.store import folder_of, open_store
 
 SLOWEST = 5  # clips that are listed
 SHOWN, SIDE, QUALITY = 8, 128, 80  # results in the picture, their sides in pixels, and how well JPEG keeps them
@@ -130,7 +129,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _link(place: Path | str, text: str | None = None) -> str:
     """To a file, a folder or a URL; browsers follow the first two only from pages that are files themselves."""
-    url = str(place) if is_url(str(place)) else Path(place).as_uri()
+    path = folder_of(str(place))
+    url = str(place) if path is None else path.as_uri()
     return f"[{_text(text or str(place))}]({url})"
 
 

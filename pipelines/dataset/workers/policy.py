@@ -42,7 +42,7 @@ def cause_of(error: BaseException) -> Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What earlier runs knew of the clips, apart from what is forgiven.
+    """What earlier runs knew of the clips, without failures that were cleared.
 
     Attributes:
         failures: of a clip, at the keys it has now, by cause; without what can pass.

@@ -53,7 +53,7 @@ def test_the_script(tmp_path: Path) -> None:
     assert re.search(r"input +InputError +- +1 +bad_missing", steps[5]), steps[5]
     assert re.search(r"is damaged: \d frames could be read before it broke off", steps[5])
     assert "0 added, 1 changed, 0 vanished, 0 that cannot be read" in said
-    assert "Forgave 1 of 1 failures, of 1 clips." in said
+    assert "Cleared 1 of 1 failures, of 1 clips." in said
     assert f"{CLIPS} of {CLIPS} clips are finished, 2 of them by this run" in said
     assert f"{CLIPS} of {CLIPS} clips are finished, {CLIPS} of them by this run" in said
 

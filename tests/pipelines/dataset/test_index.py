@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ss4d.cli.main import app
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.dataset.events import read_events
-from ss4d.pipelines.dataset.failures import forgive, groups, open_failures
+from ss4d.pipelines.dataset.failures import clear_failures, groups, open_failures
 from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from ss4d.pipelines.dataset.layout import Dataset
@@ -92,7 +92,7 @@ def index_version(dataset: Dataset) -> str:
     return next(iter(next(iter(read_events(dataset.events, {}))).versions))
 
 
-def test_failures_count_until_they_are_forgiven_or_mended(dataset: Dataset) -> None:
+def test_failures_count_until_they_are_cleared_or_mended(dataset: Dataset) -> None:
     """In whatever order the files of events are read."""
     happen(dataset, attempt("a", "slat", "forgiven", 5), attempt("b", "slat", "done", 9))
     happen(dataset, attempt("a", "slat", "failed", 4), attempt("b", "slat", "failed", 3))
@@ -249,7 +249,7 @@ def test_limit_counts_what_can_be_read(dataset: Dataset) -> None:
 # Failures
 
 
-def test_failures_are_grouped_and_forgiven(dataset: Dataset) -> None:
+def test_failures_are_grouped_and_cleared(dataset: Dataset) -> None:
     killed = {"error": "TimeLimit", "cause": "killed", "message": "over 9 s"}
     happen(dataset, attempt("a", "slat", "failed", 1, **killed), attempt("b", "slat", "failed", 2, **killed))
     happen(dataset, attempt("c", "segmentation", "failed", 3), attempt("c", "slat", "done", 4))
@@ -260,15 +260,15 @@ def test_failures_are_grouped_and_forgiven(dataset: Dataset) -> None:
             ("input", "InputError", "segmentation", ["c"]),
             ("input", "Unreadable", "", ["bad"]),
         ]
-        assert [attempt.clip for attempt in forgive(asked, cause="killed", clips=["a"])] == ["a"]
+        assert [attempt.clip for attempt in clear_failures(asked, cause="killed", clips=["a"])] == ["a"]
         assert [attempt.clip for attempt in open_failures(asked)] == ["c", "b"]
-        assert forgive(asked, error="KeyError") == []
-        assert len(forgive(asked)) == 2
+        assert clear_failures(asked, error="KeyError") == []
+        assert len(clear_failures(asked)) == 2
         assert asked.index.failures() == []
         with pytest.raises(ConfigError, match="--cause must be one of input, transient, killed, program; got 'any'"):
-            forgive(asked, cause="any")
+            clear_failures(asked, cause="any")
         with pytest.raises(ConfigError, match=r"no clip of .* is called x, y"):
-            forgive(asked, clips=["y", "a", "x"])
+            clear_failures(asked, clips=["y", "a", "x"])
 
 
 # The commands
@@ -305,7 +305,7 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     assert "input InputError slat 1 b two " in printed
     assert "input Unreadable - 1 bad bad.mp4 is damaged" in printed
     printed = command("retry", dataset.folder, "--cause", "input", "b")
-    assert "Forgave 1 of 1 failures, of 1 clips." in printed
+    assert "Cleared 1 of 1 failures, of 1 clips." in printed
     assert f"run {dataset.folder} --set model={model_folder} --set slat.sampler.steps=2 --seed 7" in printed
     assert "retry" not in command("failures", dataset.folder)
 

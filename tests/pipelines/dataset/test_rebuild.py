@@ -70,7 +70,7 @@ def test_the_store_alone_tells_what_is_done(dataset: Dataset) -> None:
     shutil.rmtree(dataset.events)
     dataset.index.unlink()
     found = rebuilt(dataset)
-    assert (found.artifacts.total(), found.clips, found.strangers, found.loose) == (10, 2, 0, 0)
+    assert (found.artifacts.total(), found.clips, found.unlisted, found.unlinked) == (10, 2, 0, 0)
     assert entries(dataset) == {name: replace(entry, worker=None) for name, entry in before.items()}
 
 
@@ -92,7 +92,7 @@ def test_which_artifacts_are_of_which_clips(dataset: Dataset) -> None:
     make(dataset, "b", ["slat"])
     (ref,) = [ref for ref in ArtifactStore(Path(dataset.store)).refs() if ref.key in KEYS.of([digest("b")])["slat"]]
     found = rebuilt(dataset)
-    assert (found.clips, found.strangers, found.loose) == (1, 2, 1)
+    assert (found.clips, found.unlisted, found.unlinked) == (1, 2, 1)
     (Path(dataset.store) / ref.stage / ref.key[:2] / f"{ref.key}.zarr" / ROOT).write_text("{}")
     found = rebuilt(dataset)
-    assert (found.damaged.total(), found.loose, found.artifacts.total()) == (1, 0, 7)
+    assert (found.damaged.total(), found.unlinked, found.artifacts.total()) == (1, 0, 7)
