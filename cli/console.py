@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,14 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
+# What the files of an asset are, by the first part of their names.
+MEANINGS = {
+    "frames": "{files} in PLY, one per frame",
+    "turntable.mp4": "a turn around the object while it moves",
+    "cameras.json": "the cameras of that turn",
+}
+
+
 class ConsoleReporter:
     """Prints a line per stage: reused or run, why, seconds and peak memory."""
 
@@ -108,9 +117,15 @@ class ConsoleReporter:
 
     def results(self, folder: Path) -> None:
         """Says where the results lie, and what shows them."""
-        self.message(f"\nDone. The 4D asset is in {folder}:")
-        self.message(f"  frames/        {len(list((folder / 'frames').glob('*.ply')))} PLY files, one per frame")
-        self.message("  turntable.mp4  a turn around the object while it moves")
-        self.message("  cameras.json   the cameras of that turn")
-        self.message("  run.json       configuration, seed, versions, seconds and memory per stage")
+        # Not at the top: --help should not wait for it.
+        from ss4d.pipelines.run_record import RECORD, read_record
+
+        self.message(f"\nDone. The results are in {folder}:")
+        record = read_record(folder)
+        counts = Counter(name.partition("/")[0] for name in (record.results if record else ()))
+        for name, count in counts.items():
+            named = f"{name}/" if (folder / name).is_dir() else name
+            files = f"{count} files" if count > 1 else "1 file"
+            self.message(f"  {named:<14} {MEANINGS.get(name, files).format(files=files)}")
+        self.message(f"  {RECORD:<14} configuration, seed, versions, seconds and memory per stage")
         self.message(f"To look at it: ss4d report {shlex.quote(str(folder))}")

@@ -43,6 +43,11 @@ class RunConfig(ModelChoice):
         """What a run goes through, by name and in order: the goals, and what they need."""
         return in_order(self.goals, self.implementations(), installed().stages())
 
+    def wanting(self, goals: Iterable[str]) -> Self:
+        """This configuration with other goals, which must be names of stages."""
+        goals = tuple(goals)
+        return self.model_copy(update={"goals": goals, SECTIONS: _completed(self.sections, goals)})
+
     def resolve(self, folder: ModelFolder) -> Self:
         """This configuration with every value that was left to the model folder filled in."""
         chosen = self.implementations()

@@ -78,6 +78,15 @@ class Recipes:
     seed: int
     fingerprints: Mapping[str, str]  # of each role's weights
 
+    def of_all(self) -> dict[str, dict[str, Any]]:
+        """The recipes of all stages of the run, by name and in order."""
+        made: dict[str, dict[str, Any]] = {}
+        refs: dict[str, ArtifactRef] = {}
+        for name, implementation in self.config.stages().items():
+            made[name] = self.of(implementation, refs)
+            refs[name] = ArtifactRef(name, artifact_key(made[name]))
+        return made
+
     def of(self, implementation: Implementation, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """Everything that decides the stage's result. Not: device, batch size, codec, paths."""
         stage = implementation.stage
@@ -87,14 +96,14 @@ class Recipes:
             "stage": stage,
             "implementation": section.method,
             "revision": implementation.revision,
-            "parameters": {stage: _parameters(section, leave_out={"method"})},
+            "parameters": {stage: parameters(section, leave_out={"method"})},
             "inputs": {name: refs[name].key for name in implementation.inputs},
         }
         if implementation.package:
             recipe["package"] = asdict(implementation.package)
         if implementation.source:
             recipe["source"] = self.source_digest
-            recipe["parameters"]["input"] = _parameters(self.config.input)
+            recipe["parameters"]["input"] = parameters(self.config.input)
         if implementation.roles:
             recipe["weights"] = {role: self.fingerprints[role] for role in implementation.roles}
             recipe["precision"] = self.config.precision
@@ -103,7 +112,7 @@ class Recipes:
         return recipe
 
 
-def _parameters(section: BaseModel, leave_out: Set[str] = frozenset()) -> Any:
+def parameters(section: BaseModel, leave_out: Set[str] = frozenset()) -> Any:
     """A section of a configuration as a recipe has it.
 
     A file counts by its content, and an option that came later only where it changes something, see `AsBefore`.
@@ -122,7 +131,7 @@ def _by_content(value: Any) -> Any:
         case Path():
             return {"sha256": input_digest(value)}
         case BaseModel():
-            return _parameters(value)
+            return parameters(value)
         case dict():
             return {key: _by_content(item) for key, item in value.items()}
         case list() | tuple():
@@ -148,11 +157,8 @@ def make_plan(
     """
     stages = recipes.config.stages()
     wish.check(list(stages))
-    refs: dict[str, ArtifactRef] = {}
-    made: dict[str, dict[str, Any]] = {}
-    for name, implementation in stages.items():
-        made[name] = recipes.of(implementation, refs)
-        refs[name] = ArtifactRef(name, artifact_key(made[name]))
+    made = recipes.of_all()
+    refs = {name: ArtifactRef(name, artifact_key(recipe)) for name, recipe in made.items()}
     stored = {name: store.contains(ref) for name, ref in refs.items()}
     if wish.only:
         _check_inputs(wish.only, stages[wish.only].inputs, stored)

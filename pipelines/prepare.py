@@ -1,7 +1,7 @@
 """What a run is about to do, worked out from what a user asks for, before anything is computed or written."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,12 +10,13 @@ from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import resolve_device
 from ss4d.storage.objects import is_url
-from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, open_store
 
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
@@ -83,17 +84,16 @@ def prepare(options: RunOptions) -> Preparation:
     device = resolve_device(options.device)
     source_digest = input_digest(options.source)
     model = open_model(config, device)
-    config = config.resolve(model.folder)
-
     folder = options.out / "runs" / name
     before = read_record(folder)
     _refuse_clash(options, folder, before, source_digest)
     store = open_store(location)
-    fingerprints = {role: model.fingerprint(role) for known in config.stages().values() for role in known.roles}
-    recipes = Recipes(config, source_digest, options.seed, fingerprints)
+    recipes = _recipes(config, model, source_digest, options.seed)
+    kept = _kept_goals(recipes, model, before, store)
+    recipes = _recipes(recipes.config.wanting([*recipes.config.goals, *kept]), model, source_digest, options.seed)
     previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
     return Preparation(
-        config=config,
+        config=recipes.config,
         model=model,
         device=device,
         source_digest=source_digest,
@@ -103,6 +103,26 @@ def prepare(options: RunOptions) -> Preparation:
         store=store,
         steps=make_plan(recipes, store, wish=options.wish, previous=previous),
     )
+
+
+def _recipes(config: RunConfig, model: Model, source_digest: str, seed: int) -> Recipes:
+    fingerprints = {role: model.fingerprint(role) for known in config.stages().values() for role in known.roles}
+    return Recipes(config.resolve(model.folder), source_digest, seed, fingerprints)
+
+
+def _kept_goals(recipes: Recipes, model: Model, before: EarlierRun | None, store: ArtifactStore) -> Iterator[str]:
+    """Goals of the last run of this name that nobody asks for now, but that are stored and would come out the same.
+
+    Their files lie in the run's folder: to ask for another goal must not remove them.
+    """
+    for goal in before.config.goals if before else ():
+        if goal in recipes.config.goals or before is None or goal not in before.stages:
+            continue
+        if goal in installed().stages():
+            config = recipes.config.wanting((goal,))
+            recipe = _recipes(config, model, recipes.source_digest, recipes.seed).of_all()[goal]
+            if recipe == before.stages[goal].recipe and store.contains(ArtifactRef(goal, artifact_key(recipe))):
+                yield goal
 
 
 def recorded(options: RunOptions) -> Mapping[str, str]:

@@ -80,8 +80,16 @@ def _lay_out(
     for name in () if keep else set(earlier) - set(files):
         if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
             (folder / name).unlink(missing_ok=True)
+            _remove_empty((folder / name).parent, folder)
     for name, path in files.items():
         target = folder / name
         if not (target.exists() and os.path.samefile(target, path)):
             link_or_copy(path, target)
     return sorted({*files, *(earlier if keep else ())})
+
+
+def _remove_empty(path: Path, top: Path) -> None:
+    """Removes a folder below `top`, and those that it is in, as far as nothing is left in them."""
+    while path != top and path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+        path = path.parent

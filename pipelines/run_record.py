@@ -62,10 +62,15 @@ class _Stage(BaseModel):
     recipe: dict[str, Any]
 
 
+class _Config(BaseModel):
+    goals: tuple[str, ...] = ("export",)  # older records did not note them
+
+
 class EarlierRun(BaseModel):
     """What a new run under the same name wants to know of the last one. A record is a file: it is checked."""
 
     input: _Input
+    config: _Config = _Config()
     stages: dict[str, _Stage]
     results: list[str]
 

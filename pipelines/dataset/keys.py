@@ -147,13 +147,7 @@ class StageKeys:
 
     def recipes(self, digest: str = "") -> dict[str, dict[str, Any]]:
         """The recipes of a clip by stage, its source given by its digest, or not told; see `recorded_keys`."""
-        recipes = Recipes(self.config, digest, self.seed, self.fingerprints)
-        made: dict[str, dict[str, Any]] = {}
-        refs: dict[str, ArtifactRef] = {}
-        for stage, implementation in self.stages.items():
-            made[stage] = recipes.of(implementation, refs)
-            refs[stage] = ArtifactRef(stage, artifact_key(made[stage]))
-        return made
+        return Recipes(self.config, digest, self.seed, self.fingerprints).of_all()
 
     def missing(
         self, keys: Mapping[str, Sequence[str]], complete: Mapping[str, set[str]], missed: Set[str] = frozenset()
