@@ -14,7 +14,6 @@ from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.stage_config import StageConfig
 
 if TYPE_CHECKING:
-    from ss4d.pipelines.stage_inputs import StageInputs
     from ss4d.stages.types import Value
 
 NAME = r"[a-z][a-z0-9_]*"
@@ -123,7 +122,8 @@ class Implementation:
 
     stage: str
     config: type[StageConfig]
-    run: "Callable[[Any, StageInputs], Value | None]"
+    # The second is `StageInputs`, which knows implementations: the type would make a circle.
+    run: "Callable[[Any, Any], Value | None]"
     revision: int = 1
     source: bool = False
     inputs: tuple[str, ...] = ()

@@ -149,7 +149,7 @@ def test_a_dataset_goes_to_the_same_goals(clip: Path, tmp_path: Path) -> None:
     assert set(about["files"]) == names - {"asset.json"}
 
     assert launch("notes.fail=true").ending.snapshot.failed == {"program": 2}
-    failed = {row for row in read_catalog(dataset) if row.state == "failed"}
+    failed = [row for row in read_catalog(dataset) if row.state == "failed"]
     assert {row.stage for row in failed} == {"notes"}
     assert all("these notes fail" in (row.message or "") for row in failed)
     assert all("the package third-party 0.1" in (row.message or "") for row in failed)
