@@ -130,17 +130,25 @@ def _show_stage(opened: "OpenedRun", name: str, folder: Path, as_json: bool) -> 
     stage = opened[name]
     statistics = array_statistics(stage)
     picture = Pictures(opened).write(name, folder)
-    values, files = stage.artifact.attributes.get("values", {}), stage.artifact.attributes["files"]
+    files = stage.artifact.attributes["files"]
     if as_json:
-        numbers = {"arrays": [asdict(array) for array in statistics], "values": values, "files": files}
-        _print_json({**asdict(stage.summary()), **numbers, "picture": str(picture) if picture else None})
+        _print_json(
+            {
+                **asdict(stage.summary()),
+                "arrays": [asdict(array) for array in statistics],
+                "values": stage.scalars,
+                "measures": stage.measures,
+                "files": files,
+                "picture": str(picture) if picture else None,
+            }
+        )
         return
     for array in statistics:
         _show_array(array)
-    if isinstance(values, dict) and values:
-        _output().print(Text(", ".join(f"{key} {value}" for key, value in values.items())), soft_wrap=True)
-    for file, described in files.items():
-        _output().print(Text(f"{file}  {described.get('bytes')} bytes"), soft_wrap=True)
+    if numbers := {**stage.scalars, **stage.measures}:
+        _output().print(Text(", ".join(f"{name} {value}" for name, value in numbers.items())), soft_wrap=True)
+    for name, listed in files.items():
+        _output().print(Text(f"{name}  {listed.get('bytes')} bytes"), soft_wrap=True)
     if picture is not None:
         say(f"Picture: {picture}")
 

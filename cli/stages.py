@@ -1,4 +1,4 @@
-"""`ss4d stages`: the implementations of every stage, with their parameters."""
+"""`ss4d stages`: every stage and its implementations, with their parameters."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ from ss4d.cli.options import Debug
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from ss4d.pipelines.implementation import Stage
     from ss4d.pipelines.offers import Offer
 
 
@@ -17,10 +18,10 @@ def stages(
     stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only this stage.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Lists every stage's implementations, with parameters, types, defaults, ranges and units.
+    """Lists the stages and their implementations, with parameters, types, defaults, ranges and units.
 
-    Choose one with **--set STAGE.method=NAME**, or in a configuration file. Installed packages can offer more, which
-    are listed here, too. Exit code 1 if one of them cannot be used.
+    Choose one with **--set STAGE.method=NAME**, or in a configuration file. Installed packages can add stages and
+    implementations, which are listed here, too. Exit code 1 if one of them cannot be used.
 
     For example:
 
@@ -28,20 +29,31 @@ def stages(
         ss4d stages segmentation
     """
     with explained(debug, "nothing was changed"):
+        from ss4d.pipelines.errors import ConfigError, PluginError
         from ss4d.pipelines.offers import offers
         from ss4d.pipelines.registry import installed, unknown_names
 
         registry = installed()
-        if stage is not None:
-            registry.stage(stage)  # says what there is if there is no such stage
-        shown = [offer for offer in offers(registry) if stage in (None, offer.stage)]
-        for offer in shown:
-            _print(offer)
-        problems = [offer.problem for offer in shown if offer.problem] + unknown_names(registry)
-        for problem in problems:
+        names = registry.stages() if stage is None else [registry.stage(stage).name]
+        found, problems = offers(registry), list(unknown_names(registry))
+        for name in names:
+            try:
+                _print_stage(registry.stage(name))
+            except (ConfigError, PluginError) as error:
+                problems.append(str(error))
+            for offer in found:
+                if offer.stage == name:
+                    _print(offer)
+                    problems += [offer.problem] if offer.problem else []
+        for problem in dict.fromkeys(problems):
             typer.echo(f"ss4d: {problem}", err=True)
         if problems:
             raise typer.Exit(FAILED)
+
+
+def _print_stage(stage: "Stage") -> None:
+    package = f", added by {stage.package}" if stage.package else ""
+    typer.echo(f"{stage.name}: {stage.meaning}; gives {'files' if stage.gives_files else 'arrays'}{package}\n")
 
 
 def _print(offer: "Offer") -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ss4d.storage.errors import StoreError
 
-_STAGE = re.compile(r"[a-z_]+")
+_STAGE = re.compile(r"[a-z_][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -18,7 +18,7 @@ class ArtifactRef:
     """Names one artifact; nothing but these two checked parts ever becomes a path.
 
     Args:
-        stage: the stage that makes it, of the letters a-z and "_".
+        stage: the stage that makes it, of a-z, 0-9 and "_", no digit first.
         key: its content address, 64 hexadecimal digits in lower case, see `artifact_key`.
 
     Raises:
@@ -30,7 +30,7 @@ class ArtifactRef:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.stage, str) and _STAGE.fullmatch(self.stage)):
-            raise StoreError(f"{self.stage!r} is not a stage's name; use the letters a-z and '_' only")
+            raise StoreError(f"{self.stage!r} is not a stage's name; use a-z, 0-9 and '_', no digit first")
         if not (isinstance(self.key, str) and _KEY.fullmatch(self.key)):
             raise StoreError(f"{self.key!r} is not a key of an artifact of {self.stage}; it must be 64 hex digits")
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage
+from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage, UnknownTypeError
 from ss4d.pipelines.trees import flattened
-from ss4d.stages.errors import ValueSpecError
-from ss4d.stages.evaluation.distances import IncomparableError, Measures, distances
+from ss4d.stages.evaluation.distances import IncomparableError, Measures, arrays_distance, distances
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.types import Value
 from ss4d.storage.errors import StoreError
 
 Verdict = Literal["identical", "differs", "unknown"]
@@ -100,38 +99,51 @@ def _compare_stage(name: str, a: OpenedRun, b: OpenedRun) -> StageDiff:
         return StageDiff(name, "identical", "one artifact", {})
     if missing := [run for run, stage in (("A", in_a), ("B", in_b)) if not stage.stored]:
         return StageDiff(name, "unknown", f"not stored in {' and '.join(missing)}", {})
+    recipe = "the same recipe" if same_key else "different recipes"
     try:
-        verdict, measures = _compare_values(in_a, in_b) if in_a.arrays() else _compare_files(in_a, in_b)
+        if _same_content(in_a, in_b):
+            return StageDiff(name, "identical", f"{recipe}, the same content", {})
+        measures = {**_distances(in_a, in_b), **_equal_files(in_a, in_b)}
     except IncomparableError as error:
         return StageDiff(name, "differs", str(error), {})
-    except (StoreError, ValueSpecError) as error:
+    except StoreError as error:
         return StageDiff(name, "unknown", str(error), {})
-    recipe = "the same recipe" if same_key else "different recipes"
-    return StageDiff(name, verdict, f"{recipe}, the same content" if verdict == "identical" else recipe, measures)
+    told = [f"{change.what} {change.a} against {change.b}" for change in changes(in_a.scalars, in_b.scalars)]
+    return StageDiff(name, "differs", "; ".join((recipe, *told)), measures)
 
 
-def _compare_values(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
-    value_a, value_b = a.value(), b.value()
-    if _equal(value_a, value_b):
-        return "identical", {}
-    return "differs", distances(value_a, value_b, rasterize)
-
-
-def _equal(a: Value, b: Value) -> bool:
-    """Whether all arrays are the same to the bit."""
-    pairs = [(getattr(a, name).numpy(), getattr(b, name).numpy()) for name in a.specs()]
-    return all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
-
-
-def _compare_files(a: OpenedStage, b: OpenedStage) -> tuple[Verdict, Measures]:
-    """By the hashes that the store keeps of them."""
-    hashes_a, hashes_b = (
-        {name: listed["sha256"] for name, listed in stage.artifact.attributes["files"].items()} for stage in (a, b)
+def _same_content(a: OpenedStage, b: OpenedStage) -> bool:
+    """Whether all arrays, scalars and files are the same to the bit."""
+    return (
+        set(a.arrays()) == set(b.arrays())
+        and a.scalars == b.scalars
+        and _hashes(a) == _hashes(b)
+        and all(np.array_equal(a.artifact.read(x), b.artifact.read(x), equal_nan=True) for x in a.arrays())
     )
-    if hashes_a == hashes_b:
-        return "identical", {}
-    return "differs", {
+
+
+def _distances(a: OpenedStage, b: OpenedStage) -> Measures:
+    """How far apart the values of two stages are; of a type that is not known here, how far apart the arrays are."""
+    if not (a.arrays() or b.arrays()):
+        return {}
+    try:
+        return distances(a.value(), b.value(), rasterize)
+    except UnknownTypeError:
+        return arrays_distance(*({x: torch.from_numpy(s.artifact.read(x)) for x in s.arrays()} for s in (a, b)))
+
+
+def _equal_files(a: OpenedStage, b: OpenedStage) -> Measures:
+    """How many files have the same name and bytes, of how many."""
+    hashes_a, hashes_b = _hashes(a), _hashes(b)
+    if not (hashes_a or hashes_b):
+        return {}
+    return {
         "files_equal": sum(hashes_b.get(name) == sha256 for name, sha256 in hashes_a.items()),
         "files_a": len(hashes_a),
         "files_b": len(hashes_b),
     }
+
+
+def _hashes(stage: OpenedStage) -> dict[str, str]:
+    """Of its files, as the store keeps them."""
+    return {name: listed["sha256"] for name, listed in stage.artifact.attributes["files"].items()}

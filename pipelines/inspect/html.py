@@ -41,7 +41,7 @@ def fill(
 
 
 def empty(text: str) -> str:
-    """Says what would stand here."""
+    """A paragraph that says why there is nothing here."""
     return f'<p class="empty">{escape(text)}</p>'
 
 
@@ -55,9 +55,9 @@ def deflated(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, 6)).decode()
 
 
-def data_url(picture: bytes) -> str:
-    """A WebP picture that stands in the page itself."""
-    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+def data_url(data: bytes, media_type: str) -> str:
+    """A picture or video that stands in the page itself; `media_type` such as "image/webp"."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _file(name: str) -> str:

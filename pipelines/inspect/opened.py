@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ss4d.pipelines.errors import ConfigError, PluginError
 from ss4d.pipelines.inspect.summary import ArraySummary, StageSummary, html_table, text_table
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD, refuse_newer
-from ss4d.pipelines.values import read_value
-from ss4d.stages.types import Value
+from ss4d.stages.errors import ValueSpecError
 from ss4d.storage.archive import Archive
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import DamageError, StoreError
@@ -25,8 +25,14 @@ from ss4d.storage.store import ArtifactStore, open_store
 if TYPE_CHECKING:
     import xarray
 
+    from ss4d.stages.types import Value
+
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FINISHED = ("computed", "reused")  # states of a stage whose result was in the store when the record was written
+
+
+class UnknownTypeError(StoreError):
+    """This installation does not have the type of a stage's value; its arrays can still be read one by one."""
 
 
 class PackageRecord(BaseModel):
@@ -141,7 +147,7 @@ class OpenedStage:
         return self.store.open(self.ref)
 
     def arrays(self) -> tuple[str, ...]:
-        """The names of its arrays; none if the stage makes files."""
+        """The names of its arrays; none if the stage gives files."""
         return self.artifact.arrays()
 
     def __getitem__(self, name: str) -> zarr.Array[Any]:
@@ -153,18 +159,56 @@ class OpenedStage:
         return self.artifact.array(name)
 
     def files(self) -> dict[str, Path]:
-        """Its plain files by name, for a stage that makes files."""
+        """Its plain files by name; none if the stage gives arrays."""
         return self.artifact.files()
 
-    def value(self) -> Value:
+    @property
+    def scalars(self) -> Mapping[str, Any]:
+        """The numbers and words that its value holds besides arrays, by name."""
+        return _table(self.artifact.attributes.get("values"))
+
+    @property
+    def measures(self) -> Mapping[str, Any]:
+        """What was measured of its result when it was made, by name; see `ss4d.pipelines.measures`."""
+        return _table(self.artifact.attributes.get("measures"))
+
+    def value_type(self) -> "type[Value]":
+        """The type of its value, as the package that adds the stage declares it.
+
+        Raises:
+            UnknownTypeError: if no installed package adds such a stage, or the package is broken.
+            StoreError: if the stage is not stored, or gives files.
+        """
+        name = self.ref.stage
+        if not (self.arrays() or self.scalars):
+            raise StoreError(f"{name} gives files and no value; files() has their paths")
+        try:
+            stage = installed().stage(name)
+            if not stage.gives_files:
+                return stage.value_type()
+            reason = "the stage of this name that is installed gives files"
+        except (ConfigError, PluginError, ImportError, AttributeError) as error:  # the latter: the type is not there
+            reason = str(error)
+        package = self.record.recipe.package
+        maker = f", made by the package {package.name} {package.version}" if package else ""
+        raise UnknownTypeError(
+            f"the type of the value of {name}{maker}, is not known here ({reason}); its arrays can be read one by one"
+        )
+
+    def value(self) -> "Value":
         """Its whole value in memory, as the next stage was given it.
 
         Raises:
-            StoreError: if the stage gives files, or an array is not as declared.
+            UnknownTypeError: see `value_type`.
+            StoreError: if the stage is not stored, gives files, or an array is not as its type declares.
         """
-        if not self.arrays():
-            raise StoreError(f"{self.ref.stage} gives files and no value; files() has their paths")
-        return read_value(installed().stage(self.ref.stage).value_type(), self.artifact)
+        from ss4d.pipelines.values import read_value  # torch, which takes a second to import, is needed only here
+
+        kind = self.value_type()
+        try:
+            return read_value(kind, self.artifact)
+        except ValueSpecError as error:
+            raise StoreError(f"{self.ref} is not what {kind.__name__} declares: {error}") from error
 
     def xarray(self) -> "xarray.Dataset":
         """Its arrays as a dataset with named axes, read when indexed; needs the package xarray."""
@@ -269,6 +313,11 @@ def _packed_record(path: Path) -> RunRecord:
     if len(names) != 1:
         raise StoreError(f"{path} holds {len(names)} runs, not one; give a file that `ss4d pack` made")
     return parse_record(archive.read(names[0]), f"{names[0]} in {path}")
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    """An entry of an artifact's description that should be a table; an empty one where it is not."""
+    return value if isinstance(value, dict) else {}
 
 
 def _stages(records: Mapping[str, StageRecord], store: ArtifactStore) -> dict[str, OpenedStage]:

@@ -1,9 +1,12 @@
-"""What each stage of a run made, as pictures over time that a person reads at a glance."""
+"""What each stage of a run made, as pictures over time that a person reads at a glance.
 
-from collections.abc import Callable, Sequence
+`DRAWN` is the one place where it is said how values of a type are drawn, whichever stage gives them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,7 @@ from ss4d.pipelines.inspect.drawing import (
     outline,
     resized,
 )
-from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.pipelines.inspect.opened import OpenedRun, UnknownTypeError
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
@@ -31,7 +34,6 @@ from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Val
 from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
 
-V = TypeVar("V", bound=Value)
 SHEET_FRAMES, SHEET_SIZE = 8, 192
 FINEST = 1024  # cells along a grid's axis that a picture is made of
 OUTSIDE = 0.3  # brightness of what the mask leaves out
@@ -50,22 +52,22 @@ class Pictures:
     """
 
     def __init__(self, run: OpenedRun, *, at_most: int = SHEET_FRAMES, size: int = SHEET_SIZE) -> None:
-        self._run, self._at_most, self._size = run, at_most, size
-        self._drawers: dict[str, Callable[[], list[Strip]]] = {
-            "segmentation": self._segmentation,
-            "conditioning": self._conditioning,
-            "sparse_structure": self._sparse_structure,
-            "slat": self._slat,
-            "decoding": self._decoding,
-        }
+        self.run, self.size, self._at_most = run, size, at_most
 
     def strips(self, stage: str) -> list[Strip]:
-        """What the stage made, a strip a thing; none for a stage that gives files.
+        """The stage's value, drawn; nothing for files, or for a value whose type is not in `DRAWN`.
 
         Raises:
             StoreError: if it is not stored, or damaged.
         """
-        return self._drawers[stage]() if stage in self._drawers else []
+        opened = self.run[stage]
+        if not opened.arrays():
+            return []
+        try:
+            draw = DRAWN.get(opened.value_type())
+        except UnknownTypeError:
+            return []
+        return draw(opened.value(), self) if draw else []
 
     def write(self, stage: str, folder: Path) -> Path | None:
         """Writes the stage's strips as one PNG file in `folder`, which is made if missing; None if there are none.
@@ -79,99 +81,103 @@ class Pictures:
             return None
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{stage}.png"
-        contact_sheet(strips, self._size).save(path)
+        contact_sheet(strips, self.size).save(path)
         return path
 
-    def _segmentation(self) -> list[Strip]:
-        clip = self._clip
-        times = evenly(len(clip.rgb), self._at_most)
-        masks = resized(np.repeat(clip.alpha[times].numpy()[..., None], 3, axis=-1), self._size)
-        source = source_frames(self._run)
-        if source is None:
-            pictures = resized(clip.rgb[times].numpy(), self._size)
-            caption = (
-                "what was cut out, over black (the input is not where it was, so what was left out cannot be shown)"
-            )
-        else:
-            pictures = _cropped(source, clip, times, self._size)
-            pictures[masks[..., 0] < 128] = (pictures[masks[..., 0] < 128] * OUTSIDE).astype(np.uint8)
-            caption = "the crop; bright and outlined is what was cut out, dark what was left out"
-        for picture, mask in zip(pictures, masks, strict=True):
-            picture[outline(mask[..., 0] >= 128)] = EDGE
-        return [
-            Strip("Object", caption, times, pictures),
-            Strip("Mask", "white is the object", times, masks),
-        ]
-
-    def _conditioning(self) -> list[Strip]:
-        tokens = self._value("conditioning", Tokens)
-        num_frames, num_tokens, channels = tokens.feats.shape
-        side = int(num_tokens**0.5)
-        patches = tokens.feats[:, num_tokens - side**2 :].numpy()  # the class token and registers come first
-        times = evenly(num_frames, self._at_most)
-        caption = f"each of the {side} x {side} patches in the colors of its three principal components over all frames"
-        if not self._run["segmentation"].stored:
-            colors = PrincipalColors(patches.reshape(-1, channels))
-            pictures = np.stack([colors(patches[t]).reshape(side, side, 3) for t in times])
-            return [Strip("Image tokens", caption, times, resized((pictures * 255).astype(np.uint8), self._size))]
-        clip = self._clip
-        covered = resized(np.repeat(clip.alpha.numpy()[..., None], 3, axis=-1), side)[..., :1] / np.float32(255)
-        inside = patches[covered.reshape(num_frames, -1) > 0.5]
-        # Fitted to the object alone: else the first component would tell object from background and little more.
-        colors = PrincipalColors(inside if len(inside) else patches.reshape(-1, channels))
-        pictures = np.stack([colors(patches[t]).reshape(side, side, 3) * covered[t] for t in times])
-        return [
-            Strip("Object", "what the encoder is given", times, resized(clip.rgb[times].numpy(), self._size)),
-            Strip("Image tokens", caption, times, resized((pictures * 255).astype(np.uint8), self._size)),
-        ]
-
-    def _sparse_structure(self) -> list[Strip]:
-        voxels = self._value("sparse_structure", Voxels)
-        coords = voxels.coords.numpy()
-        times = evenly(voxels.num_frames, self._at_most)
-        colors = height_colors(coords[:, 2:], voxels.resolution)
-        caption = f"occupied cells of the {voxels.resolution}-cell grid, from the front right; color tells the height"
-        return [Strip("Voxels", caption, times, self._voxel_pictures(coords, colors, voxels.resolution, times))]
-
-    def _slat(self) -> list[Strip]:
-        latents = self._value("slat", StructuredLatents)
-        coords, feats = latents.coords.numpy(), latents.feats.numpy()
-        times = evenly(latents.num_frames, self._at_most)
-        colors = PrincipalColors(feats)(feats)
-        caption = (
-            f"each cell's {feats.shape[1]} numbers in the colors of their three principal components over all frames"
-        )
-        return [Strip("Latents", caption, times, self._voxel_pictures(coords, colors, latents.resolution, times))]
-
-    def _decoding(self) -> list[Strip]:
-        gaussians = self._value("decoding", GaussianClip)
-        times = evenly(gaussians.num_frames, self._at_most)
-        mean = len(gaussians.means) / max(gaussians.num_frames, 1)
-        strips = []
-        for side, turn in SIDES.items():
-            camera = orbit_camera(FRONT_YAW - turn, PITCH, size=self._size)
-            pictures = [p.numpy() for p in render_frames(gaussians, ((t, camera) for t in times), render=rasterize)]
-            strips.append(Strip(side, f"the Gaussians, {mean:,.0f} a frame", times, np.stack(pictures)))
-        return strips
+    def times(self, num_frames: int) -> list[int]:
+        """The frames to show."""
+        return evenly(num_frames, self._at_most)
 
     @cached_property
-    def _clip(self) -> Clip:
-        return self._value("segmentation", Clip)
+    def clip(self) -> Clip | None:
+        """What the run cut out of its input; None where it is not stored."""
+        if "segmentation" not in self.run.stages or not self.run["segmentation"].stored:
+            return None
+        value = self.run["segmentation"].value()
+        return value if isinstance(value, Clip) else None
 
-    def _value(self, stage: str, kind: type[V]) -> V:
-        value = self._run[stage].value()
-        assert isinstance(value, kind)
-        return value
 
-    def _voxel_pictures(
-        self, coords: NDArray[np.int32], colors: Floats, resolution: int, times: Sequence[int]
-    ) -> Picture:
-        if not (resolution <= FINEST and (coords[:, 2:] >= 0).all() and (coords[:, 2:] < resolution).all()):
-            raise StoreError(f"the voxels cannot be drawn: some lie outside of their grid of {resolution} cells")
-        pictures = [
-            draw_voxels(coords[coords[:, 1] == t, 2:], colors[coords[:, 1] == t], resolution, self._size) for t in times
-        ]
-        return resized(np.stack(pictures), self._size)
+def draw_clip(clip: Clip, pictures: Pictures) -> list[Strip]:
+    """The crop with the outline of the mask, and the mask."""
+    times, size = pictures.times(len(clip.rgb)), pictures.size
+    masks = resized(np.repeat(clip.alpha[times].numpy()[..., None], 3, axis=-1), size)
+    source = source_frames(pictures.run)
+    if source is None:
+        frames = resized(clip.rgb[times].numpy(), size)
+        caption = "what was cut out, over black (the input is not where it was, so what was left out cannot be shown)"
+    else:
+        frames = _cropped(source, clip, times, size)
+        frames[masks[..., 0] < 128] = (frames[masks[..., 0] < 128] * OUTSIDE).astype(np.uint8)
+        caption = "the crop; bright and outlined is what was cut out, dark what was left out"
+    for frame, mask in zip(frames, masks, strict=True):
+        frame[outline(mask[..., 0] >= 128)] = EDGE
+    return [
+        Strip("Object", caption, times, frames),
+        Strip("Mask", "white is the object", times, masks),
+    ]
+
+
+def draw_tokens(tokens: Tokens, pictures: Pictures) -> list[Strip]:
+    """The principal components of each patch, beside the frames that the encoder was given."""
+    num_frames, num_tokens, channels = tokens.feats.shape
+    side, size = int(num_tokens**0.5), pictures.size
+    patches = tokens.feats[:, num_tokens - side**2 :].numpy()  # the class token and registers come first
+    times = pictures.times(num_frames)
+    caption = f"each of the {side} x {side} patches in the colors of its three principal components over all frames"
+    clip = pictures.clip
+    if clip is None or len(clip.rgb) != num_frames:
+        colors = PrincipalColors(patches.reshape(-1, channels))
+        drawn = np.stack([colors(patches[t]).reshape(side, side, 3) for t in times])
+        return [Strip("Image tokens", caption, times, resized((drawn * 255).astype(np.uint8), size))]
+    covered = resized(np.repeat(clip.alpha.numpy()[..., None], 3, axis=-1), side)[..., :1] / np.float32(255)
+    inside = patches[covered.reshape(num_frames, -1) > 0.5]
+    # Fitted to the object alone: else the first component would tell object from background and little more.
+    colors = PrincipalColors(inside if len(inside) else patches.reshape(-1, channels))
+    drawn = np.stack([colors(patches[t]).reshape(side, side, 3) * covered[t] for t in times])
+    return [
+        Strip("Object", "what the encoder is given", times, resized(clip.rgb[times].numpy(), size)),
+        Strip("Image tokens", caption, times, resized((drawn * 255).astype(np.uint8), size)),
+    ]
+
+
+def draw_structure(voxels: Voxels, pictures: Pictures) -> list[Strip]:
+    """The occupied cells in colors of their height."""
+    coords = voxels.coords.numpy()
+    times = pictures.times(voxels.num_frames)
+    colors = height_colors(coords[:, 2:], voxels.resolution)
+    caption = f"occupied cells of the {voxels.resolution}-cell grid, from the front right; color tells the height"
+    return [Strip("Voxels", caption, times, _cells(coords, colors, voxels.resolution, times, pictures.size))]
+
+
+def draw_latents(latents: StructuredLatents, pictures: Pictures) -> list[Strip]:
+    """The occupied cells in colors of the principal components of their latents."""
+    coords, feats = latents.coords.numpy(), latents.feats.numpy()
+    times = pictures.times(latents.num_frames)
+    colors = PrincipalColors(feats)(feats)
+    caption = f"each cell's {feats.shape[1]} numbers in the colors of their three principal components over all frames"
+    return [Strip("Latents", caption, times, _cells(coords, colors, latents.resolution, times, pictures.size))]
+
+
+def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
+    """The asset from four sides."""
+    times = pictures.times(gaussians.num_frames)
+    mean = len(gaussians.means) / max(gaussians.num_frames, 1)
+    strips = []
+    for side, turn in SIDES.items():
+        camera = orbit_camera(FRONT_YAW - turn, PITCH, size=pictures.size)
+        frames = [frame.numpy() for frame in render_frames(gaussians, ((t, camera) for t in times), render=rasterize)]
+        strips.append(Strip(side, f"the Gaussians, {mean:,.0f} a frame", times, np.stack(frames)))
+    return strips
+
+
+# What draws the values of a type: given the value and what else there is to draw with.
+DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
+    Clip: draw_clip,
+    Tokens: draw_tokens,
+    Voxels: draw_structure,
+    StructuredLatents: draw_latents,
+    GaussianClip: draw_gaussians,
+}
 
 
 def source_frames(run: OpenedRun) -> Video | None:
@@ -198,3 +204,11 @@ def _cropped(source: Video, clip: Clip, times: Sequence[int], size: int) -> Pict
     return np.stack(
         [np.asarray(Image.fromarray(f).crop((left, top, right, bottom)).resize((size, size))) for f in frames]
     )
+
+
+def _cells(coords: NDArray[np.int32], colors: Floats, resolution: int, times: Sequence[int], size: int) -> Picture:
+    """Pictures of the occupied cells (n, 5) = (b, t, x, y, z) of the frames `times`, in `colors` (n, 3)."""
+    if not (resolution <= FINEST and (coords[:, 2:] >= 0).all() and (coords[:, 2:] < resolution).all()):
+        raise StoreError(f"the voxels cannot be drawn: some lie outside of their grid of {resolution} cells")
+    frames = [draw_voxels(coords[coords[:, 1] == t, 2:], colors[coords[:, 1] == t], resolution, size) for t in times]
+    return resized(np.stack(frames), size)

@@ -1,13 +1,14 @@
-"""A run as one HTML page that needs nothing else: gathers its pictures and its asset, and writes the page."""
+"""A run as one HTML page that needs nothing else: gathers what its stages made and its asset, and writes the page."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from ss4d.pipelines.inspect.drawing import Strip
+from ss4d.pipelines.inspect.media import Media
 from ss4d.pipelines.inspect.opened import OpenedRun
 from ss4d.pipelines.inspect.pictures import Pictures
-from ss4d.pipelines.inspect.run_page import Content, html_page
+from ss4d.pipelines.inspect.run_page import Content, StageContent, html_page
 from ss4d.pipelines.inspect.splat_data import SplatData, pack_splats
+from ss4d.pipelines.inspect.statistics import array_statistics
 from ss4d.stages.types import Clip, GaussianClip
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import write_bytes
@@ -27,18 +28,30 @@ def write_report(run: OpenedRun, path: Path, progress: Callable[[str], None]) ->
     Raises:
         OSError: if it cannot be written.
     """
-    pictures = Pictures(run, at_most=FILM_FRAMES, size=FILM_SIZE)
-    strips: dict[str, list[Strip] | str] = {}
+    pictures, media = Pictures(run, at_most=FILM_FRAMES, size=FILM_SIZE), Media()
+    stages: dict[str, StageContent | str] = {}
     for stage in run:
         progress(stage)
         try:
-            strips[stage] = pictures.strips(stage)
+            stages[stage] = _content(run, stage, pictures, media)
         except StoreError as error:
-            strips[stage] = str(error)
+            stages[stage] = str(error)
     progress("the asset")
-    page = html_page(run, Content(strips, _asset(run), _fps(run)))
+    page = html_page(run, Content(stages, _asset(run), _fps(run)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, page.encode())
+
+
+def _content(run: OpenedRun, stage: str, pictures: Pictures, media: Media) -> StageContent:
+    """What a stage made; arrays that there is no picture of are told by their statistics."""
+    opened = run[stage]
+    strips = pictures.strips(stage)
+    return StageContent(
+        strips=strips,
+        statistics=[] if strips else array_statistics(opened),
+        files=media.files(opened),
+        numbers={**opened.scalars, **opened.measures},
+    )
 
 
 def _asset(run: OpenedRun) -> SplatData | str:

@@ -1,7 +1,7 @@
 """The HTML of a run's page. `viewer/` holds its template, style and scripts."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,16 +10,20 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from rich.filesize import decimal
 
 from ss4d.pipelines.inspect.drawing import PAPER, Strip, evenly
 from ss4d.pipelines.inspect.html import data_url, deflated, empty, fill, json_element
+from ss4d.pipelines.inspect.media import StageFile
 from ss4d.pipelines.inspect.opened import OpenedRun
 from ss4d.pipelines.inspect.splat_data import SplatData
+from ss4d.pipelines.inspect.statistics import ArrayStatistics, bars
 from ss4d.pipelines.inspect.summary import html_table
 
 FILM_CELLS = 12  # pictures of a strip that the page shows at once
 COLUMNS = 8  # pictures of a strip beside each other in the one image it becomes
 QUALITY = 85  # of that image, WebP
+MOST_LISTED = 200  # files of a stage whose names the page lists
 PANELS = ("Object", "Image tokens", "Voxels", "Latents")  # shown beside the viewer
 VIEWER = """<div class="viewer">
 <canvas id="canvas" tabindex="0" role="img" aria-label="The asset in 3D. Arrow keys turn it, plus and minus zoom, space
@@ -31,18 +35,35 @@ HINT = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageContent:
+    """What a stage made, as far as the page shows it.
+
+    Attributes:
+        strips: its value in pictures over time.
+        statistics: of its arrays, where there are no such pictures.
+        files: all of them; pictures and videos with what shows them.
+        numbers: its scalars and measures by name.
+    """
+
+    strips: Sequence[Strip] = ()
+    statistics: Sequence[ArrayStatistics] = ()
+    files: Sequence[StageFile] = ()
+    numbers: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Content:
-    """What the page shows besides the record: strips by stage and the asset, or a sentence that says why it lacks."""
+    """What the page shows besides the record: what each stage made and the asset; a sentence where one is missing."""
 
-    strips: Mapping[str, list[Strip] | str]
+    stages: Mapping[str, StageContent | str]
     asset: SplatData | str
     fps: float
 
     def films(self) -> dict[str, Strip]:
         """Every strip by a name of its own."""
-        drawn = {stage: strips for stage, strips in self.strips.items() if not isinstance(strips, str)}
-        return {f"{stage}-{k}": strip for stage, strips in drawn.items() for k, strip in enumerate(strips)}
+        made = {stage: content for stage, content in self.stages.items() if isinstance(content, StageContent)}
+        return {f"{stage}-{k}": strip for stage, content in made.items() for k, strip in enumerate(content.strips)}
 
     def num_frames(self) -> int:
         """Frames of the clip, as far as anything that is there tells; at least 1."""
@@ -63,7 +84,7 @@ def html_page(run: OpenedRun, content: Content) -> str:
         "hint": _hint(content.asset),
         "last_frame": content.num_frames() - 1,
         "fps": f"{content.fps:g}",
-        "strips": "".join(_stage_films(stage, strips) for stage, strips in content.strips.items()),
+        "strips": "".join(_stage(name, stage) for name, stage in content.stages.items()),
         "stages": html_table(run.summaries()),
         "facts": "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in _facts(run).items()),
         "details": _details(run),
@@ -103,23 +124,80 @@ def _hint(asset: SplatData | str) -> str:
 
 def _panels(films: Mapping[str, Strip]) -> str:
     """The strips that belong beside the viewer, showing its frame; the first of each title."""
-    chosen: dict[str, str] = {}
+    first: dict[str, str] = {}
     for name, strip in films.items():
-        chosen.setdefault(strip.title, name)
+        first.setdefault(strip.title, name)
     figures = [
-        f'<figure><div class="panel {chosen[title]}" data-panel="{chosen[title]}" role="img" '
+        f'<figure><div class="panel {first[title]}" data-panel="{first[title]}" role="img" '
         f'aria-label="{title}, of the frame shown"></div><figcaption>{title}</figcaption></figure>'
         for title in PANELS
-        if title in chosen
+        if title in first
     ]
     return f'<div class="panels">{"".join(figures)}</div>' if figures else ""
 
 
-def _stage_films(stage: str, strips: list[Strip] | str) -> str:
-    if isinstance(strips, str):
-        return f"<h3>{escape(stage)}</h3>{empty(strips)}"
-    films = "".join(_film(f"{stage}-{k}", strip) for k, strip in enumerate(strips))
-    return f"<h3>{escape(stage)}</h3>{films}" if films else ""
+def _stage(name: str, content: StageContent | str) -> str:
+    if isinstance(content, str):
+        return f"<h3>{escape(name)}</h3>{empty(content)}"
+    numbers = ", ".join(f"{number} {value}" for number, value in content.numbers.items())
+    parts = (
+        f"<h3>{escape(name)}</h3>",
+        f'<p class="hint">{escape(numbers)}</p>' if numbers else "",
+        *(_film(f"{name}-{k}", strip) for k, strip in enumerate(content.strips)),
+        _arrays(content.statistics),
+        _files(content.files),
+    )
+    return "".join(parts)
+
+
+def _arrays(statistics: Sequence[ArrayStatistics]) -> str:
+    """A table of arrays, a row each."""
+    if not statistics:
+        return ""
+    columns = ("array", "type", "shape", "least", "most", "mean", "not finite", "spread", "meaning")
+    rows = [
+        (
+            array.name,
+            array.dtype,
+            " x ".join(map(str, array.shape)),
+            *("-" if number is None else f"{number:.6g}" for number in (array.least, array.most, array.mean)),
+            str(array.num_nan + array.num_inf),
+            f"|{bars(array.histogram)}|",
+            array.meaning,
+        )
+        for array in statistics
+    ]
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table class="arrays"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _files(files: Sequence[StageFile]) -> str:
+    """The pictures and videos among the files, and the names of all."""
+    if not files:
+        return ""
+    shown = "".join(_figure(file) for file in files if file.url)
+    total = decimal(sum(file.size for file in files))
+    names = "".join(f"<li>{escape(_line(file))}</li>" for file in files[:MOST_LISTED])
+    more = f"<li>and {len(files) - MOST_LISTED} more</li>" if len(files) > MOST_LISTED else ""
+    return (
+        f'<div class="gallery">{shown}</div>'
+        f"<details><summary>{len(files)} {'file' if len(files) == 1 else 'files'}, {total}</summary>"
+        f'<ul class="files">{names}{more}</ul></details>'
+    )
+
+
+def _figure(file: StageFile) -> str:
+    name = escape(file.name)
+    if file.kind == "video":
+        shown = f'<video src="{file.url}" controls muted loop preload="metadata" aria-label="{name}"></video>'
+    else:
+        shown = f'<img src="{file.url}" alt="{name}">'
+    return f"<figure>{shown}<figcaption>{name}</figcaption></figure>"
+
+
+def _line(file: StageFile) -> str:
+    return f"{file.name}, {decimal(file.size)}{f' ({file.note})' if file.note else ''}"
 
 
 def _film(name: str, strip: Strip) -> str:
@@ -146,7 +224,7 @@ def _sprite_style(name: str, strip: Strip) -> str:
         sheet.paste(Image.fromarray(picture), (k % columns * size, k // columns * size))
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=QUALITY)
-    url = data_url(file.getvalue())
+    url = data_url(file.getvalue(), "image/webp")
     return f"\n.{name} {{ background-image: url({url}); background-size: {100 * columns}% {100 * rows}%; }}"
 
 

@@ -91,7 +91,7 @@ class Sorting:
         unused: artifacts that can go.
         abandoned: bytes of unfinished artifacts that nobody works on any more, by name.
         recent: bytes of artifacts that no run refers to, but that were made a short time ago.
-        kept: bytes of all the others: runs refer to them, or they are of no stage of a run.
+        kept: bytes of all the others: runs refer to them, or they are training clips.
     """
 
     unused: list[Unused] = field(default_factory=list)
@@ -140,7 +140,7 @@ def collect(
     store = _changeable_store(location)
     folders = folders_of_runs(store, runs, forget, dry_run=dry_run)
     stamps, refers = _stamps(folders), references(folders)
-    sorting = sort_artifacts(store, refers, _stages_of(drop), min_age)
+    sorting = sort_artifacts(store, refers, _dropped(drop, store), min_age)
     sorting.abandoned = store.place.abandoned(abandoned)
     if dry_run:
         return sorting
@@ -174,7 +174,7 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
         size = store.size(ref)
         if ref.stage in drop and ref not in refers.running:
             sorting.unused.append(Unused(ref, size, DROPPED))
-        elif ref in refers.used or ref.stage == TRAINING_CLIP:  # which no run makes
+        elif ref in refers.used or ref.stage == TRAINING_CLIP:  # no run makes or uses training clips
             sorting.kept[ref] = size
         elif age < min_age:
             sorting.recent[ref] = size
@@ -231,8 +231,11 @@ def _datasets(folders: Sequence[Path]) -> list[Dataset]:
     return [open_dataset(folder) for folder in folders if is_dataset(folder)]
 
 
-def _stages_of(names: Sequence[str]) -> frozenset[str]:
+def _dropped(names: Sequence[str], store: ArtifactStore) -> frozenset[str]:
+    """The stages that --drop names: any that is installed, or that the store has artifacts of."""
     known = [*NICKNAMES, *installed().stages()]
+    if not set(names) <= set(known):
+        known += sorted({ref.stage for ref in store.refs()} - {*known, TRAINING_CLIP})
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--drop takes {', '.join(known)}; got {', '.join(unknown)}")
     return frozenset(NICKNAMES.get(name, name) for name in names)

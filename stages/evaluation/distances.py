@@ -44,9 +44,30 @@ def distances(a: Value, b: Value, render: Rasterize) -> Measures:
         StructuredLatents: latents_distance,
         GaussianClip: lambda x, y: gaussians_distance(x, y, render),
     }
-    if type(a) is not type(b) or type(a) not in of:
+    if type(a) is not type(b):
         raise IncomparableError(f"{type(a).__name__} and {type(b).__name__} have no common measure")
-    return of[type(a)](a, b)
+    if type(a) in of:
+        return of[type(a)](a, b)
+    return arrays_distance(*({name: getattr(value, name) for name in value.specs()} for value in (a, b)))
+
+
+def arrays_distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Measures:
+    """Relative distance of each array, for values that no measure of their own is known for.
+
+    Numbers that are not finite in either are left out; `NAME_finite_in_one` counts those that are in one of them only.
+    """
+    if a.keys() != b.keys():
+        raise IncomparableError(f"arrays {', '.join(a)} against {', '.join(b)}")
+    measures: dict[str, float] = {}
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise IncomparableError(f"{name} of {tuple(a[name].shape)} against {tuple(b[name].shape)}")
+        finite_a, finite_b = a[name].isfinite(), b[name].isfinite()
+        both = finite_a & finite_b
+        measures[f"{name}_distance"] = relative_distance(a[name][both], b[name][both])
+        if num_odd := int((finite_a != finite_b).sum()):
+            measures[f"{name}_finite_in_one"] = num_odd
+    return measures
 
 
 def clip_distance(a: Clip, b: Clip) -> Measures:

@@ -44,18 +44,18 @@ def stage(run: OpenedRun, tmp_path: Path) -> OpenedStage:
 
 
 def test_statistics_are_those_of_the_numbers(run: OpenedRun) -> None:
-    for one in array_statistics(run["decoding"]):
-        values = run["decoding"][one.name][:]
-        assert (one.shape, one.dtype) == (values.shape, values.dtype.name)
-        assert one.least == pytest.approx(values.min())
-        assert one.most == pytest.approx(values.max())
-        assert one.mean == pytest.approx(values.astype(np.float64).mean())
-        assert sum(one.histogram) == values.size
-        assert one.meaning
+    for array in array_statistics(run["decoding"]):
+        values = run["decoding"][array.name][:]
+        assert (array.shape, array.dtype) == (values.shape, values.dtype.name)
+        assert array.least == pytest.approx(values.min())
+        assert array.most == pytest.approx(values.max())
+        assert array.mean == pytest.approx(values.astype(np.float64).mean())
+        assert sum(array.histogram) == values.size
+        assert array.meaning
 
 
 def test_what_is_not_finite_is_counted_and_left_out(stage: OpenedStage) -> None:
-    found = {one.name: one for one in array_statistics(stage)}
+    found = {array.name: array for array in array_statistics(stage)}
     assert (found["holed"].num_nan, found["holed"].num_inf) == (2, 2)
     assert (found["holed"].least, found["holed"].most, found["holed"].mean) == (1, 3, 2)
     assert (found["empty"].least, found["empty"].histogram) == (None, ())
@@ -184,7 +184,7 @@ def test_the_command_tells_a_stage_in_json_and_draws_it(finished_run: Path, tmp_
     done = inspect(finished_run, "slat", "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert [one["name"] for one in told["arrays"]] == ["coords", "feats"]
+    assert [array["name"] for array in told["arrays"]] == ["coords", "feats"]
     assert told["values"]["num_frames"] == 4
     assert told["picture"] == str(tmp_path / "slat.png")
     assert Image.open(tmp_path / "slat.png").width > 192

@@ -102,12 +102,12 @@ def test_packing_keeps_numbers_within_a_step() -> None:
     data = pack_splats(clip)
     assert (data.num_gaussians, data.num_kept) == (800, 800)
     for t in range(3):
-        one, packed = clip.frame(t), unpacked(data, t)
-        torch.testing.assert_close(packed.means, one.means, atol=1e-5, rtol=0)
-        torch.testing.assert_close(packed.scales.log(), one.scales.log(), atol=0.02, rtol=0)
-        torch.testing.assert_close(packed.colors, one.colors.clamp(0, 1), atol=0.51 / 255, rtol=0)
-        torch.testing.assert_close(packed.opacities, one.opacities, atol=0.51 / 255, rtol=0)
-        turned = quaternion_to_matrix(packed.quats) - quaternion_to_matrix(one.quats)
+        frame, packed = clip.frame(t), unpacked(data, t)
+        torch.testing.assert_close(packed.means, frame.means, atol=1e-5, rtol=0)
+        torch.testing.assert_close(packed.scales.log(), frame.scales.log(), atol=0.02, rtol=0)
+        torch.testing.assert_close(packed.colors, frame.colors.clamp(0, 1), atol=0.51 / 255, rtol=0)
+        torch.testing.assert_close(packed.opacities, frame.opacities, atol=0.51 / 255, rtol=0)
+        turned = quaternion_to_matrix(packed.quats) - quaternion_to_matrix(frame.quats)
         assert turned.abs().max() < 0.04 if len(turned) else True
 
 
@@ -115,9 +115,9 @@ def test_of_too_many_the_most_visible_stay_in_order() -> None:
     clip = clip_of([100, 100])
     data = pack_splats(clip, at_most=20)
     assert [len(frame) for frame in data.frames] == [10, 10]
-    one = clip.frame(1)
-    seen = one.scales.topk(2, dim=1).values.prod(1) * one.opacities
-    wanted = one.means[seen.topk(10).indices.sort().values]
+    frame = clip.frame(1)
+    seen = frame.scales.topk(2, dim=1).values.prod(1) * frame.opacities
+    wanted = frame.means[seen.topk(10).indices.sort().values]
     torch.testing.assert_close(unpacked(data, 1).means, wanted, atol=1e-5, rtol=0)
 
 
@@ -152,12 +152,18 @@ def test_the_page_tells_the_record_and_shows_every_stage(page: tuple[str, Page],
         assert stage.ref.key[:8] in text
 
 
+def test_the_page_shows_the_turntable(page: tuple[str, Page], finished_run: Path) -> None:
+    (video,) = [attributes for tag, attributes in page[1].tags if tag == "video"]
+    data = base64.b64decode(str(video["src"]).removeprefix("data:video/mp4;base64,"))
+    assert data == (finished_run / "turntable.mp4").read_bytes()
+
+
 def test_the_page_asks_for_nothing_from_elsewhere(page: tuple[str, Page]) -> None:
     html, parsed = page
     loaded = re.sub(r"(?s)<script[^>]*>.*?</script>|data:[^\")]*", "", html)
     assert "//" not in loaded
     for tag, attributes in parsed.tags:
-        assert "src" not in attributes
+        assert str(attributes.get("src", "data:")).startswith("data:")
         assert tag != "link" or attributes["href"] == "data:,"
         assert not [name for name in attributes if name.startswith("on")]
     assert re.findall(r"url\((?!data:image/webp)", html) == []

@@ -99,7 +99,7 @@ def test_what_no_run_refers_to_goes(out: Path) -> None:
 
 
 def test_what_no_run_could_refer_to_stays(out: Path) -> None:
-    clip = ArtifactRef("record", "0" * 64)
+    clip = ArtifactRef("training_clip", "0" * 64)
     with ArtifactStore(out / "store").create(clip) as writer:
         writer.commit({})
     assert clip in run_gc(out).kept
