@@ -1,7 +1,7 @@
-"""What happened to the clips: append-only files of JSON lines, one file for each process that writes.
+"""The events of a dataset: append-only files of JSON lines, one file for each process that writes.
 
-The first line of a file says who writes it and with which versions; each other line is an `Attempt`. A process never
-writes into another's file, so that any number of hosts can share a folder.
+The first line of a file names its process and versions; every other line is an `Attempt`. No process writes into
+the file of another, so any number of hosts can share a folder.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from ss4d.storage.files import listed
 
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
-BATCH = 1 << 20  # bytes of lines at a time, so that a long history needs no memory
-_CLIP = re.compile(rb'\{"clip": "((?:[^"\\]|\\.)*)"')  # how a line begins that `EventWriter` writes
+BATCH = 1 << 20  # bytes of lines read at a time, so that a long history needs little memory
+_CLIP = re.compile(rb'\{"clip": "((?:[^"\\]|\\.)*)"')  # the start of a line that `EventWriter` writes
 State = Literal["done", "reused", "failed", "forgiven", "gone", "missed"]
 Cause = Literal["input", "transient", "killed", "program"]
 
@@ -35,20 +35,20 @@ class Attempt:
 
     Attributes:
         clip: its id in the manifest; "" for an artifact that is deleted.
-        stage: which one, or "" if it failed outside of any: in a worker that died before it said where it was.
+        stage: its name; "" for a failure outside of any stage, such as in a worker that died before it reported one.
         key: of the stage's artifact.
         state: how it ended; "forgiven" clears all earlier failures at that key; "gone" says that the artifact was
             deleted, and so does "missed", after which the next run makes it again even if all that follows is there.
         time: when it ended, UTC, as ISO 8601 has it.
         seconds: how long it took.
         peak_memory: of the whole process, in bytes.
-        number: of the attempt at this key, from 1 on.
+        number: of the attempt at this key, counted from 1.
         error: an exception's name, or TimeLimit, MemoryLimit or WorkerDied.
         message: what it said.
-        cause: bad input, something that can pass, a worker that had to be killed or died, or a defect of the program.
+        cause: bad input, something transient, a worker that died or was killed, or a defect of the program.
         worker: host:pid.
         seed: of the run.
-        versions: hash of what the file's first line says, see `version_hash`.
+        versions: hash of the versions in the file's first line, see `version_hash`.
         measures: what the stage measured, see `ss4d.pipelines.measures`.
     """
 
@@ -70,17 +70,17 @@ class Attempt:
 
 
 def now() -> str:
-    """The present time as events say it: to the millisecond, so that they sort."""
+    """The current time as events have it: UTC, ISO 8601, to the millisecond, so that texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def worker_name() -> str:
-    """How events call this process."""
+    """The name of this process in events: host:pid."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def version_hash(versions: Mapping[str, str]) -> str:
-    """A short name for a set of versions."""
+    """A short hash of a set of versions."""
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -107,7 +107,7 @@ class EventWriter:
         self._append({"schema": SCHEMA, "worker": worker_name(), "started": now(), "versions": dict(versions)})
 
     def write(self, attempt: Attempt) -> None:
-        """Appends one line, which other processes can read at once.
+        """Appends a line, which other processes can read at once.
 
         Raises:
             OSError: if it cannot be written.
@@ -115,7 +115,7 @@ class EventWriter:
         self._append(asdict(attempt))
 
     def close(self) -> None:
-        """Ends the file."""
+        """Closes the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -136,7 +136,7 @@ def event_files(folder: Path, host: str, pid: str) -> list[Path]:
 
 
 def _stem(host: str, pid: str) -> str:
-    """How the names of a process's files begin."""
+    """The start of the names of a process's files."""
     return f"{re.sub(r'[^A-Za-z0-9.]+', '_', host)}-{pid}-"
 
 
@@ -146,9 +146,9 @@ class Batch:
 
     Attributes:
         file: its name.
-        end: the offset behind them.
+        end: the offset behind them, in bytes.
         attempts: in order.
-        versions: by their hash, as the file's first line says, if it is among them.
+        versions: by their hash, from the file's first line if it is among them.
     """
 
     file: str
@@ -158,14 +158,14 @@ class Batch:
 
 
 def read_events(folder: Path, offsets: Mapping[str, int], clips: Container[str] | None = None) -> Iterator[Batch]:
-    """What was written behind the offsets, file by file; a last line that is not whole yet is left for later.
+    """The events behind the offsets, file by file; a last line that is not complete yet is left for later.
 
-    A line that is damaged, as after a power failure, is passed over with a warning: artifacts decide what is done.
+    A damaged line, as after a power failure, is skipped with a warning: artifacts decide what is done.
 
     Args:
         folder: of the events.
-        offsets: of the files, by name.
-        clips: only what is of these, and of no clip, which is much faster if they are few; None for all.
+        offsets: bytes of each file to skip, by its name.
+        clips: only events of these and of no clip, which is much faster if they are few; None for all.
 
     Raises:
         NewerError: if a newer version wrote a file.
@@ -177,12 +177,12 @@ def read_events(folder: Path, offsets: Mapping[str, int], clips: Container[str] 
 
 
 def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) -> Iterator[Batch]:
-    """What was written to one file behind the offset; takes and raises what `read_events` does."""
+    """The events of one file behind the offset; takes and raises what `read_events` does."""
     with path.open("rb") as file:
         file.seek(offset)
         while lines := file.readlines(BATCH):
             if not lines[-1].endswith(b"\n"):
-                lines.pop()  # being written, or torn by a kill
+                lines.pop()  # being written, or cut off by a kill
             if not lines:
                 return
             end = offset + sum(map(len, lines))
@@ -199,7 +199,7 @@ def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) 
 
 
 def _is_of(line: bytes, clips: Container[str]) -> bool:
-    """Whether an event is of one of the clips, or of none; in doubt it is."""
+    """Whether an event is of one of the clips or of none; True in doubt."""
     match = _CLIP.match(line)
     return match is None or not match[1] or json.loads(b'"%s"' % match[1]) in clips
 
@@ -221,5 +221,5 @@ def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:
             return dict(data)
     except (ValueError, TypeError, KeyError):
         pass
-    LOG.warning("%s has a damaged line, which is passed over: %.60r", path, line)
+    LOG.warning("%s has a damaged line, which is skipped: %.60r", path, line)
     return None

@@ -1,4 +1,4 @@
-"""A run of a dataset from what a user asks for to its end: what is left to do, the workers, the records."""
+"""A run of a dataset from options to result: plans it, runs the coordinator, keeps the records."""
 
 import os
 from collections.abc import Sequence
@@ -39,11 +39,11 @@ class DatasetOptions:
         settings: configuration, overrides and seed.
         choice: which clips.
         device: "auto", "cpu" or "cuda".
-        workers: processes; None for one a GPU, or one a processor.
-        lanes: clips that each of them does at the same time.
+        workers: processes; None for one per GPU, or one per CPU core.
+        lanes: clips that each worker runs at the same time.
         policy: what follows from failures.
         limits: what a clip may take.
-        command: what goes on if the run is interrupted.
+        command: that continues the run if it is interrupted.
     """
 
     folder: Path
@@ -59,12 +59,12 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         plan: what it had to do.
-        ending: None if that was nothing.
-        events: the file of what happened.
+        ending: how it ended; None if there was nothing to do.
+        events: the file of its events; None if there was nothing to do.
     """
 
     plan: DatasetPlan
@@ -83,13 +83,13 @@ def plan_dataset(options: DatasetOptions) -> DatasetPlan:
 
 
 def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
-    """Does what is left to do of the chosen clips; those that fail are recorded, and the run goes on.
+    """Runs the chosen clips that are not finished; a clip that fails is recorded, and the run continues.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError, WorkerError: one sentence each, see
             `ss4d.pipelines.errors`.
         OSError: the dataset's folder cannot be written.
-        KeyboardInterrupt: at the second Ctrl-C; what was not finished then is abandoned.
+        KeyboardInterrupt: at the second Ctrl-C; stages that were running then are abandoned.
     """
     dataset = _open(options)
     device = resolve_device(options.device)
@@ -104,7 +104,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         else:
             _remember(options, dataset, keys, plan, device)
             result = Result(plan=plan)
-        # Of a shard, the others would each write it, too: that is for who waits for them all.
+        # Each shard would write the whole catalog: the submission does, when all shards have ended.
         if not dataset.shared and not is_current(dataset):
             with open_for(dataset, options.settings) as opened:
                 write_catalog(opened)
@@ -112,14 +112,14 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
 
 
 def _open(options: DatasetOptions) -> Dataset:
-    """A shard is one of several, which may be on several machines."""
+    """Opens the dataset; as shared for a shard, since other machines may run the others."""
     return open_dataset(options.folder, shared=options.choice.shard is not None)
 
 
 def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: DatasetPlan, device: str) -> None:
-    """Records a run that had nothing to do, if it meant another configuration than the one before.
+    """Records a run with nothing to do, if its configuration differs from that of the launch before.
 
-    Commands without a configuration, and `ss4d gc`, go by the last run.
+    Commands without a configuration, and `ss4d gc`, go by the last launch.
     """
     last = last_settings(dataset)
     known = last is not None and last.recorded() == options.settings.recorded()
@@ -169,7 +169,7 @@ def _compute(
         try:
             ending = coordinator.run()
         except BaseException as error:
-            with suppress(OSError):  # a full disk, say: the error itself matters more than its record
+            with suppress(OSError):  # such as a full disk: the error itself matters more than its record
                 snapshot = coordinator.snapshot("abandoned")
                 _end(launch, snapshot, f"{type(error).__name__}: {error}")
                 metrics.write(snapshot)
@@ -205,7 +205,11 @@ def _end(launch: Launch, snapshot: Snapshot, reason: str | None) -> None:
 
 
 def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
-    """For each worker the GPU it has for itself, as CUDA_VISIBLE_DEVICES names it; None on a CPU."""
+    """For each worker the GPU that it uses, as CUDA_VISIBLE_DEVICES names it; None on a CPU.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
     if workers is not None:
         check_at_least("--workers", workers, 1)
     check_at_least("--lanes", lanes, 1)
@@ -217,7 +221,7 @@ def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
 
 
 def _roles(keys: StageKeys, plan: DatasetPlan) -> list[str]:
-    """The networks of the stages that run."""
+    """The roles of the networks that the stages to run use."""
     needed = {stage for todo in plan.todo for stage in todo.stages}
     return list(
         dict.fromkeys(

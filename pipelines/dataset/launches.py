@@ -1,4 +1,4 @@
-"""`runs.jsonl`: when runs of a dataset began and ended, with what, and how; a line for each beginning and each end."""
+"""`runs.jsonl`: the launches of a dataset, a line for each start and each end; and the lock that keeps them apart."""
 
 import fcntl
 import json
@@ -19,17 +19,17 @@ from ss4d.pipelines.run_record import machine, versions
 from ss4d.storage.manifest import locked
 
 SCHEMA = 1
-LaunchRecipes = Mapping[str, Mapping[str, Any]]  # by stage; those of a clip whose source is not told
+LaunchRecipes = Mapping[str, Mapping[str, Any]]  # by stage; of a clip without its source's hash
 
 
 class Launch:
-    """One run. Each of its lines says what was asked for, so that the last line of the file tells what is current.
+    """One start of a run. Each of its lines holds the settings, so the last line of the file tells the current ones.
 
     Args:
-        dataset: whose.
-        settings: configuration, overrides and seed, as the user says them.
+        dataset: that is run.
+        settings: configuration, overrides and seed, as the user gave them.
         recipes: of all stages.
-        details: what else is to be known: the resolved configuration, device, workers, the command.
+        details: further fields of its first line: the resolved configuration, device, workers, the command.
 
     Raises:
         OSError: if it cannot be written.
@@ -45,12 +45,12 @@ class Launch:
     def end(
         self, *, state: str, reason: str | None, clips: int, done: int, failed: Mapping[Cause, int], seconds: float
     ) -> None:
-        """Records that it is over.
+        """Records the end.
 
         Args:
             state: how it ended, as `ss4d.pipelines.dataset.workers.progress.Snapshot` has it.
             reason: why it did not finish; None if it did.
-            clips: that it had to do.
+            clips: number of clips that it had to run.
             done: of these.
             failed: of these, by cause.
             seconds: that it took.
@@ -78,27 +78,27 @@ class Launch:
 
 @dataclass(frozen=True)
 class RecordedLaunch:
-    """A launch as `runs.jsonl` tells of it.
+    """A launch as `runs.jsonl` has it.
 
     Attributes:
-        coordinator: its process, host:pid.
+        coordinator: its process, as host:pid.
         recipes: of all stages.
-        ended: whether it said that it was over; one that was killed never does.
+        ended: whether its end is recorded; that of a killed one never is.
     """
 
     coordinator: str
     recipes: LaunchRecipes
     ended: bool
 
-    def goes_on(self, dataset: Dataset, patience: float) -> bool:
-        """Whether it has not ended, and wrote an event within the last `patience` seconds."""
+    def is_running(self, dataset: Dataset, patience: float) -> bool:
+        """Whether it has not ended and has written an event within the last `patience` seconds."""
         host, _, pid = self.coordinator.rpartition(":")
         files = [] if self.ended else event_files(dataset.events, host, pid)
         return any(file.stat().st_mtime > time.time() - patience for file in files)
 
 
 def recorded_launches(dataset: Dataset) -> list[RecordedLaunch]:
-    """Every launch whose lines can be read, from the first on.
+    """Every launch whose lines can be read, the oldest first.
 
     Raises:
         OSError: if the records cannot be read.
@@ -115,7 +115,7 @@ def recorded_launches(dataset: Dataset) -> list[RecordedLaunch]:
             coordinator = data["coordinator"] if begun is None else begun.coordinator
             found[data["launch"]] = RecordedLaunch(coordinator, data["recipes"], data["event"] == "ended")
         except (ValueError, KeyError, TypeError):
-            continue  # torn by a kill, or a person's
+            continue  # cut off by a kill, or edited by hand
     return list(found.values())
 
 
@@ -123,11 +123,11 @@ def recorded_launches(dataset: Dataset) -> list[RecordedLaunch]:
 def only_launch(dataset: Dataset, shard: str | None) -> Iterator[None]:
     """Locks the dataset while it runs, since two runs of the same clips would make everything twice.
 
-    A run of all clips excludes every other run; a run of a shard excludes only runs of all clips. That no two machines
-    run the same shard is the submission's care.
+    A run of all clips excludes every other run; a run of a shard excludes only runs of all clips. The submission
+    sees to it that no two machines run the same shard.
 
     Raises:
-        ConfigError: another run goes on.
+        ConfigError: another run is in progress.
         OSError: the dataset's folder cannot be written.
     """
     with dataset.lock("run").open("a") as file:
@@ -137,13 +137,14 @@ def only_launch(dataset: Dataset, shard: str | None) -> Iterator[None]:
             others = [launch.coordinator for launch in recorded_launches(dataset) if not launch.ended]
             where = f" ({others[-1]})" if others else ""
             raise ConfigError(
-                f"another run of {dataset.folder} goes on{where}: wait for it, or give each its own part with --shard"
+                f"another run of {dataset.folder} is in progress{where}: wait for it, or give each its own part "
+                "with --shard"
             ) from error
-        yield  # the system lets go when the file is closed, also by a kill
+        yield  # the system releases the lock when the file is closed, also after a kill
 
 
 def last_recipes(dataset: Dataset) -> LaunchRecipes | None:
-    """Those of the last launch; None if there was none."""
+    """The recipes of the last launch; None if there was none."""
     launches = recorded_launches(dataset)
     return launches[-1].recipes if launches else None
 

@@ -1,4 +1,4 @@
-"""A dataset as it stands for one configuration: its manifest, its index, and the keys to ask them with."""
+"""A dataset opened for one configuration: its manifest, its index, and the keys of its artifacts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ss4d.pipelines.dataset.manifest import Row, read_manifest
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """What is asked about, and what answers."""
+    """A dataset and a configuration, with all that is needed to ask what there is of it."""
 
     dataset: Dataset
     settings: Settings
@@ -22,16 +22,16 @@ class OpenedDataset:
 
     @property
     def readable(self) -> list[Row]:
-        """The rows of the clips that can be read, which alone have keys."""
+        """The rows of the clips that can be read; only those have keys."""
         return [row for row in self.rows if row.error is None]
 
 
 @contextmanager
 def open_for(dataset: Dataset, settings: Settings) -> Iterator[OpenedDataset]:
-    """Opens a dataset to ask about a configuration.
+    """Opens a dataset for a configuration.
 
     Args:
-        dataset: which one.
+        dataset: to open.
         settings: of the configuration, see `ss4d.pipelines.dataset.keys.choose_settings`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run of a dataset would do and why: known from keys and index, before anything is computed."""
+"""What a run of a dataset would do and why, from keys and index, before anything is computed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ FINISHED, NOT_YET = "everything is there", "not made yet"
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """For how many clips a stage runs, is reused, or is not stored and not needed; and why it runs."""
+    """For how many clips a stage runs, is reused, or is skipped since it is not needed; and why it runs."""
 
     stage: str
     run: int
@@ -37,14 +37,14 @@ class DatasetPlan:
     """What a run would do.
 
     Attributes:
-        clips: that were chosen, readable or not.
-        unreadable: that are listed with the reason.
-        finished: that have nothing left to do.
-        given_up: that failed before and are left alone, by cause.
+        clips: number of chosen clips, readable or not.
+        unreadable: of these, that cannot be read.
+        finished: of these, with all artifacts.
+        given_up: of these, that failed in earlier runs and are not run again, by cause.
         todo: the others.
-        history: what is known of them.
-        stages: in order; of the clips in `todo`.
-        recipes: of a clip whose source is not told.
+        history: what earlier runs recorded of them.
+        stages: in order; counts over `todo`.
+        recipes: of a clip without its source's hash.
         keys: of all artifacts, by stage, one for each of `readable`.
         readable: the ids of the clips that can be read.
     """
@@ -62,10 +62,10 @@ class DatasetPlan:
 
 
 def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> DatasetPlan:
-    """What a run would do.
+    """Plans a run of the chosen clips.
 
     Raises:
-        ConfigError: no such clips can be chosen.
+        ConfigError: the choice cannot be made.
         StoreError, OSError: manifest or index cannot be used.
     """
     rows = read_manifest(dataset)
@@ -102,22 +102,22 @@ def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
 
 
 def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
-    """What is done is known from what the runs wrote down, so a store that was deleted as a whole has to be told."""
+    """Refuses a store that was deleted as a whole, since the index would still count its artifacts as complete."""
     folder = folder_of(dataset.store)
     if folder is not None and not folder.is_dir() and any(complete.values()):
         raise StoreError(
-            f"the store at {dataset.store} is gone, with all that was made: bring it back, or let "
+            f"the store at {dataset.store} is gone, with all artifacts: bring it back, or let "
             f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"
         )
 
 
 def _digest(row: Row) -> str:
-    assert row.sha256 is not None  # the row is of a clip that can be read
+    assert row.sha256 is not None  # the clip can be read
     return row.sha256
 
 
 def _history(rows: Sequence[Row], made: Mapping[str, Sequence[str]], failures: Sequence[Attempt]) -> History:
-    """Of what failed, what counts for the keys that the clips have now; what can pass may have done so."""
+    """The failures at the keys that the clips have now; transient ones count as attempts only."""
     if not failures:
         return History()
     current = {(row.id, column[n]) for column in made.values() for n, row in enumerate(rows)}

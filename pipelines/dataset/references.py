@@ -1,4 +1,4 @@
-"""What a dataset refers to in its store, for those who free what nothing refers to; and how they tell it what went."""
+"""Which artifacts a dataset refers to, for garbage collection, and the events of the deleted ones."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,13 +14,13 @@ from ss4d.storage.refs import ArtifactRef
 
 
 def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactRef], set[ArtifactRef]]:
-    """What the last launch refers to together with those that go on; and of that, what those that go on do.
+    """The artifacts that the last launch and all running launches refer to; and those of the running launches alone.
 
-    Every clip of the manifest counts, chosen by those launches or not.
+    Every clip of the manifest counts, whether those launches chose it or not.
 
     Args:
-        dataset: which one.
-        patience: seconds without an event after which a launch that has not ended no longer counts as going on.
+        dataset: that refers to them.
+        patience: seconds without an event after which a launch that has not ended no longer counts as running.
 
     Raises:
         StoreError, OSError: if manifest or launches cannot be read.
@@ -29,8 +29,8 @@ def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactR
     if not launches:
         return set(), set()
     digests = [row.sha256 for row in read_manifest(dataset) if row.sha256 is not None]
-    going_on = _refs([launch for launch in launches if launch.goes_on(dataset, patience)], digests)
-    return going_on | _refs(launches[-1:], digests), going_on
+    running = _refs([launch for launch in launches if launch.is_running(dataset, patience)], digests)
+    return running | _refs(launches[-1:], digests), running
 
 
 def _refs(launches: Iterable[RecordedLaunch], digests: Sequence[str]) -> set[ArtifactRef]:
@@ -47,16 +47,16 @@ def _refs(launches: Iterable[RecordedLaunch], digests: Sequence[str]) -> set[Art
 
 
 class DeletionNotice(Protocol):
-    """Hears of each artifact that is about to be deleted, and whether the next run should make it again."""
+    """Is called for each artifact that is about to be deleted; `missed` if the next run is to make it again."""
 
     def __call__(self, ref: ArtifactRef, *, missed: bool = False) -> None: ...
 
 
 @contextmanager
 def orphaned_references(datasets: Sequence[Dataset]) -> Iterator[DeletionNotice]:
-    """Tells datasets which artifacts are about to go, so that their next run makes them again if it needs them.
+    """Records in datasets which artifacts are deleted, so that their next run makes them again if it needs them.
 
-    Told before and not after: should this process die between, a run merely finds that one is still there.
+    Recorded before the deletion: if this process dies in between, a run merely finds an artifact that is still there.
 
     Raises:
         OSError: if a dataset cannot be written.

@@ -1,4 +1,4 @@
-"""The log of each clip: what happened to it, in lines for people, in a file of its own."""
+"""The log of each clip: lines for people, in a file for each clip."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ LOG = logging.getLogger("ss4d")
 
 
 def clip_log(folder: Path, clip: str) -> TextIO:
-    """A clip's log, to append to.
+    """Opens a clip's log to append to it.
 
     Raises:
         OSError: if it cannot be written.
@@ -25,7 +25,7 @@ def clip_log(folder: Path, clip: str) -> TextIO:
 
 
 def note(folder: Path, clip: str, text: str) -> None:
-    """Adds a line to a clip's log from outside of its worker, such as why that was killed.
+    """Adds a line to a clip's log from another process than its worker, such as why that was killed.
 
     Raises:
         OSError: if it cannot be written.
@@ -35,7 +35,7 @@ def note(folder: Path, clip: str, text: str) -> None:
 
 
 class ClipLogs(logging.Handler):
-    """Takes this process's log for itself: what a thread logs while it does a clip goes into that clip's log.
+    """Handles the log "ss4d" of this process: what a thread logs while it runs a clip goes into that clip's log.
 
     Args:
         folder: of the logs.
@@ -55,9 +55,9 @@ class ClipLogs(logging.Handler):
 
     @contextmanager
     def of(self, clip: str) -> Iterator[None]:
-        """What this thread logs in here goes into the clip's log, and so does an error.
+        """A context in which this thread logs into the clip's log; an error that leaves it is logged, too.
 
-        With its traceback, unless the input is at fault: then the sentence says it all.
+        It is logged with its traceback, except for bad input, where the sentence is enough.
 
         Raises:
             OSError: if it cannot be written.
@@ -76,7 +76,7 @@ class ClipLogs(logging.Handler):
                 self._threads.file = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one line, at once; what no clip's thread says goes nowhere."""
+        """Writes a line at once; drops what a thread logs that runs no clip."""
         file = getattr(self._threads, "file", None)
         if file is not None:
             file.write(self.format(record) + "\n")

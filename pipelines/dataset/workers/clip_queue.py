@@ -1,4 +1,4 @@
-"""The clips of a run that are in no worker at present, and which of them a worker is handed next."""
+"""The clips of a run that are in no worker, and which of them comes next."""
 
 import heapq
 import itertools
@@ -10,10 +10,10 @@ from ss4d.pipelines.dataset.workers.todo import Todo
 
 
 class ClipQueue:
-    """Hands out clips in order, and holds some of them back.
+    """Gives out clips in order, and holds some of them back.
 
-    A clip that failed waits before it is tried again. A clip that may have ended its worker has to get a worker for
-    itself. Of clips with equal content only one is in the workers at a time: the others then find its artifacts.
+    A clip to be tried again waits for some time first. A clip that may have ended its worker gets a worker for itself.
+    Of several clips with the same content, one is in the workers at a time; the others then reuse its artifacts.
 
     Args:
         clips: in order.
@@ -33,7 +33,7 @@ class ClipQueue:
         return bool(self._waiting or self._delayed or self._isolated or self._duplicates)
 
     def take(self) -> Todo | None:
-        """The next clip for a worker that may have others; None if there is none at present."""
+        """The next clip for a worker that may have others; None if there is none now."""
         if self._delayed and self._delayed[0][0] <= time.monotonic():
             return self._taken(heapq.heappop(self._delayed)[2])
         while self._waiting:
@@ -48,7 +48,7 @@ class ClipQueue:
         return self._taken(self._isolated.popleft()) if self._isolated else None
 
     def release(self, todo: Todo) -> None:
-        """A clip that was taken has left its worker: another one of equal content may follow."""
+        """A clip that was taken has left its worker: another one with the same content may follow."""
         self._at_work[todo.goal] -= 1
         if not self._at_work[todo.goal]:
             del self._at_work[todo.goal]
@@ -58,15 +58,15 @@ class ClipQueue:
                 del self._duplicates[todo.goal]
 
     def put_back(self, todo: Todo) -> None:
-        """A clip that nothing happened to comes next."""
+        """Queues a clip again as the next one, as if it had not been taken."""
         self._waiting.appendleft(todo)
 
     def delay(self, todo: Todo, seconds: float) -> None:
-        """A clip is to be tried again, but not before some seconds have passed."""
+        """Queues a clip again, for after some seconds."""
         heapq.heappush(self._delayed, (time.monotonic() + seconds, next(self._numbers), todo))
 
     def isolate(self, todo: Todo) -> None:
-        """A clip is to be tried again, with a worker for itself."""
+        """Queues a clip again, for a worker for itself."""
         self._isolated.append(todo)
 
     def _taken(self, todo: Todo) -> Todo:

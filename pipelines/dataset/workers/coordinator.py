@@ -1,8 +1,7 @@
-"""The coordinator of a run: the loop that hands clips to workers, hears them, and decides what follows.
+"""The coordinator of a run: the loop that gives clips to workers, takes their messages, and decides what follows.
 
-What it decides by lies in rooms of its own: which clip comes next (`clip_queue`), what is recorded of it and whether it
-is tried again (`recorder`), which workers are beyond the limits (`enforcement`), and the workers themselves
-(`worker_pool`).
+Its parts are modules of their own: which clip comes next (`clip_queue`), what is recorded and whether a clip is tried
+again (`recorder`), which workers exceed the limits (`enforcement`), and the processes (`worker_pool`).
 """
 
 import os
@@ -37,7 +36,7 @@ from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.dataset.workers.worker_pool import WorkerPool
 from ss4d.pipelines.errors import WorkerError
 
-TICK = 0.25  # seconds between two looks at the limits
+TICK = 0.25  # seconds between two checks of the limits
 SHOW = 0.5  # seconds between two snapshots for the watcher
 
 
@@ -50,19 +49,19 @@ class Ending:
 
 
 class Coordinator:
-    """Does the clips of one run.
+    """Runs the clips of one launch.
 
     Args:
-        setup: what the workers have in common.
+        setup: what all workers are given.
         stages: of the run, in order.
         todo: the clips.
-        history: what earlier runs know of them.
+        history: what earlier runs recorded of them.
         gpus: one entry a worker: the device it may use, None for all.
         policy: what follows from failures.
         limits: what a clip may take.
         events: takes every attempt.
-        metrics: the file that says how the run is getting on.
-        watcher: hears it, too.
+        metrics: the file that the progress is written to.
+        watcher: is told of the progress, too.
     """
 
     def __init__(
@@ -90,12 +89,12 @@ class Coordinator:
         self._next_look = self._next_show = 0.0
 
     def run(self) -> Ending:
-        """Does all clips, or as many as it may.
+        """Runs all clips, or as many as policy and Ctrl-C let it.
 
-        The first Ctrl-C lets the clips that are begun finish their stage; the second is a KeyboardInterrupt.
+        The first Ctrl-C lets clips in progress finish their stage; the second raises KeyboardInterrupt.
 
         Raises:
-            WorkerError: the workers cannot begin, or end before they do.
+            WorkerError: the workers cannot start, or end before their first clip.
             OSError: an event, a log or the metrics cannot be written.
         """
         try:
@@ -113,14 +112,14 @@ class Coordinator:
             self._pool.kill()
 
     def snapshot(self, state: str) -> Snapshot:
-        """How it is getting on."""
+        """The current progress."""
         return self._tally.snapshot(state, self._pool.views(), resident_bytes(os.getpid()))
 
     def _step(self) -> None:
         if self._interrupts and self._state == "running":
             self._stop("interrupted", None)
             self._watcher.message(
-                "Interrupted: the clips that are begun finish their present stage. Ctrl-C again abandons them at once."
+                "Interrupted: clips in progress finish their current stage. Ctrl-C again abandons them at once."
             )
         self._hand_out()
         for worker in self._pool.with_news(TICK):
@@ -138,12 +137,12 @@ class Coordinator:
         return snapshot
 
     def _stop(self, state: str, reason: str | None) -> None:
-        """Begins no further stage."""
+        """Starts no further stage."""
         self._state, self._reason = state, reason
         self._pool.stop()
 
     def _hand_out(self) -> None:
-        """Fills all lanes before any worker is given a clip in advance, which keeps its lanes from waiting."""
+        """Fills all lanes before any worker gets a clip in advance, which keeps its lanes from waiting."""
         if self._state != "running":
             return
         for depth in range(1, self._setup.lanes + 2):
@@ -173,7 +172,7 @@ class Coordinator:
                 worker.ready = True
                 check_room(worker, self._limits)
             case StartFailed(reason):
-                raise WorkerError(f"no worker can begin: {reason}")
+                raise WorkerError(f"no worker can start: {reason}")
             case StageStarted(clip, stage, key):
                 worker.assignments[clip].enter(stage, key)
             case Paused(clip):
@@ -190,14 +189,14 @@ class Coordinator:
                     self._recorder.clip_done()
 
     def _leave(self, worker: Handle, clip: str) -> Todo:
-        """A clip has come to an end in its worker."""
+        """A clip has ended in its worker."""
         self._pool.works()
         todo = worker.assignments.pop(clip).todo
         self._queue.release(todo)
         return todo
 
     def _failed(self, todo: Todo, worker: Handle, failure: ClipFailed) -> None:
-        """Records it, and has the clip tried again if the policy says so."""
+        """Records a failure, and queues the clip again if the policy says so."""
         pause = self._recorder.clip_failed(todo, worker.name, worker.memory, failure)
         if pause is None:
             if self._state == "running" and (reason := self._recorder.why_stop()):
@@ -208,7 +207,7 @@ class Coordinator:
             self._queue.delay(todo, pause)
 
     def _enforce(self) -> None:
-        """Kills the workers that are beyond the limits."""
+        """Kills the workers that exceed the limits."""
         for worker in self._pool:
             worker.look()
             if (excess := find_excess(worker, self._limits)) is not None:
@@ -219,9 +218,9 @@ class Coordinator:
                 self._lost(worker, excess.error, excess.message, excess.clip)
 
     def _lost(self, worker: Handle, error: str, message: str, culprit: str | None = None) -> None:
-        """A worker is gone: blames a clip for it, hands out the others again, and starts another worker.
+        """A worker has ended: blames a clip, queues its other clips again, and starts another worker.
 
-        Of several clips nobody can tell which one ended it; each of them then gets a worker for itself.
+        If it ran several clips, any of them may have ended it; each of them then gets a worker for itself.
         """
         begun = [clip for clip, assignment in worker.assignments.items() if assignment.clock is not None]
         if culprit is None and not begun:

@@ -1,4 +1,4 @@
-"""Which workers are beyond the limits, and which clip is to blame."""
+"""Which workers exceed the limits, and which clip is to blame."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Excess:
 
 
 def find_excess(worker: Handle, limits: Limits) -> Excess | None:
-    """What a worker takes too much of, by the memory that it had when last looked at; None if it keeps the limits."""
+    """The limit that a worker exceeds, by its memory when it was last measured; None if it keeps all."""
     late = _slowest(worker)
     if late is not None and limits.clip_seconds is not None and worker.assignments[late].seconds > limits.clip_seconds:
         message = f"it took longer than the {limits.clip_seconds:g} s that --clip-timeout allows"
@@ -40,7 +40,7 @@ def find_excess(worker: Handle, limits: Limits) -> Excess | None:
 
 
 def check_room(worker: Handle, limits: Limits) -> None:
-    """Refuses a worker that is beyond the memory limit without any clip, for which clips would be blamed.
+    """Refuses a worker that exceeds the memory limit before it has any clip, which clips would be blamed for.
 
     Raises:
         WorkerError: saying so.

@@ -1,4 +1,4 @@
-"""A worker as the coordinator sees it: its process, the pipe to it, and the clips it has been handed."""
+"""A worker as the coordinator sees it: its process, the pipe to it, and the clips it has been given."""
 
 import multiprocessing
 import signal
@@ -15,12 +15,12 @@ from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup, work
 from ss4d.pipelines.workers import without_interrupts
 
-GRACE = 10.0  # seconds that a worker with nothing left to do has to end
+GRACE = 10.0  # seconds that a worker without clips may take to end
 
 
 @dataclass
 class Assignment:
-    """A clip in a worker; `clock` is None until a lane takes it up."""
+    """A clip that a worker has been given; `clock` is None until a lane starts it."""
 
     todo: Todo
     clock: Clock | None = None
@@ -28,38 +28,39 @@ class Assignment:
     key: str = ""
 
     def enter(self, stage: str, key: str) -> None:
-        """It comes to a stage."""
+        """The clip starts a stage."""
         self.clock = self.clock or Clock(time.monotonic())
         self.stage, self.key = stage, key
 
     def pause(self) -> None:
-        """It waits for another clip."""
-        assert self.clock is not None  # it has come to a stage
+        """The clip waits for another clip."""
+        assert self.clock is not None  # it has started
         self.clock.pause(time.monotonic())
 
     def resume(self) -> None:
-        """It is worked on again."""
-        assert self.clock is not None  # it has come to a stage
+        """The clip runs again."""
+        assert self.clock is not None  # it has started
         self.clock.resume(time.monotonic())
 
     @property
     def seconds(self) -> float:
-        """How long it has been worked on."""
+        """How long it has run, without waits for other clips."""
         return 0.0 if self.clock is None else self.clock.seconds(time.monotonic())
 
 
 class Handle:
-    """Starts a worker.
+    """A worker; creating the handle starts its process.
 
     Args:
         setup: of the run.
         gpu: the one device it may use, as CUDA_VISIBLE_DEVICES names it; None for all.
 
     Attributes:
-        name: as events call it.
+        name: host:pid, as events have it.
         ready: whether its networks are loaded.
-        isolated: whether its present clip has it for itself.
-        memory: bytes it had when last looked at.
+        isolated: whether its clip has the worker for itself.
+        memory: resident bytes of the process when it was last measured.
+        assignments: the clips it has been given and has not ended, by id.
     """
 
     def __init__(self, setup: Setup, gpu: str | None) -> None:
@@ -68,7 +69,7 @@ class Handle:
         self.process = context.Process(target=work, args=(setup, gpu, theirs), name="ss4d-worker")
         with without_interrupts():
             self.process.start()
-        theirs.close()  # so that the worker's end is the only one, and its death the end of the pipe
+        theirs.close()  # so that the pipe ends when the worker's process does
         assert self.process.pid is not None  # it is started
         self.pid: int = self.process.pid
         self.name = f"{socket.gethostname()}:{self.pid}"
@@ -79,16 +80,16 @@ class Handle:
         self.assignments: dict[str, Assignment] = {}
 
     def hand(self, todo: Todo) -> None:
-        """Gives it a clip."""
+        """Gives the worker a clip."""
         self.assignments[todo.source.id] = Assignment(todo)
         self._send(todo.source)
 
     def stop(self) -> None:
-        """Tells it to begin nothing more."""
+        """Tells the worker to start no further stage."""
         self._send(Stop())
 
     def messages(self) -> Iterator[Message | None]:
-        """What it has said since the last time; None, and nothing more, if it is gone."""
+        """The messages since the last call; None comes last if the process has ended."""
         while True:
             try:
                 if not self.pipe.poll():
@@ -100,17 +101,17 @@ class Handle:
             yield message
 
     def look(self) -> int:
-        """The bytes of memory it has now."""
+        """Measures the resident bytes of the process."""
         self.memory = resident_bytes(self.pid) or self.memory
         return self.memory
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the process."""
         self.process.kill()
         self.process.join()
 
     def dismiss(self) -> None:
-        """Tells it that nothing more will come."""
+        """Closes the pipe, which tells the worker that no more clips come."""
         self.pipe.close()
 
     def leave(self) -> None:
@@ -120,14 +121,14 @@ class Handle:
         self.kill()
 
     def death(self) -> str:
-        """How it ended, in words; it must be gone."""
-        self.process.join(1)  # its pipe may close a little before it is gone
+        """How the process ended, in words; it must have ended."""
+        self.process.join(1)  # the pipe may close a little before the process ends
         self.kill()
         code = self.process.exitcode or 0
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def view(self) -> WorkerView:
-        """What it is at."""
+        """Its clips and their stages, for the watcher."""
         clips = [
             ClipView(id=name, stage=assignment.stage, seconds=assignment.seconds)
             for name, assignment in self.assignments.items()
@@ -136,5 +137,5 @@ class Handle:
         return WorkerView(pid=self.pid, ready=self.ready, memory=self.memory, clips=clips)
 
     def _send(self, order: Source | Stop) -> None:
-        with suppress(OSError):  # it is gone, which its end of the pipe tells in a moment
+        with suppress(OSError):  # the process has ended, which `messages` reports in a moment
             self.pipe.send(order)

@@ -1,4 +1,4 @@
-"""Ctrl-C during a run: the first one is counted and answered between two steps, the second ends the run at once."""
+"""Ctrl-C during a run: the first is counted, to be answered between two steps; the second ends the run at once."""
 
 import signal
 import threading
@@ -7,9 +7,9 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """Counts Ctrl-C as long as the context is open; the second one is a KeyboardInterrupt.
+    """Counts Ctrl-C while the context is open; the second one raises KeyboardInterrupt.
 
-    Outside of the main thread it counts nothing: the program that started the thread answers Ctrl-C.
+    In a thread other than the main one it counts nothing: Ctrl-C is then for the program that started the thread.
     """
 
     def __init__(self) -> None:

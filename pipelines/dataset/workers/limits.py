@@ -1,4 +1,4 @@
-"""What a clip may take, in time and memory, and how much it has taken so far."""
+"""The limits on the time of a clip and the memory of a worker, and how both are measured."""
 
 import re
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Beyond these a worker is killed; None: there is no limit.
+    """The limits beyond which a worker is killed; None for no limit.
 
     Args:
-        clip_seconds: that a clip may be worked on, waiting for other clips of its worker not counted.
-        worker_bytes: of memory that a worker may take.
+        clip_seconds: that a clip may run, without waits for other clips of its worker.
+        worker_bytes: resident memory that a worker may take.
 
     Raises:
         ConfigError: naming the option that is out of range.
@@ -32,30 +32,30 @@ class Limits:
 
 
 class Clock:
-    """Counts the seconds in which a clip is worked on; times are those of `time.monotonic`."""
+    """Counts the seconds that a clip runs; times are those of `time.monotonic`."""
 
     def __init__(self, now: float) -> None:
         self._spent = 0.0
         self._since: float | None = now
 
     def pause(self, now: float) -> None:
-        """The clip waits for another one."""
+        """Stops counting: the clip waits for another one."""
         self._spent, self._since = self.seconds(now), None
 
     def resume(self, now: float) -> None:
-        """The clip's turn has come."""
+        """Counts again: the clip runs."""
         self._since = now
 
     def seconds(self, now: float) -> float:
-        """What was counted."""
+        """The seconds counted so far."""
         return self._spent + (0.0 if self._since is None else now - self._since)
 
 
 def parse_size(text: str) -> int:
-    """Bytes in words such as "800M", "6G" or "1.5GiB"; powers of 1024.
+    """The bytes that a text means, such as "800M", "6G" or "1.5GiB"; powers of 1024.
 
     Raises:
-        ConfigError: for other words.
+        ConfigError: it is no size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
     if match is None or not float(match[1]):
@@ -64,7 +64,7 @@ def parse_size(text: str) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process has; 0 if it is gone."""
+    """The resident memory of a process; 0 if it has ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""What the coordinator and its workers tell each other, one message at a time, through pipes."""
+"""The messages between the coordinator and its workers, sent through pipes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from ss4d.pipelines.tasks import StageResult
 
 @dataclass(frozen=True)
 class Stop:
-    """To a worker: the clips that are begun end after their present stage, and no other is begun."""
+    """To a worker: clips in progress end after their current stage, and no other clip is started."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The networks are loaded."""
+    """The worker has loaded its networks and takes clips."""
 
 
 @dataclass(frozen=True)
 class StartFailed:
-    """The worker cannot begin; a sentence says why."""
+    """The worker cannot start; `reason` is a sentence that says why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A clip has come to a stage; "" is what comes before the first one."""
+    """A clip has started a stage; "" is the work before the first stage."""
 
     clip: str
     stage: str
@@ -35,21 +35,21 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class Paused:
-    """A clip waits until another one has computed."""
+    """A clip waits for the networks, which another clip uses."""
 
     clip: str
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A clip's turn has come."""
+    """A clip that waited for the networks has them now."""
 
     clip: str
 
 
 @dataclass(frozen=True)
 class StageDone:
-    """A stage's artifact is in the store."""
+    """The artifact of a stage is in the store."""
 
     clip: str
     stage: str
@@ -59,7 +59,7 @@ class StageDone:
 
 @dataclass(frozen=True)
 class ClipFailed:
-    """A clip is through, and not well."""
+    """A clip has failed at a stage."""
 
     clip: str
     stage: str
@@ -67,12 +67,12 @@ class ClipFailed:
     error: str
     message: str
     cause: Cause
-    seconds: float  # since it came to the stage
+    seconds: float  # since the stage started
 
 
 @dataclass(frozen=True)
 class ClipDone:
-    """A clip is through, to the last stage or, after `Stop`, to an earlier one."""
+    """A clip has ended without failing; `complete` is False if `Stop` ended it before its last stage."""
 
     clip: str
     complete: bool

@@ -1,4 +1,4 @@
-"""`metrics.json`: how a run is getting on, as plain numbers for whoever watches many machines."""
+"""`metrics.json`: the progress of a run as plain numbers, for monitoring many machines."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ EVERY = 5.0  # seconds
 
 
 class Metrics:
-    """Replaces the file every few seconds, so that a reader always finds a whole one.
+    """Replaces the file every few seconds as a whole, so that readers never find half of one.
 
     Args:
         path: of the file.
@@ -28,7 +28,7 @@ class Metrics:
         self._next = 0.0
 
     def update(self, snapshot: Snapshot) -> None:
-        """Writes it, if the last time is long enough ago.
+        """Writes the file, if the last time is long enough ago.
 
         Raises:
             OSError: if it cannot be written.
@@ -37,7 +37,7 @@ class Metrics:
             self.write(snapshot)
 
     def write(self, snapshot: Snapshot) -> None:
-        """Writes it.
+        """Writes the file.
 
         Raises:
             OSError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""What follows from a failure, as pure functions: whose fault it is, whether to try again, and when to give up."""
+"""What follows from a failure, as pure functions: its cause, whether to try again, and when to give up."""
 
 import errno
 from collections import Counter
@@ -14,9 +14,9 @@ from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError
 from ss4d.stages.errors import InputError
 from ss4d.storage.errors import DamageError, UnreachableError
 
-LEAST_FINISHED = 20  # clips, before a share of failures says anything
-LONGEST_WAIT = 60.0  # seconds between two tries
-# What can pass without this program: a network, a full or locked disk, an artifact that another process replaced.
+LEAST_FINISHED = 20  # clips, before the share of failures counts
+LONGEST_WAIT = 60.0  # seconds between two attempts
+# Errors of a network or of a full or locked disk, which can be gone at the next attempt.
 PASSING = TRANSIENT | FULL | READ_ONLY | {errno.ENETDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPIPE}
 FAULTS: Mapping[Cause, str] = {
     "input": "the clips cannot be used",
@@ -27,7 +27,7 @@ FAULTS: Mapping[Cause, str] = {
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Whose fault an exception is: the input's, nobody's for long, a lack of memory's, or the program's."""
+    """The cause of an exception: bad input, something transient, a lack of memory, or the program."""
     if isinstance(error, InputError):
         return "input"
     if isinstance(error, (UnreachableError, DamageError, TimeoutError)):
@@ -42,11 +42,11 @@ def cause_of(error: BaseException) -> Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What earlier runs knew of the clips, without failures that were cleared.
+    """What earlier runs recorded of the clips, without failures that were cleared.
 
     Attributes:
-        failures: of a clip, at the keys it has now, by cause; without what can pass.
-        attempts: that failed, by key.
+        failures: for each clip, the number of failures at the keys it has now, by cause; without transient ones.
+        attempts: the number of failed attempts, by key.
     """
 
     failures: Mapping[str, Mapping[Cause, int]] = field(default_factory=dict)
@@ -58,9 +58,9 @@ class Policy:
     """How failures are dealt with.
 
     Args:
-        retries: how often a clip is tried again, in one run, after what can pass.
-        wait: seconds before the first time; each one after it waits twice as long.
-        deaths: a clip that had its worker killed, or ended it, so many times is set aside.
+        retries: how often a clip is tried again in one run after transient failures.
+        wait: seconds before the first retry; each further one waits twice as long.
+        deaths: so many times a clip may end its worker, or have it killed, before it is given up.
         max_failure_ratio: the share of clips that may fail before the run stops.
 
     Raises:
@@ -78,7 +78,7 @@ class Policy:
             raise ConfigError(f"--max-failure-ratio must lie between 0 and 1; got {self.max_failure_ratio}")
 
     def pause(self, cause: Cause, times: int) -> float | None:
-        """Seconds to wait before a clip that failed for `cause` so many times is tried again; None: it is not."""
+        """Seconds before a clip that failed `times` times for `cause` is tried again; None if it is not."""
         if cause == "transient" and times <= self.retries:
             return min(self.wait * 2.0 ** (times - 1), LONGEST_WAIT)
         if cause == "killed" and times < self.deaths:
@@ -86,21 +86,21 @@ class Policy:
         return None
 
     def given_up(self, failures: Mapping[Cause, int]) -> bool:
-        """Whether a clip that failed so in earlier runs is left alone until `ss4d dataset retry`.
+        """Whether a clip with these failures in earlier runs is not run again until `ss4d dataset retry`.
 
-        What can pass has had its time to do so.
+        Transient failures do not count: their reason may be gone by now.
         """
         return bool(failures.get("input") or failures.get("program") or failures.get("killed", 0) >= self.deaths)
 
 
 def too_many(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
-    """The sentence that says that too many clips failed; None: they did not.
+    """A sentence if too many clips failed; None if not.
 
     Args:
         policy: says what share may fail.
-        finished: clips that are through in this run, well or not.
-        failed: those that failed, by cause.
-        last: the last failure.
+        finished: number of clips that have ended in this run, done or failed.
+        failed: of these, by cause.
+        last: the last failed attempt.
     """
     share = failed.total() / finished if finished else 0.0
     if share <= policy.max_failure_ratio or last is None:
@@ -114,9 +114,9 @@ def too_many(policy: Policy, finished: int, failed: Counter[Cause], last: Attemp
 
 
 def why_stop(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:
-    """The sentence that says why the run is stopped, failing wholesale; None: it goes on. Takes what `too_many` takes.
+    """A sentence if the run is to be stopped since too many clips fail; None if not. Takes what `too_many` takes.
 
-    A few clips say nothing of the others, so a run is not stopped before `LEAST_FINISHED` of them are through.
+    A few clips say little about the others, so no run is stopped before `LEAST_FINISHED` clips have ended.
     """
     reason = too_many(policy, finished, failed, last) if finished >= LEAST_FINISHED else None
     return reason and f"stopped, since {reason}"

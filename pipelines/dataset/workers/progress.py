@@ -1,4 +1,4 @@
-"""How a run is getting on: what is done and failed, how fast, how long it will take, and who is at what."""
+"""The progress of a run: what is done and failed, how fast, how long the rest takes, and what each worker does."""
 
 import time
 from collections import Counter, deque
@@ -8,12 +8,12 @@ from typing import Protocol
 
 from ss4d.pipelines.dataset.events import Cause
 
-WINDOW = 200  # clips, and artifacts of a stage, that the present speed is measured on
+WINDOW = 200  # the last clips, or artifacts of a stage, that the current rate is measured over
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipView:
-    """A clip in a worker: where it is, and for how many seconds it has been worked on."""
+    """A clip in a worker: its stage, and for how many seconds it has run."""
 
     id: str
     stage: str
@@ -22,7 +22,7 @@ class ClipView:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerView:
-    """A worker: its process, the bytes of memory it has, and its clips; `ready` once its networks are loaded."""
+    """A worker: its process, its resident bytes and its clips; `ready` once its networks are loaded."""
 
     pid: int
     ready: bool
@@ -32,7 +32,7 @@ class WorkerView:
 
 @dataclass(frozen=True, kw_only=True)
 class StageView:
-    """A stage: artifacts made in this run, how many a second at present, and what one takes in seconds."""
+    """A stage: artifacts made in this run, their current rate per second, and the mean seconds for each."""
 
     done: int
     per_second: float
@@ -41,19 +41,20 @@ class StageView:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How a run is getting on at one instant.
+    """The progress of a run at one moment.
 
     Attributes:
         state: "running", or how it ended: "finished", "interrupted", "stopped", "abandoned".
-        clips: that this run has to do.
-        done: that are finished.
-        failed: by cause, with those that are set aside.
-        running: that are in a worker.
-        seconds: since it began.
-        per_second: clips, at present.
-        remaining_seconds: until the end at this speed; None while nobody can tell.
-        stages: in order of the stages.
-        memory: bytes that the coordinator has.
+        clips: number of clips of this run.
+        done: of these, with all artifacts.
+        failed: of these, by cause.
+        running: of these, in a worker.
+        seconds: since the run started.
+        per_second: clips, at the current rate.
+        remaining_seconds: until the end at this rate; None while that is unknown.
+        stages: by name, in order.
+        workers: in the order in which they were started.
+        memory: resident bytes of the coordinator.
     """
 
     state: str
@@ -75,27 +76,27 @@ class Snapshot:
 
 
 class Watcher(Protocol):
-    """Hears how a run goes on."""
+    """Is told about the progress of a run."""
 
     def message(self, text: str) -> None:
-        """One line a person can read."""
+        """A line for people."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """How it is getting on; called about twice a second, and at the end."""
+        """The current progress; called about twice a second, and at the end."""
 
 
 class Pace:
-    """How often something happens; `begun` is when it could first happen, as `time.monotonic` has it."""
+    """The rate of an event; `begun` is when the counting starts, as `time.monotonic` has it."""
 
     def __init__(self, begun: float) -> None:
         self._recent = deque([begun], maxlen=WINDOW)
 
     def count(self, now: float) -> None:
-        """It happened."""
+        """Counts one event."""
         self._recent.append(now)
 
     def per_second(self, now: float) -> float:
-        """How often at present; the time since it last happened counts."""
+        """The current rate; the time since the last event counts."""
         passed = now - self._recent[0]
         return (len(self._recent) - 1) / passed if passed > 0 else 0.0
 
@@ -109,10 +110,10 @@ class _StageTally:
 
 @dataclass
 class Tally:
-    """Counts what happens to the clips of a run.
+    """Counts the clips and artifacts of a run.
 
     Args:
-        clips: that it has to do.
+        clips: number of clips of the run.
         stages: in order.
     """
 
@@ -128,18 +129,18 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Clips that are through, well or not."""
+        """Clips that have ended, done or failed."""
         return self.done + self.failed.total()
 
     def artifact(self, stage: str, seconds: float) -> None:
-        """A stage's artifact was made."""
+        """Counts an artifact that was made."""
         tally = self._stages[stage]
         tally.pace.count(time.monotonic())
         tally.done += 1
         tally.seconds += seconds
 
     def clip(self, cause: Cause | None) -> None:
-        """A clip is through: well, or it failed for good."""
+        """Counts a clip that has ended: None for one that is done, else the cause of its failure."""
         self._pace.count(time.monotonic())
         if cause is None:
             self.done += 1
@@ -147,7 +148,7 @@ class Tally:
             self.failed[cause] += 1
 
     def snapshot(self, state: str, workers: Sequence[WorkerView], memory: int) -> Snapshot:
-        """How it is getting on now."""
+        """The current progress."""
         now = time.monotonic()
         speed = self._pace.per_second(now)
         left = self.clips - self.finished

@@ -1,4 +1,4 @@
-"""What became of the clips of a run: writes every attempt as an event, counts, and asks the policy what follows."""
+"""Records the attempts of a run: writes each as an event, counts it, and asks the policy what follows."""
 
 from collections import Counter
 
@@ -13,10 +13,10 @@ class Recorder:
     """Records the attempts of one run.
 
     Args:
-        events: takes them.
-        tally: counts them.
-        policy: says what follows from failures.
-        history: what earlier runs know of the clips.
+        events: that the attempts are written to.
+        tally: that they are counted in.
+        policy: what follows from failures.
+        history: what earlier runs recorded of the clips.
         seed: of the run.
     """
 
@@ -27,9 +27,9 @@ class Recorder:
         self._last_failure: Attempt | None = None
 
     def stage_done(self, todo: Todo, worker: str, done: StageDone) -> None:
-        """A stage's artifact is in the store.
+        """The artifact of a stage is in the store.
 
-        One that was there is recorded only if the plan had it made: another process made it, or the index was behind.
+        A reused one is recorded only if the plan was to make it: another process did, or the index was out of date.
 
         Raises:
             OSError: if it cannot be written.
@@ -57,7 +57,7 @@ class Recorder:
         )
 
     def clip_done(self) -> None:
-        """A clip has all its artifacts."""
+        """A clip has ended with all its artifacts."""
         self._tally.clip(None)
 
     def clip_failed(self, todo: Todo, worker: str, memory: int, failed: ClipFailed) -> float | None:
@@ -103,9 +103,9 @@ class Recorder:
         return pause
 
     def why_stop(self) -> str | None:
-        """A sentence if the run fails wholesale and has to stop; None: it goes on."""
+        """A sentence if the run is to be stopped since too many clips fail; None if it continues."""
         return why_stop(self._policy, self._tally.finished, self._tally.failed, self._last_failure)
 
     def too_many(self) -> str | None:
-        """A sentence if too many of the clips failed, for a run that has come to its end; None: they did not."""
+        """A sentence if too many clips failed, for a run at its end; None if not."""
         return too_many(self._policy, self._tally.finished, self._tally.failed, self._last_failure)

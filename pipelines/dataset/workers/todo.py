@@ -1,11 +1,11 @@
-"""What is left to do: a clip that is not finished, as a plan lists it and as a worker is handed it."""
+"""A clip that is not finished, as a plan lists it and as a worker is given it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A clip as a worker is handed it; there may be very many, so they are small."""
+    """A clip as a worker is given it; small, since there may be very many."""
 
     id: str
     path: str

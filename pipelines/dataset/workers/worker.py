@@ -1,7 +1,7 @@
-"""One worker: a process that loads the networks once and then does the clips it is handed, some at the same time.
+"""A worker: a process that loads the networks once and then runs the clips it is given, several at the same time.
 
-Each of its lanes takes one clip through all stages. Networks compute for one lane at a time; the others read, decode,
-write and run stages without networks meanwhile.
+A worker has lanes, and each lane runs one clip through all stages. The networks compute for one lane at a time;
+meanwhile the others read, decode, write, and run stages without networks.
 """
 
 import logging
@@ -45,21 +45,23 @@ from ss4d.stages.types import silent
 from ss4d.storage.store import open_store
 
 LOG = logging.getLogger("ss4d.dataset")
-ELSEWHERE = "`ss4d dataset init --store`"  # says where what is written goes
+ELSEWHERE = "`ss4d dataset init --store`"  # the option that says where results are written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What the workers of a run have in common.
+    """What all workers of a run are given.
 
     Attributes:
         config: with every value filled in.
-        fingerprints: of the weights of each role.
-        store: where it lies.
+        seed: of the random numbers of each clip.
+        device: "cpu" or "cuda".
+        fingerprints: of each role's weights.
+        store: its location.
         logs: the folder of the clips' logs.
         roles: the networks to load before the first clip.
-        lanes: how many clips at the same time.
-        threads: of a computation on the CPU.
+        lanes: how many clips run at the same time.
+        threads: that a computation on the CPU uses.
     """
 
     config: RunConfig
@@ -74,7 +76,7 @@ class Setup:
 
 
 class Turn:
-    """The right to compute with the networks, which one lane has at a time."""
+    """Lets one lane at a time compute with the networks."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -82,7 +84,7 @@ class Turn:
 
     @contextmanager
     def of(self, clip: str) -> Iterator[None]:
-        """Waits for the turn and keeps it; tells if it has to wait, since a clip's clock then stands still."""
+        """Waits for the turn and holds it; reports a wait, which does not count as the clip's time."""
         if not self._lock.acquire(blocking=False):
             self._tell(Paused(clip))
             self._lock.acquire()
@@ -94,19 +96,19 @@ class Turn:
 
 
 class Position:
-    """Where a clip has come to, to be told if it fails there."""
+    """The stage that a clip is at, and since when: what a failure reports."""
 
     def __init__(self, clip: str) -> None:
         self.at = StageStarted(clip, "", "")
         self._since = time.monotonic()
 
     def enter(self, job: StageJob) -> StageStarted:
-        """The clip comes to the stage of a job."""
+        """The clip starts the stage of a job."""
         self.at, self._since = StageStarted(self.at.clip, job.step.stage, job.step.ref.key), time.monotonic()
         return self.at
 
     def failed(self, error: BaseException) -> ClipFailed:
-        """The clip fails here."""
+        """The message that the clip failed at this stage."""
         return ClipFailed(
             self.at.clip,
             self.at.stage,
@@ -123,7 +125,7 @@ class Lanes:
 
     Args:
         setup: of the run.
-        tell: called with what happens, from any lane.
+        tell: called with every message to the coordinator, from any lane's thread.
     """
 
     def __init__(self, setup: Setup, tell: Tell) -> None:
@@ -136,13 +138,17 @@ class Lanes:
         self._logs = ClipLogs(setup.logs)
 
     def load(self) -> None:
-        """Loads the networks; raises a user's error if one cannot be."""
+        """Loads the networks.
+
+        Raises:
+            ConfigError, ModelError: one of them cannot be loaded.
+        """
         model = open_model(self._setup.config, self._setup.device)
         for role in self._setup.roles:
             model.network(role)
 
     def serve(self, clips: "queue.SimpleQueue[Source | None]") -> None:
-        """Does one clip after the other until there is None."""
+        """Runs one clip after the other until there is None."""
         while (clip := clips.get()) is not None:
             self._do(clip)
 
@@ -155,13 +161,13 @@ class Lanes:
         try:
             with self._logs.of(clip.id):
                 complete = self._do_stages(clip, position)
-        except BaseException as error:  # whatever a stage raises ends its clip, and neither the lane nor the worker
+        except BaseException as error:  # whatever a stage raises ends its clip, but not the lane or the worker
             self._tell(position.failed(error))
         else:
             self._tell(ClipDone(clip.id, complete))
 
     def _do_stages(self, clip: Source, position: "Position") -> bool:
-        """Takes a clip through its stages; False if it was stopped before the last one."""
+        """Runs the stages of a clip; False if it was stopped before the last one."""
         for job in self._jobs(clip):
             if self.stopping.is_set():
                 LOG.info("stopped before %s", job.step.stage)
@@ -170,7 +176,7 @@ class Lanes:
         return True
 
     def _jobs(self, clip: Source) -> list[StageJob]:
-        """What is to do, as the store has it now."""
+        """The stages that are not stored yet, as jobs."""
         setup = self._setup
         recipes = Recipes(setup.config, clip.sha256, setup.seed, setup.fingerprints)
         steps = make_plan(recipes, self._store, wish=NO_WISH, previous={})
@@ -178,7 +184,7 @@ class Lanes:
         path = Path(clip.path)
         if read and input_digest(path) != clip.sha256:
             raise InputError(
-                f"{path} is not what it was when it came into the dataset: `ss4d dataset init` takes it as it is now"
+                f"{path} has changed since it was added to the dataset: `ss4d dataset init` reads it again"
             )
         return jobs_of(steps, setup.config, path, setup.seed, setup.device, setup.store)
 
@@ -196,16 +202,16 @@ class Lanes:
 
 
 def work(setup: Setup, gpu: str | None, pipe: Connection) -> None:
-    """What a worker's process does; it ends when the other end of the pipe is closed, or its parent ends.
+    """The main function of a worker's process; it ends when the other end of the pipe is closed or its parent ends.
 
     Args:
         setup: of the run.
         gpu: the one device it may use, as CUDA_VISIBLE_DEVICES names it; None for all.
-        pipe: brings `Source` and `Stop`, and takes a `Message` each time.
+        pipe: receives `Source` and `Stop`, and sends a `Message` each time.
     """
     end_with_parent()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when torch first looks for devices, which it has not yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch reads it when it first looks for devices, which is later
     torch.set_num_threads(setup.threads)
     mutex = threading.Lock()
 
@@ -231,7 +237,7 @@ def work(setup: Setup, gpu: str | None, pipe: Connection) -> None:
                 lanes.stopping.set()
             else:
                 clips.put(order)
-    except EOFError:  # nothing is left to do
+    except EOFError:  # the coordinator has no more clips
         for _ in threads:
             clips.put(None)
     for thread in threads:

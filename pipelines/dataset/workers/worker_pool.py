@@ -1,4 +1,4 @@
-"""The workers of a run: starts them, hears them, replaces those that are lost, and ends them all."""
+"""The workers of a run: starts them, waits for their messages, replaces those that were lost, and ends them."""
 
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -8,7 +8,7 @@ from ss4d.pipelines.dataset.workers.progress import WorkerView
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.errors import WorkerError
 
-MOST_FALSE_STARTS = 3  # workers in a row that end before they begin a clip
+MOST_FALSE_STARTS = 3  # workers in a row that end before they start a clip
 
 
 class WorkerPool:
@@ -28,7 +28,7 @@ class WorkerPool:
         return iter(list(self._workers))
 
     def start(self) -> None:
-        """Starts all of them."""
+        """Starts all workers."""
         for gpu in self._gpus:
             self._workers.append(Handle(self._setup, gpu))
 
@@ -38,27 +38,27 @@ class WorkerPool:
         return any(worker.assignments for worker in self._workers)
 
     def with_news(self, seconds: float) -> list[Handle]:
-        """The workers that have said something or are gone; waits so long for the first."""
+        """The workers that have sent a message or have ended; waits up to `seconds` for the first."""
         pipes = wait([worker.pipe for worker in self._workers], seconds)
         return [worker for worker in self._workers if worker.pipe in pipes]
 
     def stop(self) -> None:
-        """Tells all to begin nothing more."""
+        """Tells all workers to start no further stage."""
         for worker in self._workers:
             worker.stop()
 
     def remove(self, worker: Handle, *, replace: bool) -> None:
-        """Takes out a worker that is gone, and starts another one in its place if so asked."""
+        """Removes a worker that has ended; with `replace`, starts another one on its device."""
         self._workers.remove(worker)
         if replace:
             self._workers.append(Handle(self._setup, worker.gpu))
 
     def works(self) -> None:
-        """A worker has come to the end of a clip, so workers can begin."""
+        """A clip has ended in a worker, so workers can start."""
         self._false_starts = 0
 
     def false_start(self, message: str) -> None:
-        """A worker ended before it began a clip; `message` says how.
+        """A worker ended before it started a clip; `message` says how.
 
         Raises:
             WorkerError: several did so in a row.
@@ -66,7 +66,7 @@ class WorkerPool:
         self._false_starts += 1
         if self._false_starts == MOST_FALSE_STARTS:
             raise WorkerError(
-                f"{MOST_FALSE_STARTS} workers in a row ended before they began a clip; of the last one: {message}; "
+                f"{MOST_FALSE_STARTS} workers in a row ended before they started a clip; the last one: {message}; "
                 "most likely there is too little memory: take fewer with --workers"
             )
 
@@ -79,10 +79,10 @@ class WorkerPool:
         self._workers = []
 
     def kill(self) -> None:
-        """Ends at once whatever workers there are still."""
+        """Kills all workers that are left."""
         for worker in self._workers:
             worker.kill()
 
     def views(self) -> list[WorkerView]:
-        """What each is at."""
+        """The clips of each worker, for the watcher."""
         return [worker.view() for worker in self._workers]

@@ -172,7 +172,7 @@ def test_an_interrupted_run_finishes_the_present_stage(two_slow_ones: tuple[Data
     process.send_signal(signal.SIGINT)
     said = ending(process)
     assert process.returncode == 130, said
-    assert "the clips that are begun finish their present stage" in said
+    assert "clips in progress finish their current stage" in said
     assert f"the same command goes on: ss4d dataset run {dataset.folder}" in said
     assert events(dataset) == Counter({("a", "segmentation", "done"): 1})
     assert launches(dataset)[-1]["state"] == "interrupted"

@@ -289,12 +289,12 @@ def test_workers_that_cannot_begin_end_the_run(tmp_path: Path) -> None:
         worker.tell(StartFailed("weights are missing"))
 
     Worker.acts["good"] = unfit
-    with pytest.raises(WorkerError, match="no worker can begin: weights are missing"):
+    with pytest.raises(WorkerError, match="no worker can start: weights are missing"):
         run(tmp_path, ["good"])
 
 
 def test_workers_that_end_before_they_begin_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "act", lambda worker: worker.die())
-    with pytest.raises(WorkerError, match=r"3 workers in a row ended before they began a clip.*SIGSEGV"):
+    with pytest.raises(WorkerError, match=r"3 workers in a row ended before they started a clip.*SIGSEGV"):
         run(tmp_path, ["good"])
     assert len(Worker.started) == 3
