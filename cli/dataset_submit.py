@@ -200,8 +200,8 @@ def _tell(submitted: "Submitted", dataset: Path) -> None:
         say(f"{left} are left to do: the same command goes on with them.")
     if submitted.after.given_up or submitted.after.todo:
         say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
-    if submitted.bad:
-        for run in submitted.bad:
+    if submitted.unfinished:
+        for run in submitted.unfinished:
             say(f"ss4d: {run.name} {run.state}: {run.message}")
         raise typer.Exit(FAILED)
 

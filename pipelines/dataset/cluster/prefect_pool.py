@@ -1,4 +1,4 @@
-"""The runs of shards on a Prefect server: one deployment for each work pool, a flow run for each shard."""
+"""The runs of shards on a Prefect server: a deployment for each work pool, a flow run for each shard."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-PAGE = 100  # runs asked for at a time; a server gives 200 at most
+PAGE = 100  # runs per query; a server gives at most 200
 STATES: dict[str, State] = {
     "SCHEDULED": "waiting",
     "PENDING": "starting",
@@ -29,12 +29,12 @@ STATES: dict[str, State] = {
 
 
 class PrefectServer:
-    """See `ss4d.pipelines.dataset.cluster.runs.Server`; `prefect_server` gives one.
+    """A `Server` of runs over Prefect's API; `prefect_server` gives one.
 
     Args:
-        client: of the server.
-        deployment: of the flow, for a work pool.
-        job_variables: of each run, beside those of the pool.
+        client: of the Prefect server.
+        deployment: id of the flow's deployment for a work pool.
+        job_variables: of each run, in addition to the pool's.
     """
 
     def __init__(self, client: "SyncPrefectClient", deployment: UUID, job_variables: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ class PrefectServer:
         self._job_variables = dict(job_variables)
 
     def runs_of(self, work: ShardWork) -> list[ShardRun]:
-        """All runs of the dataset's shards that there ever were, the oldest first."""
+        """All runs of the dataset's shards that there have been, the oldest first."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
         tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[_tag(work)]))
@@ -57,7 +57,7 @@ class PrefectServer:
                 return [_run(run) for run in sorted(found.values(), key=lambda run: (str(run.created), str(run.id)))]
 
     def read(self, ids: Sequence[str]) -> list[ShardRun]:
-        """The runs with these ids, those that are still there, in any order."""
+        """The runs with these ids that still exist, in any order."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
         found: list[ShardRun] = []
@@ -68,14 +68,14 @@ class PrefectServer:
         return found
 
     def create(self, work: ShardWork, shard: str, after: ShardRun | None) -> ShardRun:
-        """A new run of a shard; if the one that follows `after` is there already, that one."""
+        """A new run of a shard, to follow the run `after`; if such a run exists already, that one."""
         with answering():
             run = self._client.create_flow_run_from_deployment(
                 self._deployment,
                 parameters={"work": work.model_dump(mode="json"), "shard": shard},
                 name=work.title(shard),
                 tags=[_tag(work)],
-                # Two who submit at the same time say the same, and get the same run.
+                # Two submissions at the same time give the same key, and get the same run.
                 idempotency_key=f"{_tag(work)} {shard} after {after.id if after else 'nothing'}",
                 job_variables=self._job_variables,
             )
@@ -91,11 +91,11 @@ class PrefectServer:
 
 @contextmanager
 def prefect_server(pool: str, job_variables: Mapping[str, Any]) -> Iterator[PrefectServer]:
-    """The user's Prefect server, with a deployment of the shards' flow for a work pool, made or brought up to date.
+    """The user's Prefect server, with a deployment of the shards' flow for a work pool, created or updated.
 
     Args:
         pool: the work pool's name.
-        job_variables: what each run is to have beside what the pool says, such as `image`.
+        job_variables: of each run, in addition to the pool's, such as `image`.
 
     Raises:
         ConfigError: if the server has no such pool.
@@ -110,7 +110,7 @@ def prefect_server(pool: str, job_variables: Mapping[str, Any]) -> Iterator[Pref
 
 @contextmanager
 def connected() -> Iterator["SyncPrefectClient"]:
-    """A client of the server that the user has chosen.
+    """A client of the server that PREFECT_API_URL names.
 
     Raises:
         EngineError: if there is none, or it cannot be used.
@@ -121,7 +121,7 @@ def connected() -> Iterator["SyncPrefectClient"]:
 
     if not (url := PREFECT_API_URL.value()):
         raise EngineError(
-            "many machines need a Prefect server that all of them reach: start one with `prefect server start --host "
+            "many machines need a Prefect server that all can reach: start one with `prefect server start --host "
             "0.0.0.0`, and say where it is with `export PREFECT_API_URL=http://HOST:4200/api`"
         )
     with get_client(sync_client=True) as client:
@@ -135,7 +135,7 @@ def connected() -> Iterator["SyncPrefectClient"]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Says of a server that does not answer what can be done."""
+    """Raises AwayError in place of the errors of a server that does not answer."""
     import httpx
     from prefect.settings import PREFECT_API_URL
 
@@ -161,7 +161,7 @@ def _check_pool(client: "SyncPrefectClient", pool: str) -> None:
 
 
 def _deploy(client: "SyncPrefectClient", pool: str) -> UUID:
-    """By the name of the module, so that every machine runs it on which this package is installed."""
+    """Creates the deployment; it names a module, so every machine with this package installed can run it."""
     from prefect.utilities.callables import parameter_schema
 
     from ss4d.pipelines.dataset.cluster.shard_flow import dataset_shard

@@ -1,4 +1,4 @@
-"""How a submission is getting on, counted from the metrics that the shards write into the dataset's folder."""
+"""The progress of a submission, from the metrics that the shards write into the dataset's folder."""
 
 import json
 from collections import Counter
@@ -13,14 +13,14 @@ from ss4d.pipelines.dataset.layout import Dataset
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """How a submission is getting on at one instant.
+    """The progress of a submission at one moment.
 
     Attributes:
-        shards: how many are in which state.
-        clips: that were to be done when it was submitted.
-        done: of these.
-        failed: of these, with those that are set aside.
-        per_second: clips, of all machines at present.
+        shards: number of shards by state.
+        clips: number of clips to run when it was submitted.
+        done: of these, with all artifacts.
+        failed: of these.
+        per_second: clips of all machines, at the current rate.
     """
 
     shards: Counter[str]
@@ -31,31 +31,31 @@ class ClusterView:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """Until the end at this speed; None while nobody can tell."""
+        """Seconds until the end at this rate; None while that is unknown."""
         return (self.clips - self.done - self.failed) / self.per_second if self.per_second else None
 
 
 class ShardMetrics:
-    """Adds up what the coordinators of all shards say of themselves.
+    """Adds up the metrics that the coordinators of all shards write.
 
     Args:
-        dataset: whose.
+        dataset: that is run.
         shards: such as "2/8".
-        clips: that are to be done.
+        clips: number of clips to run.
     """
 
     def __init__(self, dataset: Dataset, shards: Sequence[str], clips: int) -> None:
         self._paths = {shard: dataset.metrics_of(shard) for shard in shards}
         self._clips = clips
-        self._said: dict[tuple[str, str], dict[str, Any]] = {}  # the last words of each, by shard and coordinator
+        self._said: dict[tuple[str, str], dict[str, Any]] = {}  # the last metrics, by shard and coordinator
         self._old = {shard: found for shard in shards if (found := self._read(shard)) is not None}
 
     def view(self, runs: Iterable[ShardRun]) -> ClusterView:
-        """How it is getting on now."""
+        """The current progress."""
         states = {run.shard: run.state for run in runs}
         for shard in self._paths:
             found = self._read(shard)
-            if found is not None and found != self._old.get(shard):  # else it is an earlier submission's
+            if found is not None and found != self._old.get(shard):  # otherwise they are an earlier submission's
                 self._said[shard, found["coordinator"]] = found
         speeds = {shard: said["per_second"] for (shard, _), said in self._said.items() if states[shard] == "running"}
         return ClusterView(
@@ -67,7 +67,7 @@ class ShardMetrics:
         )
 
     def _read(self, shard: str) -> dict[str, Any] | None:
-        """None where there is nothing yet; a file system of several machines may show less for an instant."""
+        """The metrics of a shard; None while there are none, or a shared file system hides them."""
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(self._paths[shard].read_bytes())
             return found

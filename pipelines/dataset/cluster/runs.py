@@ -1,4 +1,4 @@
-"""The runs of shards, and what any server that keeps them can be asked."""
+"""The runs of shards, and the interface of a server that keeps them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ACTIVE: frozenset[State] = frozenset({"waiting", "starting", "running", "stoppin
 
 
 class AwayError(EngineError):
-    """The server does not answer, which can pass."""
+    """The server does not answer; it may answer later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,12 @@ class ShardRun:
 
     Attributes:
         id: on the server.
-        name: as people call it.
+        name: for people.
         shard: such as "2/8".
         work: the rest of its parameters, as JSON has them.
-        state: how it stands.
-        message: that belongs to the state.
-        changed: when it last gave a sign of life, by the server's clock.
+        state: the current one.
+        message: of the state.
+        changed: time of its last change, which heartbeats renew, by the server's clock.
     """
 
     id: str
@@ -39,16 +39,16 @@ class ShardRun:
 
 
 class Server(Protocol):
-    """What keeps the runs and hands them to workers; each method raises AwayError if it does not answer."""
+    """Keeps the runs and gives them to workers; every method raises AwayError if it does not answer."""
 
     def runs_of(self, work: ShardWork) -> list[ShardRun]:
-        """All runs of the dataset's shards that there ever were, the oldest first."""
+        """All runs of the dataset's shards that there have been, the oldest first."""
 
     def read(self, ids: Sequence[str]) -> list[ShardRun]:
-        """The runs with these ids, those that are still there, in any order."""
+        """The runs with these ids that still exist, in any order."""
 
     def create(self, work: ShardWork, shard: str, after: ShardRun | None) -> ShardRun:
-        """A new run of a shard; if the one that follows `after` is there already, that one."""
+        """A new run of a shard, to follow the run `after`; if such a run exists already, that one."""
 
     def crash(self, run: ShardRun, message: str) -> None:
         """Marks a run as crashed."""

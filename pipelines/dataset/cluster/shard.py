@@ -1,4 +1,4 @@
-"""One shard of a dataset, as an engine hands it to a machine: what to do as plain data, and how it ended."""
+"""One shard of a dataset, as an engine gives it to a machine: its work as plain data, and how it ended."""
 
 import os
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from ss4d.pipelines.errors import explain
 
 
 class ShardWork(BaseModel):
-    """What all shards of a submission have in common; engines carry it as JSON.
+    """What all shards of a submission share; engines pass it on as JSON.
 
     Attributes:
         dataset: its folder, which every machine finds under this path.
         settings: configuration, overrides and seed.
         where: which clips, as of `ss4d.pipelines.dataset.select.Choice`.
         device: "auto", "cpu" or "cuda".
-        workers: processes of one shard; None for one a GPU, or one a processor.
-        lanes: clips that each of them does at the same time.
+        workers: processes of one shard; None for one per GPU, or one per CPU core.
+        lanes: clips that each worker runs at the same time.
         policy: what follows from failures.
         limits: what a clip may take.
-        command: what submitted it.
+        command: that submitted it.
     """
 
     dataset: Path
@@ -42,7 +42,7 @@ class ShardWork(BaseModel):
     command: str = ""
 
     def options(self, shard: str | None) -> DatasetOptions:
-        """The same for one shard, such as "2/8", or for all clips."""
+        """The options of a run of one shard, such as "2/8", or of all clips."""
         return DatasetOptions(
             folder=self.dataset,
             settings=self.settings,
@@ -56,7 +56,7 @@ class ShardWork(BaseModel):
         )
 
     def title(self, shard: str) -> str:
-        """What people call a shard: "birds 2of8"."""
+        """The name of a shard for people: "birds 2of8"."""
         return f"{self.dataset.name} {shard.replace('/', 'of')}"
 
 
@@ -65,50 +65,50 @@ class ShardEnd:
     """How a shard ended.
 
     Attributes:
-        well: whether it went through all its clips, also if some of them failed.
-        message: a sentence.
-        result: None if it could not begin.
+        completed: whether all its clips have ended, done or failed.
+        message: a sentence for people.
+        result: of the run; None if it could not start.
     """
 
-    well: bool
+    completed: bool
     message: str
     result: Result | None = None
 
 
 @dataclass(frozen=True)
 class ShardWatcher:
-    """Hears how a shard goes on.
+    """Is told about the progress of a shard.
 
     Args:
-        say: told a line for people.
-        told: given each snapshot.
+        say: called with each line for people.
+        told: called with each snapshot.
     """
 
     say: Callable[[str], None]
     told: Callable[[Snapshot], None]
 
     def message(self, text: str) -> None:
-        """One line a person can read."""
+        """A line for people."""
         self.say(text)
 
     def show(self, snapshot: Snapshot) -> None:
-        """How it is getting on."""
+        """The current progress."""
         self.told(snapshot)
 
 
 def do_shard(work: ShardWork, shard: str, watcher: ShardWatcher) -> ShardEnd:
-    """Does what is left to do of a shard; what a user can mend is told by the ending and not raised."""
+    """Runs what is not finished of a shard; an error that a user can repair is returned, not raised."""
     # As `ss4d.cli.entry` does: read by the processes that compute, when they import torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result = run_dataset(work.options(shard), watcher)
     except Exception as error:
         if sentence := explain(error, "`ss4d dataset init --store`"):
-            return ShardEnd(well=False, message=sentence)
+            return ShardEnd(completed=False, message=sentence)
         raise
     if result.ending is None:
-        return ShardEnd(well=True, message="nothing was left to do", result=result)
+        return ShardEnd(completed=True, message="nothing was left to do", result=result)
     ending, snapshot = result.ending, result.ending.snapshot
     if ending.reason or snapshot.state != "finished":
-        return ShardEnd(well=False, message=ending.reason or snapshot.state, result=result)
-    return ShardEnd(well=True, message=f"{snapshot.done} clips done, {snapshot.num_failed} failed", result=result)
+        return ShardEnd(completed=False, message=ending.reason or snapshot.state, result=result)
+    return ShardEnd(completed=True, message=f"{snapshot.done} clips done, {snapshot.num_failed} failed", result=result)

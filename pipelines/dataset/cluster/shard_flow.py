@@ -1,7 +1,7 @@
-"""The Prefect flow that does one shard, on whatever machine a worker starts it: `ss4d dataset submit` deploys it.
+"""The Prefect flow that runs one shard on the machine where a worker starts it; `ss4d dataset submit` deploys it.
 
-All it adds to `ss4d.pipelines.dataset.cluster.shard` is what a server wants to hear: that the run lives, how far it is,
-and how it ended.
+To `ss4d.pipelines.dataset.cluster.shard` it adds what a server is told: that the run is alive, its progress, and how
+it ended.
 """
 
 import contextvars
@@ -33,18 +33,18 @@ from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.errors import EngineError
 
 FLOW = "dataset-shard"
-BEAT = 5.0  # seconds between two signs of life
+BEAT = 5.0  # seconds between two heartbeats
 LOG_EVERY = 60.0  # seconds between two lines in the run's log
-AWAY = (httpx.HTTPError, PrefectException)  # what a server that does not answer for a while raises
+AWAY = (httpx.HTTPError, PrefectException)  # errors while a server does not answer
 
 
 @flow(name=FLOW, persist_result=False)
 def dataset_shard(work: ShardWork, shard: str) -> State[None]:
-    """Does what is left to do of one shard of a dataset; the state's message says how it ended.
+    """Runs what is not finished of one shard of a dataset; the state's message says how it ended.
 
     Args:
-        work: what all shards have in common.
-        shard: which one, such as "2/8".
+        work: what all shards share.
+        shard: such as "2/8".
     """
     context = FlowRunContext.get()
     assert context is not None  # this runs as a flow
@@ -56,33 +56,33 @@ def dataset_shard(work: ShardWork, shard: str) -> State[None]:
 
 @task(name=FLOW, task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)
 def dataset_shard_task(work: ShardWork, shard: str, title: str) -> str:  # noqa: ARG001  the title names the task's run
-    """The same as a task, for engines that notice by themselves when a machine is gone; gives a sentence.
+    """The same as a task, for engines that notice a lost machine by themselves; gives a sentence.
 
     Raises:
-        EngineError: with a sentence, if it did not go through all clips.
+        EngineError: with a sentence, if not all clips have ended.
     """
     ended = do_shard(work, shard, logging_watcher(lambda _: None))
     publish(work, shard, ended)
-    if not ended.well:
+    if not ended.completed:
         raise EngineError(ended.message)
     return ended.message
 
 
 @flow(name=f"{FLOW}s", persist_result=False)
 def dataset_shards(work: ShardWork, shards: list[str]) -> list[tuple[bool, str]]:
-    """Does shards as tasks; says of each whether it went well, and how it ended."""
+    """Runs shards as tasks; gives for each whether it completed, and a sentence on how it ended."""
     futures = [dataset_shard_task.submit(work, shard, work.title(shard)) for shard in shards]
     ended = []
     for future in futures:
         try:
             ended.append((True, future.result()))
-        except Exception as error:  # of the task, or of an engine that has given it up
+        except Exception as error:  # of the task, or of an engine that gave it up
             ended.append((False, str(error) or type(error).__name__))
     return ended
 
 
 def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
-    """Tells the run's log how it is getting on, now and then, and `hear` each time."""
+    """Writes the progress into the run's log now and then, and passes every snapshot to `hear`."""
     log = get_run_logger()
     said = time.monotonic()
 
@@ -97,7 +97,7 @@ def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
 
 
 def publish(work: ShardWork, shard: str, ended: ShardEnd) -> State[None]:
-    """Puts a summary and a picture of the shard on the server; gives the state in which its run ends."""
+    """Puts a summary and a picture of the shard on the server; gives the final state of its run."""
     dataset = open_dataset(work.dataset)
     attempts = attempts_of(dataset, ended)
     create_markdown_artifact(
@@ -108,22 +108,22 @@ def publish(work: ShardWork, shard: str, ended: ShardEnd) -> State[None]:
     if (picture := preview(dataset, attempts)) is not None:
         description = f"{work.title(shard)}: first frames of some results"
         create_image_artifact(picture, key=artifact_key(work, shard, "preview"), description=description)
-    return Completed(message=ended.message) if ended.well else Failed(message=ended.message)
+    return Completed(message=ended.message) if ended.completed else Failed(message=ended.message)
 
 
 def artifact_key(work: ShardWork, shard: str, what: str) -> str:
-    """What the server calls a thing of a shard: "birds-2of8-summary", in the letters that it allows."""
+    """The key of one of a shard's artifacts on the server: "birds-2of8-summary", in the letters that it allows."""
     return re.sub(r"[^a-z0-9]+", "-", f"{work.title(shard)} {what}".lower()).strip("-")
 
 
 class Heartbeat:
-    """Tells the server every few seconds that a flow run lives, and how far it is, as long as the context is open.
+    """Tells the server every few seconds that a flow run is alive, and its progress, while the context is open.
 
-    Without it nobody could tell a run whose machine is gone from one that takes its time. A run that was given up, or
-    deleted, hears of that and stops as after Ctrl-C, since another one may do its shard.
+    Without it a run whose machine is lost looks like a slow one. A run that the server has ended or deleted stops as
+    after Ctrl-C, since another run may have its shard.
 
     Args:
-        flow_run: which one.
+        flow_run: its id.
         key: of the progress that the server shows.
     """
 
@@ -134,14 +134,14 @@ class Heartbeat:
         self._over = threading.Event()
 
     def hear(self, snapshot: Snapshot) -> None:
-        """How far it is."""
+        """Takes the current progress."""
         self._percent = 100 * (snapshot.done + snapshot.num_failed) / max(snapshot.clips, 1)
 
     def __enter__(self) -> "Heartbeat":
         with get_client(sync_client=True) as client:
             progress = ArtifactCreate(type="progress", key=self._key, data=0.0, flow_run_id=self._flow_run)
             self._progress = client.create_artifact(progress).id
-        run = contextvars.copy_context().run  # where Prefect keeps its settings
+        run = contextvars.copy_context().run  # Prefect keeps its settings in the context
         self._thread = threading.Thread(target=run, args=(self._beat_until_over,), daemon=True)
         self._thread.start()
         return self
@@ -156,20 +156,20 @@ class Heartbeat:
         log, shown, over = get_run_logger(), 0.0, False
         with get_client(sync_client=True) as client:
             while not over:
-                over = self._over.wait(BEAT)  # one more beat then, which says that all is done
+                over = self._over.wait(BEAT)  # then one more beat, which reports the end
                 try:
                     if self._given_up(client) and not over:
-                        log.warning("This run was given up, and stops.")
+                        log.warning("The server has given this run up, so it stops.")
                         os.kill(os.getpid(), signal.SIGINT)
                         return
                     if self._percent != shown:
                         client.update_artifact(self._progress, ArtifactUpdate(data=self._percent))
                         shown = self._percent
                 except AWAY as error:
-                    log.warning("The server does not answer, which is tried again: %s", error)
+                    log.warning("The server does not answer, and is tried again: %s", error)
 
     def _given_up(self, client: SyncPrefectClient) -> bool:
-        """Writes the run's name over itself, which renews the time of its last change; looks how it stands."""
+        """Whether the server has ended or deleted the run; sets its name again, which renews its last change."""
         try:
             run = client.read_flow_run(self._flow_run)
         except ObjectNotFound:

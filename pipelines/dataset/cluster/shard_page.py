@@ -1,4 +1,4 @@
-"""What a shard came to, for an engine's page: a summary in Markdown, and a picture of a few results."""
+"""The result of a shard for an engine's page: a summary in Markdown, and a picture of a few assets."""
 
 import base64
 import io
@@ -19,13 +19,13 @@ from ss4d.storage.errors import StoreError
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import folder_of, open_store
 
-SLOWEST = 5  # clips that are listed
-SHOWN, SIDE, QUALITY = 8, 128, 80  # results in the picture, their sides in pixels, and how well JPEG keeps them
+SLOWEST = 5  # clips listed
+SHOWN, SIDE, QUALITY = 8, 128, 80  # assets in the picture, pixels of a side, JPEG's quality
 TURNTABLE = "turntable.mp4"
 
 
 def attempts_of(dataset: Dataset, ended: ShardEnd) -> list[Attempt]:
-    """What was written down of the shard's present artifacts, also by a run before this one that was lost."""
+    """The attempts at the shard's current artifacts, including those of an earlier run that was lost."""
     if ended.result is None:
         return []
     plan = ended.result.plan
@@ -35,7 +35,7 @@ def attempts_of(dataset: Dataset, ended: ShardEnd) -> list[Attempt]:
 
 
 def summary(dataset: Dataset, shard: str, ended: ShardEnd, attempts: Sequence[Attempt]) -> str:
-    """Counts, seconds of each stage, slowest clips, failures by cause, and where to find more, in Markdown."""
+    """Counts, seconds of each stage, slowest clips, failures by cause, and links to more, in Markdown."""
     parts = [f"# {_text(dataset.folder.name)}, shard {shard}", f"{_text(ended.message)}.", _counts(ended)]
     parts += [_stages(dataset, attempts), _slowest(dataset, attempts), _failures(dataset, attempts)]
     places = {
@@ -48,7 +48,7 @@ def summary(dataset: Dataset, shard: str, ended: ShardEnd, attempts: Sequence[At
 
 
 def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
-    """The first frames of a few turntables side by side, as a `data:` URL; None if no result has one."""
+    """The first frames of a few turntables side by side, as a `data:` URL; None if there is no turntable."""
     made = [attempt for attempt in _made(attempts) if attempt.stage == "export"]
     frames = [frame for attempt in made[:SHOWN] if (frame := _first_frame(dataset, attempt)) is not None]
     if not frames:
@@ -62,7 +62,7 @@ def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
 
 
 def _first_frame(dataset: Dataset, made: Attempt) -> Image.Image | None:
-    """None if the result has no turntable, or is gone since."""
+    """None if the artifact has no turntable, or has been deleted."""
     try:
         path = open_store(dataset.store).open(ArtifactRef(made.stage, made.key)).file(TURNTABLE)
         video = read_video(path, InputConfig(count=1))
@@ -78,12 +78,12 @@ def _counts(ended: ShardEnd) -> str:
     done, failed = (ending.snapshot.done, ending.snapshot.num_failed) if ending else (0, 0)
     finished, given_up = plan.finished + done, plan.given_up.total()
     rows = [("clips", plan.clips), ("finished", finished), ("by this run", done), ("failed", failed)]
-    rows += [("left alone since they failed before", given_up), ("that cannot be read", plan.unreadable)]
+    rows += [("not run again after earlier failures", given_up), ("unreadable", plan.unreadable)]
     return _table(("", "clips"), [(name, str(count)) for name, count in rows])
 
 
 def _made(attempts: Sequence[Attempt]) -> Iterable[Attempt]:
-    """One for each clip and stage, also of what was found there."""
+    """The successful attempt at each clip and stage; a reused artifact counts, too."""
     return {
         (attempt.clip, attempt.stage): attempt for attempt in attempts if attempt.state in ("done", "reused")
     }.values()
@@ -109,7 +109,7 @@ def _slowest(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
 
 
 def _failures(dataset: Dataset, attempts: Sequence[Attempt]) -> str:
-    """Also of what was tried again and came well, since that took time."""
+    """All failures, including those whose retry succeeded, since they took time as well."""
     found = groups([], [attempt for attempt in attempts if attempt.state == "failed"])
     rows = [
         (group.cause, _text(group.error), group.stage or "-", str(len(set(group.clips))), _example(dataset, group))
@@ -128,13 +128,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _link(place: Path | str, text: str | None = None) -> str:
-    """To a file, a folder or a URL; browsers follow the first two only from pages that are files themselves."""
+    """A link to a file, a folder or a URL; browsers follow the first two only from pages that are files."""
     path = folder_of(str(place))
     url = str(place) if path is None else path.as_uri()
     return f"[{_text(text or str(place))}]({url})"
 
 
 def _text(text: str) -> str:
-    """Text that Markdown takes as it is, in one line."""
+    """The text on one line, with Markdown's special characters escaped."""
     escaped = "".join(f"\\{c}" if c in r"\`*_[]<>|#" else c for c in text)
     return " ".join(escaped.split())

@@ -1,8 +1,8 @@
-"""A dataset on many machines: a run for each shard, by workers of a pool, watched until all are through.
+"""A dataset on many machines: a run for each shard, by the workers of a pool, watched until all have ended.
 
-A run whose machine is gone stays "running" on its server for ever. So runs give signs of life, and one that is silent
-for too long is marked as crashed and begun again by another worker. Artifacts are found by content, so what the first
-one had finished is not done again.
+A run whose machine is lost stays "running" on its server for ever. So runs send heartbeats, and one that is silent for
+too long is marked as crashed and started again by another worker. Artifacts are found by content, so what the first
+run had finished is reused.
 """
 
 import time
@@ -24,11 +24,11 @@ from ss4d.pipelines.dataset.select import Shard
 from ss4d.pipelines.dataset.workers.todo import Todo
 from ss4d.pipelines.errors import ConfigError
 
-LEAST_SILENCE = 15.0  # seconds: a few signs of life, see `ss4d.pipelines.dataset.cluster.shard_flow.BEAT`
-POLL = 2.0  # seconds between two looks at the server
-STARTING = 900.0  # seconds that a machine may take to begin, such as to fetch an image
-IDLE = 30.0  # seconds in which no worker takes up any run, before that is said
-COMMON = {"command"}  # what may differ between two submissions that mean the same
+LEAST_SILENCE = 15.0  # seconds: a few heartbeats, see `ss4d.pipelines.dataset.cluster.shard_flow.BEAT`
+POLL = 2.0  # seconds between two queries of the server
+STARTING = 900.0  # seconds that a machine may take to start, such as to fetch an image
+IDLE = 30.0  # seconds without any worker that takes a run, before the user is told
+COMMON = {"command"}  # fields in which two equal submissions may differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class Submission:
     """What a user asks for.
 
     Args:
-        work: what is to be done.
-        shards: how many parts it is done in.
-        silence: seconds without a sign of life after which a run is given up.
-        restarts: how often a shard whose run crashed is begun again.
+        work: what all shards share.
+        shards: number of parts.
+        silence: seconds without a heartbeat after which a run is given up.
+        restarts: how often a shard whose run crashed is started again.
 
     Raises:
         ConfigError: naming the option that is out of range.
@@ -59,23 +59,23 @@ class Submission:
 
 
 class ClusterWatcher(Protocol):
-    """Hears how a submission goes on."""
+    """Is told about the progress of a submission."""
 
     def message(self, text: str) -> None:
-        """One line a person can read."""
+        """A line for people."""
 
     def show(self, view: ClusterView) -> None:
-        """How it is getting on; called every few seconds, and at the end."""
+        """The current progress; called every few seconds, and at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What became of a submission.
+    """The result of a submission.
 
     Attributes:
         plan: of the dataset when it was submitted.
-        runs: the last one of each shard that had something to do.
-        after: the plan when all were through; None if nobody waited for that.
+        runs: the last run of each shard that had something to do.
+        after: the plan when all runs had ended; None if the command did not wait.
     """
 
     plan: DatasetPlan
@@ -83,19 +83,19 @@ class Submitted:
     after: DatasetPlan | None = None
 
     @property
-    def bad(self) -> list[ShardRun]:
-        """Those that did not complete."""
+    def unfinished(self) -> list[ShardRun]:
+        """The runs that ended without completing."""
         return [run for run in self.runs if run.state not in ACTIVE | {"completed"}]
 
 
 def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, wait: bool) -> Submitted:
-    """Has a dataset's shards done by a server's workers; only those that have something to do.
+    """Runs a dataset's shards on a server's workers; only those that have something to do.
 
-    Shards that an earlier call began and that still run are watched, not begun again.
+    Shards that an earlier call started and that still run are watched, not started again.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
-        EngineError: the server cannot be reached in the beginning.
+        EngineError: the server cannot be reached at the start.
     """
     plan = plan_dataset(submission.work.options(None))
     shards = shards_of(plan.todo, submission.shards)
@@ -110,14 +110,14 @@ def submit(submission: Submission, server: Server, watcher: ClusterWatcher, *, w
 
 
 def finish(work: ShardWork) -> DatasetPlan:
-    """What shards leave to who waited for all of them: writes the catalog, and tells how the dataset stands."""
+    """Writes the catalog after all shards have ended, and plans what is left to do."""
     with open_for(open_dataset(work.dataset), work.settings) as opened:
         write_catalog(opened)
     return plan_dataset(work.options(None))
 
 
 def shards_of(todo: Iterable[Todo], count: int) -> list[str]:
-    """The shards that have something to do, such as "2/8", in order."""
+    """The shards, such as "2/8", that have a clip in `todo`, in order."""
     ids = [clip.source.id for clip in todo]
     parts = [Shard(number, count) for number in range(1, count + 1)]
     return [f"{part.number}/{count}" for part in parts if any(part.has(clip) for clip in ids)]
@@ -126,32 +126,32 @@ def shards_of(todo: Iterable[Todo], count: int) -> list[str]:
 def begin(
     submission: Submission, server: Server, shards: Sequence[str], watcher: ClusterWatcher
 ) -> dict[str, ShardRun]:
-    """A run for each shard: one that is under way, or a new one.
+    """A run for each shard: one that is in progress, or a new one.
 
     Raises:
-        ConfigError: if runs of another submission are under way, which would do the same clips.
+        ConfigError: runs of another submission are in progress, which would run the same clips.
     """
     work = submission.work
-    last = {run.shard: run for run in server.runs_of(work)}  # the latest of each
+    last = {run.shard: run for run in server.runs_of(work)}  # the latest run of each
     active = [run for run in last.values() if run.state in ACTIVE]
     others = [run for run in active if not _same(run, submission)]
     if others:
         raise ConfigError(
             f"{len(others)} shards of another submission of {work.dataset} are not finished, such as "
-            f"{others[0].name!r}, and would do the same clips: let them finish, or stop each of them, as with `prefect "
-            f"flow-run delete {others[0].id}`"
+            f"{others[0].name!r}, and would run the same clips: let them finish, or stop each of them, as with "
+            f"`prefect flow-run delete {others[0].id}`"
         )
     begun = {}
     for shard in shards:
         before = last.get(shard)
         begun[shard] = before if before is not None and before in active else server.create(work, shard, before)
     if watched := sum(run in active for run in begun.values()):
-        watcher.message(f"{watched} of {len(shards)} shards are under way already, and are watched.")
+        watcher.message(f"{watched} of {len(shards)} shards are in progress already, and are watched.")
     return begun
 
 
 def _same(run: ShardRun, submission: Submission) -> bool:
-    """Whether a run does what a submission would have it do."""
+    """Whether a run has the parameters that the submission would give it."""
     mine = submission.work.model_dump(mode="json", exclude=COMMON)
     theirs = {name: value for name, value in run.work.items() if name not in COMMON}
     return mine == theirs and run.shard.endswith(f"/{submission.shards}")
@@ -159,14 +159,14 @@ def _same(run: ShardRun, submission: Submission) -> bool:
 
 @dataclass
 class RunMonitor:
-    """Watches runs until all are through, and begins those again that crash.
+    """Watches runs until all have ended, and starts those again that crash.
 
     Args:
-        submission: whose runs.
-        server: that has them.
-        runs: one a shard.
+        submission: that the runs belong to.
+        server: that keeps them.
+        runs: one per shard.
         progress: counts clips.
-        watcher: hears how it goes on.
+        watcher: is told of the progress.
     """
 
     submission: Submission
@@ -174,19 +174,21 @@ class RunMonitor:
     runs: dict[str, ShardRun]
     progress: ShardMetrics
     watcher: ClusterWatcher
-    _heard: dict[str, tuple[str, float]] = field(default_factory=dict)  # by id: when by the server's clock, and by ours
+    _heard: dict[str, tuple[str, float]] = field(
+        default_factory=dict
+    )  # by id: the last heartbeat, by the server's clock and by ours
     _restarts: Counter[str] = field(default_factory=Counter)
     _away: bool = False
     _idle_since: float | None = None
 
     def follow(self) -> list[ShardRun]:
-        """The last run of each shard, once none is under way."""
+        """Watches until no run is in progress; gives the last run of each shard."""
         while True:
             try:
                 self.step()
                 self._away = False
             except AwayError as error:
-                self._heard.clear()  # of that silence it is not the runs' fault
+                self._heard.clear()  # that silence is the server's, not the runs'
                 if not self._away:
                     self.watcher.message(f"{error}; this is tried again until it answers")
                 self._away = True
@@ -196,7 +198,7 @@ class RunMonitor:
             time.sleep(POLL)
 
     def step(self) -> None:
-        """One look at the server, and what follows from it."""
+        """Queries the server once, and acts on the answer."""
         active = [run.id for run in self.runs.values() if run.state in ACTIVE]
         read = {run.id: run for run in self.server.read(active)}
         for shard, run in list(self.runs.items()):
@@ -205,26 +207,26 @@ class RunMonitor:
         self._hint()
 
     def _judged(self, now: ShardRun | None, before: ShardRun) -> ShardRun:
-        """What to watch in place of a run that stands as it does now."""
+        """The run to watch from now on in place of `before`, which the server now has as `now`."""
         if now is None:
             return replace(before, state="cancelled", message="it was deleted on the server")
         if now.state in ACTIVE:
             silent, patience = self._silence(now), self._patience(now)
             if silent <= patience:
                 return now
-            message = f"no sign of life for {silent:.0f} s"
+            message = f"no heartbeat for {silent:.0f} s"
             self.server.crash(now, message)
-            # What somebody wants to stop is not begun again.
+            # A run that somebody stops is not started again.
             now = replace(now, state="cancelled" if now.state == "stopping" else "crashed", message=message)
         if now.state != "crashed" or self._restarts[now.shard] == self.submission.restarts:
             self.watcher.message(f"{now.name}: {now.state}: {now.message}")
             return now
         self._restarts[now.shard] += 1
-        self.watcher.message(f"{now.name}: {now.state}: {now.message}; another worker goes on with it")
+        self.watcher.message(f"{now.name}: {now.state}: {now.message}; another worker continues it")
         return self.server.create(self.submission.work, now.shard, now)
 
     def _silence(self, run: ShardRun) -> float:
-        """Seconds since the run was last heard of; by the clock of this machine alone, so that none need agree."""
+        """Seconds since the last heartbeat, by this machine's clock alone, so that clocks need not agree."""
         now = time.monotonic()
         changed, when = self._heard.get(run.id, ("", now))
         if run.changed != changed:
@@ -233,12 +235,12 @@ class RunMonitor:
         return now - when
 
     def _patience(self, run: ShardRun) -> float:
-        if run.state == "waiting":  # for a worker, which may be busy for days
+        if run.state == "waiting":  # for a worker, and workers may be busy for days
             return float("inf")
         return max(STARTING, self.submission.silence) if run.state == "starting" else self.submission.silence
 
     def _hint(self) -> None:
-        """Says, once, that no worker takes anything up."""
+        """Tells the user, once, that no worker takes a run."""
         states = {run.state for run in self.runs.values()}
         if "waiting" not in states or states & {"starting", "running"}:
             self._idle_since = None
@@ -247,4 +249,4 @@ class RunMonitor:
             self._idle_since = time.monotonic()
         elif time.monotonic() - self._idle_since > IDLE:
             self._idle_since = float("inf")
-            self.watcher.message("No worker of the pool takes up the shards: `prefect worker start` starts one.")
+            self.watcher.message("No worker of the pool takes the shards: `prefect worker start` starts one.")

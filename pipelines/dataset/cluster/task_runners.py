@@ -1,6 +1,6 @@
-"""A dataset on a Dask or a Ray cluster: its shards as tasks of one Prefect flow, handed out by that engine.
+"""A dataset on a Dask or a Ray cluster: its shards as tasks of one Prefect flow, scheduled by that engine.
 
-Both engines notice a machine that is gone by themselves, and begin its tasks again elsewhere.
+Both engines notice a lost machine by themselves, and start its tasks again elsewhere.
 """
 
 import os
@@ -23,12 +23,12 @@ from ss4d.stages.processors import num_processors
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
-SHOW = 2.0  # seconds between two looks for the watcher
+SHOW = 2.0  # seconds between two calls of the watcher
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What hands out the tasks of a flow.
+class TaskEngine:
+    """The scheduler of a flow's tasks.
 
     Attributes:
         runner: of the flow.
@@ -40,13 +40,13 @@ class Engine:
 
 
 def submit_tasks(submission: Submission, engine: str, address: str | None, watcher: ClusterWatcher) -> Submitted:
-    """Has a dataset's shards done by a Dask or a Ray cluster; only those that have something to do.
+    """Runs a dataset's shards on a Dask or a Ray cluster; only those that have something to do.
 
     Args:
-        submission: what is to be done; when to begin a shard again is for the engine to decide.
+        submission: what to run; the engine decides when to start a shard again.
         engine: "dask" or "ray".
-        address: of the cluster; None to start one on this machine.
-        watcher: hears how it goes on.
+        address: of the cluster; None to start a cluster on this machine.
+        watcher: is told of the progress.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
@@ -67,7 +67,7 @@ def submit_tasks(submission: Submission, engine: str, address: str | None, watch
 
 
 def _run_flow(
-    engine: Engine, work: ShardWork, shards: Sequence[str], show: Callable[[Sequence[ShardRun]], None]
+    engine: TaskEngine, work: ShardWork, shards: Sequence[str], show: Callable[[Sequence[ShardRun]], None]
 ) -> list[ShardRun]:
     from ss4d.pipelines.dataset.cluster.shard_flow import dataset_shards
 
@@ -88,7 +88,7 @@ def _run(work: ShardWork, shard: str) -> ShardRun:
 
 @contextmanager
 def _repeated(action: Callable[[], None]) -> Iterator[None]:
-    """Does something every few seconds, in a thread of its own: a flow that is sent to other machines cannot do it."""
+    """Calls `action` every few seconds in a thread, since the flow itself runs in the engine."""
     over = threading.Event()
 
     def repeat() -> None:
@@ -104,25 +104,25 @@ def _repeated(action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _dask(_work: ShardWork, workers: int, address: str | None) -> Engine:
+def _dask(_work: ShardWork, workers: int, address: str | None) -> TaskEngine:
     try:
         import dask
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
         raise _missing("dask", error) from error
     if address is not None:
-        return Engine(DaskTaskRunner(address=address), nullcontext())
+        return TaskEngine(DaskTaskRunner(address=address), nullcontext())
     cluster = {
         "n_workers": max(1, num_processors() // workers),
-        "threads_per_worker": 1,  # a worker does as many shards at a time
+        "threads_per_worker": 1,  # a worker runs so many shards at a time
         "dashboard_address": None,
     }
-    # A daemon could not start the processes of its shard.
+    # A daemon process may not start the processes of its shard.
     children = dask.config.set({"distributed.worker.daemon": False})
-    return Engine(DaskTaskRunner(cluster_kwargs=cluster), children)
+    return TaskEngine(DaskTaskRunner(cluster_kwargs=cluster), children)
 
 
-def _ray(work: ShardWork, workers: int, address: str | None) -> Engine:
+def _ray(work: ShardWork, workers: int, address: str | None) -> TaskEngine:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         from prefect_ray import RayTaskRunner
@@ -134,7 +134,7 @@ def _ray(work: ShardWork, workers: int, address: str | None) -> Engine:
     here: Mapping[str, Any] = {"include_dashboard": False, "num_cpus": max(num_processors(), workers)}
     runner = RayTaskRunner(address=address, init_kwargs=None if address else dict(here))
     gpus = workers if work.device == "cuda" else 0
-    return Engine(runner, remote_options(num_cpus=workers, num_gpus=gpus))
+    return TaskEngine(runner, remote_options(num_cpus=workers, num_gpus=gpus))
 
 
 def _missing(extra: str, error: ImportError) -> EngineError:
@@ -144,4 +144,4 @@ def _missing(extra: str, error: ImportError) -> EngineError:
     )
 
 
-ENGINES: Mapping[str, Callable[[ShardWork, int, str | None], Engine]] = {"dask": _dask, "ray": _ray}
+ENGINES: Mapping[str, Callable[[ShardWork, int, str | None], TaskEngine]] = {"dask": _dask, "ray": _ray}

@@ -173,7 +173,9 @@ def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
     shard = replace(options, choice=Choice(shard="1/1"))
     with only_launch(dataset, None):
         for given in (options, shard):
-            with pytest.raises(ConfigError, match=r"another run of .* is in progress: wait for it, or give each its own part"):
+            with pytest.raises(
+                ConfigError, match=r"another run of .* is in progress: wait for it, or give each its own part"
+            ):
                 run_dataset(given, Listener())
     with only_launch(dataset, "2/3"):
         with pytest.raises(ConfigError, match=r"another run of .* is in progress"):

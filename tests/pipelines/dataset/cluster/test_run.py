@@ -174,8 +174,8 @@ def test_every_clip_is_done_once_though_a_machine_is_lost(
         for process in started:
             kill_tree(process)
     said = log.read_text()
-    assert "crashed: no sign of life for" in said
-    assert "another worker goes on with it" in said
+    assert "crashed: no heartbeat for" in said
+    assert "another worker continues it" in said
     assert "12 of 12 clips are finished" in said
 
     # What was stored when the machine was lost, and not yet told, is found there.
@@ -251,7 +251,7 @@ def on_server(runs: PrefectServer, work: ShardWork, first: ShardRun, monkeypatch
     assert runs.read([str(uuid4()), second.id]) == known[1:]
     assert runs.runs_of(ShardWork(dataset=work.dataset / "other")) == []
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(second.id), name=second.name)  # a sign of life
+        client.update_flow_run(UUID(second.id), name=second.name)  # a heartbeat
     assert runs.read([second.id])[0].changed > known[1].changed
 
 

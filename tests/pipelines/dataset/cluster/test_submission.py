@@ -72,7 +72,7 @@ class FakeServer:
         self.runs[given.id] = replace(given, state="crashed", message=message)
 
     def _next(self, before: ShardRun) -> ShardRun:
-        """A word is a state, or "beat": it runs, and gave a sign of life."""
+        """A word is a state, or "beat": it runs, and gave a heartbeat."""
         script = self.scripts.get(before.id, self.scripts.get(before.shard, ["completed"]))
         word = script.pop(0) if len(script) > 1 else script[0]
         state: Any = "running" if word == "beat" else word
@@ -134,21 +134,21 @@ def test_a_silent_run_is_given_up_and_another_one_goes_on(clock: list[float], da
     assert server.runs["1/2#1"].state == "crashed"
     assert ended["1/2"].id == "1/2#2"
     assert {run.state for run in ended.values()} == {"completed"}
-    assert "birds 1of2: crashed: no sign of life for 70 s; another worker goes on with it" in said
+    assert "birds 1of2: crashed: no heartbeat for 70 s; another worker continues it" in said
 
 
 def test_a_run_that_waits_for_a_worker_is_never_given_up(clock: list[float], dataset: Dataset) -> None:
     server = FakeServer(scripts={"1/1": ["waiting"] * 1000 + ["completed"]})
     ended, said = followed(server, dataset, "1/1", silence=60)
     assert ended["1/1"].state == "completed"
-    assert said[0] == "No worker of the pool takes up the shards: `prefect worker start` starts one."
+    assert said[0] == "No worker of the pool takes the shards: `prefect worker start` starts one."
     assert len(said) == 2
 
 
 def test_a_run_that_never_begins_is_given_up_later(clock: list[float], dataset: Dataset) -> None:
     server = FakeServer(scripts={"1/1#1": ["starting"]})
     _, said = followed(server, dataset, "1/1", silence=60)
-    assert said[0].startswith("birds 1of1: crashed: no sign of life for 910 s")
+    assert said[0].startswith("birds 1of1: crashed: no heartbeat for 910 s")
 
 
 def test_what_somebody_stops_is_not_begun_again(clock: list[float], dataset: Dataset) -> None:
@@ -161,7 +161,7 @@ def test_a_shard_is_begun_again_a_few_times(clock: list[float], dataset: Dataset
     server = FakeServer(scripts={"1/1": ["running", "crashed"]})
     ended, said = followed(server, dataset, "1/1", restarts=2)
     assert (ended["1/1"].state, len(server.runs)) == ("crashed", 3)
-    assert [text.endswith("another worker goes on with it") for text in said] == [True, True, False]
+    assert [text.endswith("another worker continues it") for text in said] == [True, True, False]
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "completed"])
@@ -201,7 +201,7 @@ def test_what_is_under_way_is_watched_and_not_begun_again(dataset: Dataset) -> N
     listener = Listener()
     begun = begin(Submission(work=again, shards=3), server, ["1/3", "2/3"], listener)
     assert {shard: run.id for shard, run in begun.items()} == {"1/3": "x", "2/3": "2/3#2"}
-    assert listener.messages == ["1 of 2 shards are under way already, and are watched."]
+    assert listener.messages == ["1 of 2 shards are in progress already, and are watched."]
 
 
 @pytest.mark.parametrize("change", [{"shards": 4}, {"seed": 8}])
@@ -363,14 +363,14 @@ def failed(clip: str, message: str) -> Attempt:
 def test_the_summary_of_a_shard_takes_nothing_for_markup(dataset: Dataset) -> None:
     made = [Attempt(clip=f"c{n}", stage="slat", key=KEY, state="done", time="", seconds=n + 0.5) for n in range(7)]
     attempts = [*made, failed("a_b", "no <b>object</b>\n| x |"), failed("c", "another")]
-    text = summary(dataset, "2/8", ShardEnd(well=True, message="7 clips done, 2 failed"), attempts)
+    text = summary(dataset, "2/8", ShardEnd(completed=True, message="7 clips done, 2 failed"), attempts)
     assert text.startswith("# birds, shard 2/8\n\n7 clips done, 2 failed.\n")
     assert f"| [slat]({Path(dataset.store, 'slat').as_uri()}) | 7 | 3.50 | 6.50 |" in text
     assert re.findall(r"\[(c\d)\]", text) == ["c6", "c5", "c4", "c3", "c2"]
     row = f"| input | InputError | segmentation | 2 | [a\\_b]({dataset.log('a_b').as_uri()}): "
     assert row + r"no \<b\>object\</b\> \| x \| |" in text
     assert dataset.catalog.as_uri() in text
-    remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", ShardEnd(well=True, message=""), made)
+    remote = summary(replace(dataset, store="s3://bucket/birds"), "2/8", ShardEnd(completed=True, message=""), made)
     assert "| [slat](s3://bucket/birds/slat) | 7 |" in remote
 
 
