@@ -54,7 +54,7 @@ def make(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Makes clips of procedural objects, with ground truth.
+    """Makes training clips of procedural objects, with ground truth.
 
     Equal seeds and sizes give equal clips. Clips that are in DIR already are not made again, so the same command
     continues after an interruption, and asking for more adds to them.
@@ -101,7 +101,7 @@ def import_(
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Makes such clips of your own animated objects.
+    """Makes training clips of your own animated objects.
 
     A file that cannot be used is left out; the manifest says why, and the last line how many. The exit code is 1 only
     if no file could be used.
@@ -131,7 +131,12 @@ def import_(
 
 @app.command("list", no_args_is_help=True)
 def list_(folder: Folder, debug: Debug = False) -> None:
-    """Prints how many clips of each kind DIR holds, and which files could not be imported."""
+    """Prints how many clips of each kind DIR holds, and which files could not be imported.
+
+    For example:
+
+        ss4d data list clips
+    """
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.training.records import families, read_manifest
 
@@ -162,7 +167,12 @@ def check(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any."""
+    """Reads every clip in DIR and prints those that are damaged or missing; exit code 1 if there are any.
+
+    For example:
+
+        ss4d data check clips --remove
+    """
     with explained(debug, "nothing was changed", "the argument DIR"):
         from ss4d.pipelines.training.records import check_records, removing_check
 

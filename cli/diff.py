@@ -29,8 +29,9 @@ def diff(
     **mask_iou** and **voxel_iou**: overlap, 1 is equal; **voxels_shared**: those that both have, of those that either
     has; **token_distance** and **latent_distance** (on voxels that both have): difference over size, 0 is equal;
     **psnr**: of pictures of the Gaussians from four sides, dB, 100 is equal; **files_equal**: with the same bytes;
-    **voxels_a**, **gaussians_b** and the like: how many there are. Means over frames; **_least** is the worst frame. A
-    result that is gone from the store is named, and the others are compared.
+    **voxels_a**, **gaussians_b** and the like: how many there are. Means over frames; **_least** is the worst frame. Of
+    a stage that a package adds, **NAME_distance** is that of each array NAME. A result that is gone from the store is
+    named, and the others are compared.
 
     For example:
 

@@ -48,8 +48,8 @@ def inspect(
     """Shows what the stages of a run made.
 
     Without STAGE: a row for each stage with its state, key, arrays, size in the store, seconds, peak memory and
-    what it was made from. With STAGE: range, mean, numbers that are not finite and a histogram of each array, and
-    a picture over time in RUN/inspect/STAGE.png. Works on an unfinished run, too.
+    what it was made from. With STAGE: range, mean, numbers that are not finite and a histogram of each array, its
+    files, and a picture over time in RUN/inspect/STAGE.png. Works on an unfinished run, too.
 
     For example:
 
@@ -82,8 +82,9 @@ def report(
 ) -> None:
     """Makes one HTML page of a run, to open in a browser or to hand on.
 
-    It holds the record, a table of the stages, pictures of what each of them made, and the asset in a viewer that
-    turns and plays it. It needs no network and no other file. Of an unfinished run it says what is missing.
+    It holds the record, a table of the stages, pictures of what each of them made, the pictures and videos among their
+    files, and the asset in a viewer that turns and plays it. It needs no network and no other file. Of an unfinished
+    run it says what is missing.
 
     For example:
 

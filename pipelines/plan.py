@@ -1,6 +1,6 @@
 """What a run will do, stage by stage and why, known before anything is computed: keys depend on recipes alone."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ss4d.pipelines.config import RunConfig
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.graph import after
 from ss4d.pipelines.implementation import Implementation
+from ss4d.pipelines.trees import flattened
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.stage_config import AsBefore
 from ss4d.storage.refs import ArtifactRef, artifact_key
@@ -197,7 +198,7 @@ def why(recipe: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
     """Why a stage with this recipe has to run, if `previous` is the recipe of the last time; None: there was none."""
     if previous is None:
         return "nothing is stored for this input and these parameters"
-    before, now = dict(_flat(previous)), dict(_flat(recipe))
+    before, now = dict(flattened(previous)), dict(flattened(recipe))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if before.get("implementation") != now["implementation"]:  # what only one of the two knows goes without saying
         changed = [key for key in changed if key in before and key in now]
@@ -219,14 +220,6 @@ def _change(key: str, before: Any, now: Any, stage: str) -> str:
     if rest.endswith(".sha256"):
         return f"the content of {rest.removesuffix('.sha256')} changed"
     return f"{rest if section == 'parameters' else key} changed from {before} to {now}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)
