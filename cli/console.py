@@ -22,7 +22,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from ss4d.pipelines.plan import Step
-    from ss4d.pipelines.tasks import StageResult
+    from ss4d.pipelines.stage_result import StageResult
 
 console = Console(stderr=True)
 # Seconds until the first line about a long step where no bar can be drawn, and from one line to the next.

@@ -109,7 +109,6 @@ def run(
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from ss4d.pipelines.engines import chosen_engine
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
@@ -123,7 +122,7 @@ def run(
             seed=seed,
             device=device,
             name=name,
-            engine=chosen_engine(engine),
+            engine=engine,
             store=store,
             wish=Wish(from_stage=from_stage, only=only, force=force or ()),
         )

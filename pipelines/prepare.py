@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, open_model
-from ss4d.pipelines.plan import NO_WISH, Recipes, Step, Wish, make_plan
+from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, Step, Wish, make_plan
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
-from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.device import check_device
 from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, open_store
@@ -33,7 +33,7 @@ class RunOptions:
     seed: int = DEFAULT_SEED
     device: str = "auto"
     name: str | None = None
-    engine: str = "prefect"
+    engine: str = "auto"  # see `ss4d.pipelines.engines.chosen_engine`
     store: str | None = None  # a folder or a URL; None: the folder store in `out`
     wish: Wish = NO_WISH
 
@@ -51,13 +51,17 @@ class Preparation:
 
     config: RunConfig
     model: Model
-    device: str
     source_digest: str
     folder: Path
     before: EarlierRun | None
     location: str
     store: ArtifactStore
     steps: Sequence[Step]
+
+    @property
+    def computes(self) -> bool:
+        """Whether anything is left to compute."""
+        return any(step.action == RUN for step in self.steps)
 
     @property
     def goals(self) -> list[ArtifactRef]:
@@ -81,9 +85,9 @@ def prepare(options: RunOptions) -> Preparation:
     name = _run_name(options)
     check_seed(options.seed)
     location = _location(options)
-    device = resolve_device(options.device)
+    check_device(options.device)
     source_digest = input_digest(options.source)
-    model = open_model(config, device)
+    model = open_model(config, options.device)
     folder = options.out / "runs" / name
     before = read_record(folder)
     _refuse_clash(options, folder, before, source_digest)
@@ -95,7 +99,6 @@ def prepare(options: RunOptions) -> Preparation:
     return Preparation(
         config=recipes.config,
         model=model,
-        device=device,
         source_digest=source_digest,
         folder=folder,
         before=before,

@@ -8,17 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ss4d.pipelines.engines import ENGINES, Schedule
+from ss4d.pipelines.engines import ENGINES, Schedule, chosen_engine
+from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from ss4d.pipelines.results import lay_out
 from ss4d.pipelines.run_record import machine, versions, write_record
+from ss4d.pipelines.stage_result import StageResult, stored_result
 from ss4d.pipelines.store_notes import register
-from ss4d.pipelines.tasks import StageResult, run_job
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import sweep_temporary_files
 
 LOG = logging.getLogger("ss4d")
+run_job = Deferred("ss4d.pipelines.tasks:run_job")
+compilation_said = Deferred("ss4d.pipelines.compilation:compilation_said")
+num_threads = Deferred("torch:get_num_threads")
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
 
 
@@ -91,7 +95,8 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     """
     started = time.monotonic()
     run = prepare(options)
-    if any(step.action == RUN for step in run.steps):
+    reporter.message(_said(run))
+    if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced
     run.folder.mkdir(parents=True, exist_ok=True)
     _register(run)
@@ -102,7 +107,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     earlier = run.before.results if run.before else []
     record.update(results=earlier)
     try:
-        _compute(options, run, record, reporter)
+        _go_through(options, run, record, reporter)
         whole = all(run.store.contains(goal) for goal in run.goals)
         # With --only, a goal may not be there; the files of an earlier one stay.
         files = lay_out(
@@ -127,28 +132,41 @@ def _register(run: Preparation) -> None:
     try:
         register(run.store, run.folder.parent)
     except (OSError, StoreError):
-        if any(step.action == RUN for step in run.steps):  # else nothing is to be written, and it may be an archive
+        if run.computes:  # else nothing is to be written, and it may be an archive
             raise
 
 
-def _compute(options: RunOptions, run: Preparation, record: _Record, reporter: Reporter) -> None:
-    jobs = jobs_of(run.steps, run.config, options.source.absolute(), options.seed, run.device, run.location)
+def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter: Reporter) -> None:
+    """Has each stage that is not skipped found in the store or computed."""
+    source = options.source.absolute()
+    jobs = jobs_of(run.steps, run.config, source, options.seed, options.device, run.location)
 
     def do(job: StageJob) -> None:
         reporter.stage_started(job.step)
-        result = run_job(job, reporter.stage_progress)
+        known = stored_result(run.store, job.step.ref) if job.step.action == REUSE else None
+        result = known or run_job(job, reporter.stage_progress)
         record.stage_done(job.step, result)
         reporter.stage_finished(result)
 
     def prepare_networks() -> None:
         stages = run.config.stages()
-        roles = [role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles]
-        for role in roles:
+        for role in (role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles):
             run.model.network(role)
+        record.update(device=run.model.device, machine={**machine(), "threads": num_threads()})
 
-    # With nothing to compute no engine has anything to orchestrate, and a rerun takes seconds.
-    engine = options.engine if any(job.step.action == RUN for job in jobs) else "direct"
-    ENGINES[engine](Schedule(record.folder.name, jobs, do, prepare_networks, options.out.absolute() / ".prefect"))
+    if not run.computes:  # so no engine has anything to orchestrate, and nothing needs torch
+        for job in jobs:
+            do(job)
+        return
+    with compilation_said():
+        engine = ENGINES[record.content["engine"]]
+        engine(Schedule(record.folder.name, jobs, do, prepare_networks, options.out.absolute() / ".prefect"))
+
+
+def _said(run: Preparation) -> str:
+    """What is about to be done, in a line."""
+    to_do = [step.stage for step in run.steps if step.action == RUN]
+    return f"{run.folder}: {'computes ' + ', '.join(to_do) if to_do else 'nothing is left to compute'}"
 
 
 def _start_record(options: RunOptions, run: Preparation) -> _Record:
@@ -158,8 +176,8 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         state="running",
         input={"path": str(options.source.absolute()), "sha256": run.source_digest},
         seed=options.seed,
-        device=run.device,
-        engine=options.engine,
+        device=_device_of_results(run, options.device),
+        engine=chosen_engine(options.engine) if run.computes else "none",
         model={**run.model.describe(), "notice": run.notice},
         config=run.config.described(),
         versions=versions(),
@@ -173,6 +191,14 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         },
     )
     return record
+
+
+def _device_of_results(run: Preparation, word: str) -> str:
+    """Where a goal that is stored was computed; a run that computes says later what the user's word means."""
+    for goal in run.goals:
+        if run.store.contains(goal):
+            return str(run.store.open(goal).attributes.get("device", word))
+    return word
 
 
 def _now() -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from pydantic import BaseModel, Field, ValidationError
 
 from ss4d import __version__
@@ -40,12 +39,11 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine in a few words, to make sense of the seconds."""
+    """The machine in a few words, to make sense of the seconds; a run that computes adds its threads."""
     return {
         "system": platform.system(),
         "machine": platform.machine(),
         "processors": psutil.cpu_count(),
-        "threads": torch.get_num_threads(),
     }
 
 

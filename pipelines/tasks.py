@@ -1,9 +1,7 @@
 """The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from ss4d.pipelines.plan import StageJob
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.stage_inputs import Files, StageInputs
+from ss4d.pipelines.stage_result import StageResult, stored_result
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.roles import LATENT_FLOW
@@ -30,17 +29,6 @@ from ss4d.storage.store import ArtifactStore, open_store
 
 LOG = logging.getLogger("ss4d")
 AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result."""
-
-    reused: bool
-    seconds: float
-    peak_memory: int  # bytes, whole process
-    peak_device_memory: int  # bytes
-    measures: Mapping[str, float] = field(default_factory=dict)  # see `ss4d.pipelines.measures`
 
 
 def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> StageResult:
@@ -56,11 +44,10 @@ def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None
         InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
     """
     store = open_store(job.store)
-    former = store.open(job.step.ref) if store.contains(job.step.ref) else None
-    if former and not job.step.replace:
-        known = former.attributes
-        costs = known["seconds"], known["peak_memory"], known["peak_device_memory"]
-        return StageResult(True, *costs, known.get("measures", {}))  # older artifacts have none
+    known = stored_result(store, job.step.ref)
+    if known is not None and not job.step.replace:
+        return known
+    former = store.open(job.step.ref) if known is not None else None
     implementation = job.config.stages()[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
         inputs = _inputs(implementation, job, store, writer.folder, progress)
@@ -84,7 +71,7 @@ def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None
                 "inputs": {name: ref.key for name, ref in job.inputs.items()},
                 "values": {} if value is None else scalars(value),
                 "measures": measured,
-                "device": job.device,
+                "device": inputs.model.device,
                 "versions": versions(),
                 "seconds": round(meter.seconds, 3),
                 "peak_memory": meter.peak_memory,

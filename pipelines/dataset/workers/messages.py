@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ss4d.pipelines.dataset.events import Cause
-from ss4d.pipelines.tasks import StageResult
+from ss4d.pipelines.stage_result import StageResult
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_an_export_replaced_while_it_is_laid_out(make: Make, out: Path, monkeypa
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
         link_or_copy(source, target)
 
-    monkeypatch.setattr("ss4d.pipelines.run.link_or_copy", link_when_it_is_there)
+    monkeypatch.setattr("ss4d.pipelines.results.link_or_copy", link_when_it_is_there)
     assert make()["state"] == "complete"
     assert content(out / "runs" / "disc" / "frames") == before
 

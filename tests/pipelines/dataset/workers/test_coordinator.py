@@ -32,7 +32,7 @@ from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.errors import WorkerError
-from ss4d.pipelines.tasks import StageResult
+from ss4d.pipelines.stage_result import StageResult
 
 STAGE = "segmentation"
 Act = Callable[["Worker", str, int], None]  # what a worker does with a clip, at which attempt from 1 on

@@ -11,7 +11,7 @@ from ss4d.pipelines.dataset.workers.policy import History, Policy
 from ss4d.pipelines.dataset.workers.progress import Tally
 from ss4d.pipelines.dataset.workers.recorder import Recorder
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
-from ss4d.pipelines.tasks import StageResult
+from ss4d.pipelines.stage_result import StageResult
 
 CLIP = Todo(Source("owl", "owl.mp4", "0"), "goal", ("slat",))
 HISTORY = History(failures={"owl": {"killed": 1}}, attempts={"key": 2})
