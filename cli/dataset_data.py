@@ -67,9 +67,9 @@ def init(
             say(f"cannot be read: {row.id}: {row.error}")
         if len(scan.unreadable) > LISTED:
             say(f"... and {len(scan.unreadable) - LISTED} more, see the column `error`")
-        if scan.passed_over:
-            kinds = ", ".join(f"{number} {kind}" for kind, number in scan.passed_over.items())
-            say(f"Passed over files that are no videos: {kinds}.")
+        if scan.skipped:
+            kinds = ", ".join(f"{number} {kind}" for kind, number in scan.skipped.items())
+            say(f"Skipped files that are not videos: {kinds}.")
         say(
             f"{len(scan.rows)} clips are in {out}: {len(scan.added)} added, {len(scan.changed)} changed, "
             f"{len(scan.vanished)} vanished, {len(scan.unreadable)} that cannot be read."

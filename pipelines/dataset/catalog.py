@@ -1,4 +1,4 @@
-"""The catalog: for each clip and stage of a configuration what there is of it, as a Parquet table for other tools."""
+"""The catalog: the state of each clip at each stage of a configuration, as a Parquet table for other tools."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from ss4d.storage.manifest import write_columns
 
 DONE, FAILED, TO_DO, NOT_NEEDED, UNREADABLE = "done", "failed", "to do", "not needed", "unreadable"
 
-# A failure outside of any stage stands at the last one. Of several failures, the columns are those of the latest.
+# A failure outside of any stage counts at a goal. Of several failures, the latest gives the columns.
 _MEASURED = ", ".join(f"CAST({name} AS INTEGER)" if measure.kind is int else name for name, measure in MEASURES.items())
 _CATALOG = f"""
 SELECT clip, wanted.stage,
@@ -37,24 +37,24 @@ ORDER BY number
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of the catalog; what is not known is None.
+    """A row of the catalog; unknown values are None.
 
     Attributes:
         id: of the clip.
         stage: "" for a clip that cannot be read, which has only this row.
-        state: "done"; "failed", after its last attempt; "to do"; "not needed", as image tokens are once what was made
-            of them is there; or "unreadable".
-        key: of the artifact, there or not.
-        seconds: what it took to make, or to fail.
-        peak_memory: of the process that did, in bytes.
-        attempts: how often it was tried.
+        state: "done"; "failed", if its last attempt failed; "to do"; "not needed", as image tokens are once the
+            artifacts made from them exist; or "unreadable".
+        key: of the artifact, whether it is stored or not.
+        seconds: of the successful attempt, or of the last failed one.
+        peak_memory: of the process in that attempt, in bytes.
+        attempts: number of attempts.
         error: the class of what went wrong: an exception's name, TimeLimit, MemoryLimit or WorkerDied.
-        message: what it said.
+        message: of the error.
         cause: input, transient, killed or program.
-        worker: host:pid of who made it, or failed to.
+        worker: host:pid of the process in that attempt.
         measures: by name, a column each, see `ss4d.pipelines.measures`.
-        versions: of Python and the packages that made it, as JSON.
-        seed: of the random numbers; None for a stage that draws none.
+        versions: of Python and the packages in that attempt, as JSON.
+        seed: of the random numbers; None for a stage without any.
     """
 
     id: str
@@ -118,7 +118,7 @@ def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:
 
 
 def is_current(dataset: Dataset) -> bool:
-    """Whether the catalog was written after everything that it tells of.
+    """Whether the catalog was written after all that it is made from.
 
     Raises:
         OSError: if the dataset's folder cannot be read.

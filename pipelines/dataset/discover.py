@@ -1,4 +1,4 @@
-"""Finds the clips that a user means with a folder, a pattern or a table, and gives each a name."""
+"""Finds the clips in a folder, by a pattern or in a table, and names them."""
 
 import glob
 import hashlib
@@ -16,7 +16,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import STILLS
 from ss4d.storage.manifest import read_columns
 
-# What to take for a clip in a folder; with a pattern or a table, a user names other kinds too.
+# The files that are clips in a folder; a pattern or a table may name other kinds, too.
 VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"}
 VIDEOS |= {".ogv", ".ts", ".webm", ".wmv"}
 IMAGES = STILLS - VIDEOS
@@ -32,9 +32,9 @@ class Found:
 
     Attributes:
         path: absolute.
-        name: what to make its id of: where it lies below what was searched.
-        tags: of the folders it lies in, or what a table says.
-        id: what a table says.
+        name: that its id is made of: its path below the searched folder.
+        tags: the folders that it lies in, or the tags of a table.
+        id: from a table; None otherwise.
     """
 
     path: str
@@ -45,10 +45,10 @@ class Found:
 
 @dataclass
 class Finding:
-    """All the clips that were found, in order, and how many files of other kinds lay beside them, by suffix."""
+    """The clips that were found, in order, and the number of skipped files of other kinds, by suffix."""
 
     clips: list[Found] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def find_clips(source: str) -> Finding:
@@ -60,9 +60,9 @@ def find_clips(source: str) -> Finding:
             relative paths count from where it lies, and perhaps `id` and `tags`.
 
     Raises:
-        ConfigError: if there is no clip, or the table lacks something.
-        InputError: if a folder cannot be read.
-        StoreError, OSError: if the table cannot be read.
+        ConfigError: there is no clip, or the table lacks a column or a value.
+        InputError: a folder cannot be read.
+        StoreError, OSError: the table cannot be read.
     """
     if os.path.isdir(source):
         finding = _in_folder(os.path.abspath(source))
@@ -81,7 +81,7 @@ def find_clips(source: str) -> Finding:
 
 
 def new_id(name: str, taken: Container[str]) -> str:
-    """An id made of a name: that of a file on any system, and other than those in `taken`, which are in lower case."""
+    """An id made of a name: valid as a file name on any system, and not in `taken`, which is in lower case."""
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "clip"
     short = plain.encode()[:MAX_NAME].decode(errors="ignore")
     if short == plain and plain.casefold() not in taken:
@@ -97,20 +97,20 @@ def _in_folder(root: str) -> Finding:
         videos = [name for name in names if _suffix(name) in VIDEOS]
         images = [name for name in names if _suffix(name) in IMAGES]
         finding.clips += [_named(os.path.join(folder, name), root) for name in videos]
-        if images and not videos:  # beside videos, images are their thumbnails
+        if images and not videos:  # images beside videos are taken for thumbnails
             finding.clips.append(_named(folder, root))
         used = {*videos, *([] if videos else images)}
-        finding.passed_over.update(_suffix(name) or "no suffix" for name in names if name not in used)
+        finding.skipped.update(_suffix(name) or "no suffix" for name in names if name not in used)
     finding.clips.sort(key=lambda clip: clip.path)
     return finding
 
 
 def _folders(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder and the names of its files; what is hidden is passed over, and so are datasets."""
+    """Each folder and the names of its files; hidden ones and datasets are skipped."""
     seen = set()
     for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         stat = os.stat(folder)
-        if (stat.st_dev, stat.st_ino) in seen or DESCRIPTION in names:  # a link may lead back up
+        if (stat.st_dev, stat.st_ino) in seen or DESCRIPTION in names:  # a link may lead back to a parent
             folders.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))

@@ -93,7 +93,7 @@ def export_assets(
         progress: told how many clips are through.
 
     Raises:
-        ConfigError: if `where` cannot be asked, or other files lie in the way.
+        ConfigError: if `where` is not valid, or other files lie in the way.
         StoreError, OSError: if the store cannot be read or the folder not written; what is there is whole.
     """
     if folder.exists() and not folder.is_dir():

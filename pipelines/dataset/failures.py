@@ -16,14 +16,14 @@ UNREADABLE = "Unreadable"
 
 @dataclass
 class Group:
-    """Clips that failed alike.
+    """Clips that failed in the same way.
 
     Attributes:
         cause: input, transient, killed or program.
         error: class of what went wrong.
-        stage: where, or "" outside of any.
-        clips: their ids, those that failed last in front.
-        message: of the first of them.
+        stage: its name, or "" for a failure outside of any.
+        clips: their ids, the latest failures first.
+        message: of the latest failure.
     """
 
     cause: str
@@ -34,7 +34,7 @@ class Group:
 
     @property
     def examples(self) -> str:
-        """A few of the ids."""
+        """A few of the ids, for people."""
         more = ", ..." if len(self.clips) > EXAMPLES else ""
         return ", ".join(self.clips[:EXAMPLES]) + more
 
@@ -76,14 +76,14 @@ def clear_failures(
     """Clears failures, so that the next run tries those clips again; gives the failures that were cleared.
 
     Args:
-        opened: of the dataset.
-        clips: ids; none for all.
+        opened: the dataset, for a configuration.
+        clips: ids; empty for all.
         cause: only failures of this cause.
         error: only failures of this class.
 
     Raises:
-        ConfigError: if there is no such clip or cause.
-        OSError: if it cannot be written.
+        ConfigError: there is no such clip or cause.
+        OSError: the events cannot be written.
     """
     if cause is not None and cause not in get_args(Cause):
         raise ConfigError(f"--cause must be one of {', '.join(get_args(Cause))}; got {cause!r}")

@@ -1,6 +1,6 @@
-"""What is known of a dataset's artifacts and failures, in an SQLite file that can be deleted: made of events and store.
+"""The index of a dataset's artifacts and failures: an SQLite file, made from events and store, that can be deleted.
 
-Artifacts are known by key alone, so that what one configuration made counts for every other that means the same.
+Artifacts are known by key alone, so an artifact counts for every configuration that has its key.
 """
 
 import json
@@ -20,7 +20,7 @@ from ss4d.storage.refs import ArtifactRef
 
 SCHEMA = 1
 PATIENCE = 60  # seconds to wait for another process that writes
-CACHE = 128  # MiB at most: keys come in no order, and the index of a hundred thousand clips is larger
+CACHE = 128  # MiB at most: keys are in random order, and the index of a hundred thousand clips is larger
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER);
@@ -47,8 +47,8 @@ FAILURE = (
 )
 ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "versions", *MEASURES)
 
-# What is only known to be there has no time, and gives way to who made it. The last value is when that was: files of
-# events come in no order, so what was deleted afterwards may be known already.
+# An artifact that is only known to exist has no time, and gives way to the event of its making. The last value is the
+# time of that event: event files are read in no order, so a later deletion may be known already.
 _ADD_ARTIFACT = f"""
 INSERT INTO artifacts ({", ".join(ARTIFACT)}) SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
     WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.key = ?1 AND gone.time >= ?{len(ARTIFACT) + 1})
@@ -75,17 +75,17 @@ class Index:
         self._clips = clips
 
     def refresh(self) -> None:
-        """Takes in the events that were written since the last time.
+        """Reads the events that were written since the last call.
 
         Raises:
-            NewerError: if a newer version of the program wrote some.
-            StoreError, OSError: if index or events cannot be read.
+            NewerError: a newer version of the program wrote some.
+            StoreError, OSError: index or events cannot be read.
         """
         with self.changing():
             self._take_events()
 
     def complete(self, stages: Iterable[str]) -> dict[str, set[str]]:
-        """For each of the stages, the keys of its artifacts that are known to be complete."""
+        """The keys of the artifacts that are known to be complete, by stage."""
         found: dict[str, set[str]] = {stage: set() for stage in stages}
         for stage, key in self.query("SELECT stage, key FROM artifacts"):
             if stage in found:
@@ -93,7 +93,7 @@ class Index:
         return found
 
     def missed(self) -> set[str]:
-        """The keys of artifacts that were damaged and deleted, and are to be made again."""
+        """The keys of artifacts that were damaged and deleted, and have to be made again."""
         return {
             key for (key,) in self.query("SELECT key FROM gone WHERE missed AND key NOT IN (SELECT key FROM artifacts)")
         }
@@ -101,17 +101,17 @@ class Index:
     def failures(self) -> list[Attempt]:
         """The failed attempts that were not cleared, at artifacts that are still missing, from the oldest on.
 
-        Those of all configurations; a key tells which one it belongs to.
+        Those of all configurations; the key tells the configuration.
         """
         rows = self.query(f"SELECT {', '.join(FAILURE)} FROM open_failures ORDER BY time")
         return [Attempt(state="failed", **dict(zip(FAILURE, row, strict=True))) for row in rows]
 
     def versions(self) -> dict[str, dict[str, str]]:
-        """The versions that each hash stands for."""
+        """The versions of Python and packages by their hash."""
         return {name: json.loads(packages) for name, packages in self.query("SELECT hash, packages FROM versions")}
 
     def want(self, clips: Sequence[str], keys: Mapping[str, Sequence[str]]) -> None:
-        """Makes the table `wanted` (number, clip, stage, key) for queries: what a configuration makes of these clips.
+        """Makes the table `wanted` (number, clip, stage, key) for queries: a configuration's artifacts of these clips.
 
         Args:
             clips: their ids.
@@ -126,7 +126,7 @@ class Index:
                 self._connection.executemany("INSERT INTO wanted VALUES (?, ?, ?, ?)", rows)
 
     def query(self, statement: str, **values: object) -> Iterator[tuple[Any, ...]]:
-        """The rows that a SELECT gives, with the values in place of `:name` in it.
+        """The rows of a SELECT, with `values` in place of `:name` in it.
 
         Raises:
             StoreError: if the index is damaged.
@@ -137,12 +137,12 @@ class Index:
     def replace(
         self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], at: str
     ) -> list[ArtifactRef]:
-        """Makes everything anew, of all events and of what a look into the store found; gives what is gone.
+        """Makes the index anew from all events and a listing of the store; gives the artifacts that are lost.
 
         Args:
-            artifacts: rows with the columns `ARTIFACT`.
-            versions: what their hashes stand for.
-            at: when the look began; what events say was made before and was not found is gone.
+            artifacts: in the store: rows with the columns `ARTIFACT`.
+            versions: of Python and packages, by the hashes in those rows.
+            at: when the listing started; an artifact made before that is not in it is lost.
         """
         with self.changing():
             for table in ("files", "versions", "artifacts", "gone", "failures", "forgiven"):
@@ -161,7 +161,7 @@ class Index:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """All of what is done in the block or nothing, and no other process at the same time."""
+        """A transaction, which excludes other processes."""
         alone = nullcontext() if self._dataset.shared else locked(self._dataset.lock("index"))
         with alone, self._explained(), self._transaction("BEGIN IMMEDIATE"):
             yield
@@ -212,7 +212,7 @@ class Index:
 
 @contextmanager
 def explained(dataset: Dataset) -> Iterator[None]:
-    """Says what to do about an index that cannot be used."""
+    """Turns the errors of an index that cannot be used into sentences."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -220,7 +220,7 @@ def explained(dataset: Dataset) -> Iterator[None]:
             raise StoreError(
                 f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
             ) from error
-        remedy = "try again when no other process writes it"
+        remedy = "try again when no other process is writing it"
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             remedy = "make it and the folder it lies in writable"
         raise StoreError(f"{dataset.index} cannot be used: {error}; {remedy}") from error
@@ -233,14 +233,14 @@ def explained(dataset: Dataset) -> Iterator[None]:
 
 @contextmanager
 def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterator[Index]:
-    """The index of a dataset, made if there is none, with all events that are there.
+    """Opens the index of a dataset, made if there is none, and reads all new events.
 
-    That of a shared dataset, or of one in which nothing can be written, is made anew, and gone afterwards.
+    For a shared dataset, or one whose folder is read-only, the index is made in a temporary file.
 
     Args:
-        dataset: which one.
-        clips: that are asked about, in an index that is made anew; None for all. What another clip of the same content
-            left in the store is then not known.
+        dataset: that it is of.
+        clips: whose events to read into a temporary index; None for all. Artifacts that another clip of the same
+            content made are then not known.
 
     Raises:
         NewerError: if a newer version of the program wrote it.
@@ -248,9 +248,9 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
     """
     if not os.access(dataset.folder, os.W_OK):
         dataset = replace(dataset, shared=True)
-    assert clips is None or dataset.shared  # an index that stays has to know everything
+    assert clips is None or dataset.shared  # a permanent index has to know all clips
     with explained(dataset):
-        # The empty name is SQLite's for a temporary file, on this machine's disk, that only this connection sees.
+        # To SQLite the empty name means a temporary file on this machine's disk that only this connection sees.
         connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
     try:
         with explained(dataset):

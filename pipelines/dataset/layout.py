@@ -1,4 +1,4 @@
-"""What a dataset's folder holds, and under which names."""
+"""The files of a dataset's folder, by name."""
 
 import json
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Dataset:
 
     Attributes:
         folder: of the dataset, absolute.
-        store: where its artifacts are: the path of a folder, or a URL.
-        shared: other machines may work on it at the same time, so this process has an index of its own in a file that
-            nobody else sees: SQLite cannot share one across machines.
+        store: location of its artifacts: the path of a folder, or a URL.
+        shared: whether other machines may run parts of it at the same time. This process then has an index of its own
+            in a temporary file, since SQLite cannot share one across machines.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Dataset:
 
     @property
     def events(self) -> Path:
-        """The folder of what happened, see `ss4d.pipelines.dataset.events`."""
+        """The folder of events, see `ss4d.pipelines.dataset.events`."""
         return self.folder / "events"
 
     @property
@@ -53,16 +53,16 @@ class Dataset:
 
     @property
     def metrics(self) -> Path:
-        """How a run is getting on, replaced every few seconds while it goes."""
+        """The progress of a run, replaced every few seconds."""
         return self.folder / "metrics.json"
 
     def metrics_of(self, shard: str | None) -> Path:
-        """The same of a shard such as "2/8", which may run on a machine of its own; None for a run of all clips."""
+        """The metrics of a shard such as "2/8", which may run on another machine; None for a run of all clips."""
         return self.metrics if shard is None else self.folder / f"metrics-{shard.replace('/', '-of-')}.json"
 
     @property
     def launches(self) -> Path:
-        """A line for each time that a run was started."""
+        """The launches: a line for each start and each end of a run."""
         return self.folder / "runs.jsonl"
 
     @property
@@ -72,15 +72,15 @@ class Dataset:
 
     @property
     def pictures(self) -> Path:
-        """The folder of what `ss4d dataset report` has drawn, which can be deleted."""
+        """The folder of pictures that `ss4d dataset report` has drawn, which can be deleted."""
         return self.folder / "report-pictures"
 
     def log(self, clip: str) -> Path:
-        """What happened to one clip, in lines for people."""
+        """The log of one clip."""
         return self.logs / f"{clip}.log"
 
     def lock(self, name: str) -> Path:
-        """The file to lock while a part of the dataset changes, see `ss4d.storage.manifest.locked`."""
+        """The lock file for a part of the dataset, see `ss4d.storage.manifest.locked`."""
         return self.folder / f".{name}.lock"
 
 
@@ -101,12 +101,12 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
     """The dataset in a folder, made if there is none.
 
     Args:
-        folder: new, empty, or that of a dataset.
-        store: where the artifacts go, a folder or a URL; None for `store` in the folder, or where those of a dataset
-            that is there already are.
+        folder: a new or an empty one, or that of a dataset.
+        store: location of the artifacts, a folder or a URL; None for `store` in the folder, or for the store of a
+            dataset that exists already.
 
     Raises:
-        ConfigError: if other files lie there, or the dataset that lies there has its store elsewhere.
+        ConfigError: the folder holds other files, or a dataset with another store.
         NewerError: if a newer version wrote it.
         OSError: if the folder cannot be written.
     """
@@ -139,7 +139,7 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
 
     Args:
         folder: of the dataset.
-        shared: whether other machines may work on it at the same time.
+        shared: whether other machines may run parts of it at the same time.
 
     Raises:
         ConfigError: if there is none.
@@ -157,7 +157,7 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
         description = _Description.model_validate(data)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
-            f"{folder} is no dataset, for it has no {DESCRIPTION}; `ss4d dataset init` makes one"
+            f"{folder} is not a dataset, since it has no {DESCRIPTION}; `ss4d dataset init` makes one"
         ) from error
     except PermissionError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): make it readable") from error

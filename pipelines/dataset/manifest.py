@@ -1,4 +1,4 @@
-"""The manifest of a dataset: a row for each clip, also for one that cannot be read, in one Parquet table."""
+"""The manifest of a dataset: a Parquet table with a row for each clip, readable or not."""
 
 import os
 import signal
@@ -21,26 +21,26 @@ from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.errors import StoreError
 from ss4d.storage.manifest import locked, read_rows, write_rows
 
-SAVE_SECONDS = 20  # between two writings of the manifest while clips are read
+SAVE_SECONDS = 20  # between two saves of the manifest while clips are read
 MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the manifest says of one clip.
+    """A clip in the manifest.
 
     Attributes:
-        id: unique in the dataset, and fit to name a file.
+        id: unique in the dataset, and valid as a file name.
         source: the video file or the folder of images, as an absolute path.
-        sha256: of its content, see `ss4d.stages.video_io.input_digest`; None where it cannot be read.
+        sha256: of its content, see `ss4d.stages.video_io.input_digest`; None if it cannot be read.
         bytes: of the file, or of the folder's files.
-        modified: when it was last changed, in nanoseconds since 1970; with `bytes`, it tells whether to read it again.
-        frames: how many it has; 0 where they are not known, as are width, height and fps.
+        modified: time of its last change, in nanoseconds since 1970; with `bytes` it tells whether to read it again.
+        frames: number of frames; 0 if unknown, as are width, height and fps.
         width: of a frame in pixels.
         height: of a frame in pixels.
-        fps: frames per second; 24 where the input states none.
-        tags: separated by commas: the folders that it was found in, or what a table said.
-        error: why it cannot be read; None where it can.
+        fps: frames per second; 24 if the input states none.
+        tags: separated by commas: the folders that it was found in, or the tags of a table.
+        error: why it cannot be read; None if it can.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed:
-    """A clip that has its id, and is still to be read."""
+    """A clip with its id, before it is read."""
 
     id: str
     source: str
@@ -67,14 +67,15 @@ class Listed:
 
 @dataclass
 class Scan:
-    """What `init_dataset` found, by ids where there are lists.
+    """The result of `init_dataset`; lists hold ids.
 
     Attributes:
+        dataset: that the clips are in.
         rows: of the manifest as it is now, in order.
-        added: clips that are new.
-        changed: clips whose content is other than it was.
-        vanished: clips whose file is gone; they stay in the manifest with that as their error.
-        passed_over: files of other kinds, how many by suffix.
+        added: new clips.
+        changed: clips whose content has changed.
+        vanished: clips whose file no longer exists; they stay in the manifest with that as their error.
+        skipped: number of files of other kinds, by suffix.
     """
 
     dataset: Dataset
@@ -82,7 +83,7 @@ class Scan:
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
-    passed_over: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def unreadable(self) -> list[Row]:
@@ -91,7 +92,7 @@ class Scan:
 
 
 def read_manifest(dataset: Dataset) -> list[Row]:
-    """Every row, in the order in which the clips were added.
+    """All rows, in the order in which the clips were added.
 
     Raises:
         StoreError: if it is missing or damaged.
@@ -116,22 +117,22 @@ def init_dataset(
     progress: Progress,
     clip_seconds: float = MOST_SECONDS,
 ) -> Scan:
-    """Puts the clips that `source` names into the dataset in `folder`, made if there is none.
+    """Adds the clips that `source` names to the dataset in `folder`, which is made if there is none.
 
-    Clips that are in it stay, with their ids; of these, only files that changed since are read again, and those that
-    could not be read. Interrupted, it keeps what it has read, and goes on there the next time.
+    Clips of the dataset keep their ids; those whose files have changed or could not be read are read again. If it is
+    interrupted, it keeps what it has read, and the next call continues from there.
 
     Args:
         folder: of the dataset.
         source: what `ss4d.pipelines.dataset.discover.find_clips` takes.
-        store: where the artifacts go; None for the dataset's own.
-        workers: processes that read; None for one a processor.
-        progress: told of each clip that is read.
-        clip_seconds: that reading one may take; what takes longer cannot be read.
+        store: location of the artifacts; None for the dataset's own.
+        workers: processes that read; None for one per CPU core.
+        progress: called after each clip that is read.
+        clip_seconds: that reading a clip may take; one that takes longer counts as unreadable.
 
     Raises:
-        ConfigError: if there is no clip, the folder cannot hold a dataset, or a number is out of range.
-        StoreError, OSError: if something cannot be read or written.
+        ConfigError: there is no clip, the folder cannot hold a dataset, or a number is out of range.
+        StoreError, OSError: a file cannot be read or written.
     """
     check_seconds("--clip-timeout", clip_seconds)
     if workers is not None:
@@ -163,7 +164,7 @@ def _read_all(
     rows: dict[str, Row],
     tell: Callable[[int], None],
 ) -> None:
-    """Puts what is read into `rows`, saved from time to time."""
+    """Puts the rows that are read into `rows`, and saves the manifest from time to time."""
     saved = time.monotonic()
     tell(0)
     for done, row in enumerate(read, 1):
@@ -180,7 +181,7 @@ def _write(dataset: Dataset, clips: Sequence[Listed], rows: dict[str, Row]) -> N
 
 
 def _scan(dataset: Dataset, before: dict[str, Row], rows: list[Row], finding: Finding) -> Scan:
-    scan = Scan(dataset, rows, passed_over=dict(finding.passed_over.most_common()))
+    scan = Scan(dataset, rows, skipped=dict(finding.skipped.most_common()))
     by_id = {row.id: row for row in before.values()}
     for row in rows:
         old = before.get(row.source) or by_id.get(row.id)
@@ -194,14 +195,14 @@ def _scan(dataset: Dataset, before: dict[str, Row], rows: list[Row], finding: Fi
 
 
 def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
-    """The clips there were and those that are new, each once, with an id.
+    """The clips that were in the manifest and the new ones, each once, with an id.
 
     Raises:
         ConfigError: if a table gives one id to two clips, or two to one.
     """
     clips = {row.source: Listed(row.id, row.source, row.tags) for row in before.values()}
     taken = {clip.id.casefold(): clip.source for clip in clips.values()}
-    for found in sorted(finding.clips, key=lambda found: found.id is None):  # given ids are not to be taken by others
+    for found in sorted(finding.clips, key=lambda found: found.id is None):  # ids that a table gives come first
         source, tags = _text(found.path), _text(found.tags)
         known = clips.get(source)
         if known is None:
@@ -219,18 +220,18 @@ def _clips(before: dict[str, Row], finding: Finding) -> list[Listed]:
 
 
 def _check_moved(clip: str, before: str, now: str, listed_before: bool) -> None:
-    """A table may say that a clip of the dataset lies elsewhere now, if its file is gone from where it was."""
+    """Refuses an id for a second clip, unless it is a clip of the dataset whose file was moved."""
     if not listed_before or os.path.lexists(before):
         raise ConfigError(f"the id {clip!r} stands for more than one clip, {before} and {now}; give each its own")
 
 
 def _text(name: str) -> str:
-    """A file's name as Unicode, which a few are not; such a file is then not found, and listed as unreadable."""
+    """A file's name as Unicode; a name that is not valid Unicode is changed, so its file is listed as unreadable."""
     return os.fsencode(name).decode(errors="replace")
 
 
 def stamp(source: str) -> tuple[int, int]:
-    """The bytes of a file, or of all files in a folder, and when it was last changed; zeros if it is not there."""
+    """The bytes of a file, or of all files in a folder, and the time of its last change; zeros if it does not exist."""
     try:
         own = os.stat(source)
         if not os.path.isdir(source):
@@ -242,10 +243,9 @@ def stamp(source: str) -> tuple[int, int]:
 
 
 def read_clips(clips: Sequence[Listed], workers: int | None, seconds: float = MOST_SECONDS) -> Iterator[Row]:
-    """The rows of the clips, as they get done, read by processes.
+    """Reads the clips in processes; gives their rows as they are done.
 
-    A clip whose decoder ends its process, or takes longer than `seconds`, gets a row like every other that cannot be
-    read.
+    A clip whose decoder ends its process, or takes longer than `seconds`, gets the row of an unreadable clip.
     """
     left = {clip.id: clip for clip in clips}
     while left:
@@ -254,14 +254,14 @@ def read_clips(clips: Sequence[Listed], workers: int | None, seconds: float = MO
                 del left[row.id]
                 yield row
         except WorkerError:
-            # Clips are begun in order, so the one that did it is among the first: each of those on its own.
+            # Clips are started in order, so the one to blame is among the first: each of those is read by itself.
             for clip in list(left.values())[: 2 * (workers or num_processors()) + 2]:
                 del left[clip.id]
                 yield _read_alone(clip, seconds)
 
 
 def _read_within(seconds: float, clip: Listed) -> Row:
-    """What a worker does. An alarm that nobody handles ends the process, in whatever library it hangs."""
+    """Reads a clip in a worker; an alarm without a handler ends the process, whatever library it hangs in."""
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return read_clip(clip)
@@ -270,9 +270,9 @@ def _read_within(seconds: float, clip: Listed) -> Row:
 
 
 def read_clip(clip: Listed) -> Row:
-    """The row of one clip: hashes it and decodes its first frame.
+    """Hashes a clip and decodes its first frame.
 
-    Whatever one file of thousands breaks must not end the others: its row says it.
+    Whatever goes wrong with one file is recorded in its row, and must not stop the others.
     """
     row = _blank_row(clip)
     path = Path(clip.source)

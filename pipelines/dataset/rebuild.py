@@ -1,4 +1,4 @@
-"""Makes the index again from what lies in the store, whatever else of the dataset is lost."""
+"""Makes the index anew from the store, even if all other records of the dataset are lost."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from ss4d.storage.errors import DamageError
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 
-READERS = 16  # at a time: an object store answers each after a while
+READERS = 16  # at the same time: an object store takes a while to answer
 BATCH = 4096
 
 
 @dataclass
 class Rebuilt:
-    """What a look into the store found.
+    """Counts of what is in the store.
 
     Attributes:
-        artifacts: complete ones by stage.
-        damaged: those that are not, by stage.
-        clips: how many of the manifest have artifacts.
+        artifacts: complete ones, by stage.
+        damaged: incomplete or unreadable ones, by stage.
+        clips: of the manifest, that have artifacts.
         unlisted: artifacts of inputs that are not in the manifest.
-        unlinked: artifacts that no other leads to an input, since those between were freed.
+        unlinked: artifacts whose input is unknown, since the artifacts between were deleted.
     """
 
     artifacts: Counter[str] = field(default_factory=Counter)
@@ -51,12 +51,12 @@ class _Described:
 
     @property
     def source(self) -> str | None:
-        """The hash of the input that it was made from; None where it was made from other artifacts alone."""
+        """The hash of its input; None for an artifact made from other artifacts alone."""
         source: str | None = self.attributes["recipe"].get("source")
         return source
 
     def row(self) -> tuple[object, ...]:
-        """See `ss4d.pipelines.dataset.index.ARTIFACT`."""
+        """Its row in the index, with the columns `ss4d.pipelines.dataset.index.ARTIFACT`."""
         known = self.attributes
         measured = (known.get("measures", {}).get(name) for name in MEASURES)
         costs = known["seconds"], known["peak_memory"]
@@ -64,11 +64,11 @@ class _Described:
 
 
 def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
-    """Fills the index from store and events; an artifact that is not in the store is forgotten.
+    """Fills the index from store and events; artifacts that are not in the store are dropped from it.
 
     Args:
         opened: of the dataset.
-        progress: told how many artifacts are read.
+        progress: called after each artifact that is read.
 
     Raises:
         NewerError: if a newer version of the program wrote an artifact.
@@ -97,7 +97,7 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
 
 
 def _tell(dataset: Dataset, store: ArtifactStore, lost: Sequence[ArtifactRef], at: str) -> None:
-    """Shards make indices of their own of the events alone, and would take what is gone for done."""
+    """Records lost artifacts as events, since shards make indexes from the events alone."""
     if lost:
         with EventWriter(dataset.events, packages()) as events:
             for ref in lost:
@@ -113,7 +113,7 @@ def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[A
             artifact = _Described(ref, store.open(ref).attributes)
             artifact.row()
             return ref, artifact
-        except (DamageError, KeyError, TypeError, AttributeError):  # or of a program that wrote other attributes
+        except (DamageError, KeyError, TypeError, AttributeError):  # or attributes of another program
             return ref, None
 
     remaining = iter(refs)
@@ -123,7 +123,7 @@ def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[A
 
 
 class _Links:
-    """Which artifacts belong to one input: an artifact and what it was made from always do, be it stored or not."""
+    """Finds the input of each artifact: an artifact has the same one as the artifacts that it was made from."""
 
     def __init__(self) -> None:
         self._sources: dict[str, str] = {}  # by key
@@ -139,7 +139,7 @@ class _Links:
             self._beside.setdefault(key, []).append(artifact.ref.key)
 
     def sources(self) -> dict[str, str]:
-        """The input's hash by key, for all that lead to one."""
+        """The input's hash by key, for all artifacts whose input is known."""
         found = dict(self._sources)
         waiting = list(found)
         while waiting:

@@ -1,4 +1,4 @@
-"""Which clips of a dataset are meant: those that an SQL expression is true of, a shard, the first few."""
+"""Selects clips of a dataset: those that match an SQL expression, a shard, the first few."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.measures import MEASURES
 
-# What the expression may use besides the manifest's columns; of the configuration that is asked about.
+# The columns that the expression may use: the manifest's, and those of the configuration.
 _ROW = tuple(field.name for field in fields(Row))
 _MEASURED = tuple(name for name in MEASURES if name not in _ROW)  # of `frames`, the manifest's are meant
 COLUMNS = (*_ROW, "state", *_MEASURED)
@@ -41,15 +41,15 @@ class Shard:
     count: int
 
     def has(self, clip: str) -> bool:
-        """Whether a clip is in it; by its id alone, so that clips stay in their shards when others are added."""
+        """Whether a clip is in it; depends on its id alone, so clips stay in their shards when others are added."""
         return int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8]) % self.count == self.number - 1
 
 
 def parse_shard(text: str) -> Shard:
-    """The shard that "2/8" means.
+    """The shard that a text such as "2/8" means.
 
     Raises:
-        ConfigError: if it means none.
+        ConfigError: it means none.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -59,12 +59,12 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a user asks for; None leaves nothing out.
+    """The clips that a user asks for; None for no restriction.
 
     Attributes:
         where: an SQLite expression over `COLUMNS`.
-        shard: the part of the clips that this machine does, such as "2/8".
-        limit: the first so many of those.
+        shard: the part of the clips that this machine runs, such as "2/8".
+        limit: number of clips, the first of those.
     """
 
     where: str | None = None
@@ -76,16 +76,16 @@ ALL = Choice()
 
 
 def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -> list[Row]:
-    """The clips that are meant, in the manifest's order, with those among them that cannot be read.
+    """The selected clips, in the manifest's order, including unreadable ones.
 
     Args:
         rows: of the manifest.
-        choice: what is asked for.
-        index: of the dataset; `where` asks it.
-        keys: of the configuration that state and measures are of.
+        choice: the clips that are asked for.
+        index: of the dataset.
+        keys: of the configuration that state and measures refer to.
 
     Raises:
-        ConfigError: if `where` is no expression, or has other columns; if there is no such shard or limit.
+        ConfigError: `where` is not an expression or uses other columns, or there is no such shard or limit.
     """
     if choice.limit is not None:
         check_at_least("--limit", choice.limit, 1)
@@ -103,7 +103,7 @@ def of_shard(rows: Sequence[Row], shard: str | None) -> list[Row]:
     """The clips of a part such as "2/8"; None: all of them.
 
     Raises:
-        ConfigError: if there is no such part.
+        ConfigError: there is no such part.
     """
     if shard is None:
         return list(rows)
@@ -112,7 +112,7 @@ def of_shard(rows: Sequence[Row], shard: str | None) -> list[Row]:
 
 
 def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> set[str]:
-    """The ids of the clips that the expression is true of."""
+    """The ids of the clips that match the expression."""
     readable = [row for row in rows if row.error is None]
     index.want([row.id for row in readable], keys.of([row.sha256 or "" for row in readable]))
     facts = {clip: known for clip, *known in index.query(_FACTS, goals=json.dumps(keys.goals))}
@@ -121,7 +121,7 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
 
 
 def _ask(where: str, table: Iterator[list[object]]) -> Iterator[str]:
-    """Asks a table of its own, which the expression can only read."""
+    """The ids that match, from a table in memory that the expression can only read."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.execute(f"CREATE TABLE clips ({', '.join(COLUMNS)})")
         memory.executemany(f"INSERT INTO clips VALUES ({', '.join('?' * len(COLUMNS))})", table)
@@ -131,6 +131,6 @@ def _ask(where: str, table: Iterator[list[object]]) -> Iterator[str]:
             yield from (clip for (clip,) in memory.execute(f"SELECT id FROM clips WHERE (\n{where}\n)"))
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: a NUL character
             raise ConfigError(
-                f"--where {where!r} cannot be asked: {error}; it takes an SQLite expression over {', '.join(COLUMNS)}, "
+                f"--where {where!r} is not valid: {error}; it takes an SQLite expression over {', '.join(COLUMNS)}, "
                 "such as \"frames > 16 AND tags LIKE '%bird%'\""
             ) from error

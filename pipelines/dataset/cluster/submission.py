@@ -174,9 +174,8 @@ class RunMonitor:
     runs: dict[str, ShardRun]
     progress: ShardMetrics
     watcher: ClusterWatcher
-    _heard: dict[str, tuple[str, float]] = field(
-        default_factory=dict
-    )  # by id: the last heartbeat, by the server's clock and by ours
+    # By id: when the last heartbeat was, by the server's clock and by this machine's.
+    _heard: dict[str, tuple[str, float]] = field(default_factory=dict)
     _restarts: Counter[str] = field(default_factory=Counter)
     _away: bool = False
     _idle_since: float | None = None

@@ -61,7 +61,7 @@ def write_report(
         progress: told of the pictures that are drawn.
 
     Raises:
-        ConfigError: if `where` cannot be asked, or there can be no such number of workers.
+        ConfigError: if `where` is not valid, or there can be no such number of workers.
         StoreError, WorkerError, OSError: if something cannot be read, drawn or written.
     """
     if workers is not None:

@@ -111,7 +111,7 @@ def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
     """The report of a dataset as it stands.
 
     Raises:
-        ConfigError: if `where` cannot be asked.
+        ConfigError: if `where` is not valid.
         StoreError, OSError: if the index cannot be read.
     """
     rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)

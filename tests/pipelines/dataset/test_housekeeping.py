@@ -15,7 +15,6 @@ from ss4d.pipelines.dataset.launches import Launch, recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.references import dataset_references
-from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally
 from ss4d.pipelines.store.housekeeping import ABANDONED, Sorting, collect, verify_store
 from ss4d.pipelines.store_notes import register
 from ss4d.stages.types import silent
@@ -41,8 +40,7 @@ def launch(dataset: Dataset, keys: StageKeys) -> Launch:
 
 
 def end(started: Launch) -> None:
-    snapshot: Snapshot = Tally(2, list(OLD.stages)).snapshot("finished", [], 0)
-    started.end(snapshot, None)
+    started.end(state="finished", reason=None, clips=2, done=2, failed={}, seconds=1.0)
 
 
 def gc(dataset: Dataset, drop: Sequence[str] = ()) -> Sorting:

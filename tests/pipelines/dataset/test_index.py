@@ -219,7 +219,7 @@ def test_where(dataset: Dataset, where: str, expected: list[str]) -> None:
     ],
 )
 def test_where_that_cannot_be_asked(dataset: Dataset, where: str) -> None:
-    with pytest.raises(ConfigError, match=r"--where .* cannot be asked: .* over id, source, .* gaussians, foreground"):
+    with pytest.raises(ConfigError, match=r"--where .* is not valid: .* over id, source, .* gaussians, foreground"):
         chosen(dataset, where=where)
     assert len(chosen(dataset)) == 4
 
@@ -312,5 +312,5 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     printed = command("catalog", "rebuild", dataset.folder)
     assert "0 artifacts of 0 clips" in printed
     assert "segmentation 3 0" in printed
-    assert "is no dataset" in command("catalog", dataset.folder.parent, code=1)
+    assert "is not a dataset" in command("catalog", dataset.folder.parent, code=1)
     assert "rebuild" in command("catalog", "--help")

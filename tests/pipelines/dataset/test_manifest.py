@@ -77,7 +77,7 @@ def test_a_folder(videos: Path, tmp_path: Path, here: list[str]) -> None:
     rows = by_id(scan)
     assert list(rows) == ["birds_crow", "birds_small_crow", "broken", "disc"]
     assert scan.added == list(rows)
-    assert scan.passed_over == {".jpg": 1, ".txt": 1}
+    assert scan.skipped == {".jpg": 1, ".txt": 1}
     crow = rows["birds_crow"]
     assert (crow.frames, crow.width, crow.height, crow.fps, crow.tags) == (5, 32, 16, 12.0, "birds")
     assert crow.source == str(videos / "birds" / "crow.mp4")

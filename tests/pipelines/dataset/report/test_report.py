@@ -222,7 +222,7 @@ def test_where_chooses_the_clips(dataset: Dataset, tmp_path: Path) -> None:
     assert data["logs"].startswith("..")
     with opened(dataset) as asked:
         assert read_sheet(asked, "id = 'nobody'").cards == []
-        with pytest.raises(ConfigError, match="cannot be asked"):
+        with pytest.raises(ConfigError, match="is not valid"):
             read_sheet(asked, "nonsense(")
     assert parts(report(dataset, tmp_path / "none.html", where="id = 'nobody'").path)[2]["id"] == []
 
@@ -376,7 +376,7 @@ def test_the_command_writes_the_page(dataset: Dataset, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["--workers", "0"], "--workers must be at least 1; got 0"),
-        (["--where", "frames >"], "cannot be asked"),
+        (["--where", "frames >"], "is not valid"),
         (["--config", "nothing"], "nothing"),
     ],
 )
