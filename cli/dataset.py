@@ -27,7 +27,7 @@ from ss4d.cli.dataset_submit import submit
 from ss4d.cli.dataset_view import dataset_view, summary
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Device, Goals, Overrides, overrides_of
+from ss4d.cli.options import Debug, Device, Goals, Overrides
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
-            settings=settings_for(dataset, config, overrides_of(overrides, goals), seed),
+            settings=settings_for(dataset, config, overrides, goals, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
             device=device,
             workers=workers,
@@ -144,7 +144,7 @@ def plan(
 
         options = DatasetOptions(
             folder=dataset,
-            settings=settings_for(dataset, config, overrides_of(overrides, goals), seed),
+            settings=settings_for(dataset, config, overrides, goals, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
         )
         typer.echo(_meant(options.settings))

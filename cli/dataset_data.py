@@ -232,7 +232,7 @@ def opened_for(
     from ss4d.pipelines.dataset.opened import open_for
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open_for(open_dataset(folder), settings_for(folder, config, overrides, seed)) as opened:
+    with open_for(open_dataset(folder), settings_for(folder, config, overrides, None, seed)) as opened:
         yield opened
 
 

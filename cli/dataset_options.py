@@ -48,10 +48,13 @@ Memory = Annotated[
 Retries = Annotated[int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")]
 
 
-def settings_for(folder: Path, config: str | None, overrides: list[str] | None, seed: int | None) -> "Settings":
+def settings_for(
+    folder: Path, config: str | None, overrides: list[str] | None, goals: list[str] | None, seed: int | None
+) -> "Settings":
     """The settings that a command means; see `ss4d.pipelines.dataset.keys.choose_settings`."""
     # Not at the top: torch takes seconds to import, and --help should not.
+    from ss4d.pipelines.config import with_goals
     from ss4d.pipelines.dataset.keys import choose_settings
     from ss4d.pipelines.dataset.layout import open_dataset
 
-    return choose_settings(open_dataset(folder), config, overrides or [], seed)
+    return choose_settings(open_dataset(folder), config, with_goals(overrides, goals), seed)

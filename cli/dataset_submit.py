@@ -25,7 +25,7 @@ from ss4d.cli.dataset_options import (
 from ss4d.cli.dataset_view import LiveView, duration, summary
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Device, Goals, Overrides, overrides_of
+from ss4d.cli.options import Debug, Device, Goals, Overrides
 
 if TYPE_CHECKING:
     from ss4d.pipelines.dataset.cluster.progress import ClusterView
@@ -117,7 +117,7 @@ def submit(
         from ss4d.pipelines.dataset.workers.policy import Policy
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        settings = settings_for(dataset, config, overrides_of(overrides, goals), seed)
+        settings = settings_for(dataset, config, overrides, goals, seed)
         work = ShardWork(
             dataset=dataset.absolute(),
             settings=Settings.model_validate(settings.recorded()),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ss4d.cli.console import console, say
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug
+from ss4d.cli.options import Debug, stage_names
 
 if TYPE_CHECKING:
     from ss4d.pipelines.inspect.opened import OpenedRun
@@ -32,7 +32,10 @@ Run = Annotated[
 def inspect(
     run: Run,
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="One stage in detail; by default a table of all.")
+        str | None,
+        typer.Argument(
+            metavar="[STAGE]", autocompletion=stage_names, help="One stage in detail; by default a table of all."
+        ),
     ] = None,
     out: Annotated[
         Path | None,

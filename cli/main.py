@@ -13,7 +13,7 @@ from ss4d.cli.diff import diff
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
-from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store, overrides_of
+from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
 from ss4d.cli.plan import plan
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
@@ -109,6 +109,7 @@ def run(
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
+        from ss4d.pipelines.config import with_goals
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
@@ -118,7 +119,7 @@ def run(
             source=source,
             out=out,
             config=config,
-            overrides=overrides_of(overrides, goals),
+            overrides=with_goals(overrides, goals),
             seed=seed,
             device=device,
             name=name,

@@ -5,6 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def stage_names(incomplete: str) -> list[str]:
+    """The names of stages that begin with what is typed, for the completion of a shell."""
+    from ss4d.pipelines.registry import installed
+
+    return [name for name in installed().stages() if name.startswith(incomplete)]
+
+
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="For the store and the results; made if missing.")]
 Overrides = Annotated[
     list[str] | None,
@@ -19,6 +27,7 @@ Goals = Annotated[
     typer.Option(
         "--goal",
         metavar="STAGE",
+        autocompletion=stage_names,
         help="A stage whose result is wanted; by default **export**. Repeatable. What it needs runs, and no more.",
     ),
 ]
@@ -33,23 +42,30 @@ Store = Annotated[
 ]
 FromStage = Annotated[
     str | None,
-    typer.Option("--from", metavar="STAGE", help="Compute this stage and all made from it again, stored or not."),
+    typer.Option(
+        "--from",
+        metavar="STAGE",
+        autocompletion=stage_names,
+        help="Compute this stage and all made from it again, stored or not.",
+    ),
 ]
 Only = Annotated[
     str | None,
-    typer.Option("--only", metavar="STAGE", help="Only this stage; its inputs must be stored."),
+    typer.Option(
+        "--only", metavar="STAGE", autocompletion=stage_names, help="Only this stage; its inputs must be stored."
+    ),
 ]
 Force = Annotated[
     list[str] | None,
-    typer.Option("--force", metavar="STAGE", help="Compute this stage again, stored or not. Repeatable."),
+    typer.Option(
+        "--force",
+        metavar="STAGE",
+        autocompletion=stage_names,
+        help="Compute this stage again, stored or not. Repeatable.",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option("--device", help="Device to compute on; **auto** takes CUDA if there is one."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")]
-
-
-def overrides_of(overrides: list[str] | None, goals: list[str] | None) -> list[str]:
-    """What --set and --goal say together, as configuration values."""
-    return [*(overrides or ()), *([f"goals=[{', '.join(goals)}]"] if goals else ())]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store, overrides_of
+from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
 from ss4d.cli.tables import print_table
 
 
@@ -46,13 +46,14 @@ def plan(
         ss4d plan clip.mp4
     """
     with explained(debug, "nothing was changed"):
+        from ss4d.pipelines.config import with_goals
         from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
         from ss4d.pipelines.prepare import RunOptions, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
-            said = overrides_of(overrides, goals)
+            said = with_goals(overrides, goals)
             changes = Changes(config=config, overrides=said, seed=seed, store=store, wish=wish)
             options = options_of_run(target, changes)
         else:
@@ -61,7 +62,7 @@ def plan(
                 source=target,
                 out=out,
                 config=config or "tiny",
-                overrides=overrides_of(overrides, goals),
+                overrides=with_goals(overrides, goals),
                 seed=42 if seed is None else seed,
                 device="cpu",  # no key depends on it
                 name=name,

@@ -6,7 +6,7 @@ import typer
 
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug
+from ss4d.cli.options import Debug, stage_names
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def stages(
-    stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only this stage.")] = None,
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", autocompletion=stage_names, help="Only this stage.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Lists the stages and their implementations, with parameters, types, defaults, ranges and units.

@@ -223,6 +223,11 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
+def with_goals(overrides: Sequence[str] | None, goals: Sequence[str] | None) -> list[str]:
+    """What a user says with --set and --goal, all of it as --set has it."""
+    return [*(overrides or ()), *([f"goals=[{', '.join(goals)}]"] if goals else ())]
+
+
 def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:
     """One pydantic problem as a sentence that names the key, the value and what is allowed."""
     location = [str(part) for part in problem["loc"]]

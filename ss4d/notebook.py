@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ss4d.pipelines.config import with_goals
 from ss4d.pipelines.dataset import layout
 from ss4d.pipelines.dataset.contents import DatasetContents
 from ss4d.pipelines.dataset.keys import choose_settings
@@ -21,6 +22,7 @@ def run(
     *,
     config: str = "tiny",
     overrides: Sequence[str] = (),
+    goals: Sequence[str] = (),
     seed: int = 42,
     device: str = "auto",
     name: str | None = None,
@@ -45,7 +47,7 @@ def run(
         source=Path(source),
         out=Path(out),
         config=config,
-        overrides=overrides,
+        overrides=with_goals(overrides, goals),
         seed=seed,
         device=device,
         name=name,

@@ -44,6 +44,26 @@ def test_version() -> None:
     assert (result.exit_code, result.stdout) == (0, f"ss4d {ss4d.__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "proposed"),
+    [
+        ("ss4d insp", {"inspect"}),
+        ("ss4d run clip.mp4 --goal s", {"segmentation", "sparse_structure", "slat"}),
+        ("ss4d dataset run birds --goal dec", {"decoding"}),
+        ("ss4d inspect output/runs/bird exp", {"export"}),
+    ],
+)
+def test_a_shell_completes_commands_and_stages(
+    typed: str, proposed: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+    monkeypatch.setenv("_SS4D_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit):
+        app(prog_name="ss4d")
+    assert set(capsys.readouterr().out.split()) == proposed
+
+
 def test_the_list_begins_with_what_a_user_begins_with() -> None:
     assert [words[0] for words in MANUALS][:5] == ["run", "plan", "inspect", "report", "diff"]
     assert all(EXAMPLES[(name,)] for name in ("run", "plan", "inspect", "report", "diff", "verify", "gc", "pack"))
