@@ -1,8 +1,8 @@
-"""Artifacts and documents in one zip file, which is written once and only read afterwards.
+"""Artifacts and other files in one zip file, which is written once and only read afterwards.
 
     store/<stage>/<first two digits of the key>/<key>.zarr/...    and whatever else `write_archive` was given
 
-An archive may come from anybody: what a careful writer never makes, such as names that lead elsewhere or compressed
+An archive may come from anybody: what no honest writer makes, such as names that lead elsewhere or compressed
 entries, which could unpack to any size, is refused before anything is read.
 """
 
@@ -22,7 +22,7 @@ from ss4d.storage.refs import ArtifactRef, ref_of
 from ss4d.storage.scratch import Scratch
 
 STORE = "store"  # the folder of artifacts in an archive
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can tell
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 _ENCRYPTED = 0x1
 
 

@@ -1,4 +1,4 @@
-"""A table in one Parquet file, a dataclass a row; replaced as a whole, so that a reader finds the old or the new."""
+"""A table in one Parquet file, a dataclass per row; replaced as a whole, so that readers see the old or the new."""
 
 import fcntl
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Those of the columns called `names` that any table has, with what is in them as Python has it.
+    """Those of the columns called `names` that any table has, as Python values.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.

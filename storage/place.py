@@ -84,7 +84,7 @@ class Place(Protocol):
         """Tidies up after dead processes of this host."""
 
     def abandoned(self, age: float, /) -> dict[str, int]:
-        """Bytes of each half-made artifact, by name, that nobody has touched for `age` seconds, on whatever host."""
+        """Bytes of each unfinished artifact, by name, that no process of any host has changed for `age` seconds."""
 
     def discard(self, name: str, /) -> None:
         """Deletes what `abandoned` named."""

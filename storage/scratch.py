@@ -1,4 +1,4 @@
-"""Local folders for what is made here and goes elsewhere, or lies elsewhere and is read here."""
+"""Temporary local folders for artifacts that are uploaded after they are made, or downloaded to be read."""
 
 import hashlib
 from collections.abc import Callable, Mapping

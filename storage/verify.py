@@ -1,4 +1,4 @@
-"""Whether artifacts are to the byte what was committed: every file is read, every chunk decoded, nothing is missing.
+"""Checks that artifacts are, to the byte, what was committed: reads every file and decodes every chunk.
 
 Artifacts of schema 1 carry no digest of their descriptions; of those, the chunks' checksums, the plain files' digests
 and what the descriptions say of each other are checked.
@@ -27,7 +27,7 @@ class Findings:
 
     Attributes:
         num_artifacts: how many were checked.
-        num_bytes: how much was there to read.
+        num_bytes: size of all files.
         damaged: what is wrong with each bad one.
         unreadable: those that a newer version wrote, and the sentence that says so.
         unexpected: names of files and folders that lie where only artifacts belong.
@@ -66,7 +66,7 @@ def verify(store: ArtifactStore, progress: Callable[[int, int], None]) -> Findin
 
 
 def problems(store: ArtifactStore, ref: ArtifactRef) -> list[str]:
-    """What is wrong with an artifact, in a few words each; nothing if it is whole, or is not there any more.
+    """What is wrong with an artifact, in a few words each; nothing if it is whole, or no longer there.
 
     Raises:
         NewerError: if a newer version of the program wrote it.

@@ -19,7 +19,7 @@ Verdict = Literal["identical", "differs", "unknown"]
 
 @dataclass(frozen=True)
 class Change:
-    """A thing that two runs have or say differently; None where one does not have it."""
+    """An entry that differs between two runs; None where a run does not have it."""
 
     what: str
     a: Any
@@ -33,7 +33,7 @@ class StageDiff:
     Attributes:
         stage: its name.
         verdict: whether they are the same to the bit; "unknown" where one of them cannot be read.
-        why: in a phrase.
+        why: the reason, in a phrase.
         measures: how far apart they are, by the measure's name, see `ss4d.stages.evaluation.distances`.
     """
 
@@ -59,7 +59,7 @@ def compare_runs(a: OpenedRun, b: OpenedRun) -> RunDiff:
     """Compares what the records say, then the results, stage by stage."""
     same_input = a.record.input.sha256 == b.record.input.sha256
     return RunDiff(
-        # Where a file lies decides nothing, but tells a person which it was.
+        # The path decides nothing, but tells a person which file it was.
         input=[] if same_input else [Change("input", a.record.input.path, b.record.input.path)],
         seed=changes({"seed": a.record.seed}, {"seed": b.record.seed}),
         parameters=changes(a.record.config, b.record.config),
@@ -80,7 +80,7 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
 
 
 def _versions(run: OpenedRun) -> dict[str, Any]:
-    """What the numbers depend on besides parameters and weights: packages, the device, revisions of implementations."""
+    """What results depend on besides parameters and weights: packages, the device, revisions of implementations."""
     found: dict[str, Any] = {**run.record.versions, "device": run.record.device}
     for name, stage in run.stages.items():
         recipe = stage.record.recipe
@@ -145,5 +145,5 @@ def _equal_files(a: OpenedStage, b: OpenedStage) -> Measures:
 
 
 def _hashes(stage: OpenedStage) -> dict[str, str]:
-    """Of its files, as the store keeps them."""
+    """SHA-256 of each of its files, as the store keeps them."""
     return {name: listed["sha256"] for name, listed in stage.artifact.attributes["files"].items()}

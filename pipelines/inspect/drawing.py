@@ -1,4 +1,4 @@
-"""Pictures of what has no picture of its own: features as colors, voxels as solids, and sheets of frames over time.
+"""Draws what is no picture itself: features as colors, voxels as cubes, and contact sheets of frames over time.
 
 Pictures are (row, column, 3) uint8; a list over time is (t, row, column, 3). World space is z up, the front at -y.
 """
@@ -15,14 +15,14 @@ Floats = NDArray[np.float32]
 
 FIT_ROWS = 16384  # more rows do not change the first components visibly
 DARKEST, BRIGHTEST = 2.0, 98.0  # percentiles of a component that are shown as 0 and 1
-TOP, FRONT, SIDE = 1.0, 0.78, 0.56  # light on the faces of a voxel that can be seen
+TOP, FRONT, SIDE = 1.0, 0.78, 0.56  # light on the three faces of a voxel that are seen
 PAPER = (250, 250, 250)
 INK = (60, 60, 60)
 GAP, TITLE_HEIGHT, TIME_HEIGHT = 6, 22, 16
 
 
 class PrincipalColors:
-    """Turns features (n, c) into colors by their first three principal components, the same wherever it is asked.
+    """Turns features (n, c) into colors by their first three principal components; equal features get equal colors.
 
     Args:
         feats: the rows to fit, of all frames, so that a color means the same over time.
@@ -79,7 +79,8 @@ def draw_voxels(cells: NDArray[np.int32], colors: Floats, resolution: int, size:
         rows, columns = top + row, left + column
         seen = near > depth[rows, columns]
         rows, columns = rows[seen], columns[seen]
-        canvas[rows, columns] = (painted[seen] * light * 255).astype(np.uint8)  # of one pixel's cells, the last stays
+        # Of several cells on one pixel, the last one is kept.
+        canvas[rows, columns] = (painted[seen] * light * 255).astype(np.uint8)
         depth[rows, columns] = near[seen]
     return canvas
 
@@ -116,14 +117,14 @@ def resized(pictures: Picture, size: int) -> Picture:
 
 
 def evenly(num_frames: int, at_most: int) -> list[int]:
-    """Frames spread over a clip, the first and the last among them."""
+    """Indices of frames spread evenly over a clip, the first and the last among them."""
     count = min(num_frames, at_most)
     return sorted({round(k * (num_frames - 1) / max(count - 1, 1)) for k in range(count)})
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One thing over time: a title, how to read it, and pictures (t, row, column, 3) of the frames `times`."""
+    """A film strip: a title, how to read it, and pictures (t, row, column, 3) of the frames `times`."""
 
     title: str
     caption: str

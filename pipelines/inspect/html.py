@@ -1,7 +1,7 @@
 """What the HTML pages share: templates, styles and scripts from `viewer/`, and safe ways to put data into them.
 
-A page loads nothing from elsewhere: its content security policy allows what stands in it, and only the script whose
-hash it gives, so that no text of the data could run even if it were not escaped.
+A page loads nothing from elsewhere: its content security policy allows what is in the page itself, and only the
+script whose hash it gives, so that no text of the data could run even if it were not escaped.
 """
 
 import base64

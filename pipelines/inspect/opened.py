@@ -1,4 +1,4 @@
-"""A run as it lies on the disk, opened to look into: its record, and its stages' arrays, read when indexed."""
+"""A run as it is stored: its record, and the arrays of its stages, read when indexed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
-"""What each stage of a run made, as pictures over time that a person reads at a glance.
+"""What each stage of a run made, as pictures over time.
 
-`DRAWN` is the one place where it is said how values of a type are drawn, whichever stage gives them.
+`DRAWN` is the one place that says how values of each type are drawn, whichever stage gives them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -170,7 +170,7 @@ def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
     return strips
 
 
-# What draws the values of a type: given the value and what else there is to draw with.
+# What draws a value of each type, given the `Pictures` of its run.
 DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     Clip: draw_clip,
     Tokens: draw_tokens,
@@ -181,7 +181,7 @@ DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
 
 
 def source_frames(run: OpenedRun) -> Video | None:
-    """The frames the run was made from, read again; None where the input is no longer what it was.
+    """The frames the run was made from, read again; None where the input is gone or was changed.
 
     Raises:
         StoreError: if the record does not tell how to read it.

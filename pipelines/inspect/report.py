@@ -14,11 +14,11 @@ from ss4d.storage.errors import StoreError
 from ss4d.storage.files import write_bytes
 
 FILM_FRAMES, FILM_SIZE = 32, 176
-DEFAULT_FPS = 12.0  # where no clip tells
+DEFAULT_FPS = 12.0  # where no clip says it
 
 
 def write_report(run: OpenedRun, path: Path, progress: Callable[[str], None]) -> None:
-    """Writes the page; a stage that is not there is said to be missing, and the rest is shown.
+    """Writes the page; it says what is missing, and shows the rest.
 
     Args:
         run: the run.
@@ -43,7 +43,7 @@ def write_report(run: OpenedRun, path: Path, progress: Callable[[str], None]) ->
 
 
 def _content(run: OpenedRun, stage: str, pictures: Pictures, media: Media) -> StageContent:
-    """What a stage made; arrays that there is no picture of are told by their statistics."""
+    """What a stage made; statistics stand for arrays that cannot be drawn."""
     opened = run[stage]
     strips = pictures.strips(stage)
     return StageContent(

@@ -1,4 +1,4 @@
-"""A run that was made, made again with changes: what `ss4d plan RUN` asks for."""
+"""The options that make an earlier run again, with changes, for `ss4d plan RUN`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ss4d.stages.input_files import input_digest
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a user wants otherwise than in a run that was made; None and empty leave it as it was."""
+    """What a user changes in an earlier run; None and empty leave it as it was."""
 
     config: str | None = None
     overrides: Sequence[str] = ()
@@ -26,16 +26,16 @@ class Changes:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a path is that of a run, or of a packed one, and no input."""
+    """Whether a path is that of a run or of a packed run, rather than an input."""
     return (folder / RECORD).is_file() or folder.suffix == ".zip"
 
 
 def check_input(path: Path) -> None:
-    """Raises InputError if what is no run is no input either."""
+    """Raises InputError, which says that a path is neither a run nor an input, if it is no input."""
     try:
         input_digest(path)
     except InputError as error:
-        raise InputError(f"{path} is no run, for it has no {RECORD}, and no input: {error}") from error
+        raise InputError(f"{path} is no run, as it has no {RECORD}, and no input: {error}") from error
 
 
 def options_of_run(run: Path, changes: Changes) -> RunOptions:
@@ -43,7 +43,7 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
 
     Raises:
         StoreError: there is no run, or its record cannot be read.
-        ConfigError: the record does not tell enough.
+        ConfigError: the record does not say enough.
     """
     if run.is_file():
         raise ConfigError(f"{run} is a packed run, which cannot go on: unpack it, and give the folder runs/NAME in it")
@@ -53,12 +53,12 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
         raise ConfigError(f"{run} must lie in a folder runs/, as `ss4d run` made it; give the path of such a run")
     config = changes.config or record.configuration
     if config is None:
-        raise ConfigError(f"{run} was made by a version that did not note its configuration: name it with --config")
+        raise ConfigError(f"{run} was made by a version that did not record its configuration: name it with --config")
     return RunOptions(
         source=Path(record.input.path),
         out=folder.parent.parent,
         config=config,
-        overrides=[*_still_meant(record, changes.overrides), *changes.overrides],
+        overrides=[*_kept_overrides(record, changes.overrides), *changes.overrides],
         seed=record.seed if changes.seed is None else changes.seed,
         device="cpu",  # a plan needs no other, and no result depends on it
         name=folder.name,
@@ -67,7 +67,7 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
     )
 
 
-def _still_meant(record: RunRecord, overrides: Sequence[str]) -> list[str]:
+def _kept_overrides(record: RunRecord, overrides: Sequence[str]) -> list[str]:
     """The recorded overrides without those of a stage for which another implementation is chosen now."""
     now = dict(override.split("=", 1) for override in overrides if "=" in override)
     replaced = {

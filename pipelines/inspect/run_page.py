@@ -66,7 +66,7 @@ class Content:
         return {f"{stage}-{k}": strip for stage, content in made.items() for k, strip in enumerate(content.strips)}
 
     def num_frames(self) -> int:
-        """Frames of the clip, as far as anything that is there tells; at least 1."""
+        """Frames of the clip, as far as its contents tell; at least 1."""
         asset = 0 if isinstance(self.asset, str) else len(self.asset.frames)
         return max(1, asset, *(strip.times[-1] + 1 for strip in self.films().values()))
 
@@ -101,7 +101,7 @@ def html_page(run: OpenedRun, content: Content) -> str:
 
 
 def _page_data(content: Content) -> dict[str, Any]:
-    """What the scripts need to know, the asset's own numbers aside."""
+    """What the scripts need to know besides the asset's data."""
     asset = content.asset
     strips = [
         {"id": name, "times": list(strip.times), "columns": _grid(strip)[0], "rows": _grid(strip)[1]}
@@ -119,11 +119,11 @@ def _hint(asset: SplatData | str) -> str:
         return ""
     left_out = asset.num_gaussians - asset.num_kept
     shown = f"{asset.num_gaussians:,} Gaussians in {len(asset.frames)} frames"
-    return f"{shown}{f'; the {left_out:,} that show least are left out here' if left_out else ''}. {HINT}"
+    return f"{shown}{f'; the {left_out:,} least visible are left out here' if left_out else ''}. {HINT}"
 
 
 def _panels(films: Mapping[str, Strip]) -> str:
-    """The strips that belong beside the viewer, showing its frame; the first of each title."""
+    """The strips beside the viewer, which show its current frame; the first of each title."""
     first: dict[str, str] = {}
     for name, strip in films.items():
         first.setdefault(strip.title, name)
@@ -151,7 +151,7 @@ def _stage(name: str, content: StageContent | str) -> str:
 
 
 def _arrays(statistics: Sequence[ArrayStatistics]) -> str:
-    """A table of arrays, a row each."""
+    """A table of statistics, one row per array."""
     if not statistics:
         return ""
     columns = ("array", "type", "shape", "least", "most", "mean", "not finite", "spread", "meaning")
@@ -216,7 +216,7 @@ def _film(name: str, strip: Strip) -> str:
 
 
 def _sprite_style(name: str, strip: Strip) -> str:
-    """A strip as one image, which its cells and its panel show parts of."""
+    """A strip as one image, of which cells and panel show parts."""
     columns, rows = _grid(strip)
     size = strip.pictures.shape[1]
     sheet = Image.new("RGB", (columns * size, rows * size), PAPER)
@@ -239,7 +239,7 @@ def _share(index: int, count: int) -> float:
 
 
 def _facts(run: OpenedRun) -> dict[str, str]:
-    """The record in a few lines."""
+    """The record as names and texts."""
     record = run.record
     seconds = "" if record.wall_seconds is None else f", {record.wall_seconds:.1f} s"
     facts = {

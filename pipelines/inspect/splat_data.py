@@ -23,7 +23,7 @@ from ss4d.stages.types import GaussianClip
 MOST_GAUSSIANS = 2_000_000  # in one page, 32 MB; of a larger asset the most visible of each frame are kept
 LEAST_SCALE = 1e-5  # world units
 LEAST_OPACITY = 1 / 255  # no rasterizer draws less
-ROTATION_STEPS = 126  # an even number, so that 0 is met exactly
+ROTATION_STEPS = 126  # an even number, so that 0 is represented exactly
 
 Floats = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def pack_splats(gaussians: GaussianClip, at_most: int = MOST_GAUSSIANS) -> Splat
 
 
 def _visible(frame: GaussianClip, at_most: int) -> GaussianClip:
-    """One frame without what cannot be seen; at most so many, those that cover the most."""
+    """One frame without invisible Gaussians; of more than `at_most`, those that cover the most."""
     finite = torch.isfinite(torch.cat([frame.means, frame.scales, frame.quats, frame.colors], dim=1)).all(1)
     keep = (finite & (frame.opacities >= LEAST_OPACITY)).nonzero()[:, 0]
     if len(keep) > at_most:
@@ -109,6 +109,6 @@ def _rotation(quats: Floats) -> NDArray[np.uint32]:
 
 
 def _steps(share: Floats, steps: int) -> NDArray[np.uint32]:
-    """Numbers from 0 to 1 as whole steps; what lies outside is brought to the nearest end."""
+    """Numbers from 0 to 1 as integers from 0 to `steps`; those outside are clipped."""
     whole: NDArray[np.uint32] = np.rint(share.clip(0, 1) * steps).astype(np.uint32)
     return whole

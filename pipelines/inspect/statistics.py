@@ -1,4 +1,4 @@
-"""What an array holds, in numbers: its range, its mean, what is not finite, and how its values are spread."""
+"""Statistics of arrays: range, mean, histogram, and how many numbers are not finite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

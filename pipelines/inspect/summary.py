@@ -1,4 +1,4 @@
-"""What a run's stages hold, a row a stage, as plain data and as tables of text and HTML."""
+"""What a run's stages hold, one row per stage, as plain data and as tables of text and HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class StageSummary:
 
 
 def axis_names(array: zarr.Array[Any]) -> tuple[str, ...]:
-    """The stored names of an array's axes; one that comes again, as in artifacts of early versions, gets a number."""
+    """The stored names of an array's axes; a repeated name, as in artifacts of early versions, gets a number."""
     names = cast(Sequence[str | None], array.metadata.to_dict().get("dimension_names") or [None] * array.ndim)
     unique: list[str] = []
     for axis, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Measures a model on clips it was not trained on, beside answers that need no learning, clip by clip and resumable."""
+"""Measures a model on clips it was not trained on, beside baselines without learning, clip by clip and resumable."""
 
 import hashlib
 import json
@@ -186,18 +186,18 @@ def score_clip(
 
 
 class ScoreFile:
-    """Scores, one line of JSON a clip, only ever added to; a line that was cut off by a crash does not count.
+    """Scores in a file that is only appended to, one line of JSON per clip; a line cut off by a crash does not count.
 
     Attributes:
         path: the file.
-        methods: that every clip has scores of.
+        methods: those that every clip has scores of.
     """
 
     def __init__(self, path: Path, methods: Iterable[str]) -> None:
         self.path, self.methods = path, frozenset(methods)
 
     def read(self) -> dict[str, Score]:
-        """The scores so far, by clip; drops a last line without its end, and leaves out a damaged one."""
+        """The scores so far, by clip; truncates an unfinished last line, and leaves out damaged ones."""
         if not self.path.exists():
             return {}
         content = self.path.read_bytes()
@@ -272,13 +272,13 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 
 def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
-    """The mean training shape, computed once for a folder of reports, and again where its file is damaged."""
+    """The mean training shape, computed once for a folder of reports, and again if its file is damaged."""
     path = out / f"mean_shape_{resolution}_{MEAN_CLIPS}_{REVISION}.safetensors"
     if path.exists():
         shape = _read_mean_shape(path, resolution)
         if shape is not None:
             return shape
-        LOG.warning("%s is damaged and is made anew", path)
+        LOG.warning("%s is damaged and is made again", path)
     LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
     shape = mean_shape(resolution, MEAN_CLIPS)
     write_bytes(path, save({"cells": shape.cells, "colors": shape.colors, "crc32": _checksum(shape)}))
@@ -286,7 +286,7 @@ def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
 
 
 def _read_mean_shape(path: Path, resolution: int) -> MeanShape | None:
-    """What a file holds; None where that is no mean shape on this grid."""
+    """The mean shape in a file; None where it holds none on this grid."""
     try:
         tensors = load(path.read_bytes())
     except SafetensorError:

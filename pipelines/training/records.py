@@ -1,4 +1,4 @@
-"""Training records in a folder: `store/` holds one artifact a clip, `manifest.parquet` lists them, one row a clip."""
+"""Training records in a folder: `store/` holds an artifact for each clip, `manifest.parquet` a row for each."""
 
 import logging
 import shlex
@@ -243,7 +243,7 @@ def stored_row(folder: Path, name: str, made_from: Mapping[str, Any]) -> Row | N
     try:
         return _row(name, store.open(ref))
     except StoreError as error:
-        _log.warning("record %s is made anew: %s", name, error)
+        _log.warning("record %s is made again: %s", name, error)
         return None
 
 

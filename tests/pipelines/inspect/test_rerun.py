@@ -316,7 +316,7 @@ def test_the_command_plans_a_run_and_an_input(out: Path, tmp_path: Path) -> None
     assert lines[-1] == "3 of 6 stages would be computed."
     words = ["plan", str(tmp_path / "nothing.mp4"), "--out", str(tmp_path / "new")]
     done = CliRunner().invoke(app, words)
-    assert (done.exit_code, "is no run, for it has no run.json, and no input" in done.stderr) == (1, True)
+    assert (done.exit_code, "is no run, as it has no run.json, and no input" in done.stderr) == (1, True)
     assert not (tmp_path / "new").exists()
 
 

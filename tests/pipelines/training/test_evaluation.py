@@ -197,7 +197,7 @@ def test_damaged_files_of_an_evaluation_are_named_and_made_anew(
         with caplog.at_level(logging.WARNING, "ss4d.evaluation"):
             assert report_of(evaluate(options)) == first
         assert f"{scores}, line 1, is damaged" in caplog.text
-        assert f"{shape} is damaged and is made anew" in caplog.text
+        assert f"{shape} is damaged and is made again" in caplog.text
         assert shape.read_bytes() == whole
         assert scores.read_bytes() == damaged + line
 
