@@ -18,8 +18,9 @@ from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import read_start
 from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
-from ss4d.stages.training.recipe import RECIPES, STEPS
+from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
+from ss4d.stages.training.steps import STEPS
 
 FAILED, INTERRUPTED = 1, 130  # exit codes, as of `ss4d`
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ss4d.stages.training", description=__doc__)
     parser.add_argument("recipe", choices=list(RECIPES))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="becomes a model folder")
-    parser.add_argument("--only", choices=STEPS, help="do this step alone")
+    parser.add_argument("--only", choices=list(STEPS), help="do this step alone")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
     parser.add_argument("--init", type=Path, metavar="DIR", help="a model folder to go on from")

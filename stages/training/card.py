@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ss4d.stages.training.log import Row
-from ss4d.stages.training.recipe import Recipe
+from ss4d.stages.training.recipe import TrainingRecipe
 
 HIDDEN = {"step", "rate", "gradient", "steps_per_second"}
 LAST = 100  # rows that the last measures are averaged over
@@ -55,7 +55,7 @@ class Trained:
 
 
 def model_card(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     trained: Mapping[str, Trained],
     *,
     records: int | None,

@@ -16,8 +16,6 @@ from ss4d.stages.roles import (
 from ss4d.stages.training.loop import TrainSettings
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
-STEPS = ("occupancy", "appearance", "statistics", "structure", "latents", "voxels", "gaussians")  # in their order
-
 
 @dataclass(frozen=True, kw_only=True)
 class PoolPlan:
@@ -54,14 +52,14 @@ class StepPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """How one model is trained.
 
     Attributes:
         name: as the command knows it.
         networks: by role, encoders included.
-        plans: by step, but for the statistics, which are no training.
-        measured: clips of the flow of structures that latents are measured on.
+        plans: by step that trains.
+        measured: number of clips of the flow of structures that latents are measured on.
     """
 
     name: str
@@ -74,7 +72,7 @@ MOTION = PoolPlan(size=8192, num_frames=16)
 SHAPES = PoolPlan(size=16384, num_frames=8)
 LOOKS = PoolPlan(size=2048, num_frames=8, num_views=6, view_size=96)
 UNSEEN = replace(LOOKS, first=SHAPES.size)  # by the flows: of what they saw, their samples are better than in use
-TINY = Recipe(
+TINY = TrainingRecipe(
     name="tiny",
     networks={**PUBLISHED, **ENCODERS},
     plans={
@@ -146,11 +144,11 @@ _BRIEFLY = TrainSettings(
     log_every=2,
     ema=0.5,
 )
-SMOKE = Recipe(
+SMOKE = TrainingRecipe(
     name="smoke",
     networks=changed(TINY.networks, MICRO),
-    plans={step: StepPlan(pool=_FEW, settings=_BRIEFLY) for step in STEPS if step != "statistics"},
+    plans={step: StepPlan(pool=_FEW, settings=_BRIEFLY) for step in TINY.plans},
     measured=4,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (TINY, SMOKE)}
+RECIPES: Mapping[str, TrainingRecipe] = {recipe.name: recipe for recipe in (TINY, SMOKE)}

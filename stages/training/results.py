@@ -1,6 +1,7 @@
 """What a training has so far: what its steps left in their folders, and what it started from."""
 
 import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -9,21 +10,24 @@ from ss4d.stages.nn.checkpoint import read_network
 from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.fresh import fresh_network
-from ss4d.stages.training.options import LEAVES, Training
-from ss4d.stages.training.recipe import STEPS
+from ss4d.stages.training.options import Training
 from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name
 
 
 class Results:
     """The networks and numbers of a training.
 
+    Args:
+        training: what was asked for.
+        leaves: the roles of the networks that each step leaves, by the step's name and in the order of the steps.
+
     Attributes:
         training: what was asked for.
         folder: of all steps.
     """
 
-    def __init__(self, training: Training) -> None:
-        self.training = training
+    def __init__(self, training: Training, leaves: Mapping[str, Sequence[str]]) -> None:
+        self.training, self._leaves = training, leaves
         self.folder = training.out / "training"
 
     def path(self, step: str) -> Path:
@@ -33,11 +37,13 @@ class Results:
     def has(self, step: str) -> bool:
         """Whether what a step leaves is there."""
         start = self.training.start
-        return self.path(step).exists() or (start is not None and all(r in start.networks for r in LEAVES[step]))
+        return self.path(step).exists() or (
+            start is not None and all(role in start.networks for role in self._leaves[step])
+        )
 
     def known(self, role: str) -> bool:
         """Whether the network was trained: by a step, or before."""
-        left = any(role in LEAVES[step] and self.path(step).exists() for step in STEPS)
+        left = any(role in roles and self.path(step).exists() for step, roles in self._leaves.items())
         return left or (self.training.start is not None and role in self.training.start.networks)
 
     def network(self, role: str, step: str | None = None) -> Any:
@@ -46,9 +52,10 @@ class Results:
         Several calls give several copies.
         """
         training = self.training
-        before = STEPS if step is None else STEPS[: STEPS.index(step)]
+        steps = list(self._leaves)
+        before = steps if step is None else steps[: steps.index(step)]
         for earlier in reversed(before):
-            if role in LEAVES[earlier] and (self.path(earlier) / f"{file_name(role)}.json").exists():
+            if role in self._leaves[earlier] and (self.path(earlier) / f"{file_name(role)}.json").exists():
                 return read_network(self.path(earlier) / file_name(role), training.ops).to(training.device)
         if training.start is not None and role in training.start.networks:
             return deepcopy(training.start.networks[role]).to(training.device)

@@ -18,7 +18,7 @@ from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_FLOW
 from ss4d.stages.training.clips import FreshClips, draw
 from ss4d.stages.training.log import read_log
 from ss4d.stages.training.options import Training
-from ss4d.stages.training.recipe import SMOKE, Recipe, StepPlan
+from ss4d.stages.training.recipe import SMOKE, StepPlan, TrainingRecipe
 from ss4d.stages.training.run import run_training
 from ss4d.stages.training.tiny import file_name
 from tests.helpers.forks import FORKS
@@ -27,7 +27,7 @@ STEP, STEPS = "structure", 30
 SPEC = ClipSpec(seed=0, num_frames=2, input_size=16, num_views=1, view_size=8, resolution=8)
 
 
-def recipe() -> Recipe:
+def recipe() -> TrainingRecipe:
     """`structure` for many quick steps, a checkpoint after each third; what comes before it hardly trains."""
     plans = {
         name: StepPlan(pool=plan.pool, settings=dataclasses.replace(plan.settings, steps=1, save_every=9))
