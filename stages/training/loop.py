@@ -6,10 +6,8 @@ optimizer come from the newest checkpoint, so there is no other state to lose.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,76 +19,10 @@ from ss4d.stages.training.clips import ClipSource, step_generator
 from ss4d.stages.training.ema import Ema
 from ss4d.stages.training.log import Log, Row, write_curves, write_png
 from ss4d.stages.training.objective import Objective
+from ss4d.stages.training.optimizers import optimizers_of
+from ss4d.stages.training.settings import TrainSettings
 
 Say = Callable[[str], None]  # called with one line for people to read
-
-BETAS = (0.9, 0.95)
-WARMUP_PART = 5  # one of so many parts of all steps may be warm-up
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: in all.
-        batch: clips in each.
-        learning_rate: after the warm-up.
-        matrix_rate: that of Muon on the matrices of transformer blocks; None for AdamW there, too.
-        warmup: steps in which the learning rate rises from 0, a fifth of all at most.
-        schedule: "cosine" falls to a hundredth at the last step; "constant" stays.
-        weight_decay: of AdamW, on matrices and kernels; biases, norms and gains have none.
-        clip_norm: the gradient is shortened to this norm.
-        ema: decay of the average of the weights that is kept in the end.
-        save_every: steps from one checkpoint to the next, at most.
-        save_seconds: time from one checkpoint to the next, at most, but for the step that is being made.
-        picture_every: steps from one set of pictures to the next.
-        log_every: steps between two looks at the losses: each makes the host wait for the device.
-        seed: decides everything random.
-    """
-
-    steps: int
-    batch: int
-    learning_rate: float
-    matrix_rate: float | None = None
-    warmup: int = 200
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema: float = 0.999
-    save_every: int = 500
-    save_seconds: float = 120.0
-    picture_every: int = 1000
-    log_every: int = 20
-    seed: int = 0
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self.learning_rate * self.share(step)
-
-    def share(self, step: int) -> float:
-        """What part of its rate a step learns at: of the step alone, so that resumed runs follow the same path."""
-        warmup = min(self.warmup, max(self.steps // WARMUP_PART, 1))
-        rise = min(1.0, (step + 1) / max(warmup, 1))
-        if self.schedule == "constant":
-            return rise
-        done = max(0.0, (step - warmup) / max(self.steps - warmup, 1))
-        return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-
-    def changed(self, seed: int, steps: int | None, rate: float) -> "TrainSettings":
-        """Those of one training: from `seed`, for `steps` if given, at `rate` times these learning rates."""
-        return replace(
-            self,
-            seed=seed,
-            steps=self.steps if steps is None else steps,
-            learning_rate=self.learning_rate * rate,
-            matrix_rate=None if self.matrix_rate is None else self.matrix_rate * rate,
-        )
-
-    def decides(self) -> dict[str, object]:
-        """The settings that change what is learned."""
-        how_often = {"save_every", "save_seconds", "picture_every", "log_every"}
-        return {name: value for name, value in asdict(self).items() if name not in how_often}
 
 
 def train(
@@ -154,7 +86,7 @@ class _Run:
         self._identity = identity
         self.weights = _weights(objective)
         self.device = next(iter(self.weights.values())).device
-        self.optimizers = _optimizers(self.weights, settings, self.device)
+        self.optimizers = optimizers_of(self.weights, settings, self.device)
         self.ema = Ema(self.weights, settings.ema)
         self._state = State(self.weights, self.ema.average, self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,41 +159,6 @@ class _Run:
         self.report()
         save_state(self.folder / "checkpoints", self.done, self._state, self._identity)
         self.saved = time.monotonic()
-
-
-def _optimizers(
-    weights: Mapping[str, Tensor], settings: TrainSettings, device: torch.device
-) -> list[torch.optim.Optimizer]:
-    """One optimizer, or two: `full_rate` of each group is what the schedule takes its share of."""
-    matrices = [
-        weight
-        for name, weight in weights.items()
-        if ".blocks." in name and weight.ndim == 2 and name.endswith(".weight")
-    ]
-    if settings.matrix_rate is None or not matrices:
-        return [_adamw(weights.values(), settings, device)]
-    chosen = {id(weight) for weight in matrices}
-    muon = torch.optim.Muon(
-        [{"params": matrices, "full_rate": settings.matrix_rate}],
-        lr=settings.matrix_rate,
-        weight_decay=settings.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return [muon, _adamw([weight for weight in weights.values() if id(weight) not in chosen], settings, device)]
-
-
-def _adamw(weights: Iterable[Tensor], settings: TrainSettings, device: torch.device) -> torch.optim.AdamW:
-    weights = list(weights)
-    rate = settings.learning_rate
-    groups = [
-        {
-            "params": [weight for weight in weights if weight.ndim > 1],
-            "weight_decay": settings.weight_decay,
-            "full_rate": rate,
-        },
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0, "full_rate": rate},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=device.type == "cuda")
 
 
 def _weights(objective: Objective) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ss4d.stages.roles import (
     STRUCTURE_ENCODER,
     STRUCTURE_FLOW,
 )
-from ss4d.stages.training.loop import TrainSettings
+from ss4d.stages.training.settings import TrainSettings
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
 

@@ -22,8 +22,9 @@ from ss4d.stages.training.clips import StoredClips, cut, draw, make_pool, pack, 
 from ss4d.stages.training.ema import Ema
 from ss4d.stages.training.files import UNFINISHED, whole_folder, write_whole
 from ss4d.stages.training.log import Log, read_log, write_curves, write_png
-from ss4d.stages.training.loop import TrainSettings, train
+from ss4d.stages.training.loop import train
 from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.settings import TrainSettings
 from ss4d.stages.types import silent
 
 SETTINGS = TrainSettings(
