@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.ops.cuda import cuda_ops
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import run_ops
 from ss4d.stages.weights import load_role
 
 
@@ -26,7 +25,7 @@ class Loader:
 
     def __init__(self, folder: ModelFolder, device: str, precision: str) -> None:
         self.device = resolve_device(device)
-        self.ops = cuda_ops() if self.device == "cuda" else TORCH_OPS
+        self.ops = run_ops(self.device)
         self._folder = folder
         self._torso: torch.dtype = getattr(torch, precision)
         self._networks: dict[str, nn.Module] = {}

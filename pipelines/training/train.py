@@ -17,9 +17,9 @@ from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import training_ops
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import Start, read_encoders
-from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
@@ -90,12 +90,12 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
     deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
-    device = torch.device(resolve_device(options.device))
+    device = resolve_device(options.device)
     ops = training_ops(device, say)
     training = Training(
         recipe=RECIPES[options.recipe],
         out=options.out,
-        device=device,
+        device=torch.device(device),
         ops=ops,
         seed=options.seed,
         only=options.only,

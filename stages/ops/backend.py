@@ -1,4 +1,4 @@
-"""Own the record of kernels that networks are given; chosen once by the caller, never by an environment variable."""
+"""The record of kernels that networks are given; `ss4d.stages.ops.kernel_choice` chooses among such records."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +27,5 @@ class Ops:
     rasterize: Rasterize
 
 
-TORCH_OPS = Ops(
-    attention=attention, conv=conv, rasterize=rasterize
-)  # runs on every device torch knows, deterministic on a CPU
+# Runs on every device torch knows, deterministic on a CPU.
+TORCH_OPS = Ops(attention=attention, conv=conv, rasterize=rasterize)

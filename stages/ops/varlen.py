@@ -1,4 +1,4 @@
-"""The kernels that training runs on: torch's own, on a GPU with attention of all groups in one call."""
+"""torch's kernels with attention of all groups in one call, which has gradients; for GPUs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ss4d.stages.errors import ModelError
 from ss4d.stages.ops.attention import AttentionPlan, attention, gather, plan
 from ss4d.stages.ops.backend import TORCH_OPS, Ops
 from ss4d.stages.ops.windows import Groups
@@ -15,20 +16,19 @@ Attention = Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
 TOLERANCE = 0.05  # of bfloat16, on numbers of about 1
 
 
-def training_ops(device: torch.device, say: Callable[[str], None]) -> Ops:
-    """Kernels with gradients for `device`.
+def varlen_ops(device: torch.device) -> Ops:
+    """Torch's kernels, with attention of groups of unequal length in one call.
 
-    torch's attention of groups of unequal length is young: where it is missing, or does not give what attention group
-    by group gives, `say` hears of it, and groups are worked on one by one, which is as right and slower.
+    That attention is young, so it is compared here with attention group by group, values and gradients.
+
+    Raises:
+        ModelError: if it is missing, or does not give what attention group by group gives.
     """
-    if device.type != "cuda":
-        return TORCH_OPS
     try:
         ragged = ragged_attention()
         _compare(ragged, device)
     except (ImportError, RuntimeError, TypeError, AssertionError) as error:
-        say(f"attention works group by group, which is slower: {error}")
-        return TORCH_OPS
+        raise ModelError(f"torch's attention of groups of unequal length cannot be used: {error}") from error
     return replace(TORCH_OPS, attention=ragged)
 
 
@@ -64,24 +64,24 @@ def _bounds(plan: AttentionPlan, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 def _compare(ragged: Attention, device: torch.device) -> None:
-    """Holds the fast attention to the plain one, values and gradients.
+    """Compares the fast attention with the plain one, values and gradients.
 
     Raises:
         AssertionError: if they differ.
     """
     queries, keys = Groups((3, 70, 1, 300)), Groups((5, 9, 261, 40))
-    some = plan(queries, keys, device)
+    groups = plan(queries, keys, device)
     generator = torch.Generator().manual_seed(0)
     results = []
     shapes = (sum(queries.lengths), sum(keys.lengths), sum(keys.lengths))
     rows = [torch.randn(n, 4, 32, generator=generator).to(device, torch.bfloat16) for n in shapes]
     for attend in (ragged, attention):
         leaves = [x.clone().requires_grad_() for x in rows]
-        out = attend(leaves[0], leaves[1], leaves[2], some)
+        out = attend(leaves[0], leaves[1], leaves[2], groups)
         out.float().square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    for one, two in zip(*results, strict=True):
-        assert one is not None, "no gradient"
-        assert two is not None, "no gradient"
-        worst = float((one.float() - two.float()).abs().max())
-        assert worst < TOLERANCE * (1 + float(two.float().abs().max())), f"it is off by {worst:.3g}"
+    for fast, plain in zip(*results, strict=True):
+        assert fast is not None, "no gradient"
+        assert plain is not None, "no gradient"
+        worst = float((fast.float() - plain.float()).abs().max())
+        assert worst < TOLERANCE * (1 + float(plain.float().abs().max())), f"it is off by {worst:.3g}"

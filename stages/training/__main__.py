@@ -14,9 +14,9 @@ import torch
 
 from ss4d.stages.errors import InputError, ModelError, TrainingError
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import training_ops
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import read_start
-from ss4d.stages.training.kernels import training_ops
 from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
@@ -44,12 +44,12 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
-        device = torch.device(resolve_device(given.device))
+        device = resolve_device(given.device)
         ops = training_ops(device, _say)
         training = Training(
             recipe=RECIPES[given.recipe],
             out=given.out,
-            device=device,
+            device=torch.device(device),
             ops=ops,
             seed=given.seed,
             only=given.only,
