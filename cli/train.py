@@ -2,71 +2,36 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ss4d.cli.console import console
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Device
+from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, TrainOptions
 
 KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
 
 
+def _option(name: str) -> Any:
+    option = TRAIN_OPTIONS[name]
+    return typer.Option(f"--{name}", metavar=option.metavar, min=option.least, help=option.help)
+
+
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="**tiny**: the small bundled model. **smoke**: networks too small to learn, to try a machine.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Becomes a model folder; made if missing.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="Clips of `ss4d data`; without, procedural clips are made first and kept in --out.",
-        ),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            "--only",
-            metavar="STEP",
-            help="One step alone: occupancy, appearance, statistics, structure, latents, voxels or gaussians; by "
-            "default, all in order.",
-        ),
-    ] = None,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=TRAIN_OPTIONS["recipe"].help)],
+    out: Annotated[Path, _option("out")],
+    data: Annotated[Path | None, _option("data")] = None,
+    only: Annotated[str | None, _option("only")] = None,
     device: Device = "auto",
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Stop with a checkpoint after so many minutes.")
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option("--init", metavar="MODEL", help="Go on from a model: a folder, bundled:NAME or hub:ORG/NAME."),
-    ] = None,
-    lora: Annotated[
-        int | None,
-        typer.Option(
-            "--lora",
-            metavar="RANK",
-            min=1,
-            help="With --init: learn low-rank adapters of the two flows alone, and merge them at the end.",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", metavar="N", min=1, help="Optimizer steps of each step, instead of the recipe's."),
-    ] = None,
-    rate: Annotated[
-        float, typer.Option("--rate", metavar="PART", help="Learn at this part of the recipe's learning rates.")
-    ] = 1.0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Make new clips for every step, instead of drawing from a set made before.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Where the random numbers start.")] = 0,
+    minutes: Annotated[float | None, _option("minutes")] = None,
+    init: Annotated[str | None, _option("init")] = None,
+    lora: Annotated[int | None, _option("lora")] = None,
+    steps: Annotated[int | None, _option("steps")] = None,
+    rate: Annotated[float, _option("rate")] = 1.0,
+    fresh: Annotated[bool, _option("fresh")] = False,
+    seed: Annotated[int, _option("seed")] = 0,
     debug: Debug = False,
 ) -> None:
     """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
@@ -85,10 +50,7 @@ def train(
         ss4d train tiny --out mine --init bundled:tiny --steps 1000 --rate 0.3
     """
     with explained(debug, KEPT):
-        from ss4d.pipelines.training.train import (  # not at the top: it imports torch, which takes seconds
-            TrainOptions,
-            train_model,
-        )
+        from ss4d.pipelines.training.train import train_model  # not at the top: it imports torch, which takes seconds
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = TrainOptions(

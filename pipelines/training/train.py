@@ -4,15 +4,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path
 from ss4d.pipelines.training.records import RecordError, Records, open_records
+from ss4d.pipelines.training.train_options import TrainOptions
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
@@ -20,29 +19,11 @@ from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import training_ops
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import Start, read_encoders
-from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
 from ss4d.stages.training.tiny import PUBLISHED
+from ss4d.stages.training.training import Training
 from ss4d.stages.weights import load_role
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What the command was told; see `ss4d train --help`."""
-
-    recipe: str
-    out: Path
-    data: Path | None = None
-    only: str | None = None
-    device: str = "auto"
-    minutes: float | None = None
-    init: str | None = None
-    lora: int | None = None
-    steps: int | None = None
-    rate: float = 1.0
-    fresh: bool = False
-    seed: int = 0
 
 
 class GoodRecords:

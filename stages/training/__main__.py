@@ -8,7 +8,9 @@ import math
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,31 +19,17 @@ from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import training_ops
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.folder import read_start
-from ss4d.stages.training.options import Training
+from ss4d.stages.training.options import OPTIONS, OUT, RECIPE, Option
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
-from ss4d.stages.training.steps import STEPS
+from ss4d.stages.training.training import Training
 
 FAILED, INTERRUPTED = 1, 130  # exit codes, as of `ss4d`
 
 
 def main() -> int:
     """Parses, trains, and says what went wrong in one sentence; the exit code is 0 also when the time was up."""
-    parser = argparse.ArgumentParser(prog="python -m ss4d.stages.training", description=__doc__)
-    parser.add_argument("recipe", choices=list(RECIPES))
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="becomes a model folder")
-    parser.add_argument("--only", choices=list(STEPS), help="do this step alone")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="a model folder to go on from")
-    parser.add_argument(
-        "--lora", type=_count, metavar="RANK", help="learn adapters of this rank on the flows; with --init"
-    )
-    parser.add_argument("--steps", type=_count, metavar="N", help="optimizer steps, instead of the recipe's")
-    parser.add_argument("--rate", type=float, default=1.0, metavar="PART", help="of the recipe's learning rates")
-    parser.add_argument("--fresh", action="store_true", help="make new clips for every step, instead of a pool")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = _parser().parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
         device = resolve_device(given.device)
@@ -53,8 +41,8 @@ def main() -> int:
             ops=ops,
             seed=given.seed,
             only=given.only,
-            deadline=time.monotonic() + 60 * given.minutes,
-            start=None if given.init is None else read_start(given.init, ops),
+            deadline=math.inf if given.minutes is None else time.monotonic() + 60 * given.minutes,
+            start=None if given.init is None else read_start(Path(given.init), ops),
             lora=given.lora,
             steps=given.steps,
             rate=given.rate,
@@ -76,10 +64,38 @@ def main() -> int:
     return 0
 
 
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is too little or no whole number: take 1 or more")
-    return int(word)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ss4d.stages.training", description=__doc__)
+    parser.add_argument("recipe", choices=RECIPE.choices, help=RECIPE.help)
+    parser.add_argument("--out", type=OUT.kind, metavar=OUT.metavar, required=True, help=OUT.help)
+    for name, option in OPTIONS.items():
+        if option.kind is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=option.help)
+        else:
+            parser.add_argument(
+                f"--{name}",
+                type=partial(_value, option),
+                choices=option.choices or None,
+                default=option.default,
+                metavar=option.metavar,
+                help=option.help,
+            )
+    return parser
+
+
+def _value(option: Option, word: str) -> Any:
+    """What `word` stands for.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is no such number, or too little.
+    """
+    try:
+        value = option.kind(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number that can be taken here") from error
+    if option.least is not None and not value >= option.least:
+        raise argparse.ArgumentTypeError(f"{word} is too little: take {option.least} or more")
+    return value
 
 
 def _say(line: str) -> None:

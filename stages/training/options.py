@@ -1,53 +1,57 @@
-"""What can be asked of a training."""
+"""The options of the training command, which `python -m ss4d.stages.training` and `ss4d train` both have."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from ss4d.stages.ops.backend import Ops
-from ss4d.stages.training.clips import ClipStore
-from ss4d.stages.training.folder import Start
-from ss4d.stages.training.recipe import TrainingRecipe
+from ss4d.stages.ops.device import WORDS
+from ss4d.stages.training.recipe import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One call of the training command.
+class Option:
+    """One option.
 
     Attributes:
-        recipe: what to train and how long.
-        out: the folder that becomes a model folder.
-        device: to train on.
-        ops: kernels for it.
-        seed: decides everything random.
-        only: one step, or None for all that there are to do.
-        deadline: `time.monotonic()` after which to stop, with a checkpoint.
-        start: a model to go on from: its image encoder stays as it is, and so does a decoder that comes without its
-            encoder, which learns to code for it.
-        lora: rank of the adapters that the flows learn instead of all their weights, and nothing else learns; needs
-            `start`.
-        store: records to train on in place of made clips.
-        store_digest: what tells these records from others.
-        steps: optimizer steps of each step of training, or None for those of the recipe.
-        rate: part of the recipe's learning rates to take.
-        fresh: make new clips for every step, instead of drawing from a pool.
-        workers: processes that make clips.
+        help: what it does.
+        kind: of its value; bool for a switch.
+        metavar: what stands for its value in a help text.
+        least: the least whole number that it takes; None for any.
+        default: its value where it is not given.
+        choices: the words that it takes; empty for any.
     """
 
-    recipe: TrainingRecipe
-    out: Path
-    device: torch.device
-    ops: Ops
-    seed: int = 0
-    only: str | None = None
-    deadline: float = math.inf
-    start: Start | None = None
-    lora: int | None = None
-    steps: int | None = None
-    rate: float = 1.0
-    store: ClipStore | None = None
-    store_digest: str | None = None
-    fresh: bool = False
-    workers: int = 1
+    help: str
+    kind: type = str
+    metavar: str | None = None
+    least: int | None = None
+    default: str | float | bool | None = None
+    choices: tuple[str, ...] = ()
+
+
+RECIPE = Option(
+    help="tiny: the small bundled model. smoke: networks too small to learn, to try a machine.", choices=tuple(RECIPES)
+)
+OUT = Option(help="Becomes a model folder; made if missing.", kind=Path, metavar="DIR")
+OPTIONS: Mapping[str, Option] = {
+    "only": Option(
+        help="One step alone: occupancy, appearance, statistics, structure, latents, voxels or gaussians; by default, "
+        "all in order.",
+        metavar="STEP",
+    ),
+    "device": Option(help="Device to compute on; auto takes CUDA if there is one.", default="auto", choices=WORDS),
+    "minutes": Option(help="Stop with a checkpoint after so many minutes.", kind=float, metavar="N", least=0),
+    "init": Option(help="Go on from a model folder.", metavar="MODEL"),
+    "lora": Option(
+        help="With --init: learn low-rank adapters of the two flows alone, and merge them at the end.",
+        kind=int,
+        metavar="RANK",
+        least=1,
+    ),
+    "steps": Option(help="Optimizer steps of each step, instead of the recipe's.", kind=int, metavar="N", least=1),
+    "rate": Option(help="Learn at this part of the recipe's learning rates.", kind=float, metavar="PART", default=1.0),
+    "fresh": Option(
+        help="Make new clips for every step, instead of drawing from a set made before.", kind=bool, default=False
+    ),
+    "seed": Option(help="Where the random numbers start.", kind=int, metavar="N", least=0, default=0),
+}

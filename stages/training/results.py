@@ -10,8 +10,8 @@ from ss4d.stages.nn.checkpoint import read_network
 from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.fresh import fresh_network
-from ss4d.stages.training.options import Training
 from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name
+from ss4d.stages.training.training import Training
 
 
 class Results:

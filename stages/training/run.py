@@ -23,11 +23,11 @@ from ss4d.stages.training.folder import Start, save_roles, write_model
 from ss4d.stages.training.log import read_log
 from ss4d.stages.training.loop import Say, train
 from ss4d.stages.training.lora import add_adapters, merge_adapters
-from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import StepPlan
 from ss4d.stages.training.results import Results
 from ss4d.stages.training.sources import ClipSources, TimeUpError
 from ss4d.stages.training.steps import LEAVES, STEPS, Step, possible_steps
+from ss4d.stages.training.training import Training
 
 
 def run_training(training: Training, say: Say) -> bool:

@@ -29,9 +29,9 @@ from ss4d.stages.training.end_to_end import (
 from ss4d.stages.training.flows import LatentsFlow, StructureFlow
 from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
-from ss4d.stages.training.options import Training
 from ss4d.stages.training.results import Results
 from ss4d.stages.training.statistics import fold_scale, occupancy_scale, slat_normalization
+from ss4d.stages.training.training import Training
 
 Batches = Iterable[Sequence[TrainingClip]]
 Measure = Callable[[Results, Mapping[str, nn.Module], Batches], dict[str, Any]]

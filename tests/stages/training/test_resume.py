@@ -17,10 +17,10 @@ from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_FLOW
 from ss4d.stages.training.clips import FreshClips, draw
 from ss4d.stages.training.log import read_log
-from ss4d.stages.training.options import Training
 from ss4d.stages.training.recipe import SMOKE, StepPlan, TrainingRecipe
 from ss4d.stages.training.run import run_training
 from ss4d.stages.training.tiny import file_name
+from ss4d.stages.training.training import Training
 from tests.helpers.forks import FORKS
 
 STEP, STEPS = "structure", 30
