@@ -13,7 +13,7 @@ from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug
 
 if TYPE_CHECKING:
-    from ss4d.pipelines.training.make_records import Outcome
+    from ss4d.pipelines.training.make_records import MadeRecords
 
 app = typer.Typer(
     name="data",
@@ -189,7 +189,7 @@ def check(
             raise typer.Exit(FAILED)
 
 
-def _report(outcome: "Outcome", folder: Path) -> None:
+def _report(outcome: "MadeRecords", folder: Path) -> None:
     """Says how many clips there are now, and how fast they were made."""
     num_good = len(outcome.rows) - len(outcome.failed)
     rate = f", {outcome.num_made / outcome.seconds:.1f} a second" if outcome.num_made else ""

@@ -70,7 +70,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One clip to make: `spec`'s object, or the one in the file `asset`."""
 
     id: str
@@ -79,7 +79,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MadeRecords:
     """The rows of the clips that were asked for, how many of them were made now, and in what time."""
 
     rows: tuple[Row, ...]
@@ -100,7 +100,7 @@ def make_records(
     families: Sequence[str],
     workers: int | None,
     progress: Progress,
-) -> Outcome:
+) -> MadeRecords:
     """Makes the clips of seeds `seed` to `seed + num_clips - 1`, those that are not in `folder` yet.
 
     Args:
@@ -126,13 +126,13 @@ def make_records(
     jobs = []
     for number in range(seed, seed + num_clips):
         family = names[number % len(names)] if names else family_of(number)
-        jobs.append(Job(f"{family}-{number}", sizes.spec(number, family)))
+        jobs.append(ClipJob(f"{family}-{number}", sizes.spec(number, family)))
     return _fill(folder, jobs, sizes, workers, progress)
 
 
 def import_records(
     folder: Path, sources: Sequence[Path], *, seed: int, sizes: Sizes, workers: int | None, progress: Progress
-) -> Outcome:
+) -> MadeRecords:
     """Films animated assets; a file that cannot be used gets a row that says why.
 
     Args:
@@ -150,10 +150,10 @@ def import_records(
     _check(_limits(sizes, seed, workers))
     split_of(seed, seed + MESH_SEEDS - 1)
     files = sorted({file.resolve() for source in sources for file in _files(source)})
-    return _fill(folder, [Job(str(file), sizes.spec(seed), file) for file in files], sizes, workers, progress)
+    return _fill(folder, [ClipJob(str(file), sizes.spec(seed), file) for file in files], sizes, workers, progress)
 
 
-def record(folder: Path, job: Job) -> tuple[Row, bool]:
+def record(folder: Path, job: ClipJob) -> tuple[Row, bool]:
     """Makes the clip of a job unless it is there: its row, and whether it was made now. What a worker does.
 
     Whatever one object of thousands breaks must not end the others: its row, the log and the exit code tell of it.
@@ -169,13 +169,13 @@ def record(folder: Path, job: Job) -> tuple[Row, bool]:
     if found := stored_row(folder, job.id, made_from):
         return found, False
     try:
-        clip = make_clip(spec) if mesh is None else _filmed(mesh, spec, job)
+        clip = make_clip(spec) if mesh is None else _rendered(mesh, spec, job)
     except Exception as error:
         return _failed(job, error, time.perf_counter() - started), False
     return write_clip(folder, job.id, made_from, clip, time.perf_counter() - started), True
 
 
-def _prepared(job: Job) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, Any]]:
+def _prepared(job: ClipJob) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, Any]]:
     """An imported job's mesh, the clip's final specification, and its recipe."""
     if job.asset is None:
         return None, job.spec, recipe(job.spec)
@@ -185,7 +185,7 @@ def _prepared(job: Job) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, Any]]:
     return mesh, spec, recipe(spec, digest)
 
 
-def _fill(folder: Path, jobs: Sequence[Job], sizes: Sizes, workers: int | None, progress: Progress) -> Outcome:
+def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | None, progress: Progress) -> MadeRecords:
     """The rows of all jobs, in the manifest, too; also of those that are done when something ends this early."""
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,10 +209,10 @@ def _fill(folder: Path, jobs: Sequence[Job], sizes: Sizes, workers: int | None, 
                 written = time.monotonic()
     finally:
         update_manifest(folder, rows.values())
-    return Outcome(tuple(rows.values()), num_made, time.perf_counter() - started)
+    return MadeRecords(tuple(rows.values()), num_made, time.perf_counter() - started)
 
 
-def _filmed(mesh: AnimatedMesh, spec: ClipSpec, job: Job) -> TrainingClip:
+def _rendered(mesh: AnimatedMesh, spec: ClipSpec, job: ClipJob) -> TrainingClip:
     clip = film(mesh, spec, IMPORTED, FPS)
     shown = torch.bincount(clip.coords[:, 1].long(), minlength=clip.num_frames)
     if bool((shown == 0).any()):
@@ -230,7 +230,7 @@ def _digest(mesh: AnimatedMesh, path: Path) -> str:
     return total.hexdigest()
 
 
-def _failed(job: Job, error: Exception, seconds: float) -> Row:
+def _failed(job: ClipJob, error: Exception, seconds: float) -> Row:
     spec = job.spec
     reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return Row(

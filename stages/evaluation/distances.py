@@ -121,8 +121,8 @@ def latents_distance(a: StructuredLatents, b: StructuredLatents) -> Measures:
     _same("cells along an axis", a.resolution, b.resolution)
     _same("channels", a.feats.shape[1], b.feats.shape[1])
     shape = (1, a.num_frames, *(a.resolution,) * 3)
-    one, two = (np.ravel_multi_index(tuple(x.coords.numpy().T), shape) for x in (a, b))
-    shared, rows_a, rows_b = np.intersect1d(one, two, assume_unique=True, return_indices=True)
+    cells_a, cells_b = (np.ravel_multi_index(tuple(x.coords.numpy().T), shape) for x in (a, b))
+    shared, rows_a, rows_b = np.intersect1d(cells_a, cells_b, assume_unique=True, return_indices=True)
     num_either = len(a.coords) + len(b.coords) - len(shared)
     share = {"voxels_shared": len(shared) / num_either if num_either else 1.0}
     if not len(shared):

@@ -33,7 +33,7 @@ class AttentionPlan:
     Attributes:
         buckets: in the order of the gathered rows; those without keys come last.
         query_order: (Nq) int64 rows to gather, or None where rows already lie in bucket order.
-        key_order: the same for keys; leaves out keys nobody asks for.
+        key_order: the same for keys; leaves out keys without a query.
         inverse: (Nq) int64, brings results back into the order of the query rows; None where query_order is.
     """
 
@@ -106,9 +106,8 @@ def _gather_order(groups: Groups, chosen: Sequence[int], device: torch.device) -
     starts = lengths.cumsum(0) - lengths
     picked = torch.tensor(chosen, dtype=torch.int64)
     sizes = lengths[picked]
-    shift = starts[picked] - (
-        sizes.cumsum(0) - sizes
-    )  # from the place in the gathered order to the place in the groups' order
+    # From the place in the gathered order to the place in the groups' order.
+    shift = starts[picked] - (sizes.cumsum(0) - sizes)
     rows = (torch.arange(int(sizes.sum())) + shift.repeat_interleave(sizes)).to(device)
     return rows if groups.order is None else groups.order[rows]
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.coords import PerAxis, Sites, linear_keys
 
-Extent = tuple[
-    int | None, int | None, int | None, int | None
-]  # cells of a window along (t, x, y, z); None is the whole axis
+# Cells of a window along (t, x, y, z); None is the whole axis.
+Extent = tuple[int | None, int | None, int | None, int | None]
 
 WHOLE_CLIP: Extent = (None, None, None, None)
 EACH_FRAME: Extent = (1, None, None, None)

@@ -263,8 +263,8 @@ def start_decoder(decoder: SLatGaussianDecoder) -> None:
 
     It begins with every voxel alike: small weights of its last layer make gray Gaussians, spread evenly in
     the voxel and round, a third of a cell wide and of the representation's opacity. Each then shows in some ten pixels
-    of a picture of the whole object, so that each hears where it should go; sharper ones fall between pixels, and
-    wider or more opaque ones hide each other.
+    of a picture of the whole object, so that each has a gradient for its place; sharper ones fall between pixels,
+    and wider or more opaque ones hide each other.
     """
     representation, resolution = decoder.representation, decoder.args.resolution
     decoder.out_layer.weight.mul_(QUIET)

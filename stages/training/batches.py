@@ -21,7 +21,7 @@ def window(
         generator: on the CPU.
         least: frames, where the clips have as many.
         most: frames, where the clips have as many; None for all they have.
-        multiple: of which the length is one.
+        multiple: that the length is a multiple of.
 
     Raises:
         InputError: if a clip is shorter than that.

@@ -90,7 +90,7 @@ def model_card(
     return TEXT.format(
         name=recipe.name,
         sizes=f"the model {start}" if start else f"the recipe `{recipe.name}`",
-        origin=f"It goes on from the model {start} ({how}), whose card tells of what was before."
+        origin=f"It goes on from the model {start} ({how}), whose card says how that was trained."
         if start
         else "It was trained from random weights.",
         data=data,

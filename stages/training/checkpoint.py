@@ -57,7 +57,7 @@ def load_state(folder: Path, state: State, settings: Mapping[str, Any], say: Cal
         folder: of checkpoints.
         state: to change in place.
         settings: of the run, as they were saved.
-        say: hears of damaged checkpoints.
+        say: told of damaged checkpoints.
 
     Raises:
         InputError: if the checkpoint comes from a run with other settings or networks, or all are damaged.

@@ -45,7 +45,7 @@ class ClipSource(Protocol):
 
 
 class ClipStore(Protocol):
-    """Clips that lie somewhere, by number."""
+    """Clips by number."""
 
     def __len__(self) -> int: ...
 
@@ -221,7 +221,7 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: 
         seed: decides every clip.
         numbers: of the clips, at least one; each number is another clip.
         workers: processes; with 1, the work is done here.
-        progress: hears of every clip made.
+        progress: told after every clip.
 
     Raises:
         InputError: if the folder holds clips of another kind or seed.
@@ -252,7 +252,7 @@ def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
         try:
             yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
         finally:
-            pool.shutdown(cancel_futures=True)  # whoever stops listening wants no more
+            pool.shutdown(cancel_futures=True)  # the caller may stop early, and needs no more clips then
 
 
 def _pool_spec(spec: ClipSpec, seed: int, number: int) -> ClipSpec:
@@ -290,12 +290,12 @@ def _unpack(content: bytes) -> TrainingClip:
     facts: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["clip"])
     tensors: dict[str, Any] = load(content)
     if facts.pop("crc32") != _checksum(facts, tensors):
-        raise ValueError("its checksum is another one")
+        raise ValueError("its checksum does not match")
     return TrainingClip(**tensors, **facts)
 
 
 def _start_worker() -> None:
-    """Makes a worker end with its parent, however that ends: nobody else would tell it, and Ctrl-C is the parent's."""
+    """Makes a worker end when its parent does, however that ends, and leaves Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

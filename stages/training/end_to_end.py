@@ -1,11 +1,11 @@
 """The `voxels` and `gaussians` objectives: each flow and its decoder learn together, from what they make of images.
 
-Flows learn velocities, and decoders codes; of what comes out where both work together neither hears. Where the images
-leave a flow unsure, its samples are like no code, and a decoder that knows codes alone draws too little there. Of
-voxels that contradict the images, which true ones never do, the flow of structured latents could tell, but is not
-asked. So here the samplers run as in use, on clips that the flows have not seen, and the loss is that of the voxels and
-of the pictures that come out, with gradients through the last steps of the sampler. Each clip is also decoded from its
-code, so that what the decoder knew is not lost.
+Before these steps, flows are trained on velocities and decoders on codes, and neither on what the two give together.
+Where the images leave a flow uncertain, its samples are unlike any code, and a decoder that was trained on codes alone
+draws too little there; and the flow of structured latents has only seen true voxels, which never contradict the images.
+So here the samplers run as in use, on clips that the flows have not seen, and the loss is that of the voxels and of the
+pictures that come out, with gradients through the last steps of the sampler. Each clip is also decoded from its code,
+so that the decoder keeps what it learned from codes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ class ObjectSamples:
     """What both flows make of clips.
 
     Args:
-        structure: samples of the one.
+        structure: its samples.
         decoder: of those.
         flow: the other.
         normalization: of its latents.

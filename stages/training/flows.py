@@ -45,7 +45,7 @@ Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> veloc
 class StructureFlow:
     """Trains the flow of occupancy latents together with the image encoder.
 
-    Shapes alone would teach the encoder to drop the colors, which the other flow needs: a linear layer, thrown away
+    Shapes alone would teach the encoder to drop the colors, which the other flow needs: a linear layer, discarded
     afterwards, has to read them from its tokens.
 
     Args:

@@ -41,7 +41,7 @@ class Start:
     origin: str
 
     def digest(self) -> str:
-        """What tells this model from others: a hash of all its weights."""
+        """A hash of all weights, which identifies the model."""
         digest = blake2b(digest_size=16)
         for role, network in sorted(self.networks.items()):
             for name, tensor in sorted(network.state_dict().items()):

@@ -47,7 +47,7 @@ def train(
         folder: of this run alone; made if missing.
         identity: what the run is, as JSON; checkpoints of another one are refused.
         shown: clips to draw pictures of.
-        say: hears how it goes.
+        say: told of losses and pace.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
 
     Returns:
@@ -115,7 +115,7 @@ class _Run:
         self._waiting.append((self.done, measured))
 
     def report(self) -> None:
-        """Writes what was measured since the last time, and says how it goes."""
+        """Writes what was measured since the last time, and tells losses and pace."""
         if not self._waiting:
             return
         names = list(self._waiting[0][1])

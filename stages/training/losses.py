@@ -1,4 +1,4 @@
-"""What training makes small: of pictures, of occupancies, of latent distributions and of Gaussians.
+"""What training minimizes: losses of pictures, of occupancies, of latent distributions and of Gaussians.
 
 Axes: k image, (row, column), c channel; b grid, x y z cells; n Gaussian. Structural similarity is one of the measures
 of `stages/evaluation/metrics.py`.
@@ -33,8 +33,8 @@ def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
 def bce(logits: Tensor, occupied: Tensor) -> Tensor:
     """Binary cross-entropy in nats for one cell on average; a scalar.
 
-    Every cell counts alike, so probabilities stay honest and the surface does not swell, as it does when the few
-    occupied cells count for more; `dice` is what keeps them from being outvoted.
+    Every cell has the same weight, so probabilities stay calibrated and the surface does not swell, as it does when the
+    few occupied cells weigh more; `dice` balances the two classes instead.
     """
     return functional.binary_cross_entropy_with_logits(logits.float(), occupied.float())
 
@@ -42,8 +42,8 @@ def bce(logits: Tensor, occupied: Tensor) -> Tensor:
 def dice(logits: Tensor, occupied: Tensor) -> Tensor:
     """One minus the Dice coefficient 2 |p y| / (|p| + |y|) of each grid, averaged; a scalar.
 
-    It compares the overlap with the surface alone, so the empty cells, twenty times as many, cannot drown it. One cell
-    is added above and below the line: an empty grid is met by an empty one, and gradients stay finite.
+    It compares the overlap with the surface alone, so the empty cells, twenty times as many, do not dominate it. One
+    cell is added to numerator and denominator: two empty grids have a loss of 0, and gradients stay finite.
 
     Args:
         logits: (b, ...) of cells.

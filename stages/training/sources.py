@@ -43,7 +43,7 @@ class ClipSources:
             source: StoredClips | FreshClips = FreshClips(spec, training.seed, training.workers)
         else:
             store = training.store or self._pool(plan.pool)
-            vary = plan.vary and training.store is None  # people's own data stay as they are
+            vary = plan.vary and training.store is None  # a user's data stay as they are
             source = StoredClips(store, training.seed, plan.pool.num_frames, spec.resolution, vary=vary)
         try:
             yield source
@@ -57,7 +57,7 @@ class ClipSources:
                 yield clips.batch(index, 1)
 
     def shown(self, plan: StepPlan) -> list[TrainingClip]:
-        """Clips that nothing trains on; of people's own data, the first ones, whether trained on or not."""
+        """Clips that nothing trains on; of a user's data, the first ones, whether trained on or not."""
         store = self._training.store
         if store is not None:
             return [store.read(i) for i in range(min(SHOWN, len(store)))]

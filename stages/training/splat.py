@@ -7,9 +7,11 @@ as given.
 A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255; a pair is
 a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they stay
 nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
-transmittance is a running sum of logarithms in float64.  Axes: n Gaussian, k image, g Gaussian in an image, s span, p
-pair; images are (k, row, column) with pixel centers at half integers; camera space is x right, y down, z forward.  On
-a CPU, `ss4d.stages.training.blend_cpu` blends the same spans in compiled loops, many times faster.
+transmittance is a running sum of logarithms in float64. On a CPU, `ss4d.stages.training.blend_cpu` blends the same
+spans in compiled loops, many times faster.
+
+Axes: n Gaussian, k image, g Gaussian in an image, s span, p pair; images are (k, row, column) with pixel centers at
+half integers; camera space is x right, y down, z forward.
 """
 
 from dataclasses import dataclass

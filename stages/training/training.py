@@ -29,7 +29,7 @@ class Training:
         lora: rank of the adapters that the flows learn instead of all their weights, and nothing else learns; needs
             `start`.
         store: records to train on in place of made clips.
-        store_digest: what tells these records from others.
+        store_digest: hash that identifies these records.
         steps: optimizer steps of each step of training, or None for those of the recipe.
         rate: part of the recipe's learning rates to take.
         fresh: make new clips for every step, instead of drawing from a pool.

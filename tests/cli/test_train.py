@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folder_is_a_model(model: Path) -> None:
-    assert {p.stem for p in (model / "ckpts").glob("*.safetensors")} == set(PUBLISHED)
+    assert {p.stem for p in (model / "ckpts").glob("*.safetensors")} == {file_name(role) for role in PUBLISHED}
     for file in (model / "ckpts").glob("*.safetensors"):
         assert {str(tensor.dtype) for tensor in load_file(file).values()} == {"torch.float16"}
     assert {p.stem for p in (model / "training").glob("*.safetensors")} == set(ENCODERS)

@@ -42,14 +42,14 @@ def eyes(rng: Generator, x: float, y: float, z: float, size: float) -> list[Part
     pupil = ellipsoid(size * 0.62, size * 0.35, size * 0.62, detail=12).painted(BLACK)
     glint = ellipsoid(size * 0.2, size * 0.15, size * 0.2, detail=8).painted(WHITE)
     gaze = rng.uniform(0.1, 0.4) * size
-    one = [
+    eye = [
         white,
         pupil.shifted(gaze * 0.5, size * 0.78, 0),
         glint.shifted(gaze * 0.5 + size * 0.2, size * 1.1, size * 0.25),
     ]
     if rng.random() < 0.4:  # plain dark eyes
-        one = [white.painted(BLACK), glint.shifted(size * 0.3, size * 0.85, size * 0.35)]
-    return both(shifted(one, x, y, z))
+        eye = [white.painted(BLACK), glint.shifted(size * 0.3, size * 0.85, size * 0.35)]
+    return both(shifted(eye, x, y, z))
 
 
 def leg(

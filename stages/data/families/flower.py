@@ -17,8 +17,8 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     parts: list[Part] = []
     count = int(rng.choice([1, 1, 2, 3]))
     for index in range(count):
-        one = _flower(rng, time, palette, green, rate, phase + 0.1 * index, (1.0, 0.8, 0.65)[index])
-        parts += turned(one, "z", 0 if index == 0 else (100, -110)[index - 1] + rng.uniform(-25, 25))
+        flower = _flower(rng, time, palette, green, rate, phase + 0.1 * index, (1.0, 0.8, 0.65)[index])
+        parts += turned(flower, "z", 0 if index == 0 else (100, -110)[index - 1] + rng.uniform(-25, 25))
     if rng.random() < 0.6:
         width, height = rng.uniform(0.18, 0.3), rng.uniform(0.2, 0.35)
         clay = random_pattern(

@@ -36,9 +36,9 @@ def build(rng: Generator, time: Doubles) -> list[Part]:
     for place in axles:
         rolled = turned(wheel, "x", -360 * turns * time + rng.uniform(0, 360))
         for side in (-1, 1):
-            one = rolled if side > 0 else [part.mirrored() for part in rolled]
-            one = turned(one, "z", steer) if place > 0.5 and kind != "train" else one
-            wheels += shifted(one, side * wide * 0.95, place * length, radius)
+            placed = rolled if side > 0 else [part.mirrored() for part in rolled]
+            placed = turned(placed, "z", steer) if place > 0.5 and kind != "train" else placed
+            wheels += shifted(placed, side * wide * 0.95, place * length, radius)
     return [*shifted(body, z=bounce), *wheels]
 
 

@@ -19,7 +19,7 @@ import torch
 from pyarrow import parquet
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.training.make_records import MESH_SEEDS, Job, Sizes, import_records, make_records, record
+from ss4d.pipelines.training.make_records import MESH_SEEDS, ClipJob, Sizes, import_records, make_records, record
 from ss4d.pipelines.training.records import (
     MANIFEST,
     RecordError,
@@ -73,7 +73,7 @@ def same(first: TrainingClip, second: TrainingClip) -> bool:
 def fill(folder: Path, seeds: range) -> Path:
     """A folder as `ss4d data make` leaves it, without its processes."""
     folder.mkdir()
-    rows = [record(folder, Job(f"{family_of(n)}-{n}", SMALL.spec(n, family_of(n))))[0] for n in seeds]
+    rows = [record(folder, ClipJob(f"{family_of(n)}-{n}", SMALL.spec(n, family_of(n))))[0] for n in seeds]
     update_manifest(folder, rows)
     return folder
 
@@ -209,7 +209,7 @@ def test_an_older_generators_clip_gives_way(clips: Path) -> None:
     update_manifest(clips, [old])
     assert open_records(clips).rows.count(old) == 1
     assert len(list(clips.glob("store/*/*/*.zarr"))) == 4
-    update_manifest(clips, [record(clips, Job(old.id, spec))[0]])
+    update_manifest(clips, [record(clips, ClipJob(old.id, spec))[0]])
     assert old not in open_records(clips).rows
     assert len(list(clips.glob("store/*/*/*.zarr"))) == 4
 
@@ -266,7 +266,7 @@ def test_an_object_that_breaks_the_generator_does_not_stop_the_others(
         raise ZeroDivisionError("no such number")
 
     monkeypatch.setattr("ss4d.pipelines.training.make_records.make_clip", broken)
-    row, made = record(tmp_path, Job("fish-1", SMALL.spec(1, "fish")))
+    row, made = record(tmp_path, ClipJob("fish-1", SMALL.spec(1, "fish")))
     assert not made
     assert row.key is None
     assert row.error == "ZeroDivisionError: no such number"
@@ -334,7 +334,7 @@ def test_the_check_prints_what_is_bad_and_makes_room_for_it(clips: Path) -> None
     assert f"bad: {name}: " in found.stderr
     assert "3 of 4 clips are whole. The others are deleted." in found.stderr
     assert check_records(clips) == (3, {})
-    update_manifest(clips, [record(clips, Job(name, SMALL.spec(seed, family_of(seed))))[0]])
+    update_manifest(clips, [record(clips, ClipJob(name, SMALL.spec(seed, family_of(seed))))[0]])
     assert check_records(clips) == (4, {})
 
 
@@ -375,7 +375,7 @@ def test_assets_become_clips_and_the_others_get_a_reason(tmp_path: Path) -> None
     clip = records.read(0)
     assert (clip.family, clip.num_frames, clip.resolution) == ("imported", 2, 8)
     assert not torch.equal(clip.frames[0], clip.frames[1])
-    again, made = record(tmp_path / "clips", Job(rows["good.glb"].id, SMALL.spec(0), good))
+    again, made = record(tmp_path / "clips", ClipJob(rows["good.glb"].id, SMALL.spec(0), good))
     assert not made
     assert again == rows["good.glb"]
 
@@ -393,7 +393,7 @@ def test_only_if_no_asset_can_be_used_the_import_fails(tmp_path: Path) -> None:
 
 def test_a_row_says_where_its_seed_belongs(tmp_path: Path) -> None:
     good = tetrahedron().save(tmp_path / "a.glb")
-    rows: list[Row] = [record(tmp_path, Job("a", SMALL.spec(seed), good))[0] for seed in (0, HELD_OUT_SEED)]
+    rows: list[Row] = [record(tmp_path, ClipJob("a", SMALL.spec(seed), good))[0] for seed in (0, HELD_OUT_SEED)]
     assert [row.split for row in rows] == ["train", "held_out"]
     assert rows[1].seed - rows[0].seed == HELD_OUT_SEED
     assert rows[0].key != rows[1].key

@@ -161,9 +161,8 @@ def test_one_frame_of_a_clip_equals_3d(attn_mode: str) -> None:
 
 
 def test_frames_that_attend_to_themselves_alone_are_clips_of_one_frame() -> None:
-    args = replace(
-        STRUCTURE, window_size=None, expand_self_attn=False
-    )  # rotating q and k of one frame alike is no change
+    # Rotating q and k of one frame alike is no change.
+    args = replace(STRUCTURE, window_size=None, expand_self_attn=False)
     net = built(SparseStructureFlow4DModel, replace(args, qk_rms_norm=False))
     x, t, cond = torch.randn(1, 3, 3, 4, 4, 4), 1000 * torch.rand(1, 3), torch.randn(1, 3, 6, 10)
     apart = net(*(value.transpose(0, 1) for value in (x, t, cond))).transpose(0, 1)
@@ -184,9 +183,8 @@ def test_windows_hide_far_frames_until_they_shift() -> None:
 def test_empty_frames_are_no_obstacle(args: SLatFlow4DModelArgs) -> None:
     net = built(SLatFlow4DModel, args)
     x, t, cond = latents(3)
-    kept = (x.coords[:, 1] == 1) | (x.coords[:, 1] == 0) & (
-        x.coords[:, 0] == 0
-    )  # one frame of a clip, two of the other
+    # One frame of a clip, two of the other.
+    kept = (x.coords[:, 1] == 1) | (x.coords[:, 1] == 0) & (x.coords[:, 0] == 0)
     left = SparseTensor(Sites(x.coords[kept]), x.feats[kept])
     assert net(left, t, cond).feats.isfinite().all()
     none = SparseTensor(Sites(x.coords[:0]), x.feats[:0])
