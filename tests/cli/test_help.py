@@ -15,7 +15,7 @@ def commands(group: Any, *words: str) -> dict[tuple[str, ...], str]:
     """The manual of every command as it is written, by the words that call it."""
     if not hasattr(group, "commands"):
         return {words: group.callback.__doc__}
-    return {k: v for name, one in group.commands.items() for k, v in commands(one, *words, name).items()}
+    return {k: v for name, command in group.commands.items() for k, v in commands(command, *words, name).items()}
 
 
 MANUALS = commands(typer.main.get_command(app))

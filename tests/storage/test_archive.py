@@ -41,10 +41,10 @@ def packed(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run.zip"
 
 
-def assert_same(one: OpenedRun, other: OpenedRun) -> None:
-    assert list(one.stages) == list(other.stages)
-    for name, stage in one.stages.items():
-        twin = other[name]
+def assert_same(first: OpenedRun, second: OpenedRun) -> None:
+    assert list(first.stages) == list(second.stages)
+    for name, stage in first.stages.items():
+        twin = second[name]
         assert stage.artifact.attributes == twin.artifact.attributes
         for array in stage.arrays():
             assert np.array_equal(stage.artifact.read(array), twin.artifact.read(array), equal_nan=True)

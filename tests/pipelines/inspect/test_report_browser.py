@@ -113,8 +113,8 @@ def expected(frame: int, size: int, yaw: float = FRONT_YAW, pitch: float = 15.0)
     return rgb.clamp(0, 1).numpy()
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).mean())
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first - second).mean())
 
 
 def test_it_opens_from_a_file_without_an_error_and_draws(browser: webdriver.Chrome) -> None:

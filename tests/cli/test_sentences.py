@@ -1,0 +1,52 @@
+"""What commands on runs and stores answer to what they cannot use: one sentence that names it, and exit code 1."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ss4d.cli.main import app
+
+
+def refused(*words: object) -> str:
+    """The sentence that the command ends with."""
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 1, done.output
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("ss4d: ")]
+    assert len(sentences) == 1, done.stderr
+    return " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["inspect", "report", "pack"])
+def test_what_is_no_run(command: str, tmp_path: Path) -> None:
+    more = [tmp_path / "packed.zip"] if command == "pack" else []
+    sentence = refused(command, tmp_path, *more)
+    assert f"{tmp_path} is not a run: it has no run.json; give the folder of a run" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_and_what_is_none(finished_run: Path, tmp_path: Path) -> None:
+    assert f"{tmp_path} is not a run" in refused("diff", finished_run, tmp_path)
+    assert f"{tmp_path} is no run, as it has no run.json, and no input" in refused("plan", tmp_path)
+
+
+def test_a_stage_that_a_run_has_not(finished_run: Path) -> None:
+    sentence = refused("inspect", finished_run, "mesh")
+    assert "has no stage 'mesh'; it has segmentation, conditioning" in sentence
+    assert "--only: there is no stage 'mesh' in this run" in refused("plan", finished_run, "--only", "mesh")
+    assert "there is no stage 'mesh'; choose one of segmentation" in refused("stages", "mesh")
+
+
+def test_a_record_that_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema": 1, "name": 3}')
+    assert f"{tmp_path / 'run.json'} is not a run's record that this version reads" in refused("inspect", tmp_path)
+
+
+@pytest.mark.parametrize("command", ["verify", "gc"])
+def test_what_is_no_store(command: str, tmp_path: Path) -> None:
+    assert f"there is no store at {tmp_path / 'none'}" in refused(command, tmp_path / "none")
+
+
+def test_what_is_no_folder_of_clips(tmp_path: Path) -> None:
+    for command in ("list", "check"):
+        assert f"{tmp_path} has no manifest.parquet; fill it with" in refused("data", command, tmp_path)
