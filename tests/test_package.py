@@ -94,8 +94,10 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path, source: Path) -> 
         names = {name for name in content.namelist() if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in names} == {"ss4d"}
     folders = ("cli", "configs", "pipelines", "stages", "storage")
-    everything = {path.relative_to(source) for name in folders for path in (source / name).rglob("*") if path.is_file()}
-    assert names == {f"ss4d/{path}" for path in everything} | {"ss4d/__init__.py", "ss4d/py.typed"}
+    files = {path.relative_to(source) for name in folders for path in (source / name).rglob("*") if path.is_file()}
+    files |= {Path(path.name) for path in (source / "ss4d").iterdir() if path.is_file()}
+    assert names == {f"ss4d/{path}" for path in files}
+    assert {"ss4d/py.typed", "ss4d/configs/tiny.yaml", "ss4d/stages/segmentation/u2netp.onnx"} <= names
 
 
 def test_a_clip_is_run_from_the_wheel_beside_other_peoples_packages(
