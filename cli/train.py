@@ -36,9 +36,9 @@ def train(
 ) -> None:
     """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
 
-    Seven steps: **occupancy** learns to code voxel grids, **appearance** to code their looks and to decode them to
-    Gaussians, **statistics** measures both codes, **structure** learns to make voxels of a video, **latents** to make
-    their looks, and in **voxels** and **gaussians** each of these two and its decoder learn together by what comes out.
+    Seven steps: **occupancy** and **appearance** train the autoencoders of voxel grids and of what voxels look like,
+    **statistics** measures the structured latents, **structure** and **latents** train the flows of the two stages, and
+    **voxels** and **gaussians** train each flow together with its decoder on what the two generate.
     Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done is skipped, so
     the same command goes on wherever it was stopped, and comes to the same weights on a CPU.
 
