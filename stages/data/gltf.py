@@ -284,7 +284,7 @@ def _looked_up(image: Doubles, places: Doubles) -> Doubles:
 
 
 def _split(vertices: Doubles, faces: Faces, extra: Doubles, longest: float) -> tuple[Doubles, Faces, Doubles]:
-    """Halve every edge longer than `longest` in some frame, again and again; neighbors split a shared edge alike.
+    """Halves every edge longer than `longest` in some frame, again and again; neighbors split a shared edge alike.
 
     Args:
         vertices: (t, v, 3).

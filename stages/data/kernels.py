@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, to run without the interpreter's lock; cache the code where that can be written."""
+    """Compiles at the first call, to run without the interpreter's lock; caches the code where that can be written."""
     try:
         compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError as error:  # neither the package's folder nor the home can be written

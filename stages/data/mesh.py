@@ -132,7 +132,7 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
 
 @kernel
 def _add_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
-    """Fill normals (v, 3), which start at zero."""
+    """Fills normals (v, 3), which start at zero."""
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]

@@ -138,7 +138,7 @@ def _project(vertices, view, scale):  # type: ignore[no-untyped-def]
 
 @kernel
 def _cover(points, faces, nearest, owner):  # type: ignore[no-untyped-def]
-    """Fill owner (h, w) with the face each sample sees, -1 for none, and nearest (h, w) with its 1 / depth."""
+    """Fills owner (h, w) with the face each sample sees, -1 for none, and nearest (h, w) with its 1 / depth."""
     height, width = owner.shape
     half = np.float32(0.5)
     nearest[:] = 0
@@ -194,7 +194,7 @@ def _facing(normals, corners, weights):  # type: ignore[no-untyped-def]
 
 @kernel
 def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shininess, image):  # type: ignore[no-untyped-def]
-    """Fill image (h, w, 4) uint8."""
+    """Fills image (h, w, 4) uint8."""
     height, width = image.shape[:2]
     nearest = np.empty((height * SUPERSAMPLING, width * SUPERSAMPLING), np.float32)
     owner = np.empty(nearest.shape, np.int32)
@@ -256,7 +256,7 @@ def _shade(vertices, colors, normals, corners, weights, view, toward, lamp, spec
 
 @kernel
 def _survey(vertices, faces, normals, view, depth, seen):  # type: ignore[no-untyped-def]
-    """Fill depth (h, w) and seen (h, w, 3)."""
+    """Fills depth (h, w) and seen (h, w, 3)."""
     owner = np.empty(depth.shape, np.int32)
     points = _project(vertices, view, np.float32(1))
     _cover(points, faces, depth, owner)

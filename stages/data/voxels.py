@@ -119,7 +119,7 @@ def _voxelize(vertices, faces, colors, normals, resolution):  # type: ignore[no-
 
 @kernel
 def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[no-untyped-def]
-    """Add a face's samples to sums (cells, 10): the features times the area, then the area."""
+    """Adds a face's samples to sums (cells, 10): the features times the area, then the area."""
     a, b, c = face[0], face[1], face[2]
     resolution = slot.shape[0]
     ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]

@@ -141,7 +141,7 @@ def _project_all(
 
 
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, to run without the interpreter's lock; cache the code here or in the home."""
+    """Compiles at the first call, to run without the interpreter's lock; caches the code here or in the home."""
     try:
         compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError as error:  # both places are read-only, as in a locked-down container
@@ -155,7 +155,7 @@ def _project(  # type: ignore[no-untyped-def]
     means, scales, quats, colors, opacities, view, focal, width, height, variance, compensate, start, stop,
     splats, boxes, depths,
 ):  # fmt: skip
-    """Fill rows start to stop of splats, boxes and depths; a Gaussian that shows nowhere gets an infinite depth.
+    """Fills rows start to stop of splats, boxes and depths; a Gaussian that shows nowhere gets an infinite depth.
 
     A splat is: center x, y; l11, l21, l22; reach; opacity; r, g, b. The exponent at an offset (dx, dy) is
     -(l11 dx + l21 dy)^2 - (l22 dy)^2, a Cholesky form that loses no digits on needles as a dx^2 + 2 b dx dy + c dy^2
@@ -202,7 +202,7 @@ def _project(  # type: ignore[no-untyped-def]
 
 @_kernel
 def _camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
-    """Fill axes (3, 3) with a Gaussian's axes in camera space, one a column, each as long as its standard deviation."""
+    """Fills axes (3, 3) with a Gaussian's axes in camera space, one per column, each one deviation long."""
     w, x, y, z = np.float64(quat[0]), np.float64(quat[1]), np.float64(quat[2]), np.float64(quat[3])
     s = 2 / (w * w + x * x + y * y + z * z)
     for k in range(3):
@@ -234,7 +234,7 @@ def _bin(boxes, tile_rows, tile_columns):  # type: ignore[no-untyped-def]
 
 @_kernel
 def _blend(rgb, alpha, paint, splats, boxes, starts, members, tile_row):  # type: ignore[no-untyped-def]
-    """Blend one row of tiles into rgb (height, width, 3) and alpha (height, width), over the background `paint`."""
+    """Blends one row of tiles into rgb (height, width, 3) and alpha (height, width), over the background `paint`."""
     height, width = alpha.shape
     top = tile_row * TILE
     columns = (width + TILE - 1) // TILE
@@ -258,7 +258,7 @@ def _blend(rgb, alpha, paint, splats, boxes, starts, members, tile_row):  # type
 
 @_kernel
 def _blend_splat(tile, splat, first_row, last_row, left, top):  # type: ignore[no-untyped-def]
-    """Blend one splat into the rows of a tile that it may touch.
+    """Blends one splat into the rows of a tile that it may touch.
 
     A row is always worked on in full width and without branches, which lets the compiler do it in a few vector
     instructions; that is why the exponential is a polynomial.
