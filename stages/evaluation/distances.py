@@ -136,8 +136,8 @@ def gaussians_distance(a: GaussianClip, b: GaussianClip, render: Rasterize) -> M
     cameras = [orbit_camera(FRONT_YAW + 360 * view / VIEWS, PITCH, size=SIZE) for view in range(VIEWS)]
     frames = sorted({0, (a.num_frames - 1) // 2, a.num_frames - 1})
     shots = [(frame, camera) for frame in frames for camera in cameras]
-    one, two = (torch.stack(list(render_frames(x, shots, render=render))).float() / 255 for x in (a, b))
-    ratios = psnr(one, two)
+    views_a, views_b = (torch.stack(list(render_frames(x, shots, render=render))).float() / 255 for x in (a, b))
+    ratios = psnr(views_a, views_b)
     return {
         "psnr": float(ratios.mean()),
         "psnr_least": float(ratios.min()),

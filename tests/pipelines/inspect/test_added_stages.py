@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +200,19 @@ def test_the_list_of_stages_has_them(made: Made, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     installed.cache_clear()
     assert "there is no stage 'views3'" in CliRunner().invoke(app, ["stages", "views3"]).output
+
+
+def test_values_of_equal_arrays_may_differ_in_their_scalars(made: Made, tmp_path: Path) -> None:
+    installed.cache_clear()
+    run = open_run(made.runs[0])
+    store = ArtifactStore(tmp_path)
+    others = []
+    for digit, scale in (("1", "Celsius"), ("2", "kelvin")):
+        ref = ArtifactRef("heat", digit * 64)
+        with store.create(ref) as writer:
+            writer.write("degrees", ArrayData(np.full((2, 1), np.nan), ("t", "n")))
+            writer.commit({"values": {"scale": scale}})
+        others.append(replace(run, stages={"heat": replace(run["heat"], ref=ref, store=store)}))
+    (found,) = compare_runs(*others).stages
+    assert (found.verdict, found.why) == ("differs", "different recipes; scale Celsius against kelvin")
+    assert found.measures == {"degrees_distance": 0}
