@@ -39,16 +39,18 @@ app = typer.Typer(
     name="dataset",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Makes the 4D assets of many clips: plans, runs, goes on, tells what failed.",
+    help="Makes the 4D assets of many clips: plans, runs, resumes, lists failures.",
 )
 
 ELSEWHERE = "`ss4d dataset init --store`"
 
 Shard = Annotated[
     str | None,
-    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; each clip is in one, whatever is added."),
+    typer.Option(
+        "--shard", metavar="I/N", help="Only the I-th of N parts; new clips do not move others between parts."
+    ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="Only the first K of those.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="K", min=1, help="Only the first K of those clips.")]
 
 
 def run(
@@ -59,7 +61,7 @@ def run(
     seed: Seed = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes; by default one for each GPU, or each processor.")
+        int | None, typer.Option("--workers", help="Processes; by default one per GPU, or one per CPU core.")
     ] = None,
     lanes: Lanes = 2,
     where: Where = None,
@@ -78,14 +80,14 @@ def run(
 ) -> None:
     """Makes the 4D assets of the clips that have none yet.
 
-    Workers load the networks once and go through the clips. What is finished is never done again, so the same command
-    goes on after an interruption, and is instant when all is done. A clip that fails is recorded with its reason, and
-    the run goes on: bad input is not tried again, what can pass is, and a clip that twice took too long, too much
-    memory, or ended its worker is set aside. **ss4d dataset failures** lists them, **retry** gives them another chance.
+    Workers load the networks once and then run clip after clip. Stored artifacts are reused, so the same command
+    resumes an interrupted run, and is instant when all is done. A clip that fails is recorded with its reason, and the
+    run continues: bad input is not tried again, transient errors are, and a clip that twice took too long, took too
+    much memory or ended its worker is given up. **ss4d dataset failures** lists them, **retry** has them run again.
 
-    Ctrl-C lets running clips finish their present stage; a second one abandons them.
+    Ctrl-C lets clips in progress finish their current stage; a second one abandons them.
 
-    Exit codes: 0 done, also if clips failed; 1 something you can mend, such as too many failures; otherwise as
+    Exit codes: 0 done, even if clips failed; 1 something you can repair, such as too many failures; otherwise as
     **ss4d run**.
 
     For example:
@@ -96,7 +98,7 @@ def run(
         ss4d dataset run birds --where "tags like '%owl%'" --limit 100
     """
     command = shlex.join(["ss4d", *sys.argv[1:]])
-    with explained(debug, f"what is finished is kept, and the same command goes on: {command}", ELSEWHERE):
+    with explained(debug, f"what is finished is kept, and the same command resumes it: {command}", ELSEWHERE):
         # Not at the top: torch takes seconds to import, and --help should not.
         from ss4d.pipelines.dataset.launch import DatasetOptions, run_dataset
         from ss4d.pipelines.dataset.select import Choice
@@ -156,7 +158,7 @@ def _meant(settings: "Settings") -> str:
 
 
 def _tell(result: "Result", dataset: Path) -> None:
-    """Says what a run came to; ends the command as the run ended."""
+    """Prints the result of a run; ends the command as the run ended."""
     ending = result.ending
     for text in summary(result.plan, ending.snapshot if ending else None):
         say(text)

@@ -1,4 +1,4 @@
-"""`ss4d dataset init`, `catalog`, `failures` and `retry`: what clips there are, and what became of them."""
+"""`ss4d dataset init`, `catalog`, `failures` and `retry`: the clips of a dataset and their state."""
 
 import shlex
 import signal
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ss4d.pipelines.dataset.opened import OpenedDataset
 
 UNCHANGED = "nothing was changed"
-LISTED = 5  # examples of what is listed
+LISTED = 5  # examples printed
 
 
 def init(
@@ -36,17 +36,17 @@ def init(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DATASET", help="The dataset's folder; made if missing.")],
     store: Store = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one a processor.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one per CPU core.")] = None,
     clip_timeout: Annotated[
         float,
-        typer.Option("--clip-timeout", metavar="SECONDS", help="List as unreadable what takes longer to read."),
+        typer.Option("--clip-timeout", metavar="SECONDS", help="List a clip as unreadable that takes longer to read."),
     ] = 300.0,
     debug: Debug = False,
 ) -> None:
     """Lists clips in a dataset's manifest: id, source, SHA-256, frames, size, rate, tags.
 
-    A file that cannot be read is listed, too, with the reason. Given again, the command adds what is new and reads what
-    has changed; clips keep their ids. The result is a Parquet table, DATASET/manifest.parquet.
+    A file that cannot be read is listed with the reason. Given again, the command adds new clips and reads changed
+    ones; clips keep their ids. The result is a Parquet table, DATASET/manifest.parquet.
 
     In a folder, a clip is a video file, or a folder of images that has no videos. To make each still image a clip of
     its own, give a pattern.
@@ -57,7 +57,7 @@ def init(
         ss4d dataset init "videos/**/*.png" --out stills
         ss4d dataset init clips.parquet --out birds --store s3://bucket/birds
     """
-    with explained(debug, "what was read is kept, and the same command goes on where it stopped"):
+    with explained(debug, "what was read is kept, and the same command resumes"):
         from ss4d.pipelines.dataset.manifest import init_dataset
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,11 +74,11 @@ def init(
             f"{len(scan.rows)} clips are in {out}: {len(scan.added)} added, {len(scan.changed)} changed, "
             f"{len(scan.vanished)} vanished, {len(scan.unreadable)} that cannot be read."
         )
-        say(f"Go on with: {_command('run', out)}")
+        say(f"Next: {_command('run', out)}")
 
 
 class _WriteByDefault(TyperGroup):
-    """So that `catalog DATASET` writes it."""
+    """A group for which `catalog DATASET` means `catalog write DATASET`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
@@ -91,7 +91,7 @@ catalog_app = typer.Typer(
     cls=_WriteByDefault,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Writes what became of each clip at each stage as a table, **catalog DATASET**; or makes it anew from the "
+    help="Writes the state of each clip at each stage as a table, **catalog DATASET**; or makes it anew from the "
     "store, **catalog rebuild DATASET**.",
 )
 
@@ -107,8 +107,8 @@ def write(
     """Writes DATASET/catalog.parquet, a row for each clip and stage, and prints how many are in which state.
 
     Columns: id, stage, state, key of the artifact, seconds, peak_memory in bytes, attempts, error, message, cause,
-    worker, one for each measure, versions, seed; **docs/datasets.md** lists them. It tells about one configuration.
-    **ss4d dataset run** writes it as well, at its end; with **--shard** it does not.
+    worker, one for each measure, versions, seed; **docs/datasets.md** lists them. It is about one configuration.
+    **ss4d dataset run** writes it as well, at its end, but not with **--shard**.
 
     For example:
 
@@ -130,9 +130,9 @@ def rebuild(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Makes index and catalog anew from what lies in the store, and from the events if they are there.
+    """Makes index and catalog anew from the store, and from the events if there are any.
 
-    Needed after artifacts were deleted, such as by **ss4d gc**, or when index.sqlite is lost or damaged.
+    Needed after artifacts were deleted by hand, or when index.sqlite is lost or damaged.
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.catalog import write_catalog
@@ -143,7 +143,7 @@ def rebuild(
         _print_states(write_catalog(opened))
         say(f"{found.artifacts.total()} artifacts of {found.clips} clips are in {opened.dataset.store}.")
         if found.unlisted:
-            say(f"{found.unlisted} artifacts are of inputs that are not in the manifest.")
+            say(f"{found.unlisted} artifacts belong to inputs that are not in the manifest.")
         if found.damaged:
             say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(opened.dataset.store)} --repair")
         say(f"Wrote {opened.dataset.catalog}.")
@@ -158,9 +158,9 @@ def failures(
 ) -> None:
     """Prints what failed, by cause and error, with the number of clips and a few of them.
 
-    Causes: **input** is bad and is never tried again; **transient** can pass and is tried again by itself; **killed**
-    took too long, too much memory, or ended its worker; **program** is a defect, or a package's. What a clip said
-    before is in DATASET/logs/ID.log.
+    Causes: **input** is bad and is never tried again; **transient** is tried again by itself; **killed** took too long,
+    took too much memory or ended its worker; **program** is a defect of this program or of a package. The log of a
+    clip is DATASET/logs/ID.log.
     """
     with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.failures import groups, open_failures
@@ -185,7 +185,7 @@ def failures(
             ],
         )
         if failed:
-            say(f"To give them another chance: {_command('retry', dataset)}")
+            say(f"To run them again: {_command('retry', dataset)}")
 
 
 def retry(
@@ -205,7 +205,7 @@ def retry(
 ) -> None:
     """Clears failures, so that the next run tries those clips again.
 
-    How often they were tried stays in the catalog. Without an ID or another choice, all failures are cleared.
+    The number of attempts stays in the catalog. Without an ID or another choice, all failures are cleared.
 
     For example:
 
@@ -220,14 +220,14 @@ def retry(
         num_clips = len({failure.clip for failure in cleared})
         say(f"Cleared {len(cleared)} of {num_failed} failures, of {num_clips} clips.")
         if cleared:
-            say(f"Go on with: {_command('run', dataset, opened.settings.words())}")
+            say(f"Next: {_command('run', dataset, opened.settings.words())}")
 
 
 @contextmanager
 def opened_for(
     folder: Path, config: str | None, overrides: list[str] | None, seed: int | None
 ) -> "Iterator[OpenedDataset]":
-    """The dataset as it stands for the configuration that a command means."""
+    """Opens a dataset for the configuration that a command means."""
     from ss4d.pipelines.dataset.layout import open_dataset
     from ss4d.pipelines.dataset.opened import open_for
 
@@ -244,5 +244,5 @@ def _print_states(counts: "Counter[tuple[str, str]]") -> None:
 
 
 def _command(name: str, dataset: Path, words: Sequence[str] = ()) -> str:
-    """A command to copy."""
+    """A command for the user to copy."""
     return shlex.join(["ss4d", "dataset", name, str(dataset), *words])

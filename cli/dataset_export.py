@@ -15,7 +15,7 @@ from ss4d.cli.options import Debug, Overrides
 
 def export(
     dataset: DatasetFolder,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the assets go; made if missing.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the assets; made if missing.")],
     config: Config = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -24,7 +24,7 @@ def export(
         typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as for **ss4d dataset run**."),
     ] = None,
     copies: Annotated[
-        bool, typer.Option("--copy", help="Copies, for files that you will write into or move elsewhere.")
+        bool, typer.Option("--copy", help="Copy the files, to edit them or move them elsewhere.")
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -33,14 +33,14 @@ def export(
     DIR/ID/asset.json says what it was made from. The files are hard links into the store where that is a folder on the
     same disk, so they take no space and must not be written into; otherwise, and with --copy, they are copies, checked.
 
-    The same command again adds what has been finished since, and replaces what was made with other parameters.
+    The same command again adds clips finished since, and replaces assets made with other parameters.
 
     For example:
 
         ss4d dataset export birds assets
         ss4d dataset export birds owls --where "tags like '%owl%'"
     """
-    kept = "what is exported is whole, and the same command goes on"
+    kept = "what is exported is complete, and the same command resumes"
     with explained(debug, kept, "the argument DIR"), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.export import export_assets
 

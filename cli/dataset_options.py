@@ -1,4 +1,4 @@
-"""Options that more than one command of `ss4d dataset` takes."""
+"""Options that several commands of `ss4d dataset` take."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,14 +16,14 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="tiny|ss4d|FILE.yaml",
-        help="The configuration, as of **ss4d run**. Without it, that of the dataset's last run, changed by --set and "
+        help="The configuration, as for **ss4d run**. Without it, that of the dataset's last run, changed by --set and "
         "--seed; tiny if there was none.",
         show_default=False,
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", help="Where the random numbers of each clip start; 42 at first.", show_default=False),
+    typer.Option("--seed", help="The seed of each clip's random numbers; 42 if there was no run.", show_default=False),
 ]
 
 Where = Annotated[
@@ -31,12 +31,14 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="SQL",
-        help="Only clips for which this holds: columns of the manifest, and what was measured.",
+        help="Only clips for which this holds: columns of the manifest, state and measures.",
     ),
 ]
 Lanes = Annotated[
     int,
-    typer.Option("--lanes", help="Clips that a worker has in hand at once: one computes, others are read and written."),
+    typer.Option(
+        "--lanes", help="Clips that a worker runs at the same time: one computes, others are read and written."
+    ),
 ]
 ClipTimeout = Annotated[
     float | None,
@@ -45,7 +47,9 @@ ClipTimeout = Annotated[
 Memory = Annotated[
     str | None, typer.Option("--memory", metavar="SIZE", help="Kill a worker that takes more, such as 6G.")
 ]
-Retries = Annotated[int, typer.Option("--retries", help="How often to try again after what can pass, ever later.")]
+Retries = Annotated[
+    int, typer.Option("--retries", help="How often to try again after transient errors, each time later.")
+]
 
 
 def settings_for(

@@ -21,31 +21,31 @@ def report(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as of **ss4d dataset run**."),
+        typer.Option("--where", metavar="SQL", help="Only clips for which this holds, as for **ss4d dataset run**."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that draw; by default one a processor.")
+        int | None, typer.Option("--workers", help="Processes that draw; by default one per CPU core.")
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Makes one HTML page of a dataset's results, to look through in a browser: a card for each clip.
+    """Makes an HTML page of a dataset's results, with a card for each clip.
 
-    Cards show the asset from several sides, or else what was cut out of the input. They can be searched, filtered by
-    state, cause and tag, and sorted by whatever was measured; failures are listed by cause. A card opens to the clip's
-    numbers, its log, the keys of its artifacts, and the commands that look into it.
+    Cards show the asset from several sides, or else the segmented object of the input. They can be searched, filtered
+    by state, cause and tag, and sorted by costs and measures; failures are listed by cause. A card opens to the clip's
+    numbers, its log, the keys of its artifacts, and commands to inspect it.
 
-    The page needs no network. Many pictures lie in a folder beside it, which must be kept with it. They are drawn
-    once; a later report draws what is new.
+    The page needs no network. If there are many pictures, they are in a folder beside the page, to be kept with it.
+    They are drawn once; a later report draws new ones only.
 
     For example:
 
         ss4d dataset report birds
         ss4d dataset report birds --where "state = 'failed'" --out failed.html
     """
-    kept = "pictures that were drawn are kept, and the same command goes on"
+    kept = "pictures that were drawn are kept, and the same command resumes"
     with explained(debug, kept), opened_for(dataset, config, overrides, seed) as opened:
         from ss4d.pipelines.dataset.report.report import write_report
 

@@ -31,16 +31,14 @@ if TYPE_CHECKING:
     from ss4d.pipelines.dataset.cluster.progress import ClusterView
     from ss4d.pipelines.dataset.cluster.submission import Submission, Submitted
 
-LATER = "the shards go on without this command, which given again watches them"
+LATER = "the shards continue without this command; given again, it watches them"
 
 
 def submit(
     dataset: DatasetFolder,
-    shards: Annotated[
-        int, typer.Option("--shards", metavar="N", help="How many parts to do it in; each clip is in one.")
-    ],
+    shards: Annotated[int, typer.Option("--shards", metavar="N", help="Number of parts; each clip is in one.")],
     pool: Annotated[
-        str | None, typer.Option("--pool", metavar="NAME", help="The Prefect work pool whose workers do them.")
+        str | None, typer.Option("--pool", metavar="NAME", help="The Prefect work pool whose workers run the shards.")
     ] = None,
     engine: Annotated[
         Literal["prefect", "dask", "ray"],
@@ -59,7 +57,7 @@ def submit(
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="Processes of one shard; by default one for each GPU, or each processor."),
+        typer.Option("--workers", help="Processes of one shard; by default one per GPU, or one per CPU core."),
     ] = None,
     lanes: Lanes = 2,
     where: Where = None,
@@ -82,23 +80,25 @@ def submit(
     ] = None,
     silence: Annotated[
         float,
-        typer.Option("--silence", metavar="SECONDS", help="Give a shard to another worker if its own is not heard of."),
+        typer.Option(
+            "--silence", metavar="SECONDS", help="Give a shard to another worker after so long without a heartbeat."
+        ),
     ] = 120.0,
     restarts: Annotated[int, typer.Option("--restarts", help="How often to do so with one shard.")] = 3,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Stay until all shards are through, and restart those that crash.")
+        bool, typer.Option("--wait/--no-wait", help="Stay until all shards have ended, and restart those that crash.")
     ] = True,
     debug: Debug = False,
 ) -> None:
     """Makes the 4D assets of the clips that have none yet, on many machines.
 
-    Each shard is a run of its own on a Prefect server, which the workers of a pool take up one after the other. All
-    machines need this program, the dataset's folder and the clips under the same paths; the store may be elsewhere.
-    Given again, the command does only what is missing, and watches what is under way. **docs/cluster.md** tells more.
+    Each shard is a flow run on a Prefect server, and the workers of a pool take one after the other. All machines need
+    this program, the dataset's folder and the clips under the same paths; the store may be elsewhere. Given again, the
+    command runs what is missing and watches shards in progress. **docs/cluster.md** has the details.
 
-    A worker that dies is noticed by its silence, and another one goes on with its shard.
+    A worker that dies is noticed by missing heartbeats, and another one continues its shard.
 
-    Exit codes: 0 done, also if clips failed; 1 something you can mend, such as a shard that stopped; otherwise as
+    Exit codes: 0 done, even if clips failed; 1 something you can repair, such as a shard that stopped; otherwise as
     **ss4d run**.
 
     For example:
@@ -142,13 +142,13 @@ def submit(
 
 
 def _check(engine: str, of_pools: dict[str, object], address: str | None, wait: bool) -> None:
-    """Refuses options that the engine would not heed."""
+    """Refuses options that the engine does not use."""
     from ss4d.pipelines.errors import ConfigError
 
     if engine == "prefect":
         if not of_pools["--pool"]:
             raise ConfigError(
-                "--pool says which work pool does the shards; `prefect work-pool ls` lists those there are"
+                "--pool says which work pool runs the shards; `prefect work-pool ls` lists those there are"
             )
         if address is not None:
             raise ConfigError("--address is for --engine dask or ray; PREFECT_API_URL says where Prefect's server is")
@@ -169,7 +169,7 @@ def _on_pool(
 
 
 def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
-    """What the job variables say, as JSON where it is some."""
+    """The job variables; values are JSON, or else texts."""
     from ss4d.pipelines.errors import ConfigError
 
     found: dict[str, Any] = {} if image is None else {"image": image}
@@ -185,19 +185,19 @@ def _variables(words: list[str] | None, image: str | None) -> dict[str, Any]:
 
 
 def _tell(submitted: "Submitted", dataset: Path) -> None:
-    """Says what a submission came to; ends the command as it ended."""
+    """Prints the result of a submission; ends the command as it ended."""
     if not submitted.runs:
         for text in summary(submitted.plan, None):
             say(text)
         say("Nothing is left to do.")
         return
     if submitted.after is None:
-        say(f"{len(submitted.runs)} shards are on their way. The same command without --no-wait watches them.")
+        say(f"{len(submitted.runs)} shards are submitted. The same command without --no-wait watches them.")
         return
     for text in summary(submitted.after, None):
         say(text)
     if left := len(submitted.after.todo):
-        say(f"{left} are left to do: the same command goes on with them.")
+        say(f"{left} are left to do: the same command runs them.")
     if submitted.after.given_up or submitted.after.todo:
         say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
     if submitted.unfinished:
@@ -207,12 +207,12 @@ def _tell(submitted: "Submitted", dataset: Path) -> None:
 
 
 def cluster_view() -> LiveView["ClusterView"]:
-    """Shows how a submission is getting on."""
+    """Shows the progress of a submission."""
     return LiveView(lambda view: Text(line(view)), line)
 
 
 def line(view: "ClusterView") -> str:
-    """How it is getting on, in one line."""
+    """The progress in one line."""
     shards = ", ".join(f"{count} {state}" for state, count in view.shards.items())
     left = view.remaining_seconds
     words = [

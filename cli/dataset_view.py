@@ -1,4 +1,4 @@
-"""How a run of a dataset looks: a live view where there is someone to watch it, and a line now and then elsewhere."""
+"""The progress of a dataset's run: a live view in a terminal, a line now and then elsewhere."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ss4d.pipelines.dataset.workers.progress import Snapshot
 
 EVERY = 10.0  # seconds between two lines
-MOST_WORKERS = 16  # that are shown one by one
+MOST_WORKERS = 16  # most workers shown one by one
 CAUSES = {
     "input": "bad input",
     "transient": "disk or network",
@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 class LiveView(Generic[T]):
-    """Shows how something is getting on; a context.
+    """A context that shows progress.
 
     Args:
-        picture: of it, redrawn in a terminal.
-        line: the same in words, printed now and then elsewhere.
+        picture: of the progress, redrawn in a terminal.
+        line: the progress in words, printed now and then elsewhere.
     """
 
     def __init__(self, picture: Callable[[T], RenderableType], line: Callable[[T], str]) -> None:
@@ -57,7 +57,7 @@ class LiveView(Generic[T]):
             self._live.stop()
 
     def message(self, text: str) -> None:
-        """Prints one line as it is."""
+        """Prints a line as it is."""
         say(text)
 
     def show(self, state: T) -> None:
@@ -70,12 +70,12 @@ class LiveView(Generic[T]):
 
 
 def dataset_view() -> LiveView["Snapshot"]:
-    """Shows how a run of a dataset is getting on."""
+    """Shows the progress of a dataset's run."""
     return LiveView(picture, line)
 
 
 def line(snapshot: "Snapshot") -> str:
-    """How it is getting on, in one line."""
+    """The progress in one line."""
     left = snapshot.remaining_seconds
     stages = ", ".join(f"{name} {view.per_second:.2f}/s" for name, view in snapshot.stages.items() if view.done)
     words = [
@@ -90,7 +90,7 @@ def line(snapshot: "Snapshot") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in two units: "3 h 12 min"."""
+    """A duration in two units: "3 h 12 min"."""
     whole = round(seconds)
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -99,7 +99,7 @@ def duration(seconds: float) -> str:
 
 
 def summary(plan: "DatasetPlan", snapshot: "Snapshot | None") -> list[str]:
-    """What the chosen clips have come to, in a few lines."""
+    """The state of the chosen clips in a few lines."""
     if snapshot is None:
         lines = [f"{plan.finished} of {plan.clips} clips are finished."]
     else:
@@ -112,10 +112,10 @@ def summary(plan: "DatasetPlan", snapshot: "Snapshot | None") -> list[str]:
             lines.append(f"{left} are left to do.")
     if given_up := plan.given_up.total():
         lines.append(
-            f"{given_up} failed in earlier runs and are left alone ({_causes(plan.given_up)}): `ss4d dataset retry`."
+            f"{given_up} failed in earlier runs and are not run again ({_causes(plan.given_up)}): `ss4d dataset retry`."
         )
     if plan.unreadable:
-        lines.append(f"{plan.unreadable} cannot be read, as the manifest says.")
+        lines.append(f"{plan.unreadable} cannot be read; the manifest says why.")
     return lines
 
 
@@ -124,7 +124,7 @@ def _causes(failed: "Mapping[Cause, int]") -> str:
 
 
 def picture(snapshot: "Snapshot") -> RenderableType:
-    """How it is getting on, stage by stage and worker by worker."""
+    """The progress by stage and by worker."""
     head = Table.grid(padding=(0, 2))
     left = snapshot.remaining_seconds
     head.add_row(

@@ -1,6 +1,6 @@
-"""The assets of a dataset's finished clips in plain folders: DIR/ID holds a clip's files, and what they were made of.
+"""The assets of a dataset's finished clips in plain folders: DIR/ID holds a clip's files and what they were made from.
 
-A clip's folder is made beside its place and renamed into it: one that is there is whole, and is not made again.
+A clip's folder is made under a temporary name and renamed: one that exists is complete, and is not made again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,19 +34,19 @@ from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
 ABOUT = "asset.json"
 SCHEMA = 2
-WRITERS = 8  # clips at a time: an object store answers each after a while
-BATCH = 64  # clips begun before the first of them is told of
+WRITERS = 8  # clips at the same time: an object store takes a while to answer
+BATCH = 64  # clips started before the progress is reported
 
 
 @dataclass
 class Exported:
-    """What became of the chosen clips.
+    """Counts of the chosen clips.
 
     Attributes:
-        made: how many were put into their folders.
-        kept: how many were in them already.
-        unfinished: how many have no asset.
-        damaged: by id, why the asset of a clip cannot be read.
+        made: that were exported.
+        kept: that had been exported before.
+        unfinished: that have no asset.
+        damaged: why an asset cannot be read, by the clip's id.
     """
 
     made: int = 0
@@ -70,7 +70,7 @@ class _Asset:
 
 @dataclass(frozen=True)
 class _Target:
-    """Where assets go, and how: as hard links, or copied; `said` is what `asset.json` says of all alike."""
+    """Where assets go, and whether as hard links or copies; `said` holds the fields that all `asset.json` share."""
 
     folder: Path
     store: ArtifactStore
@@ -81,16 +81,16 @@ class _Target:
 def export_assets(
     opened: OpenedDataset, folder: Path, *, where: str | None, copies: bool, progress: Progress
 ) -> Exported:
-    """Puts the files of each finished clip into a folder of its own below `folder`, where they are not there yet.
+    """Puts the files of each finished clip into its folder in `folder`, unless they are there already.
 
     A folder that an earlier export made of another result is replaced as a whole.
 
     Args:
-        opened: of the dataset; says of which configuration.
+        opened: the dataset, for a configuration.
         folder: made if missing.
         where: an SQLite expression that chooses clips, see `ss4d.pipelines.dataset.select`.
         copies: copies even where the files could be hard links into the store.
-        progress: told how many clips are through.
+        progress: called after each clip.
 
     Raises:
         ConfigError: if `where` is not valid, or other files lie in the way.

@@ -1,7 +1,7 @@
-"""The keys of all artifacts of all clips, from recipes alone: before anything runs, and without a look into the store.
+"""The keys of all artifacts of all clips, from recipes alone: before anything runs, and without reading the store.
 
-Of a clip, a recipe holds the hash of its source and the keys of what the stage takes. So the canonical JSON of a stage
-is made once, with blanks in their places, and a key costs one hash of a short text.
+A recipe depends on its clip only by the hash of the source and the keys of the stage's inputs. So the canonical JSON
+of a stage is made once, with blanks in their places, and each key costs one hash of a short text.
 """
 
 import re
@@ -24,11 +24,11 @@ from ss4d.storage.refs import ArtifactRef, artifact_key, canonical_json, key_of
 
 _DEFAULT = "tiny"
 ABSENT, MISSED, DONE = range(3)  # what there is of an artifact
-SOURCE = "source"  # the column of the digests, beside those of the stages
+SOURCE = "source"  # the name of the column of digests, beside those of the stages
 
 
 class Settings(BaseModel):
-    """What a user says of a configuration; a launch records it in these words.
+    """How a user names a configuration; a launch records it in these words.
 
     Attributes:
         configuration: the name of a bundled one, or a YAML file.
@@ -41,13 +41,13 @@ class Settings(BaseModel):
     seed: int = DEFAULT_SEED
 
     def recorded(self) -> dict[str, Any]:
-        """As a record says it, so that a file can be found from any folder."""
+        """The fields for a record, with absolute paths, so that a file is found from any folder."""
         named = self.configuration in bundled_configs()
         path = self.configuration if named else str(Path(self.configuration).absolute())
         return {**self.model_dump(), "configuration": path}
 
     def words(self) -> list[str]:
-        """The options of a command that say the same; none for what is the default."""
+        """The options of a command that mean the same; none for defaults."""
         words = [] if self.configuration == _DEFAULT else ["--config", self.configuration]
         words += [word for override in self.overrides for word in ("--set", override)]
         return words if self.seed == DEFAULT_SEED else [*words, "--seed", str(self.seed)]
@@ -56,13 +56,13 @@ class Settings(BaseModel):
 def choose_settings(
     dataset: Dataset, configuration: str | None = None, overrides: Sequence[str] = (), seed: int | None = None
 ) -> Settings:
-    """What a command means: with a configuration exactly what is said; without one, the last run's, changed by it.
+    """The settings of a command: those it gives if it names a configuration, else the last launch's, changed by them.
 
     Args:
-        dataset: whose.
-        configuration: as in `Settings`; None where the user names none.
-        overrides: of --set; of several for one key, the last one holds.
-        seed: None where the user names none.
+        dataset: that the command is about.
+        configuration: as in `Settings`; None if the user names none.
+        overrides: of --set; the last one for a key counts.
+        seed: None if the user gives none.
 
     Raises:
         OSError: if the records of runs cannot be read.
@@ -78,7 +78,7 @@ def choose_settings(
 
 
 def last_settings(dataset: Dataset) -> Settings | None:
-    """Those of the last launch whose record can be read; None if there was none.
+    """The settings of the last launch whose record can be read; None if there is none.
 
     Raises:
         OSError: if the records cannot be read.
@@ -88,7 +88,7 @@ def last_settings(dataset: Dataset) -> Settings | None:
     except FileNotFoundError:
         return None
     for line in reversed(lines):
-        with suppress(ValidationError):  # torn by a kill, or a person's
+        with suppress(ValidationError):  # cut off by a kill, or edited by hand
             return Settings.model_validate_json(line)
     return None
 
@@ -106,7 +106,7 @@ class _Template:
 
 
 class StageKeys:
-    """Knows the keys of one configuration, for clips given by the digests of their sources.
+    """The keys of one configuration, for clips given by the digests of their sources.
 
     Args:
         config: with every value filled in.
@@ -142,7 +142,7 @@ class StageKeys:
         return next(reversed(self.stages))
 
     def of(self, digests: Sequence[str]) -> dict[str, list[str]]:
-        """For each stage in order, the keys of its artifacts, one a digest."""
+        """For each stage in order, the keys of its artifacts, one per digest."""
         return _filled(self._templates, digests)
 
     def recipes(self, digest: str = "") -> dict[str, dict[str, Any]]:
@@ -157,7 +157,7 @@ class StageKeys:
         Args:
             keys: what `of` gave.
             complete: keys of the artifacts that are known to be complete, by stage.
-            missed: keys of those that are to be made again even if all that follows is there.
+            missed: keys of artifacts to make again even if all artifacts made from them exist.
         """
         order = list(self.stages)
         done = [
@@ -179,7 +179,7 @@ class StageKeys:
 
 
 def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model]:
-    """The keys for what a user says, and the model that the configuration chooses, with no network loaded.
+    """The keys of a configuration, and the model that it chooses, without loading a network.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError: one sentence each, see `ss4d.pipelines.errors`.
@@ -193,9 +193,9 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
 
 
 def recorded_keys(recipes: Mapping[str, Mapping[str, Any]], digests: Sequence[str]) -> dict[str, list[str]]:
-    """For each stage in order, the keys of its artifacts, one a digest: of recipes that a launch recorded.
+    """For each stage in order, the keys of its artifacts, one per digest, from the recipes that a launch recorded.
 
-    Needs neither the model nor the configuration that they came from.
+    Needs neither the model nor the configuration of that launch.
 
     Args:
         recipes: what `StageKeys.recipes` gave, perhaps through JSON.
@@ -219,12 +219,12 @@ def _filled(templates: Mapping[str, _Template], digests: Sequence[str]) -> dict[
 
 
 def _blank(name: str) -> str:
-    """Stands for a digest that is not known yet: 64 hexadecimal digits that no recipe holds otherwise."""
+    """A placeholder for a digest: 64 hexadecimal digits that occur in no recipe otherwise."""
     return key_of(f"the place of {name} in a recipe")
 
 
 def _templates(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, _Template]:
-    """Of recipes in which blanks stand for what is not known, by stage."""
+    """The templates of recipes that hold placeholders for digests, by stage."""
     names = {_blank(name): name for name in (SOURCE, *recipes)}
     pattern = re.compile("|".join(names))
     made = {}

@@ -1,7 +1,7 @@
-"""The pictures of a dataset's report: of each clip a strip of small frames, kept in the dataset's folder.
+"""The pictures of a dataset's report: a strip of small frames for each clip, kept in the dataset's folder.
 
-A strip is made once. Its name is a digest of the artifact that it shows and of how it is drawn, so a second report
-draws only what is new.
+A strip is drawn once. Its name is a digest of the artifact that it shows and of how it is drawn, so a second report
+draws only new ones.
 """
 
 import io
@@ -33,13 +33,13 @@ from ss4d.storage.files import write_bytes
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, open_store
 
-FRAMES, SIZE, QUALITY = 8, 128, 75  # of a strip: frames at most, pixels of a side, WebP's quality
-REVISION = 1  # raised when the same artifact would give another picture
+FRAMES, SIZE, QUALITY = 8, 128, 75  # of a strip: most frames, pixels of a side, WebP's quality
+REVISION = 1  # raise it when the same artifact would give another picture
 TURNTABLE = "turntable.mp4"
 PITCH = 15.0  # degrees that the camera looks down, as in the turntable
 WHITE = 255
-BATCH = 16  # pictures that a process is given at a time
-ALONE = 48  # so many are drawn before further processes would have started
+BATCH = 16  # pictures per batch for a process
+FEW = 48  # pictures that this process draws before others would have started
 
 Pixels = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ class Picture:
     """A strip of frames.
 
     Attributes:
-        refs: what it is drawn from: the first of them that has something to show.
+        refs: artifacts to draw it from: the first that has something to show.
         name: of its file in the folder of pictures.
     """
 
@@ -58,7 +58,7 @@ class Picture:
 
     @property
     def of_asset(self) -> bool:
-        """Whether it shows the asset; else it shows the object that was cut out of the input."""
+        """Whether it shows the asset, or else the segmented object of the input."""
         return self.refs[0].stage != "segmentation"
 
 
@@ -73,14 +73,14 @@ class PictureBatch:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of a job: how many pictures it had, and by name why some could not be drawn."""
+    """The result of a batch: its number of pictures, and a sentence for each that could not be drawn, by name."""
 
     count: int
     problems: dict[str, str]
 
 
 def picture_of(card: Card) -> Picture | None:
-    """What is shown of a clip: its asset, else the object that was cut out of it; None if it has neither."""
+    """The picture of a clip: its asset, or else its segmented object; None if it has neither."""
     asset = [ref for stage in ("export", "decoding") if (ref := card.done(stage)) is not None]
     cut_out = card.done("segmentation")
     refs = asset or ([] if cut_out is None else [cut_out])
@@ -100,11 +100,11 @@ def picture_of(card: Card) -> Picture | None:
 def draw_pictures(
     pictures: Sequence[Picture], store: str, folder: Path, *, workers: int | None, progress: Progress
 ) -> dict[str, str]:
-    """Draws the pictures that are not in the folder yet; gives by name a sentence for each that cannot be drawn.
+    """Draws the pictures that are not in the folder yet; gives a sentence for each that cannot be drawn, by name.
 
     Raises:
-        WorkerError: if a process died.
-        OSError: if the folder cannot be written.
+        WorkerError: a process died.
+        OSError: the folder cannot be written.
     """
     new = [picture for picture in dict.fromkeys(pictures) if not (folder / picture.name).is_file()]
     problems: dict[str, str] = {}
@@ -117,24 +117,24 @@ def draw_pictures(
     return problems
 
 
-def draw(job: PictureBatch) -> Drawn:
-    """Draws some pictures. What a process does.
+def draw(batch: PictureBatch) -> Drawn:
+    """Draws the pictures of a batch.
 
     Raises:
-        OSError: if the folder cannot be written.
+        OSError: the folder cannot be written.
     """
-    store = open_store(job.store)
+    store = open_store(batch.store)
     problems = {}
-    for picture in job.pictures:
+    for picture in batch.pictures:
         try:
             data = _strip(_frames(store, picture))
         except USER_ERRORS as error:
             problems[picture.name] = str(error)
             continue
-        path = job.folder / picture.name
+        path = batch.folder / picture.name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
-    return Drawn(len(job.pictures), problems)
+    return Drawn(len(batch.pictures), problems)
 
 
 def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
@@ -143,9 +143,9 @@ def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
         yield batch
 
 
-def _drawn(jobs: Sequence[PictureBatch], workers: int | None) -> Iterator[Drawn]:
-    alone = sum(len(job.pictures) for job in jobs) <= ALONE or (workers or num_processors()) == 1
-    return map(draw, jobs) if alone else results(draw, jobs, workers)
+def _drawn(batches: Sequence[PictureBatch], workers: int | None) -> Iterator[Drawn]:
+    few = sum(len(batch.pictures) for batch in batches) <= FEW or (workers or num_processors()) == 1
+    return map(draw, batches) if few else results(draw, batches, workers)
 
 
 def _frames(store: ArtifactStore, picture: Picture) -> list[Pixels]:
@@ -163,14 +163,14 @@ def _frames(store: ArtifactStore, picture: Picture) -> list[Pixels]:
 
 
 def _of_turntable(artifact: Artifact) -> list[Pixels]:
-    """Frames of the video in which camera and clip go around once, spread over it."""
+    """Frames spread over the video in which camera and clip go around once."""
     path = artifact.file(TURNTABLE)
     step = math.ceil(num_frames(path) / FRAMES)
     return [frame[..., :3].numpy() for frame in read_video(path, InputConfig(step=step, count=FRAMES)).frames]
 
 
 def _of_gaussians(artifact: Artifact) -> list[Pixels]:
-    """As the turntable would show them."""
+    """Frames as the turntable would show them."""
     gaussians = read_value(GaussianClip, artifact)
     shots = (
         (k * gaussians.num_frames // FRAMES, orbit_camera(FRONT_YAW + 360 * k / FRAMES, PITCH, size=SIZE))
@@ -180,7 +180,7 @@ def _of_gaussians(artifact: Artifact) -> list[Pixels]:
 
 
 def _of_clip(artifact: Artifact) -> list[Pixels]:
-    """What was cut out of the input, over white."""
+    """The segmented object over white."""
     rgb, alpha = artifact.read("rgb"), artifact.read("alpha")
     times = evenly(len(rgb), FRAMES)
     behind = WHITE - alpha[times][..., None].astype(np.uint16)

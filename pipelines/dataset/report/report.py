@@ -1,4 +1,4 @@
-"""A dataset's results as one HTML page: draws the pictures that are missing, and writes the page."""
+"""The report of a dataset as an HTML page: draws missing pictures and writes the page."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from ss4d.pipelines.dataset.report.sheet_page import Gallery, html_sheet
 from ss4d.stages.types import Progress
 from ss4d.storage.files import link_or_copy, write_bytes
 
-EMBEDDED = 16 << 20  # bytes of pictures that a page may hold itself; one with many more takes a browser seconds to open
+EMBEDDED = 16 << 20  # bytes of pictures embedded in a page; many more take a browser seconds to open
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written.
+    """The files that were written.
 
     Attributes:
         path: of the page.
         bytes: of the page.
-        clips: that are on it.
-        pictures: how many it shows.
-        folder: that the pictures are in, if they do not stand in the page.
+        clips: number of clips on the page.
+        pictures: number of pictures on the page.
+        folder: of the pictures, if they are not embedded in the page.
         folder_bytes: of the pictures there.
-        problems: pictures that cannot be drawn; the page says why.
+        problems: number of pictures that cannot be drawn; the page says why.
     """
 
     path: Path
@@ -47,22 +47,22 @@ def write_report(
     embedded: int = EMBEDDED,
     progress: Progress,
 ) -> Report:
-    """Writes the page; what a clip lacks is said on it.
+    """Writes the page, including clips that are not finished.
 
-    Pictures stand in the page up to a total of `embedded` bytes. More of them lie in a folder beside it, which is
-    named as the page is and goes with it: the browser then loads those in sight.
+    Pictures are embedded in the page up to a total of `embedded` bytes. If there are more, they go into a folder beside
+    the page, named like it and to be kept with it: the browser then loads those in sight.
 
     Args:
-        opened: of the dataset.
+        opened: the dataset, for a configuration.
         path: of the page; replaced as a whole.
-        where: an SQL expression that chooses the clips; None for all.
-        workers: processes that draw; None for one a processor.
-        embedded: bytes of pictures that the page may hold itself.
-        progress: told of the pictures that are drawn.
+        where: an SQL expression that selects the clips; None for all.
+        workers: processes that draw; None for one per CPU core.
+        embedded: bytes of pictures that may be embedded in the page.
+        progress: called after the pictures that are drawn.
 
     Raises:
         ConfigError: if `where` is not valid, or there can be no such number of workers.
-        StoreError, WorkerError, OSError: if something cannot be read, drawn or written.
+        StoreError, WorkerError, OSError: something cannot be read, drawn or written.
     """
     if workers is not None:
         check_at_least("--workers", workers, 1)
@@ -97,7 +97,7 @@ def write_report(
 
 
 def _lay_out(names: Iterable[str], drawn: Path, folder: Path) -> None:
-    """Puts the pictures into the page's folder, as links where that is possible; it may be the one they are in."""
+    """Puts the pictures into the page's folder, as links where possible; it may be the folder they are in."""
     if folder.absolute() == drawn:
         return
     for name in names:

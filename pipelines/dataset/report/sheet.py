@@ -1,4 +1,4 @@
-"""What a dataset's report tells: a card for each clip, and the failures in groups; as plain data for the page."""
+"""The content of a dataset's report: a card for each clip, and groups of failures; as plain data for the page."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from ss4d.storage.files import listed
 from ss4d.storage.refs import ArtifactRef
 
 STATES = (DONE, FAILED, UNREADABLE, TO_DO)
-# What clips can be sorted by: costs over all stages, what was measured, and what the input is. For each its title, and
-# the function of viewer/columns.js that writes it.
+# The numbers to sort clips by: costs over all stages, measures, and properties of the input. For each, its title and
+# the function of viewer/columns.js that formats it.
 NUMBERS: Mapping[str, tuple[str, str]] = {
     "seconds": ("Time", "seconds"),
     "peak_memory": ("Peak memory", "bytes"),
@@ -35,7 +35,7 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a clip is not done: what its last failed attempt says, or its row in the manifest."""
+    """Why a clip is not done, from its last failed attempt or its row in the manifest."""
 
     cause: str
     error: str
@@ -50,8 +50,8 @@ class Card:
     Attributes:
         row: of the manifest.
         state: one of `STATES`.
-        failure: of a clip that failed, or cannot be read.
-        entries: of the catalog, one a stage; none for a clip that cannot be read.
+        failure: of a clip that failed or cannot be read.
+        entries: of the catalog, one per stage; empty for a clip that cannot be read.
         logged: whether it has a log.
     """
 
@@ -62,13 +62,13 @@ class Card:
     logged: bool
 
     def done(self, stage: str) -> ArtifactRef | None:
-        """What a stage made of it; None where it made nothing yet."""
+        """The artifact of a stage; None if it is not made."""
         keys = (entry.key for entry in self.entries if entry.stage == stage and entry.state == DONE)
         key = next(keys, None)
         return None if key is None else ArtifactRef(stage, key)
 
     def numbers(self) -> dict[str, float | None]:
-        """What can be sorted by, by the names in `NUMBERS`; None: not known."""
+        """The numbers to sort by, by the names in `NUMBERS`; None if unknown."""
         seconds = [entry.seconds for entry in self.entries if entry.seconds is not None]
         measured = {name: _first(entry.measures[name] for entry in self.entries) for name in MEASURES}
         return {
@@ -86,12 +86,12 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """All that the report tells.
+    """The content of a report.
 
     Attributes:
-        dataset: that it is of.
-        settings: the configuration that it tells about.
-        where: the SQL expression that chose the clips; None for all.
+        dataset: that it is about.
+        settings: the configuration that it is about.
+        where: the SQL expression that selected the clips; None for all.
         stages: of the configuration, in order.
         cards: in the manifest's order.
         groups: of failures, the largest first.
@@ -108,7 +108,7 @@ class Sheet:
 
 
 def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
-    """The report of a dataset as it stands.
+    """Reads the content of the report from the catalog and the failures.
 
     Raises:
         ConfigError: if `where` is not valid.
@@ -132,7 +132,7 @@ def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
 
 
 def sheet_data(sheet: Sheet) -> dict[str, Any]:
-    """The sheet in columns, for the page's script: one value a clip, in the order of the cards."""
+    """The sheet in columns for the page's script: one value per clip, in the order of the cards."""
     cards = sheet.cards
     place = {card.row.id: number for number, card in enumerate(cards)}
     numbers = [card.numbers() for card in cards]
@@ -163,7 +163,7 @@ def _cards(
 
 
 def _state(row: Row, entries: Sequence[Entry], failed: bool) -> str:
-    """As `--where` has it."""
+    """The state of a clip, as `--where` has it."""
     if row.error is not None:
         return UNREADABLE
     if entries[-1].state == DONE:
@@ -180,7 +180,7 @@ def _failure(row: Row, attempt: Attempt | None) -> Failure:
 
 
 def _latest(failures: Sequence[Attempt]) -> dict[str, Attempt]:
-    """The last failure of each clip; they are given with the latest in front."""
+    """The last failure of each clip; the failures come latest first."""
     return {attempt.clip: attempt for attempt in reversed(failures)}
 
 

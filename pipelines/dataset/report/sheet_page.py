@@ -1,4 +1,4 @@
-"""The HTML of a dataset's report. `pipelines/viewer` holds its template, style and scripts."""
+"""The HTML of a dataset's report. `pipelines/inspect/viewer` holds its template, style and scripts."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from ss4d.pipelines.dataset.failures import Group
 from ss4d.pipelines.dataset.report.sheet import NUMBERS, STATES, Sheet, sheet_data
 from ss4d.pipelines.inspect.html import deflated, fill, json_element
 
-MESSAGES = 3  # of a group of failures that are shown, the most frequent
+MESSAGES = 3  # the most frequent messages of a group of failures that are shown
 STAGE_STATES = (DONE, FAILED, TO_DO, NOT_NEEDED)
 STAGE_COLUMNS = ("stage", *STAGE_STATES, "median seconds", "hours in all", "peak memory")
 
@@ -30,11 +30,11 @@ class Gallery:
     """The pictures of a page.
 
     Attributes:
-        names: of each card's picture, as in the folder of pictures; None where it has none.
+        names: of each card's picture, as in the folder of pictures; None for a card without one.
         of_asset: for each card, whether its picture shows the asset.
         problems: why pictures cannot be drawn, by name.
-        embedded: the files' bytes by name, if they stand in the page.
-        folder: beside the page that holds them if they do not.
+        embedded: the files' bytes by name, if they are embedded in the page.
+        folder: the one beside the page that holds them otherwise.
     """
 
     names: Sequence[str | None]
@@ -48,9 +48,9 @@ def html_sheet(sheet: Sheet, gallery: Gallery, beside: Path) -> str:
     """The whole page.
 
     Args:
-        sheet: what it tells.
+        sheet: its content.
         gallery: its pictures.
-        beside: the folder that it will lie in; links lead from there.
+        beside: the folder of the page; links are relative to it.
     """
     counts = Counter(card.state for card in sheet.cards)
     parts = {
@@ -59,7 +59,9 @@ def html_sheet(sheet: Sheet, gallery: Gallery, beside: Path) -> str:
         "notice": f'<p class="notice">Only clips where {escape(sheet.where)}</p>' if sheet.where else "",
         "failures": _failures(sheet),
         "stages": _stages(sheet),
-        "image_source": "data:" if gallery.folder is None else "data: 'self' file:",  # files are not 'self' everywhere
+        "image_source": "data:"
+        if gallery.folder is None
+        else "data: 'self' file:",  # in some browsers, files are not 'self'
         "data": json_element(_page_data(sheet, gallery, beside)),
         "pictures": json_element({name: base64.b64encode(data).decode() for name, data in gallery.embedded.items()}),
     }
@@ -72,7 +74,7 @@ def html_sheet(sheet: Sheet, gallery: Gallery, beside: Path) -> str:
 
 
 def _page_data(sheet: Sheet, gallery: Gallery, beside: Path) -> dict[str, Any]:
-    """What the scripts need to know; the clips, which are many, deflated."""
+    """The data of the scripts; the clips, which are many, are deflated."""
     clips = sheet_data(sheet)
     clips |= {"picture": gallery.names, "of_asset": gallery.of_asset}
     folder, words = str(sheet.dataset.folder), sheet.settings.words()
@@ -105,7 +107,7 @@ def _failures(sheet: Sheet) -> str:
     if not sheet.groups:
         return ""
     messages = {card.row.id: card.failure.message for card in sheet.cards if card.failure is not None}
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("cause", "error", "stage", "clips", "what they say"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("cause", "error", "stage", "clips", "messages"))
     rows = "".join(_group_row(number, group, messages) for number, group in enumerate(sheet.groups))
     num_clips = len({clip for group in sheet.groups for clip in group.clips})
     return (
@@ -151,7 +153,7 @@ def _stages(sheet: Sheet) -> str:
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return (
-        '<details class="block"><summary><h2>Stages</h2> how many clips are through, and what that took</summary>'
+        '<details class="block"><summary><h2>Stages</h2> clips by state, time and memory</summary>'
         f'<div class="wide" role="region" aria-label="Stages" tabindex="0">{table}</div></details>'
     )
 

@@ -1,4 +1,4 @@
-// The clips of a sheet in columns, what they can be sorted by, and how numbers are told.
+// The clips of a sheet in columns, what they can be sorted by, and how numbers are formatted.
 "use strict";
 
 const page = JSON.parse(byId("data").textContent);
@@ -24,7 +24,7 @@ function bytes(value) {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-// How numbers are written, by the names that pipelines/dataset/report/sheet.py and pipelines/measures.py use.
+// How numbers are formatted, by the names that pipelines/dataset/report/sheet.py and pipelines/measures.py use.
 const FORMATS = {
   count,
   percent,
@@ -34,7 +34,7 @@ const FORMATS = {
   rate: (value) => `${plain(value)} fps`,
 };
 
-// What the clips can be sorted by: a name, how to tell a value, and the values; null is not known and comes last.
+// What the clips can be sorted by: a name, how to format a value, and the values; null is unknown and comes last.
 function sortings() {
   const known = (sorting) => sorting.values.some((value) => value !== null);
   const measured = Object.entries(clips.numbers).map(([name, values]) => {
@@ -51,7 +51,7 @@ function sortings() {
   ];
 }
 
-// For each text its place among all, "clip9" before "clip10".
+// For each text its rank among all, "clip9" before "clip10".
 function ranks(texts) {
   const collator = new Intl.Collator("en", { numeric: true });
   const rank = new Array(texts.length);
@@ -72,7 +72,7 @@ function tally(texts) {
   return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
 }
 
-// An element with its properties and what stands in it; texts stay texts.
+// An element with its properties and content; texts are never parsed as HTML.
 function element(tag, properties = {}, ...content) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...content);

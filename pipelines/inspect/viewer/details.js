@@ -1,9 +1,9 @@
-// What is known of one clip, in a dialog over the sheet.
+// The details of one clip, in a dialog over the sheet.
 "use strict";
 
 const SAFE = /^[\w@%+=:,./-]+$/;
 
-// A word of a command, as a POSIX shell wants it.
+// A word of a command, quoted for a POSIX shell.
 function quoted(word) {
   return SAFE.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
 }
@@ -38,7 +38,7 @@ function fillDetails(dialog, number, go) {
   };
   const strip = picture(number);
   const image = strip.querySelector("img");
-  const shows = clips.of_asset[number] ? "the asset as it turns" : "what was cut out of the input";
+  const shows = clips.of_asset[number] ? "the asset as it turns" : "the segmented object of the input";
   if (image) image.alt = `${clips.id[number]}: ${shows}`;
   if (clips.picture[number] in page.problems) strip.textContent = page.problems[clips.picture[number]];
   dialog.replaceChildren(
@@ -125,11 +125,11 @@ function commands(number) {
       ];
     case "failed":
       return [
-        command("Give it another chance in the next run", `${page.commands.retry} ${quoted(id)}`),
-        command("Do it alone, to see what happens", run),
+        command("Clear its failures, so that the next run tries it again", `${page.commands.retry} ${quoted(id)}`),
+        command("Run it alone, to see what happens", run),
       ];
     default:
-      return [command("Do it alone", run)];
+      return [command("Run it alone", run)];
   }
 }
 

@@ -24,7 +24,7 @@ function matches(number) {
     && view.text.split(" ").every((word) => texts[number].includes(word));
 }
 
-// Applies filters and order, and begins at the first card.
+// Applies filters and order, and starts at the first card.
 function update() {
   const { values } = view.sorting;
   const sign = view.descending ? -1 : 1;
@@ -71,7 +71,7 @@ function layOut() {
   draw();
 }
 
-// Makes the cards that have come into sight and removes those that have left it, but for one with the focus.
+// Makes the cards that come into sight and removes those that leave it, except for the focused one.
 function draw() {
   const above = grid.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor(-above / size.row) - BEYOND) * size.columns;
@@ -122,7 +122,7 @@ function told(number) {
   return [clips.state[number], ...more].join(" · ");
 }
 
-// Makes a place the one that the Tab key leads to.
+// Makes a place the one that the Tab key reaches.
 function reach(place) {
   const before = cards.get(current)?.firstChild;
   if (before) before.tabIndex = -1;
@@ -173,7 +173,7 @@ function listenToKeys() {
   });
 }
 
-// Moves the strips: of the card under the mouse or with the focus, or of all.
+// Animates the strips: of the card under the mouse or with the focus, or of all.
 function moveStrips() {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let moving = new Set();
@@ -181,15 +181,15 @@ function moveStrips() {
   setInterval(() => {
     if (document.hidden) return;
     step++;
-    const one = still.matches ? [] : grid.querySelectorAll(".card:hover img, .card:focus-within img");
-    const now = new Set(byId("move").checked ? grid.querySelectorAll("img") : one);
+    const pointed = still.matches ? [] : grid.querySelectorAll(".card:hover img, .card:focus-within img");
+    const now = new Set(byId("move").checked ? grid.querySelectorAll("img") : pointed);
     for (const image of moving) if (!now.has(image)) showFrame(image, 0);
     for (const image of now) if (image.naturalHeight) showFrame(image, step);
     moving = now;
   }, STEP);
 }
 
-// Buttons of which any number may be pressed; none pressed leaves nothing out.
+// Buttons of which any number may be pressed; with none pressed, nothing is filtered.
 function makeChips(box, chosen, counts, dotted) {
   box.parentElement.hidden = counts.length === 0;
   box.replaceChildren(...counts.map(([name, number]) => {
@@ -233,7 +233,7 @@ function showGroup(number) {
   byId("within").textContent = number === null ? "" : `${page.groups[number]} ✕`;
 }
 
-// Takes every filter back.
+// Clears all filters.
 function showAll() {
   Object.assign(view, { text: "", tag: "" });
   byId("text").value = byId("tag").value = "";

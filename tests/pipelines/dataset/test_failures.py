@@ -118,7 +118,7 @@ def test_every_failure_is_recorded_and_the_others_are_done(tmp_path: Path) -> No
     assert again.returncode == 0, again.stderr
     assert "7 of 11 clips are finished.\n" in again.stderr
     assert "Nothing is left to do." in again.stderr
-    assert "4 failed in earlier runs and are left alone" in again.stderr
+    assert "4 failed in earlier runs and are not run again" in again.stderr
     assert events(dataset) == found
 
 
@@ -173,7 +173,7 @@ def test_an_interrupted_run_finishes_the_present_stage(two_slow_ones: tuple[Data
     said = ending(process)
     assert process.returncode == 130, said
     assert "clips in progress finish their current stage" in said
-    assert f"the same command goes on: ss4d dataset run {dataset.folder}" in said
+    assert f"the same command resumes it: ss4d dataset run {dataset.folder}" in said
     assert events(dataset) == Counter({("a", "segmentation", "done"): 1})
     assert launches(dataset)[-1]["state"] == "interrupted"
     assert run(dataset, "--set", "segmentation.seconds=3", "--workers", "1").returncode == 0
@@ -189,7 +189,7 @@ def test_an_abandoned_run_ends_at_once(two_slow_ones: tuple[Dataset, Any], signa
         time.sleep(0.5)
     said = ending(process)
     assert process.returncode == code, said
-    assert "the same command goes on: ss4d dataset run" in said
+    assert "the same command resumes it: ss4d dataset run" in said
     assert events(dataset) == Counter()
     assert launches(dataset)[-1]["state"] == json.loads(dataset.metrics.read_text())["state"] == "abandoned"
     assert psutil.wait_procs(children, timeout=60)[1] == []
