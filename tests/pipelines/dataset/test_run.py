@@ -202,7 +202,7 @@ def test_a_file_that_changed_since_is_bad_input(options: DatasetOptions, tmp_pat
     result = run_dataset(replace(options, folder=dataset.folder), Listener())
     assert result.ending is not None
     assert result.ending.snapshot.failed == {"input": 1}
-    assert "is not what it was when it came into the dataset" in dataset.log("changing").read_text()
+    assert "has changed since it was added to the dataset" in dataset.log("changing").read_text()
     assert not list(open_store(dataset.store).refs())
 
 
