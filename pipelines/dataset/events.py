@@ -215,7 +215,7 @@ def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:
         elif data["schema"] > SCHEMA:
             raise NewerError(
                 f"{path} was written by a newer version of this program (schema {data['schema']}, this one knows "
-                f"{SCHEMA}); upgrade to go on with this dataset"
+                f"{SCHEMA}); upgrade to use this dataset"
             )
         elif isinstance(data["versions"], dict):
             return dict(data)

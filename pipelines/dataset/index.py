@@ -258,7 +258,7 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
             if version > SCHEMA:
                 raise NewerError(
                     f"{dataset.index} was written by a newer version of this program (schema {version}, this one knows "
-                    f"{SCHEMA}); upgrade to go on with this dataset"
+                    f"{SCHEMA}); upgrade to use this dataset"
                 )
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
             _add_measures(connection)

@@ -106,7 +106,7 @@ def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
     folder = folder_of(dataset.store)
     if folder is not None and not folder.is_dir() and any(complete.values()):
         raise StoreError(
-            f"the store at {dataset.store} is gone, with all artifacts: bring it back, or let "
+            f"the store at {dataset.store} was deleted with all artifacts: bring it back, or let "
             f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"
         )
 

@@ -81,11 +81,11 @@ class ShardWatcher:
 
     Args:
         say: called with each line for people.
-        told: called with each snapshot.
+        take: called with each snapshot.
     """
 
     say: Callable[[str], None]
-    told: Callable[[Snapshot], None]
+    take: Callable[[Snapshot], None]
 
     def message(self, text: str) -> None:
         """A line for people."""
@@ -93,7 +93,7 @@ class ShardWatcher:
 
     def show(self, snapshot: Snapshot) -> None:
         """The current progress."""
-        self.told(snapshot)
+        self.take(snapshot)
 
 
 def do_shard(work: ShardWork, shard: str, watcher: ShardWatcher) -> ShardEnd:

@@ -50,7 +50,7 @@ def dataset_shard(work: ShardWork, shard: str) -> State[None]:
     assert context is not None  # this runs as a flow
     assert context.flow_run is not None
     with Heartbeat(context.flow_run.id, artifact_key(work, shard, "progress")) as beats:
-        ended = do_shard(work, shard, logging_watcher(beats.hear))
+        ended = do_shard(work, shard, logging_watcher(beats.take))
     return publish(work, shard, ended)
 
 
@@ -81,19 +81,19 @@ def dataset_shards(work: ShardWork, shards: list[str]) -> list[tuple[bool, str]]
     return ended
 
 
-def logging_watcher(hear: Callable[[Snapshot], None]) -> ShardWatcher:
-    """Writes the progress into the run's log now and then, and passes every snapshot to `hear`."""
+def logging_watcher(take: Callable[[Snapshot], None]) -> ShardWatcher:
+    """Writes the progress into the run's log now and then, and passes every snapshot to `take`."""
     log = get_run_logger()
     said = time.monotonic()
 
-    def told(snapshot: Snapshot) -> None:
+    def watch(snapshot: Snapshot) -> None:
         nonlocal said
-        hear(snapshot)
+        take(snapshot)
         if time.monotonic() - said > LOG_EVERY:
             said = time.monotonic()
             log.info("%d of %d clips done, %d failed", snapshot.done, snapshot.clips, snapshot.num_failed)
 
-    return ShardWatcher(say=log.info, told=told)
+    return ShardWatcher(say=log.info, take=watch)
 
 
 def publish(work: ShardWork, shard: str, ended: ShardEnd) -> State[None]:
@@ -133,7 +133,7 @@ class Heartbeat:
         self._percent = 0.0
         self._over = threading.Event()
 
-    def hear(self, snapshot: Snapshot) -> None:
+    def take(self, snapshot: Snapshot) -> None:
         """Takes the current progress."""
         self._percent = 100 * (snapshot.done + snapshot.num_failed) / max(snapshot.clips, 1)
 

@@ -120,12 +120,12 @@ def _failures(sheet: Sheet) -> str:
 def _group_row(number: int, group: Group, messages: Mapping[str, str]) -> str:
     clips = list(dict.fromkeys(group.clips))
     first = {messages.get(clip, group.message): clip for clip in reversed(clips)}
-    told = Counter(messages.get(clip, group.message) for clip in clips)
+    counts = Counter(messages.get(clip, group.message) for clip in clips)
     examples = "".join(
         f"<li>{escape(text)} <span>{_whose(count, first[text])}</span></li>"
-        for text, count in told.most_common(MESSAGES)
+        for text, count in counts.most_common(MESSAGES)
     )
-    others = len(clips) - sum(count for _, count in told.most_common(MESSAGES))
+    others = len(clips) - sum(count for _, count in counts.most_common(MESSAGES))
     more = f"<li><span>and {others:,} more</span></li>" if others else ""
     return (
         f'<tr><td><span class="badge cause">{escape(group.cause)}</span></td><th scope="row">{escape(group.error)}</th>'

@@ -330,7 +330,7 @@ def beaten(monkeypatch: pytest.MonkeyPatch, answers: list[Any], done: int) -> tu
     monkeypatch.setattr(shard_flow, "BEAT", 0.01)
     monkeypatch.setattr(shard_flow.os, "kill", lambda pid, number: (signals.append(number), told.set()))
     with Heartbeat(uuid4(), "birds-1of2-progress") as beats:
-        beats.hear(SimpleNamespace(done=done, num_failed=1, clips=10))  # type: ignore[arg-type]
+        beats.take(SimpleNamespace(done=done, num_failed=1, clips=10))  # type: ignore[arg-type]
         told.wait(0.3)
     return client, signals
 
