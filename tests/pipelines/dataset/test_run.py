@@ -188,9 +188,7 @@ def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
     first = replace(options, choice=Choice(limit=1))
     run_dataset(first, Listener())
     shutil.rmtree(options.folder / "store")
-    with pytest.raises(
-        StoreError, match=r"the store at .*store was deleted with all artifacts.* `ss4d dataset catalog rebuild "
-    ):
+    with pytest.raises(StoreError, match=r"the store at .* was deleted .* `ss4d dataset catalog rebuild "):
         plan_dataset(first)
     with open_for(open_dataset(options.folder), options.settings) as opened:
         rebuild_index(opened, silent)
