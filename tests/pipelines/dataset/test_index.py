@@ -117,7 +117,7 @@ def test_who_made_it_counts_more_than_who_found_it(dataset: Dataset) -> None:
 def test_an_index_that_cannot_be_used(dataset: Dataset) -> None:
     with open_index(dataset) as index:
         list(index.query("PRAGMA user_version = 2"))
-    with pytest.raises(NewerError, match="upgrade to go on"), open_index(dataset):
+    with pytest.raises(NewerError, match="upgrade to use this dataset"), open_index(dataset):
         pass
     dataset.index.write_bytes(b"no database at all, but long enough to be read as one" * 99)
     with (
