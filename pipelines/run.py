@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ss4d.pipelines.engines import ENGINES, Schedule, chosen_engine
+from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
@@ -140,11 +141,12 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
     """Has each stage that is not skipped found in the store or computed."""
     source = options.source.absolute()
     jobs = jobs_of(run.steps, run.config, source, options.seed, options.device, run.location)
+    handover = Handover(jobs)
 
     def do(job: StageJob) -> None:
         reporter.stage_started(job.step)
         known = stored_result(run.store, job.step.ref) if job.step.action == REUSE else None
-        result = known or run_job(job, reporter.stage_progress)
+        result = known or run_job(job, reporter.stage_progress, handover)
         record.stage_done(job.step, result)
         reporter.stage_finished(result)
 

@@ -1,13 +1,17 @@
 """The one adapter between a stage and the store: look up, read the inputs, compute, check, commit."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ss4d.pipelines.contract import check_result
 from ss4d.pipelines.errors import USER_ERRORS, PluginError
+from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.measures import measures
 from ss4d.pipelines.meter import Meter
@@ -27,30 +31,34 @@ from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 
+R = TypeVar("R")
 LOG = logging.getLogger("ss4d")
 AT_ONCE: AbstractContextManager[None] = nullcontext()  # a turn that nobody has to wait for
 
 
-def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None] = AT_ONCE) -> StageResult:
+def run_job(
+    job: StageJob, progress: Progress, handover: Handover, turn: AbstractContextManager[None] = AT_ONCE
+) -> StageResult:
     """Makes the job's artifact, unless it is there. Whatever interrupts it, the store holds all of it or nothing.
 
     Args:
         job: what to do.
         progress: told after each step of the stage.
+        handover: between the jobs of this clip.
         turn: held while the stage's function computes, and not while its inputs are read and its result is written;
             waiting for it does not count among the seconds.
 
     Raises:
         InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
     """
-    store = open_store(job.store)
+    store = _store_at(job.store)
     known = stored_result(store, job.step.ref)
     if known is not None and not job.step.replace:
         return known
     former = store.open(job.step.ref) if known is not None else None
     implementation = job.config.stages()[job.step.stage]
     with store.create(job.step.ref, replace=job.step.replace) as writer, Meter() as meter:
-        inputs = _inputs(implementation, job, store, writer.folder, progress)
+        inputs = _inputs(implementation, job, store, writer.folder, progress, handover)
         with ExitStack() as held:
             with meter.paused():
                 held.enter_context(turn)
@@ -78,18 +86,31 @@ def run_job(job: StageJob, progress: Progress, turn: AbstractContextManager[None
                 "peak_device_memory": meter.peak_device_memory,
             }
         )
+    if value is not None:
+        handover.keep(job.step.ref, value)
     return StageResult(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
 
 
+@cache
+def _store_at(location: str) -> ArtifactStore:
+    """One object for each store, which remembers what it has synced, or its connections."""
+    return open_store(location)
+
+
 def _inputs(
-    implementation: Implementation, job: StageJob, store: ArtifactStore, folder: Path, progress: Progress
+    implementation: Implementation,
+    job: StageJob,
+    store: ArtifactStore,
+    folder: Path,
+    progress: Progress,
+    handover: Handover,
 ) -> StageInputs:
-    """What the stage's function is given; reads its inputs."""
+    """What the stage's function is given; reads its inputs where they are not at hand."""
     return StageInputs(
         implementation=implementation,
         source=job.source,
         input_config=job.config.input,
-        results={name: _read(store, ref) for name, ref in job.inputs.items()},
+        results={name: _result(store, ref, handover) for name, ref in job.inputs.items()},
         model=open_model(job.config, job.device),
         seed=job.seed,
         folder=folder,
@@ -121,17 +142,21 @@ def _grid(job: StageJob) -> int | None:
     return int(describe(open_model(job.config, job.device).folder.files(LATENT_FLOW)).args.resolution)
 
 
-def _read(store: ArtifactStore, ref: ArtifactRef) -> Value | Files:
-    try:
-        return _read_once(store, ref)
-    except DamageError:  # or replaced by another run, and the old one deleted, while it was read
-        return _read_once(store, ref)
-
-
-def _read_once(store: ArtifactStore, ref: ArtifactRef) -> Value | Files:
+def _result(store: ArtifactStore, ref: ArtifactRef, handover: Handover) -> Value | Files:
+    """What an earlier stage gave."""
     stage = installed().stage(ref.stage)
-    artifact = store.open(ref)
-    return artifact.files() if stage.gives_files else read_value(stage.value_type(), artifact)
+    if stage.gives_files:
+        return _again_if_replaced(lambda: store.open(ref).files())
+    kind = stage.value_type()
+    return handover.take(ref, lambda: _again_if_replaced(lambda: read_value(kind, store.open(ref))))
+
+
+def _again_if_replaced(read: Callable[[], R]) -> R:
+    """What `read` gives, tried twice: another run may replace an artifact, and delete the old one, while it is read."""
+    try:
+        return read()
+    except DamageError:
+        return read()
 
 
 def _differs(value: Value, former: Artifact) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 
 from ss4d.stages.types import Value
 from ss4d.storage.artifact import Artifact
@@ -24,16 +25,28 @@ def write_value(writer: Writer, value: Value, *, whole: bool = False) -> None:
         whole: each array as one chunk, for what is never read in parts: fewer files, and smaller.
     """
     for name, spec in value.specs().items():
-        tensor: torch.Tensor = getattr(value, name)
+        data = _data(value, name)
         writer.write(
             name,
             ArrayData(
-                data=tensor.detach().cpu().contiguous().numpy(),
+                data=data,
                 dims=spec.dims,
-                chunks=tuple(max(size, 1) for size in tensor.shape) if whole else None,
+                chunks=tuple(max(size, 1) for size in data.shape) if whole else None,
                 attributes={"meaning": spec.meaning},
             ),
         )
+
+
+def as_read(value: V) -> V:
+    """A copy of a value that shares no memory with it, the same as if it had been written and read again."""
+    arrays = {name: torch.from_numpy(_data(value, name).copy()) for name in value.specs()}
+    return type(value)(**arrays, **scalars(value))
+
+
+def _data(value: Value, name: str) -> NDArray[Any]:
+    tensor: torch.Tensor = getattr(value, name)
+    data: NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
+    return data
 
 
 def scalars(value: Value) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ss4d.pipelines.dataset.report.sheet import NUMBERS
+from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.measures import MEASURES, measures
 from ss4d.pipelines.plan import StageJob, Step
@@ -52,7 +53,8 @@ def test_measures_lie_beside_the_result(finished_run: Path, model_folder: Path, 
     )
     known = prepare(options)
     step: Step = known.steps[0]
-    outcome = run_job(StageJob(step, {}, known.config, clip, 42, "cpu", known.location), silent)
+    job = StageJob(step, {}, known.config, clip, 42, "cpu", known.location)
+    outcome = run_job(job, silent, Handover([job]))
     assert outcome.reused
     assert outcome.measures == found["segmentation"]
 

@@ -35,6 +35,7 @@ from ss4d.pipelines.dataset.workers.messages import (
 from ss4d.pipelines.dataset.workers.policy import cause_of
 from ss4d.pipelines.dataset.workers.todo import Source
 from ss4d.pipelines.errors import USER_ERRORS, explain
+from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.networks import open_model
 from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, StageJob, jobs_of, make_plan
 from ss4d.pipelines.tasks import AT_ONCE, run_job
@@ -168,11 +169,13 @@ class Lanes:
 
     def _do_stages(self, clip: Source, position: "Position") -> bool:
         """Runs the stages of a clip; False if it was stopped before the last one."""
-        for job in self._jobs(clip):
+        jobs = self._jobs(clip)
+        handover = Handover(jobs)
+        for job in jobs:
             if self.stopping.is_set():
                 LOG.info("stopped before %s", job.step.stage)
                 return False
-            self._stage(job, position.enter(job))
+            self._stage(job, position.enter(job), handover)
         return True
 
     def _jobs(self, clip: Source) -> list[StageJob]:
@@ -188,14 +191,14 @@ class Lanes:
             )
         return jobs_of(steps, setup.config, path, setup.seed, setup.device, setup.store)
 
-    def _stage(self, job: StageJob, at: StageStarted) -> None:
+    def _stage(self, job: StageJob, at: StageStarted, handover: Handover) -> None:
         turn = AT_ONCE
         if job.step.action == RUN:
             self._tell(at)
             LOG.info("%s begins", at.stage)
             if self._stages[at.stage].roles:
                 turn = self._turn.of(at.clip)
-        result = run_job(job, silent, turn)
+        result = run_job(job, silent, handover, turn)
         if not result.reused:
             LOG.info("%s done in %.2f s, peak memory %.0f MiB", at.stage, result.seconds, result.peak_memory / 2**20)
         self._tell(StageDone(at.clip, at.stage, at.key, result))
