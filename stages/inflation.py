@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ss4d.stages.data.kernels import kernel
 from ss4d.stages.inflation_config import InflationConfig
+from ss4d.stages.ops.compiled import kernel
 from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
 from ss4d.stages.types import Clip, GaussianClip, Progress, silent
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ss4d.stages.data.kernels import kernel, spread
+from ss4d.stages.ops.compiled import kernel, spread
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.kernels import kernel, spread
 from ss4d.stages.data.mesh import AnimatedMesh, Floats
+from ss4d.stages.ops.compiled import kernel, spread
 from ss4d.stages.types import Camera
 
 NEAR = 0.01

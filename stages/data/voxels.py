@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.kernels import kernel, spread
 from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers
+from ss4d.stages.ops.compiled import kernel, spread
 
 NUM_FEATURES = 9
 SPACING = 0.4  # samples of a triangle are at most this far apart, in cells

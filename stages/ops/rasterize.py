@@ -7,25 +7,22 @@ the slow twin.
 
 Axes: camera space is x right, y down, z forward; images are (row, column) with pixel centers at half integers.
 
-The kernels are compiled by numba without the interpreter's lock and shared out over Python threads. numba's own
-parallel loops are not used: its default thread pool aborts the process when two threads enter it at once; here any
-number may.
+The loops over Gaussians and pixels are compiled (`ss4d.stages.ops.compiled`) and shared out over Python threads; any
+number of threads may draw at once.
 """
 
-import logging
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, cast
+from typing import Protocol
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss4d.stages.ops.compiled import kernel
 from ss4d.stages.types import Camera, GaussianClip
 
 MIN_ALPHA = 1 / 255
@@ -140,17 +137,7 @@ def _project_all(
     return np.take(splats, order, axis=0), np.take(boxes, order, axis=0)
 
 
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at the first call, to run without the interpreter's lock; caches the code here or in the home."""
-    try:
-        compiled = numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError as error:  # both places are read-only, as in a locked-down container
-        logging.getLogger(__name__).warning("compiling anew in every process: %s", error)
-        compiled = numba.njit(function, nogil=True, error_model="numpy")
-    return cast(Callable[..., Any], compiled)
-
-
-@_kernel
+@kernel
 def _project(  # type: ignore[no-untyped-def]
     means, scales, quats, colors, opacities, view, focal, width, height, variance, compensate, start, stop,
     splats, boxes, depths,
@@ -200,7 +187,7 @@ def _project(  # type: ignore[no-untyped-def]
             splats[n, 7 + k] = max(colors[n, k], np.float32(0))
 
 
-@_kernel
+@kernel
 def _camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
     """Fills axes (3, 3) with a Gaussian's axes in camera space, one per column, each one deviation long."""
     w, x, y, z = np.float64(quat[0]), np.float64(quat[1]), np.float64(quat[2]), np.float64(quat[3])
@@ -212,7 +199,7 @@ def _camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
         axes[k, 2] = scale[2] * (a * s * (x * z + w * y) + b * s * (y * z - w * x) + c * (1 - s * (x * x + y * y)))
 
 
-@_kernel
+@kernel
 def _bin(boxes, tile_rows, tile_columns):  # type: ignore[no-untyped-def]
     """Splats of each tile in the given order: tile j owns members[starts[j]] to members[starts[j + 1]]."""
     starts = np.zeros(tile_rows * tile_columns + 1, np.int64)
@@ -232,7 +219,7 @@ def _bin(boxes, tile_rows, tile_columns):  # type: ignore[no-untyped-def]
     return starts, members
 
 
-@_kernel
+@kernel
 def _blend(rgb, alpha, paint, splats, boxes, starts, members, tile_row):  # type: ignore[no-untyped-def]
     """Blends one row of tiles into rgb (height, width, 3) and alpha (height, width), over the background `paint`."""
     height, width = alpha.shape
@@ -256,7 +243,7 @@ def _blend(rgb, alpha, paint, splats, boxes, starts, members, tile_row):  # type
                     rgb[top + row, left + column, c] = tile[c, row, column] + light * paint[c]
 
 
-@_kernel
+@kernel
 def _blend_splat(tile, splat, first_row, last_row, left, top):  # type: ignore[no-untyped-def]
     """Blends one splat into the rows of a tile that it may touch.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ss4d.stages.data.kernels import kernel, spread
+from ss4d.stages.ops.compiled import kernel, spread
 from ss4d.stages.ops.rasterize import MAX_ALPHA, MIN_TRANSMITTANCE
 
 
