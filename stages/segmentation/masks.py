@@ -46,7 +46,7 @@ def grown(box: Box, factor: float, width: int, height: int) -> Box:
     )
 
 
-class Follower:
+class ObjectTracker:
     """Keeps, of each frame's mask in turn, the parts that belong to the object the user pointed at.
 
     Args:

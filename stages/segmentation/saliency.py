@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ss4d.stages.segmentation.grabcut import grabcut
-from ss4d.stages.segmentation.masks import Box, Follower, Mask, bounding_box, grown, parts, without_specks
+from ss4d.stages.segmentation.masks import Box, Mask, ObjectTracker, bounding_box, grown, parts, without_specks
 from ss4d.stages.segmentation.plate import CleanPlate, clean_plate
 from ss4d.stages.segmentation.saliency_net import SIDE, SaliencyNet, shrink
 from ss4d.stages.types import Progress
@@ -26,12 +26,12 @@ REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))  # how far the ob
 SPECKS = np.ones((3, 3), np.uint8)
 
 
-def saliency_masks(frames: Tensor, follower: Follower | None, progress: Progress) -> tuple[Tensor, Tensor]:
+def saliency_masks(frames: Tensor, tracker: ObjectTracker | None, progress: Progress) -> tuple[Tensor, Tensor]:
     """Alpha (t, h, w) uint8 of what stands out, and confidence (t,): the agreement of saliency and final mask.
 
     Args:
         frames: (t, h, w, 3) uint8.
-        follower: the object the user pointed at; without one, whatever stands out in the whole clip.
+        tracker: the object the user pointed at; without one, whatever stands out in the whole clip.
         progress: told after each network run and each mask.
 
     Raises:
@@ -40,7 +40,7 @@ def saliency_masks(frames: Tensor, follower: Follower | None, progress: Progress
     images = frames.numpy()
     alpha = torch.zeros(frames.shape[:3], dtype=torch.uint8)
     confidence = torch.zeros(len(frames))
-    found = _following(images, follower, progress) if follower else _together(images, progress)
+    found = _tracked(images, tracker, progress) if tracker else _together(images, progress)
     for t, (mask, agreement) in enumerate(found):
         alpha[t] = torch.from_numpy(mask)
         confidence[t] = agreement
@@ -73,17 +73,17 @@ def _together(images: NDArray[np.uint8], progress: Progress) -> Iterator[Found]:
         progress(len(glances) + num_frames + t + 1, steps)
 
 
-def _following(images: NDArray[np.uint8], follower: Follower, progress: Progress) -> Iterator[Found]:
+def _tracked(images: NDArray[np.uint8], tracker: ObjectTracker, progress: Progress) -> Iterator[Found]:
     """One pass: each frame in a window about where the object was in the frame before."""
     net, (height, width) = SaliencyNet(), images.shape[1:3]
     # A point says nothing about the object's size: the first frame is then looked at as a whole.
-    window = grown(follower.box or (0, 0, width, height), WINDOW, width, height)
+    window = grown(tracker.box or (0, 0, width, height), WINDOW, width, height)
     for t, image in enumerate(images):
         left, top, right, bottom = window
         view = shrink(image[top:bottom, left:right])
         saliency = net(view)
         mask = _refine(view, saliency, None)
-        alpha = follower.keep(_paste(mask, window, (height, width)))
+        alpha = tracker.keep(_paste(mask, window, (height, width)))
         seen = bounding_box(alpha > 0)
         yield alpha, _agreement(saliency, mask) if seen else 0.0
         # Out of sight: look about where it was, wider from frame to frame.

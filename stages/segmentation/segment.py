@@ -11,7 +11,7 @@ from ss4d.stages.segmentation.alpha import alpha_masks, has_alpha
 from ss4d.stages.segmentation.color_key import UNIFORM, color_key_masks, find_key
 from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.segmentation.crop import crop_clip
-from ss4d.stages.segmentation.masks import Follower
+from ss4d.stages.segmentation.masks import ObjectTracker
 from ss4d.stages.segmentation.saliency import saliency_masks
 from ss4d.stages.types import Clip, Progress, Video, silent
 
@@ -41,7 +41,7 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
         ModelError: the bundled saliency network is missing or damaged.
     """
     frames = video.frames
-    follower = _follower(config, frames)
+    tracker = _tracker(config, frames)
     method = config.method if config.method != "auto" else _choose(frames)
     rgb = frames[..., :3].contiguous()
     if method == "alpha":
@@ -51,9 +51,9 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
     elif method == "color_key":
         alpha, confidence = color_key_masks(rgb)
     else:
-        alpha, confidence = saliency_masks(rgb, follower, progress)
-    if follower and method != "saliency":
-        alpha = torch.stack([torch.from_numpy(follower.keep(frame)) for frame in alpha.numpy()])
+        alpha, confidence = saliency_masks(rgb, tracker, progress)
+    if tracker and method != "saliency":
+        alpha = torch.stack([torch.from_numpy(tracker.keep(frame)) for frame in alpha.numpy()])
     confidence = _check_seen(alpha, confidence, method)
     seen = confidence > 0
     LOG.info("segmentation: %s, confidence %.2f", NAMES[method], float(confidence[seen].mean()))
@@ -68,7 +68,7 @@ def _choose(frames: Tensor) -> Method:
     return "color_key" if find_key(frames[..., :3])[1] >= UNIFORM else "saliency"
 
 
-def _follower(config: SegmentationConfig, frames: Tensor) -> Follower | None:
+def _tracker(config: SegmentationConfig, frames: Tensor) -> ObjectTracker | None:
     if config.box is None and config.point is None:
         return None
     height, width = frames.shape[1:3]
@@ -80,7 +80,7 @@ def _follower(config: SegmentationConfig, frames: Tensor) -> Follower | None:
             raise InputError(
                 f"segmentation.box {config.box} must have left < right <= {width} and top < bottom <= {height}."
             )
-    return Follower((height, width), config.box, config.point)
+    return ObjectTracker((height, width), config.box, config.point)
 
 
 def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
