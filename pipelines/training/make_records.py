@@ -1,4 +1,4 @@
-"""Fill a folder with training records: procedural clips by seed, or imported assets, made by worker processes."""
+"""Fills a folder with training records: procedural clips by seed, or imported assets, made by worker processes."""
 
 import hashlib
 import logging
@@ -133,7 +133,7 @@ def make_records(
 def import_records(
     folder: Path, sources: Sequence[Path], *, seed: int, sizes: Sizes, workers: int | None, progress: Progress
 ) -> MadeRecords:
-    """Films animated assets; a file that cannot be used gets a row that says why.
+    """Makes clips of animated assets; a file that cannot be used gets a row that says why.
 
     Args:
         folder: made if missing.
