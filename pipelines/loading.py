@@ -1,5 +1,7 @@
 """The networks of one model folder on one device, built when first asked for and kept as long as the process lives."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import run_ops
-from ss4d.stages.weights import load_role
+from ss4d.stages.weights import load_role, warn_of_left_over
 
 
 class Loader:
@@ -18,15 +20,16 @@ class Loader:
         folder: that describes the networks.
         device: "auto", "cpu" or "cuda".
         precision: of the transformer blocks, a name of torch's.
+        left_over: is filled with the tensors that no network took, by the name of their file.
 
     Raises:
         InputError: there is no such device here.
     """
 
-    def __init__(self, folder: ModelFolder, device: str, precision: str) -> None:
+    def __init__(self, folder: ModelFolder, device: str, precision: str, left_over: dict[str, list[str]]) -> None:
         self.device = resolve_device(device)
         self.ops = run_ops(self.device)
-        self._folder = folder
+        self._folder, self._left_over = folder, left_over
         self._torso: torch.dtype = getattr(torch, precision)
         self._networks: dict[str, nn.Module] = {}
 
@@ -38,5 +41,11 @@ class Loader:
         """
         if role not in self._networks:
             device = torch.device(self.device)
-            self._networks[role] = load_role(self._folder, role, self.ops, device=device, torso_dtype=self._torso)
+            self._networks[role] = load_role(
+                self._folder, role, self.ops, device=device, torso_dtype=self._torso, left_over=self._note_left_over
+            )
         return self._networks[role]
+
+    def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:
+        self._left_over[file.name] = list(tensors)
+        warn_of_left_over(file, tensors)

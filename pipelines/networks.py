@@ -53,12 +53,13 @@ class Model:
         self.folder = folder
         self._device, self._precision = device, precision
         self._fingerprints: dict[str, str] = {}
+        self._left_over: dict[str, list[str]] = {}
 
     @cached_property
     def _loader(self) -> "Loader":
         from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
 
-        return Loader(self.folder, self._device, self._precision)
+        return Loader(self.folder, self._device, self._precision, self._left_over)
 
     @property
     def device(self) -> "Device":
@@ -98,8 +99,12 @@ class Model:
         return hashlib.sha256(f"{files} {numbers}".encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """What a run's record says of the weights: where they lie and the hashes of their files by role."""
-        return {"location": self.location, "sha256": dict(self._fingerprints)}
+        """What a run's record says of the weights.
+
+        Where they lie, the hashes of their files by role, and by file the tensors that no network took, as far as
+        networks have been loaded.
+        """
+        return {"location": self.location, "sha256": dict(self._fingerprints), "left_over": dict(self._left_over)}
 
 
 def open_model(choice: ModelChoice, device: str) -> Model:

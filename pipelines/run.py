@@ -154,7 +154,7 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
         stages = run.config.stages()
         for role in (role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles):
             run.model.network(role)
-        record.update(device=run.model.device, machine={**machine(), "threads": num_threads()})
+        record.update(device=run.model.device, machine={**machine(), "threads": num_threads()}, model=_model_of(run))
 
     if not run.computes:  # so no engine has anything to orchestrate, and nothing needs torch
         for job in jobs:
@@ -180,7 +180,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         seed=options.seed,
         device=_device_of_results(run, options.device),
         engine=chosen_engine(options.engine) if run.computes else "none",
-        model={**run.model.describe(), "notice": run.notice},
+        model=_model_of(run),
         config=run.config.described(),
         versions=versions(),
         machine=machine(),
@@ -193,6 +193,10 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         },
     )
     return record
+
+
+def _model_of(run: Preparation) -> dict[str, Any]:
+    return {**run.model.describe(), "notice": run.notice}
 
 
 def _device_of_results(run: Preparation, word: str) -> str:

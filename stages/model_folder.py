@@ -6,9 +6,9 @@ the `Resolver` that the caller hands in.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Literal, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,23 +26,32 @@ DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
     "model.safetensors",
 )
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+LENIENT = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
 class _Strict(BaseModel):
+    """What decides the result: an unknown key is refused."""
+
     model_config = STRICT
+
+
+class _Lenient(BaseModel):
+    """What the authors' loader reads some keys of: others, and their values, do not matter."""
+
+    model_config = LENIENT
 
 
 class _SamplerArgs(_Strict):
     sigma_min: float = Field(ge=0, lt=1)
 
 
-class _Sampler(_Strict):
-    name: Literal["FlowEulerGuidanceIntervalSampler"]
+class _Sampler(_Lenient):
+    name: Literal["FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler"]
     args: _SamplerArgs
-    params: SamplerConfig
+    params: SamplerConfig = SamplerConfig()
 
 
-class _Normalization(_Strict):
+class _Normalization(_Lenient):
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
 
@@ -53,7 +62,7 @@ class _Normalization(_Strict):
         return self
 
 
-class _PipelineArgs(_Strict):
+class _PipelineArgs(_Lenient):
     models: dict[str, str]
     sparse_structure_sampler: _Sampler
     slat_sampler: _Sampler
@@ -61,8 +70,7 @@ class _PipelineArgs(_Strict):
     image_cond_model: str
 
 
-class _Pipeline(_Strict):
-    name: Literal["TrellisVideoTo4DPipeline"]
+class _Pipeline(_Lenient):
     args: _PipelineArgs
 
 
@@ -96,15 +104,14 @@ class ModelFolder:
         """Reads `path`/pipeline.json.
 
         Raises:
-            ModelError: naming the file and the option that is missing, unknown or impossible.
+            ModelError: naming the file and the option that is missing or cannot be honored.
         """
-        file = path / "pipeline.json"
-        args = read_json(file, _Pipeline).args
+        args = read_json(path / "pipeline.json", _Pipeline).args
         return cls(
             path=path,
             references={**args.models, IMAGE_ENCODER: args.image_cond_model},
-            structure_sampler=_sampler_params(args.sparse_structure_sampler.params, file),
-            slat_sampler=_sampler_params(args.slat_sampler.params, file),
+            structure_sampler=_as_named(args.sparse_structure_sampler),
+            slat_sampler=_as_named(args.slat_sampler),
             notice=_notice(path / "NOTICE.md"),
             slat_normalization=LatentNormalization(mean=args.slat_normalization.mean, std=args.slat_normalization.std),
             resolver=resolver,
@@ -179,11 +186,17 @@ def _notice(file: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def _sampler_params(given: SamplerConfig, file: Path) -> SamplerParams:
-    """The values that a folder gives; each one that it lacks, since its format is older, has its default."""
-    defaults: dict[str, Any] = {f.name: f.default for f in fields(SamplerParams) if f.default is not MISSING}
-    absent = {name: value for name, value in defaults.items() if getattr(given, name) is None}
-    try:
-        return given.model_copy(update=absent).params()
-    except ValueError as error:
-        raise ModelError(f"{file}: {error}") from error
+def _as_named(sampler: _Sampler) -> SamplerParams:
+    """The values of a sampler; its name says whether there is guidance, and whether it has an interval."""
+    params = _sampler_params(sampler.params)
+    match sampler.name:
+        case "FlowEulerSampler":
+            return replace(params, cfg_strength=0.0)
+        case "FlowEulerCfgSampler":
+            return replace(params, cfg_interval=(0.0, 1.0))
+    return params
+
+
+def _sampler_params(given: SamplerConfig) -> SamplerParams:
+    """The values that a folder gives, and the default of each that it leaves out."""
+    return SamplerParams(**{name: value for name, value in given if value is not None})

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class SamplerParams:
     """What a sampler does: a model folder publishes these values, a configuration may replace them.
 
-    A field that the published format does not know has the value here that the published models were made for.
+    What a folder leaves out has the value here: the authors', or, where their format does not know the field, the one
+    that the published models were made for.
     """
 
-    steps: int  # Euler steps, at least 1
-    cfg_strength: float  # weight of classifier-free guidance, at least 0
-    cfg_interval: tuple[float, float]  # guidance acts for t in this closed interval, within 0 to 1
-    rescale_t: float  # above 1 spends more steps near the noise; greater than 0
+    steps: int = 50  # Euler steps, at least 1
+    cfg_strength: float = 3.0  # weight of classifier-free guidance, at least 0
+    cfg_interval: tuple[float, float] = (0.0, 1.0)  # guidance acts for t in this closed interval, within 0 to 1
+    rescale_t: float = 1.0  # above 1 spends more steps near the noise; greater than 0
     temperature: float = 1.0  # factor on the noise at the start: below 1, samples come closer to each other
 
 

@@ -1,7 +1,8 @@
-"""Loads the networks of a model folder, strict about every option and tensor (docs/model.md, section 1)."""
+"""Loads the networks of a model folder, strict about options and weights (docs/model.md, section 1)."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -27,12 +28,22 @@ from ss4d.stages.nn.checkpoint import NETWORKS
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
 from ss4d.stages.ops.backend import Ops
 
+LOG = logging.getLogger("ss4d")
+LeftOver = Callable[[Path, Sequence[str]], None]  # hears of a weights file and the tensors in it that nothing takes
+
 
 @runtime_checkable
 class HasTorso(Protocol):
     """A network with transformer blocks, which may run in another precision than the rest."""
 
     def set_torso_dtype(self, dtype: torch.dtype) -> None: ...
+
+
+@runtime_checkable
+class HasComputed(Protocol):
+    """A network with buffers that follow from its options, so that a file may leave them out."""
+
+    def computed(self) -> dict[str, Tensor]: ...
 
 
 # The hub's names for DINOv2's tensors, replaced in this order; query, key and value are joined besides.
@@ -78,8 +89,19 @@ def describe(files: NetworkFiles) -> Description:
     return Description(name, _parse_args(NETWORKS[name].args, network.args, files.description))
 
 
+def warn_of_left_over(file: Path, tensors: Sequence[str]) -> None:
+    """Names in a warning the tensors of a weights file that nothing takes."""
+    LOG.warning("%s holds tensors that belong to no part and are left out: %s", file, ", ".join(tensors))
+
+
 def load_role(
-    folder: ModelFolder, role: str, ops: Ops, *, device: torch.device, torso_dtype: torch.dtype = torch.float32
+    folder: ModelFolder,
+    role: str,
+    ops: Ops,
+    *,
+    device: torch.device,
+    torso_dtype: torch.dtype = torch.float32,
+    left_over: LeftOver = warn_of_left_over,
 ) -> nn.Module:
     """The network that plays `role` in `folder`, in eval mode on `device`, without gradients.
 
@@ -89,14 +111,21 @@ def load_role(
         ModelError: naming the file and the tensor or option at fault.
     """
     files = folder.files(role)
-    module = load_network(describe(files), files, ops, device=device)
+    module = load_network(describe(files), files, ops, device=device, left_over=left_over)
     if isinstance(module, HasTorso):
         module.set_torso_dtype(torso_dtype)
     return module.eval().requires_grad_(False)
 
 
-def load_network(description: Description, files: NetworkFiles, ops: Ops, *, device: torch.device) -> nn.Module:
-    """The network of a description, every tensor from its file and in float32 on `device`.
+def load_network(
+    description: Description,
+    files: NetworkFiles,
+    ops: Ops,
+    *,
+    device: torch.device,
+    left_over: LeftOver = warn_of_left_over,
+) -> nn.Module:
+    """The network of a description, its weights from its file, all in float32 on `device`.
 
     Raises:
         ModelError: naming the file and the tensor or option at fault.
@@ -109,8 +138,13 @@ def load_network(description: Description, files: NetworkFiles, ops: Ops, *, dev
     state = read_tensors(files.weights, device)
     if "embeddings.cls_token" in state:
         state = dinov2_from_hub(state)
-    _check_tensors(description.name, files.weights, module.state_dict(), state)
-    module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
+    wanted = module.state_dict()
+    if isinstance(module, HasComputed):
+        state = {name: tensor.to(device) for name, tensor in module.computed().items()} | state
+    if unused := sorted(state.keys() - wanted.keys()):
+        left_over(files.weights, unused)
+    _check_tensors(description.name, files.weights, wanted, state)
+    module.load_state_dict({name: state[name].float() for name in wanted}, strict=True, assign=True)
     left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
     assert not left, f"{description.name} keeps {left} out of its state, so no file can bring them"
     return module
@@ -151,11 +185,9 @@ def dinov2_from_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_tensors(network: str, file: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Refuses a file unless its tensors are exactly those of the network, in name and shape."""
+    """Refuses a file that lacks a tensor of the network, or has it in another shape."""
     if missing := sorted(wanted.keys() - given.keys()):
         raise ModelError(f"{file} lacks {_listed(missing)}, which {network} needs")
-    if unexpected := sorted(given.keys() - wanted.keys()):
-        raise ModelError(f"{file} holds {_listed(unexpected)}, which {network} does not have")
     for name, tensor in wanted.items():
         if given[name].shape != tensor.shape or not given[name].is_floating_point():
             raise ModelError(

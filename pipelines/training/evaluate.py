@@ -47,6 +47,7 @@ from ss4d.stages.roles import (
     LATENT_FLOW,
     STRUCTURE_DECODER,
     STRUCTURE_ENCODER,
+    STRUCTURE_FLOW,
 )
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.slat import sample_latents
@@ -59,6 +60,7 @@ from ss4d.storage.files import write_bytes
 
 METHOD_REVISION = 1  # rises whenever the same clips and weights would get other scores
 SAMPLING_SEED = 42
+ROLES = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, LATENT_FLOW, GAUSSIAN_DECODER)
 ENCODERS = {role: f"training/{role}" for role in (STRUCTURE_ENCODER, LATENT_ENCODER)}
 NUM_SHEETS = 12  # contact sheets: of the first clips
 # The file of the mean shape: what each array holds in each row.
@@ -250,7 +252,7 @@ def _encoders(model: Model) -> dict[str, Any] | None:
 def _settings(options: EvaluationOptions, model: Model, encoders: Mapping[str, Any] | None) -> dict[str, Any]:
     """Everything that decides a score, and so which scores may stand in one report."""
     folder = replace(model.folder, references={**model.folder.references, **ENCODERS})
-    roles = list(model.folder.references)
+    roles = [role for role in model.folder.references if role in ROLES]
     samplers = (model.folder.structure_sampler, model.folder.slat_sampler)
     return {
         "revision": METHOD_REVISION,

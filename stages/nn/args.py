@@ -28,13 +28,16 @@ def at_least_one(args: Any, *options: str) -> None:
             raise ModelError(f"option {option} is {value!r}, but must be at least 1")
 
 
-def head_count(channels: int, num_heads: int | None, num_head_channels: int) -> int:
+def head_count(channels: int, num_heads: int | None, num_head_channels: int | None) -> int:
     """The number of attention heads: as given, or as many as have `num_head_channels` each.
 
     Raises:
-        ModelError: if the channels do not divide into heads of even width, which rotary phases need.
+        ModelError: if neither is given, or the channels do not divide into heads of even width, which rotary phases
+            need.
     """
-    heads = channels // num_head_channels if num_heads is None else num_heads
+    if num_heads is None and num_head_channels is None:
+        raise ModelError("options num_heads and num_head_channels are both null: one of them must be a number")
+    heads = num_heads if num_heads is not None else channels // (num_head_channels or 1)
     if heads < 1 or channels % (2 * heads):
         raise ModelError(
             f"model_channels {channels} does not divide into {heads} heads of even width; "

@@ -32,10 +32,10 @@ class FlowArgs:
     cond_channels: int  # width of the image tokens
     out_channels: int
     num_blocks: int
-    patch_size: int  # cells merged to a token along each axis
-    pe_mode: str  # "rope_t": rotate by the frame index; "ape": do not
+    patch_size: int = 2  # cells merged to a token along each axis
+    pe_mode: str = "ape"  # "rope_t": rotate by the frame index; "ape": do not
     num_heads: int | None = None  # None: model_channels / num_head_channels
-    num_head_channels: int = 64
+    num_head_channels: int | None = 64
     mlp_ratio: float = 4.0
     expand_self_attn: bool = False  # whether rows of several frames attend to each other
     rope_base: float = 10000.0
@@ -44,6 +44,7 @@ class FlowArgs:
     qk_rms_norm_cross: bool = False
     use_fp16: bool = False
     use_checkpoint: bool = False
+    insert_temporal: bool = False
 
     @property
     def extent(self) -> Extent:
@@ -67,6 +68,7 @@ class FlowTrunk(nn.Module):
     def __init__(self, args: FlowArgs, ops: Ops, *, widths_in: tuple[int, int], widths_out: tuple[int, int]) -> None:
         super().__init__()
         one_of("pe_mode", args.pe_mode, ("rope_t", "ape"))
+        one_of("insert_temporal", args.insert_temporal, (False,))
         at_least_one(args, "resolution", "in_channels", "model_channels", "cond_channels", "out_channels", "patch_size")
         at_least_one(args, "num_heads", "num_head_channels", "mlp_ratio", "rope_base")
         self._args = args

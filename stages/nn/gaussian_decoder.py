@@ -114,8 +114,14 @@ class SLatGaussianDecoder(SparseTransformer):
         super().__init__(args, args.latent_channels, out_channels, ops)
         self.args, self.representation = args, representation
         if representation.perturbed:
-            count, voxel_size = representation.num_gaussians, representation.voxel_size
-            self.register_buffer("offset_perturbation", constant(lambda: offset_perturbation(count, voxel_size)))
+            self.register_buffer("offset_perturbation", constant(lambda: self.computed()["offset_perturbation"]))
+
+    def computed(self) -> dict[str, Tensor]:
+        """The buffers that follow from the options, by name."""
+        shape = self.representation
+        if not shape.perturbed:
+            return {}
+        return {"offset_perturbation": offset_perturbation(shape.num_gaussians, shape.voxel_size)}
 
     def forward(self, x: SparseTensor) -> Tensor:
         """Latents (N, latent channels) to the raw channels (N, 14 G) of each voxel; see `split` and `activate`."""

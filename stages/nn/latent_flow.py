@@ -33,7 +33,7 @@ class SLatFlow4DModelArgs(FlowArgs):
     """The options published beside the weights."""
 
     io_block_channels: tuple[int, ...]  # of each level that halves space; patch_size is 2^(number of them)
-    conv_type: str
+    conv_type: str = "3D"
     io_block_channels_t: tuple[int, ...] | None = None  # of each level that halves time
     num_io_res_blocks: int = 2
     num_io_res4d_blocks: int = 2  # of output blocks in time

@@ -58,9 +58,13 @@ class SparseStructureFlow4DModel(FlowTrunk):
         _check(args)
         self.args = args
         self.pos_emb: Tensor
-        side = args.resolution // args.patch_size
-        self.register_buffer("pos_emb", constant(lambda: absolute_position(_cells(side), channels)))
+        self.register_buffer("pos_emb", constant(lambda: self.computed()["pos_emb"]))
         self._grid: tuple[Any, Sites] | None = None
+
+    def computed(self) -> dict[str, Tensor]:
+        """The buffers that follow from the options, by name."""
+        side = self.args.resolution // self.args.patch_size
+        return {"pos_emb": absolute_position(_cells(side), self.args.model_channels)}
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Velocity at `x`.

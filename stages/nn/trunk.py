@@ -33,15 +33,15 @@ class SparseTransformerArgs:
     model_channels: int
     latent_channels: int
     num_blocks: int
-    pe_mode: str  # "rope_t": rotate by the frame index; "ape": do not
+    pe_mode: str = "ape"  # "rope_t": rotate by the frame index; "ape": do not
     num_heads: int | None = None  # None: model_channels / num_head_channels
-    num_head_channels: int = 64
+    num_head_channels: int | None = 64
     mlp_ratio: float = 4.0
     attn_mode: str = "swin"  # "swin": cubes of window_size; "full": all voxels
     window_size: int = 8  # cells, and frames where several attend to each other
-    expand_self_attn: bool = False  # whether voxels of several frames attend to each other
+    expand_self_attn: bool = True  # whether voxels of several frames attend to each other
     qk_rms_norm: bool = False
-    use_fp16: bool = False
+    use_fp16: bool = True
     use_checkpoint: bool = False
 
     @property

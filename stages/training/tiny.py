@@ -135,6 +135,7 @@ ENCODERS: Networks = {
             "window_size": 4,
             "pe_mode": "rope_t",
             "expand_self_attn": True,
+            "use_fp16": False,
         },
     ),
 }

@@ -1,5 +1,6 @@
 """The networks and the sampler give the numbers of the authors' released code."""
 
+import json
 from pathlib import Path
 from shutil import copytree
 
@@ -18,6 +19,26 @@ def test_within_tolerance(path: Path) -> None:
     outputs = golden.run(path)
     assert outputs
     assert [output for output in outputs if not output.ok] == []
+
+
+def test_a_decoder_that_states_no_default_and_holds_no_computed_buffer_gives_the_same(tmp_path: Path) -> None:
+    case = Path(copytree(CASES / "slat_decoder_gs", tmp_path / "case"))
+    config = json.loads((case / "config.json").read_text())
+    for option in ("attn_mode", "expand_self_attn", "qk_rms_norm", "use_checkpoint"):
+        del config["args"][option]
+    (case / "config.json").write_text(json.dumps(config))
+    state = load_file(case / "weights.safetensors")
+    assert state.pop("offset_perturbation").any()
+    save_file(state, case / "weights.safetensors")
+    assert [output for output in golden.run(case) if not output.ok] == []
+
+
+def test_a_flow_without_its_positions_gives_the_same(tmp_path: Path) -> None:
+    case = Path(copytree(CASES / "ss_flow_windowed", tmp_path / "case"))
+    state = load_file(case / "weights.safetensors")
+    assert state.pop("pos_emb").any()
+    save_file(state, case / "weights.safetensors")
+    assert [output for output in golden.run(case) if not output.ok] == []
 
 
 def test_every_kind_of_network_has_a_case() -> None:
