@@ -94,7 +94,7 @@ def _value(option: Option, word: str) -> Any:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number that can be taken here") from error
     if option.least is not None and not value >= option.least:
-        raise argparse.ArgumentTypeError(f"{word} is too little: take {option.least} or more")
+        raise argparse.ArgumentTypeError(f"{word!r} is too little: take {option.least} or more")
     return value
 
 
