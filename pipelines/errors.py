@@ -47,11 +47,7 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
     """
     if isinstance(error, USER_ERRORS):
         return str(error)
-    # torch's allocators raise RuntimeErrors: of a type of its own on a GPU, told by its name to leave torch unimported.
-    allocator = isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
-    )
-    if allocator or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
     if isinstance(error, OSError) and error.errno is not None:
         name = error.filename2 or error.filename  # of a renaming that failed, what was to be made
@@ -62,3 +58,12 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
             return f"the output folder cannot be written{where}: {error.strerror}; choose another with {folder}"
         return f"{error.strerror}{where}"
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation wanted more memory than there is, on the CPU or on a device."""
+    # torch's allocators raise RuntimeErrors: of a type of its own on a GPU, told by its name to leave torch unimported.
+    allocator = isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    )
+    return allocator or isinstance(error, MemoryError)

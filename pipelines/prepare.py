@@ -15,9 +15,8 @@ from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import check_device
-from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef, artifact_key
-from ss4d.storage.store import ArtifactStore, open_store
+from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
 
@@ -147,8 +146,8 @@ def store_location(store: str) -> str:
     Raises:
         ConfigError: if it is no address, or has credentials in it.
     """
-    if not is_url(store):
-        return str(Path(store).absolute())
+    if (folder := folder_of(store)) is not None:
+        return str(folder.absolute())
     try:
         url = urlsplit(store)
     except ValueError as error:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ss4d.storage.objects import is_url
-from ss4d.storage.store import ArtifactStore
+from ss4d.storage.store import ArtifactStore, folder_of
 
 NOTES = "runs"  # the store's folder of these notes
 
@@ -26,8 +25,8 @@ def register(store: ArtifactStore, folder: Path) -> None:
         StoreError, OSError: if it cannot be written.
     """
     folder = folder.resolve()
-    if not is_url(store.location):
-        around = Path(store.location).resolve().parent
+    if (place := folder_of(store.location)) is not None:
+        around = place.resolve().parent
         if folder in (around, around / "runs"):
             return
     text = Note(host=socket.gethostname(), folder=folder).model_dump_json()

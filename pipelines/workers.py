@@ -31,7 +31,7 @@ def results(function: Callable[[J], R], jobs: Sequence[J], workers: int | None) 
     Args:
         function: of a module, or a `partial` of one; a new process must be able to import it.
         jobs: what to call it with.
-        workers: processes, each on one thread; None for one a processor.
+        workers: processes, each on one thread; None for one per processor.
 
     Raises:
         WorkerError: if a process died.

@@ -18,9 +18,8 @@ from ss4d.stages.errors import ValueSpecError
 from ss4d.storage.archive import Archive
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import DamageError, StoreError
-from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef
-from ss4d.storage.store import ArtifactStore, open_store
+from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
 if TYPE_CHECKING:
     import xarray
@@ -302,7 +301,8 @@ def open_run(path: str | Path) -> OpenedRun:
             f"{path} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
         ) from error
     record = parse_record(data, str(path / RECORD))
-    store = open_store(record.store if is_url(record.store) else path / record.store)
+    folder = folder_of(record.store)
+    store = open_store(record.store if folder is None else path / folder)
     return OpenedRun(path, record, _stages(record.stages, store))
 
 

@@ -25,9 +25,8 @@ from ss4d.stages.types import Progress
 from ss4d.storage.archive import archive_name, write_archive
 from ss4d.storage.artifact import REMEDY
 from ss4d.storage.errors import StoreError
-from ss4d.storage.objects import is_url
 from ss4d.storage.refs import ArtifactRef
-from ss4d.storage.store import ArtifactStore, open_store
+from ss4d.storage.store import ArtifactStore, folder_of, open_store
 from ss4d.storage.verify import Findings, problems, verify
 
 NICKNAMES = {"tokens": "conditioning"}  # what to call the artifacts that are large and quickly made again
@@ -42,7 +41,7 @@ def existing_store(location: str) -> ArtifactStore:
         ConfigError: if there is no such folder.
         StoreError: see `ss4d.storage.store.open_store`.
     """
-    if not is_url(location) and not Path(location).exists():
+    if (folder := folder_of(location)) is not None and not folder.exists():
         raise ConfigError(f"there is no store at {location}: give a folder such as output/store, a URL, or a .zip file")
     return open_store(location)
 

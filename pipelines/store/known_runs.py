@@ -11,8 +11,7 @@ from ss4d.pipelines.dataset.layout import is_dataset
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.store_notes import NOTES, Note
 from ss4d.storage.errors import StoreError
-from ss4d.storage.objects import is_url
-from ss4d.storage.store import ArtifactStore
+from ss4d.storage.store import ArtifactStore, folder_of
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ def _noted(store: ArtifactStore) -> list[_Noted]:
 
 def _beside(location: str) -> list[Path]:
     """What lies beside a store in a folder, through links too: `../runs`, and the dataset that it is in."""
-    if is_url(location):
+    if (store := folder_of(location)) is None:
         return []
-    path = Path(location).absolute()
-    around = (path.parent, path.resolve().parent)
+    around = (store.absolute().parent, store.resolve().parent)
     return [
         *(folder / "runs" for folder in around if (folder / "runs").is_dir()),
         *(folder for folder in around if is_dataset(folder)),

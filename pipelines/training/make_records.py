@@ -109,7 +109,7 @@ def make_records(
         seed: of the first clip.
         sizes: of the clips.
         families: take turns from seed to seed; with none, each seed chooses among all.
-        workers: processes; None for one a processor.
+        workers: processes; None for one per processor.
         progress: told of each clip.
 
     Raises:
@@ -140,7 +140,7 @@ def import_records(
         sources: .glb and .gltf files, or folders with such files at any depth.
         seed: decides cameras and light, together with the mesh.
         sizes: of the clips.
-        workers: processes; None for one a processor.
+        workers: processes; None for one per processor.
         progress: told of each file.
 
     Raises:

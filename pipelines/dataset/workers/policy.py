@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
 from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import Attempt, Cause
 from ss4d.pipelines.engines import TRANSIENT
-from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError
+from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError, is_out_of_memory
 from ss4d.stages.errors import InputError
 from ss4d.storage.errors import DamageError, UnreachableError
 
@@ -34,8 +32,7 @@ def cause_of(error: BaseException) -> Cause:
         return "transient"
     if isinstance(error, OSError):
         return "transient" if error.errno in PASSING else "program"
-    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's, on a CPU
-    if allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return "killed"
     return "program"
 
