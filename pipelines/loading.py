@@ -1,16 +1,24 @@
 """The networks of one model folder on one device, built when first asked for and kept as long as the process lives."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import run_ops
-from ss4d.stages.weights import load_role, warn_of_left_over
+from ss4d.stages.precision import Precision
+from ss4d.stages.weights import describe, load_role, torso_dtype, warn_of_left_over
+
+LOG = logging.getLogger("ss4d")
+# Of a clip of 32 frames of 20,000 voxels, 25 steps a stage, half of the times guided, at the published size.
+ESTIMATED_FRAMES, ESTIMATED_FLOP = 32, 49e15
 
 
 class Loader:
@@ -19,19 +27,36 @@ class Loader:
     Args:
         folder: that describes the networks.
         device: "auto", "cpu" or "cuda".
-        precision: of the transformer blocks, a name of torch's.
+        precision: of the torsos.
         left_over: is filled with the tensors that no network took, by the name of their file.
 
     Raises:
         InputError: there is no such device here.
     """
 
-    def __init__(self, folder: ModelFolder, device: str, precision: str, left_over: dict[str, list[str]]) -> None:
+    def __init__(self, folder: ModelFolder, device: str, precision: Precision, left_over: dict[str, list[str]]) -> None:
         self.device = resolve_device(device)
         self.ops = run_ops(self.device)
         self._folder, self._left_over = folder, left_over
-        self._torso: torch.dtype = getattr(torch, precision)
+        self._precision: Precision = precision
         self._networks: dict[str, nn.Module] = {}
+
+    def check_precision(self, roles: Collection[str]) -> None:
+        """Refuses float16 on a CPU for the networks that play `roles`.
+
+        Raises:
+            ConfigError: says what to choose instead, and how long that takes.
+        """
+        if self.device == "cpu" and any(self._dtype(role) == torch.float16 for role in roles):
+            raise ConfigError(
+                f"precision {self._precision} means float16, which a CPU computes too slowly: choose --set "
+                f"precision=bfloat16 ({_estimate(torch.bfloat16)}) or --set precision=float32 "
+                f"({_estimate(torch.float32)}); both are estimates for {ESTIMATED_FRAMES} frames and a model of the "
+                "published size, from a short measurement on this machine"
+            )
+
+    def _dtype(self, role: str) -> torch.dtype:
+        return torso_dtype(describe(self._folder.files(role)), self._precision)
 
     def network(self, role: str) -> Any:
         """The network that plays `role`, ready to run.
@@ -41,11 +66,28 @@ class Loader:
         """
         if role not in self._networks:
             device = torch.device(self.device)
+            LOG.info("%s computes in %s", role, _name(self._dtype(role)))
             self._networks[role] = load_role(
-                self._folder, role, self.ops, device=device, torso_dtype=self._torso, left_over=self._note_left_over
+                self._folder, role, self.ops, device=device, precision=self._precision, left_over=self._note_left_over
             )
         return self._networks[role]
 
     def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:
         self._left_over[file.name] = list(tensors)
         warn_of_left_over(file, tensors)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _estimate(dtype: torch.dtype) -> str:
+    """How long `ESTIMATED_FLOP` take at the rate that this machine multiplies matrices at."""
+    size, times = 1024, 3
+    matrix = torch.ones(size, size, dtype=dtype)
+    matrix @ matrix  # the first time, torch prepares
+    started = time.perf_counter()
+    for _ in range(times):
+        matrix @ matrix
+    rate = times * 2 * size**3 / (time.perf_counter() - started)
+    return f"about {ESTIMATED_FLOP / rate / 3600:.0f} hours"

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,14 +14,13 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path, weights_path
 from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, ModelFolder
 from ss4d.stages.ops.device import check_device
+from ss4d.stages.precision import Precision
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
 
 if TYPE_CHECKING:
     from ss4d.pipelines.loading import Loader
     from ss4d.stages.ops.backend import Ops
     from ss4d.stages.ops.device import Device
-
-Precision = Literal["float32", "float16", "bfloat16"]
 
 
 class ModelChoice(BaseModel):
@@ -33,7 +33,10 @@ class ModelChoice(BaseModel):
         default=None,
         description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
     )
-    precision: Precision = Field(default="float32", description="number format of the transformer torsos")
+    precision: Precision = Field(
+        default="float32",
+        description="number format of the transformer torsos; published: each network's as its makers ran it",
+    )
 
 
 class Model:
@@ -45,7 +48,7 @@ class Model:
         location: as a configuration gives it.
         folder: where that is, read.
         device: "auto", "cpu" or "cuda".
-        precision: of the transformer blocks.
+        precision: of the torsos.
     """
 
     def __init__(self, location: str, folder: ModelFolder, device: str, precision: Precision) -> None:
@@ -75,6 +78,15 @@ class Model:
     def notice(self) -> str | None:
         """What a user of these weights must know."""
         return self.folder.notice
+
+    def check_precision(self, roles: Collection[str]) -> None:
+        """Refuses float16 on a CPU, which would take days, for the networks that play `roles`.
+
+        Raises:
+            ConfigError: says what to choose instead, and how long that takes.
+        """
+        if self._precision in ("published", "float16") and roles:
+            self._loader.check_precision(roles)
 
     def network(self, role: str) -> Any:
         """The network that plays `role`, ready to run.

@@ -96,6 +96,8 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     """
     started = time.monotonic()
     run = prepare(options)
+    stages = run.config.stages()
+    run.model.check_precision({role for s in run.steps if s.action == RUN for role in stages[s.stage].roles})
     reporter.message(_said(run))
     if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +30,9 @@ class EulerStep:
 
 def time_grid(steps: int, rescale_t: float) -> list[float]:
     """The `steps` + 1 times from 1 down to 0, bent toward the noise by `rescale_t`."""
-    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    t = np.linspace(1, 0, steps + 1)  # as the authors; torch's differs in the last bit for most numbers of steps
     # Rounding may lift the first time above 1 and so out of a guidance interval that ends at 1.
-    times: list[float] = (rescale_t * t / (1 + (rescale_t - 1) * t)).clamp(max=1).tolist()
+    times: list[float] = np.minimum(rescale_t * t / (1 + (rescale_t - 1) * t), 1).tolist()
     return times
 
 

@@ -26,7 +26,9 @@ from ss4d.stages.model_folder import (
 )
 from ss4d.stages.nn.checkpoint import NETWORKS
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
+from ss4d.stages.nn.occupancy import SparseStructureDecoderArgs, SparseStructureEncoderArgs
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.precision import Precision
 
 LOG = logging.getLogger("ss4d")
 LeftOver = Callable[[Path, Sequence[str]], None]  # hears of a weights file and the tensors in it that nothing takes
@@ -34,7 +36,7 @@ LeftOver = Callable[[Path, Sequence[str]], None]  # hears of a weights file and 
 
 @runtime_checkable
 class HasTorso(Protocol):
-    """A network with transformer blocks, which may run in another precision than the rest."""
+    """A network with a torso, which may run in another precision than the rest."""
 
     def set_torso_dtype(self, dtype: torch.dtype) -> None: ...
 
@@ -94,26 +96,37 @@ def warn_of_left_over(file: Path, tensors: Sequence[str]) -> None:
     LOG.warning("%s holds tensors that belong to no part and are left out: %s", file, ", ".join(tensors))
 
 
+def torso_dtype(description: Description, precision: Precision) -> torch.dtype:
+    """What a network's torso computes in; "float16" and "bfloat16" speak of transformers alone."""
+    if precision == "published":
+        return torch.float16 if getattr(description.args, "use_fp16", False) else torch.float32
+    if isinstance(description.args, SparseStructureDecoderArgs | SparseStructureEncoderArgs):
+        return torch.float32
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
+
+
 def load_role(
     folder: ModelFolder,
     role: str,
     ops: Ops,
     *,
     device: torch.device,
-    torso_dtype: torch.dtype = torch.float32,
+    precision: Precision = "float32",
     left_over: LeftOver = warn_of_left_over,
 ) -> nn.Module:
     """The network that plays `role` in `folder`, in eval mode on `device`, without gradients.
 
-    Weights are float32 whatever the file holds, but for the transformer blocks, which take `torso_dtype`.
+    Weights are float32 whatever the file holds, but for those of the torso, see `torso_dtype`.
 
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
     files = folder.files(role)
-    module = load_network(describe(files), files, ops, device=device, left_over=left_over)
+    description = describe(files)
+    module = load_network(description, files, ops, device=device, left_over=left_over)
     if isinstance(module, HasTorso):
-        module.set_torso_dtype(torso_dtype)
+        module.set_torso_dtype(torso_dtype(description, precision))
     return module.eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.args import at_least_one, one_of
+from ss4d.stages.nn.precision import cast_weights
 
 # Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
 FRAMES_AT_ONCE = 4
@@ -20,7 +21,7 @@ FRAMES_AT_ONCE = 4
 class SparseStructureDecoderArgs:
     """The options published beside a decoder's weights; `channels` runs from the latent's grid to the finest.
 
-    `use_fp16` states how the published run computed; here the caller's precision decides.
+    `use_fp16` states how the published run computed; here the caller's `set_torso_dtype` decides.
     """
 
     out_channels: int
@@ -49,10 +50,10 @@ class SparseStructureEncoderArgs:
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """Layer norm over the channels of each cell of a (b, c, x, y, z) grid."""
+    """Layer norm over the channels of each cell of a (b, c, x, y, z) grid; float32 inside, the rows' precision out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.movedim(1, -1).float()).movedim(-1, 1).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -117,13 +118,21 @@ class SparseStructureDecoder(nn.Module):
             if level < last:
                 self.blocks.append(Upsample(width, channels[level + 1]))
         self.out_layer = _out_layer(channels[-1], args.out_channels)
+        self.torso_dtype = torch.float32
+
+    def set_torso_dtype(self, dtype: torch.dtype) -> None:
+        """Runs all but the first and the last layer in `dtype` from now on; norms stay in float32."""
+        self.torso_dtype = dtype
+        cast_weights(self.middle_block, dtype)
+        cast_weights(self.blocks, dtype)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Logits (b, out_channels, R, R, R) of a latent (b, latent_channels, r, r, r).
 
         The grid doubles between levels: R = r 2^(levels - 1).
         """
-        logits: Tensor = self.out_layer(self.blocks(self.middle_block(self.input_layer(latent))))
+        h = self.input_layer(latent).to(self.torso_dtype)
+        logits: Tensor = self.out_layer(self.blocks(self.middle_block(h)).to(latent.dtype))
         return logits
 
 

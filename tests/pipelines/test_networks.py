@@ -1,5 +1,7 @@
 """The model of a configuration: what its networks are loaded with, and what a run's record says of it."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import ModelChoice, open_model
-from ss4d.stages.roles import STRUCTURE_DECODER
+from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_DECODER
 from tests.helpers.places import ROOT
 
 TINY = ROOT / "configs" / "models" / "tiny"
@@ -27,3 +30,35 @@ def test_the_record_names_the_tensors_that_nothing_takes(folder: Path) -> None:
     assert model.describe()["left_over"] == {}
     model.network(STRUCTURE_DECODER)
     assert model.describe()["left_over"] == {"sparse_structure_decoder.safetensors": ["head.weight"]}
+
+
+def say_half(folder: Path) -> None:
+    """Lets the occupancy decoder say that it was run in float16."""
+    file = folder / "ckpts" / "sparse_structure_decoder.json"
+    content = json.loads(file.read_text())
+    content["args"]["use_fp16"] = True
+    file.write_text(json.dumps(content))
+
+
+def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None:
+    say_half(folder)
+    sentence = r"means float16, .* precision=bfloat16 \(about \d+ hours\) or .* precision=float32 \(about \d+ hours\)"
+    with pytest.raises(ConfigError, match=f"precision published {sentence}"):
+        open_model(ModelChoice(model=str(folder), precision="published"), "cpu").check_precision([STRUCTURE_DECODER])
+    with pytest.raises(ConfigError, match=f"precision float16 {sentence}"):
+        open_model(ModelChoice(model=str(folder), precision="float16"), "cpu").check_precision([IMAGE_ENCODER])
+
+
+def test_what_computes_in_full_precision_runs_on_a_cpu(folder: Path) -> None:
+    say_half(folder)
+    open_model(ModelChoice(model=str(folder), precision="published"), "cpu").check_precision([IMAGE_ENCODER])
+    open_model(ModelChoice(model=str(folder), precision="bfloat16"), "cpu").check_precision([STRUCTURE_DECODER])
+
+
+def test_the_log_says_what_each_network_computes_in(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    say_half(folder)
+    model = open_model(ModelChoice(model=str(folder), precision="published"), "cpu")
+    with caplog.at_level(logging.INFO, logger="ss4d"):
+        model.network(STRUCTURE_DECODER)
+        model.network(IMAGE_ENCODER)
+    assert caplog.messages == [f"{STRUCTURE_DECODER} computes in float16", f"{IMAGE_ENCODER} computes in float32"]

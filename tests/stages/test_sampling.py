@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -114,3 +115,9 @@ def test_a_null_is_filled_from_the_model_folder_and_a_value_is_kept() -> None:
 def test_an_impossible_value_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ValidationError, match=option):
         SamplerConfig.model_validate({option: value})
+
+
+@pytest.mark.parametrize("rescale_t", [1.0, 3.0, 4.0, 5.0])
+def test_times_are_those_of_numpy_to_the_last_bit(rescale_t: float) -> None:
+    t = np.linspace(1, 0, 26)
+    assert time_grid(25, rescale_t) == (rescale_t * t / (1 + (rescale_t - 1) * t)).tolist()

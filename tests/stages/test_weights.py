@@ -104,13 +104,33 @@ def test_half_precision_files_load_as_float32(folder: Path) -> None:
 
 
 def test_the_torso_alone_takes_the_precision_asked_for(folder: Path) -> None:
-    encoder = load_role(ModelFolder.open(folder), IMAGE_ENCODER, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    encoder = load_role(ModelFolder.open(folder), IMAGE_ENCODER, TORCH_OPS, device=CPU, precision="bfloat16")
     assert encoder.torso_dtype == torch.bfloat16
     half = {name for name, tensor in encoder.state_dict().items() if tensor.dtype == torch.bfloat16}
     linear = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert half == {f"blocks.{i}.{name}.{kind}" for i in range(2) for name in linear for kind in ("weight", "bias")}
-    decoder = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, torso_dtype=torch.bfloat16)
+    decoder = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, precision="bfloat16")
     assert {tensor.dtype for tensor in decoder.state_dict().values()} == {torch.float32}  # it has no transformer
+
+
+@pytest.mark.parametrize(("fp16", "dtype"), [(True, torch.float16), (False, torch.float32)])
+def test_published_precision_is_what_each_network_says(folder: Path, fp16: bool, dtype: torch.dtype) -> None:
+    edit_json(folder / "ckpts/decoder.json", lambda d: d["args"].update(use_fp16=fp16))
+    decoder = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, precision="published")
+    dtypes = {name: tensor.dtype for name, tensor in decoder.state_dict().items()}
+    assert {d for name, d in dtypes.items() if ".conv" in name} == {dtype}
+    assert {d for name, d in dtypes.items() if ".conv" not in name} == {torch.float32}
+    encoder = load_role(ModelFolder.open(folder), IMAGE_ENCODER, TORCH_OPS, device=CPU, precision="published")
+    assert {tensor.dtype for tensor in encoder.state_dict().values()} == {torch.float32}
+
+
+def test_an_occupancy_decoder_in_half_precision_gives_nearly_the_same(folder: Path) -> None:
+    edit_json(folder / "ckpts/decoder.json", lambda d: d["args"].update(use_fp16=True))
+    half = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, precision="published")
+    latent = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    given, wanted = half(latent), load(folder)(latent)
+    assert given.dtype == torch.float32
+    assert 0 < (given - wanted).abs().max() < 5e-3 * wanted.abs().max()
 
 
 def test_pipeline_values_are_read(folder: Path) -> None:
