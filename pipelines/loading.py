@@ -66,7 +66,8 @@ class Loader:
         """
         if role not in self._networks:
             device = torch.device(self.device)
-            LOG.info("%s computes in %s", role, _name(self._dtype(role)))
+            if self._precision == "published":  # else the configuration says it
+                LOG.info("%s computes in %s", role, str(self._dtype(role)).removeprefix("torch."))
             self._networks[role] = load_role(
                 self._folder, role, self.ops, device=device, precision=self._precision, left_over=self._note_left_over
             )
@@ -75,10 +76,6 @@ class Loader:
     def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:
         self._left_over[file.name] = list(tensors)
         warn_of_left_over(file, tensors)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _estimate(dtype: torch.dtype) -> str:

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import ModelChoice, open_model
+from ss4d.pipelines.prepare import RunOptions
+from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_DECODER
 from tests.helpers.places import ROOT
 
@@ -47,6 +49,19 @@ def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None
         open_model(ModelChoice(model=str(folder), precision="published"), "cpu").check_precision([STRUCTURE_DECODER])
     with pytest.raises(ConfigError, match=f"precision float16 {sentence}"):
         open_model(ModelChoice(model=str(folder), precision="float16"), "cpu").check_precision([IMAGE_ENCODER])
+
+
+def test_a_run_in_half_precision_on_a_cpu_ends_before_it_begins(folder: Path, tmp_path: Path) -> None:
+    say_half(folder)
+    options = RunOptions(
+        source=ROOT / "examples" / "clips" / "bird_alpha.webm",
+        out=tmp_path / "out",
+        overrides=[f"model={folder}", "precision=published"],
+        device="cpu",
+    )
+    with pytest.raises(ConfigError, match="means float16"):
+        run_clip(options, LogReporter())
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_what_computes_in_full_precision_runs_on_a_cpu(folder: Path) -> None:
