@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -35,6 +35,14 @@ Resolution = Annotated[
         help="Cells of the voxel grid along each axis; must be the model's: 16 for tiny, 64 for the published one.",
     ),
 ]
+GridAxes = Annotated[
+    Literal["camera", "yaw", "world"],
+    typer.Option(
+        "--axes",
+        help="What the grid's axes follow; must be the model's. world: the object, its front at -y. camera: the input "
+        "camera, which looks along y. yaw: the same, but with z upright.",
+    ),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")]
 
@@ -48,6 +56,7 @@ def make(
     size: Size = 128,
     views: Views = 8,
     resolution: Resolution = 16,
+    axes: GridAxes = "world",
     families: Annotated[
         str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turn; by default all.")
     ] = "",
@@ -72,7 +81,7 @@ def make(
                 folder,
                 num_clips=clips,
                 seed=seed,
-                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution),
+                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution, axes=axes),
                 families=[name.strip() for name in families.split(",") if name.strip()],
                 workers=workers,
                 progress=progress,
@@ -98,6 +107,7 @@ def import_(
     size: Size = 128,
     views: Views = 8,
     resolution: Resolution = 16,
+    axes: GridAxes = "world",
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
@@ -119,7 +129,7 @@ def import_(
                 out,
                 sources,
                 seed=seed,
-                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution),
+                sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution, axes=axes),
                 workers=workers,
                 progress=progress,
             )

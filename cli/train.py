@@ -23,6 +23,7 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=TRAIN_OPTIONS["recipe"].help)],
     out: Annotated[Path, _option("out")],
     data: Annotated[Path | None, _option("data")] = None,
+    assets: Annotated[Path | None, _option("assets")] = None,
     only: Annotated[str | None, _option("only")] = None,
     device: Device = "auto",
     minutes: Annotated[float | None, _option("minutes")] = None,
@@ -36,15 +37,17 @@ def train(
 ) -> None:
     """Trains a model, and writes it as a folder that **ss4d run --set model=DIR** takes.
 
-    Seven steps: **occupancy** and **appearance** train the autoencoders of voxel grids and of what voxels look like,
-    **statistics** measures the structured latents, **structure** and **latents** train the flows of the two stages, and
-    **voxels** and **gaussians** train each flow together with its decoder on what the two generate.
-    Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP. A step that is done is skipped, so
-    the same command goes on wherever it was stopped, and comes to the same weights on a CPU.
+    Eight steps: **images** trains the image encoder alone, **occupancy** and **appearance** train the autoencoders of
+    voxel grids and of what voxels look like, **statistics** measures the structured latents, **structure** and
+    **latents** train the flows of the two stages, and **voxels** and **gaussians** train each flow together with its
+    decoder on what the two generate. Each writes log.jsonl, curves.svg, pictures and checkpoints to DIR/training/STEP.
+    A step that is done is skipped, so the same command goes on wherever it was stopped, and comes to the same weights
+    on a CPU.
 
     For example:
 
         ss4d train tiny --out model
+        ss4d train tiny --out model --assets animals
         ss4d train tiny --out model --data clips --minutes 30
         ss4d train tiny --out mine --data clips --init bundled:tiny --lora 8
         ss4d train tiny --out mine --init bundled:tiny --steps 1000 --rate 0.3
@@ -57,6 +60,7 @@ def train(
             recipe=recipe,
             out=out,
             data=data,
+            assets=assets,
             only=only,
             device=device,
             minutes=minutes,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.conditioning_config import ConditioningConfig
-from ss4d.stages.nn.image_encoders import VisionTransformer, fit_images
+from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
 from ss4d.stages.types import Clip, Progress, Tokens, silent
 
 FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
@@ -12,16 +12,17 @@ FRAMES_AT_ONCE = 4  # bounds memory; an encoder sees every frame alone
 
 def encode_images(
     config: ConditioningConfig,  # noqa: ARG001  every stage takes its configuration first, this one's is empty
-    encoder: VisionTransformer,
+    encoder: ImageEncoder,
     clip: Clip,
     *,
     progress: Progress = silent,
 ) -> Tokens:
     """The tokens of every frame, computed on the encoder's device."""
-    device = encoder.pos_embed.device
+    device = next(iter(encoder.parameters())).device
+    seen = torch.cat([clip.rgb, clip.alpha[..., None]], -1)[..., : encoder.image_channels]
     tokens = []
     with torch.no_grad():
-        for frames in torch.split(clip.rgb, FRAMES_AT_ONCE):
+        for frames in torch.split(seen, FRAMES_AT_ONCE):
             images = encoder_images(frames.to(device), encoder.args.image_size)
             tokens.append(encoder(images).float().cpu())
             progress(sum(map(len, tokens)), len(clip.rgb))
@@ -29,5 +30,5 @@ def encode_images(
 
 
 def encoder_images(frames: Tensor, size: int) -> Tensor:
-    """Frames (t, s, s, 3) uint8 as (t, 3, `size`, `size`) float32 in 0 to 1; not resampled if s is `size`."""
+    """Frames (t, s, s, c) uint8 as (t, c, `size`, `size`) float32 in 0 to 1; not resampled if s is `size`."""
     return fit_images(frames.permute(0, 3, 1, 2).float() / 255, size)

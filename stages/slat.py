@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.nn.guide import GuidedLatentFlow
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
-from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.ops.coords import Sites
 from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.sampling import Velocity, latent_noise, network_condition, network_time, sample
 from ss4d.stages.slat_config import SlatConfig
@@ -42,15 +43,16 @@ def sample_latents(
     """
     _check_inputs(flow, tokens, voxels)
     device, num_voxels = flow.out_layer.weight.device, len(voxels.coords)
-    noise = latent_noise(voxels.latent.shape, (num_voxels, flow.args.in_channels), generator)
+    noise = latent_noise(voxels.latent.shape, (num_voxels, flow.args.out_channels), generator)
     coords, noise, feats = whole_groups(voxels.coords, noise, tokens.feats, flow.frame_multiple)
     sites, cond = Sites(coords.to(device)), network_condition(feats, flow.args.cond_channels, device)
+
+    guided = GuidedLatentFlow(flow, sites)
 
     def velocity(condition: Tensor) -> Velocity:
         def of(x: Tensor, t: float) -> Tensor:
             times = network_time(t, condition.shape[1], device)
-            v: SparseTensor = flow(SparseTensor(sites, x), times, condition)
-            return v.feats
+            return guided(x, times, condition)
 
         return of
 

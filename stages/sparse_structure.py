@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.nn.guide import GuidedStructureFlow
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
@@ -35,12 +36,14 @@ def sample_structure(
         ModelError: if the tokens have another width than the flow takes.
     """
     device, num_frames = flow.pos_emb.device, len(tokens.feats)
-    c, r = flow.args.in_channels, flow.args.resolution
+    c, r = flow.args.out_channels, flow.args.resolution
     noise = structure_noise((num_frames, c, r, r, r), generator).to(device)
     cond = network_condition(tokens.feats, flow.args.cond_channels, device)
 
+    guided = GuidedStructureFlow(flow)
+
     def velocity(condition: Tensor) -> Velocity:
-        return lambda x, t: flow(x[None], network_time(t, num_frames, device), condition)[0]
+        return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition)[0]
 
     with torch.no_grad():
         latent = sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, config.sampler.params(), progress)

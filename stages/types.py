@@ -6,13 +6,16 @@ World space: the object fills [-0.5, 0.5]^3, z up. Sparse coordinates are (b, t,
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ss4d.stages.errors import ValueSpecError
 
+# What the axes of a grid follow. world: z is up, and the front of an object is at -y. camera: the input camera; x is
+# its image's right, y leads away from it, z is its image's up. yaw: the same, turned so that z is up.
+Axes = Literal["world", "yaw", "camera"]
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 
 

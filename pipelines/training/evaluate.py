@@ -54,7 +54,7 @@ from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
-from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
+from ss4d.stages.types import Axes, GaussianClip, Progress, StructuredLatents, silent
 from ss4d.stages.weights import load_role
 from ss4d.storage.files import write_bytes
 
@@ -112,6 +112,7 @@ class ProceduralClips:
     first: int
     count: int
     resolution: int
+    axes: Axes = "world"
     skipped: Mapping[str, str] = field(default_factory=dict, init=False)  # stays empty: each can be made
 
     @property
@@ -119,7 +120,7 @@ class ProceduralClips:
         return [f"seed {self.first + index}" for index in range(self.count)]
 
     def read_or_skip(self, index: int) -> TrainingClip:
-        return make_clip(ClipSpec(seed=self.first + index, resolution=self.resolution))
+        return make_clip(ClipSpec(seed=self.first + index, resolution=self.resolution, axes=self.axes))
 
 
 def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
@@ -134,12 +135,12 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
             f"--clips must be at least 1 and --seed from 0 to {HELD_OUT_SEED - 1}; got {options.clips}, {options.seed}"
         )
     model = open_model(ModelChoice(model=options.model), resolve_device(options.device))
-    resolution = model.network(GAUSSIAN_DECODER).args.resolution
-    clips = _clips(options, resolution)
+    resolution, axes = model.network(GAUSSIAN_DECODER).args.resolution, model.network(IMAGE_ENCODER).axes
+    clips = _clips(options, resolution, axes)
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = _encoders(model)
     settings = _settings(options, model, encoders)
-    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution))
+    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution, axes))
     scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl", methods)
     ids = clips.ids[: options.clips]
     done = scores.read()
@@ -221,7 +222,7 @@ class ScoreFile:
             file.write(json.dumps({"clip": score.clip, "family": score.family, "methods": score.methods}) + "\n")
 
 
-def _clips(options: EvaluationOptions, resolution: int) -> Clips:
+def _clips(options: EvaluationOptions, resolution: int, axes: Axes) -> Clips:
     """The clips to measure on.
 
     Raises:
@@ -237,7 +238,7 @@ def _clips(options: EvaluationOptions, resolution: int) -> Clips:
                     f"the clips with --resolution {resolution}"
                 )
         return records
-    return ProceduralClips(HELD_OUT_SEED + options.seed, options.clips, resolution)
+    return ProceduralClips(HELD_OUT_SEED + options.seed, options.clips, resolution, axes)
 
 
 def _encoders(model: Model) -> dict[str, Any] | None:
@@ -273,16 +274,16 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _cached_mean_shape(out: Path, resolution: int) -> MeanShape:
+def _cached_mean_shape(out: Path, resolution: int, axes: Axes) -> MeanShape:
     """The mean training shape, computed once for a folder of reports, and again if its file is damaged."""
-    path = out / f"mean_shape_{resolution}_{MEAN_CLIPS}_{REVISION}.safetensors"
+    path = out / f"mean_shape_{resolution}_{axes}_{MEAN_CLIPS}_{REVISION}.safetensors"
     if path.exists():
         shape = _read_mean_shape(path, resolution)
         if shape is not None:
             return shape
         LOG.warning("%s is damaged and is made again", path)
     LOG.info("computing the mean shape of %d training clips", MEAN_CLIPS)
-    shape = mean_shape(resolution, MEAN_CLIPS)
+    shape = mean_shape(resolution, MEAN_CLIPS, axes=axes)
     write_bytes(path, save({"cells": shape.cells, "colors": shape.colors, "crc32": _checksum(shape)}))
     return shape
 

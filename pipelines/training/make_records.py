@@ -30,7 +30,7 @@ from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of
 from ss4d.stages.errors import InputError
-from ss4d.stages.types import Progress
+from ss4d.stages.types import Axes, Progress
 
 IMPORTED = "imported"  # the family of people's own objects
 SUFFIXES = (".glb", ".gltf")
@@ -50,12 +50,14 @@ class Sizes:
         size: side of the input frames and of the other views in pixels.
         views: other cameras.
         resolution: grid cells along each axis, as many as the model to train or to measure has.
+        axes: of the grid; those of the model, too.
     """
 
     frames: int = 16
     size: int = 128
     views: int = 8
     resolution: int = 16
+    axes: Axes = "world"
 
     def spec(self, seed: int, family: str | None = None) -> ClipSpec:
         return ClipSpec(
@@ -66,6 +68,7 @@ class Sizes:
             num_views=self.views,
             view_size=self.size,
             resolution=self.resolution,
+            axes=self.axes,
         )
 
 
@@ -261,7 +264,7 @@ def _files(source: Path) -> list[Path]:
 def _refuse_other_sizes(folder: Path, sizes: Sizes) -> None:
     rows = read_manifest(folder) if (folder / MANIFEST).exists() else []
     for row in rows:
-        held = Sizes(frames=row.frames, size=row.size, views=row.views, resolution=row.resolution)
+        held = replace(sizes, frames=row.frames, size=row.size, views=row.views, resolution=row.resolution)
         if row.key is not None and held != sizes:
             raise ConfigError(
                 f"{folder} holds clips of --frames {held.frames} --size {held.size} --views {held.views} --resolution "

@@ -87,6 +87,7 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
         rate=options.rate,
         store=records,
         store_digest=None if records is None else records.digest(),
+        assets=options.assets,
         fresh=options.fresh,
         workers=num_processors(),
     )

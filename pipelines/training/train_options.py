@@ -26,6 +26,7 @@ class TrainOptions:
     recipe: str
     out: Path
     data: Path | None = None
+    assets: Path | None = None
     only: str | None = None
     device: str = "auto"
     minutes: float | None = None

@@ -11,15 +11,16 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from ss4d.stages.data.axes import placement
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of, make_object, stream
 from ss4d.stages.data.render import Light, Window, render
 from ss4d.stages.data.voxels import surface_voxels, visible
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
-from ss4d.stages.types import Camera, Value, array
+from ss4d.stages.types import Axes, Camera, Value, array
 
-REVISION = 1  # raised whenever a spec gives another clip than before, so that stored ones are made anew
+REVISION = 2  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
@@ -48,6 +49,7 @@ class ClipSpec:
         num_views: other cameras, at least 1.
         view_size: side of the other views in pixels.
         resolution: grid cells along each axis.
+        axes: of the grid.
     """
 
     seed: int
@@ -57,6 +59,7 @@ class ClipSpec:
     num_views: int = 8
     view_size: int = 128
     resolution: int = 32
+    axes: Axes = "world"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -94,6 +97,7 @@ class TrainingClip(Value):
         "n 5", torch.int32, "cells of the surface that show from outside (b, t, x, y, z), sorted; b is 0"
     )
     feats: Tensor = array("n 9", torch.float32, "mean color, mean normal, mean offset from the cell's center in cells")
+    upright: Tensor = array("3 3", torch.float32, "directions in the grid to directions in the world, where z is up")
     family: str
     seed: int
     yaw: float
@@ -103,6 +107,13 @@ class TrainingClip(Value):
     @property
     def num_frames(self) -> int:
         return len(self.frames)
+
+    @property
+    def axes(self) -> Axes:
+        """Of the grid."""
+        if torch.equal(self.upright, torch.eye(3)):
+            return "world"
+        return "yaw" if self.upright[2].tolist() == [0, 0, 1] else "camera"
 
     def view_camera(self, index: int) -> Camera:
         """One of the other views' cameras."""
@@ -128,19 +139,21 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     window = crop_window(mesh, camera, spec.input_size)
     frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
-    coords, feats = surface_voxels(mesh, spec.resolution)
+    place = placement(spec.axes, mesh, camera)
+    coords, feats = surface_voxels(place.place(mesh), spec.resolution)
     kept = visible(coords, spec.resolution)
     edges = (window.left, window.top, window.left + window.side, window.top + window.side)
     return TrainingClip(
         frames=torch.from_numpy(frames),
         crop=torch.tensor(edges, dtype=torch.int64),
-        input_camera=torch.tensor(camera.world_to_camera),
+        input_camera=torch.tensor(place.see(camera).world_to_camera),
         input_focal=torch.tensor(camera.focal),
         views=torch.from_numpy(render(mesh, cameras, SOFT)),
-        view_cameras=torch.tensor([view.world_to_camera for view in cameras]),
+        view_cameras=torch.tensor([place.see(view).world_to_camera for view in cameras]),
         view_focals=torch.tensor([view.focal for view in cameras]),
         coords=torch.from_numpy(coords[kept]),
         feats=torch.from_numpy(feats[kept]),
+        upright=torch.from_numpy(place.rotation.T.astype(np.float32)),
         family=family,
         seed=spec.seed,
         yaw=yaw,
@@ -182,9 +195,12 @@ def view_cameras(rng: Generator, count: int, size: int) -> list[Camera]:
     return [orbit_camera(float(yaw), float(pitch), size=size) for yaw, pitch in zip(yaws, pitches, strict=True)]
 
 
-def lit(feats: Tensor) -> Tensor:
-    """Colors (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`."""
-    normals = feats[:, 3:6]
+def lit(feats: Tensor, upright: Tensor) -> Tensor:
+    """Colors (n, 3) that voxels with features (n, 9) show under the light of the views, `SOFT`.
+
+    `upright` (3, 3) or (n, 3, 3) turns the grid's directions to the world's, where the light stands still.
+    """
+    normals = (upright.expand(len(feats), 3, 3) @ feats[:, 3:6, None])[..., 0]
     up = (0.5 + 0.5 * normals[:, 2:]).clamp(0, 1)
     sky, ground, lamp = (feats.new_tensor(color) for color in (SOFT.sky, SOFT.ground, SOFT.color))
     facing_lamp = (normals @ feats.new_tensor(SOFT.direction[0])).clamp(min=0)[:, None]

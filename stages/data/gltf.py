@@ -23,8 +23,8 @@ Faces = NDArray[np.int64]
 Tracks = dict[tuple[int, str], Doubles]  # (node, path) -> values (t, ...)
 
 
-def load_animated(path: Path, num_frames: int, fps: float) -> AnimatedMesh:
-    """The file's scene with its first animation, sampled at `fps` and repeated when it is shorter than the clip.
+def load_animated(path: Path, num_frames: int, fps: float, *, animation: int = 0, start: float = 0.0) -> AnimatedMesh:
+    """The file's scene with one of its animations, sampled at `fps` and repeated when it is shorter than the clip.
 
     Colors are the base color alone: factor, vertex color and texture, which is looked up at the vertices after faces
     are split finely. Transparency is not kept. A file without an animation stands still.
@@ -33,13 +33,15 @@ def load_animated(path: Path, num_frames: int, fps: float) -> AnimatedMesh:
         path: a .gltf or .glb file.
         num_frames: length of the clip.
         fps: frames a second of the animation's own time.
+        animation: its number in the file.
+        start: seconds into the animation at which the clip begins.
 
     Raises:
         InputError: the file cannot be used; the sentence says why (see `GltfFile`).
     """
     file = GltfFile(path)
     try:
-        parts = _parts(file, num_frames, fps)
+        parts = _parts(file, start + np.arange(num_frames) / fps, animation)
     except (IndexError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: it refers to something it does not hold ({error}).") from error
     first = np.cumsum([0] + [vertices.shape[1] for vertices, _, _ in parts])
@@ -52,10 +54,10 @@ def load_animated(path: Path, num_frames: int, fps: float) -> AnimatedMesh:
     )
 
 
-def _parts(file: GltfFile, num_frames: int, fps: float) -> list[tuple[Doubles, Faces, Doubles]]:
+def _parts(file: GltfFile, times: Times, chosen: int) -> list[tuple[Doubles, Faces, Doubles]]:
     """Every drawn primitive's vertices (t, v, 3) in the file's world, faces and sRGB colors."""
-    gltf = file.gltf
-    tracks = _tracks(file, np.arange(num_frames) / fps)
+    gltf, num_frames = file.gltf, len(times)
+    tracks = _tracks(file, times, chosen)
     worlds = _world_matrices(file, tracks, num_frames)
     posed = [
         (*_posed(file, node, primitive, tracks, worlds, num_frames), primitive)
@@ -70,10 +72,10 @@ def _parts(file: GltfFile, num_frames: int, fps: float) -> list[tuple[Doubles, F
     return [_colored(file, vertices, faces, primitive, longest) for vertices, faces, primitive in posed]
 
 
-def _tracks(file: GltfFile, times: Times) -> Tracks:
-    """Every animated property at the given times, in seconds."""
+def _tracks(file: GltfFile, times: Times, chosen: int) -> Tracks:
+    """Every property that the chosen animation moves, at the given times in seconds."""
     tracks: Tracks = {}
-    for animation in file.gltf.animations[:1]:
+    for animation in file.gltf.animations[chosen : chosen + 1]:
         samplers = [
             (file.array(s.input), file.array(s.output), s.interpolation or "LINEAR") for s in animation.samplers
         ]

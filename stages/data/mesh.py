@@ -124,10 +124,17 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
     The box over all frames is centered on the origin; the object then reaches at most 0.48 along an axis and 0.66 from
     the origin, so that the cameras of docs/model.md, section 9 see it whole.
     """
+    center, reach = fit(vertices)
+    return np.asarray((np.asarray(vertices, np.float64) - center) / reach, np.float32)
+
+
+def fit(vertices: NDArray[np.floating]) -> tuple[Doubles, float]:
+    """What `fitted` takes away from vertices (t, v, 3), and then divides them by."""
     points = np.asarray(vertices, np.float64)
-    centered = points - (points.min((0, 1)) + points.max((0, 1))) / 2
+    center = (points.min((0, 1)) + points.max((0, 1))) / 2
+    centered = points - center
     reach = max(np.abs(centered).max() / HALF_EXTENT, np.sqrt((centered**2).sum(-1).max()) / MAX_RADIUS)
-    return np.asarray(centered / reach, np.float32)
+    return center, float(reach)
 
 
 @kernel

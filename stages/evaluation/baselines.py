@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, lit
-from ss4d.stages.data.objects import family_of, make_object
+from ss4d.stages.data.axes import placement
+from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, input_camera, lit
+from ss4d.stages.data.objects import family_of, make_object, stream
 from ss4d.stages.data.voxels import surface_voxels, visible
 from ss4d.stages.inflation import facing
-from ss4d.stages.types import GaussianClip, Progress, silent
+from ss4d.stages.types import Axes, GaussianClip, Progress, silent
 
 # A Gaussian's deviation along the surface and through it, in cells: a wider one closes the last holes, but fattens
 # the outline by more than that gains.
@@ -40,11 +41,14 @@ class MeanShape:
     resolution: int
 
 
-def mean_shape(resolution: int, num_clips: int = MEAN_CLIPS, *, progress: Progress = silent) -> MeanShape:
+def mean_shape(
+    resolution: int, num_clips: int = MEAN_CLIPS, *, axes: Axes = "world", progress: Progress = silent
+) -> MeanShape:
     """The cells most often occupied in procedural clips that training may use, as many as a frame has on average.
 
     Args:
         resolution: cells along each axis.
+        axes: of the grid.
         num_clips: of the seeds 0, 1, ...
         progress: told after every clip.
     """
@@ -52,17 +56,20 @@ def mean_shape(resolution: int, num_clips: int = MEAN_CLIPS, *, progress: Progre
     counts = np.zeros((resolution, resolution, resolution))
     colors = np.zeros((resolution, resolution, resolution, 3))
     for seed in range(num_clips):
-        coords, feats = surface_voxels(make_object(family_of(seed), seed, MEAN_FRAMES), resolution)
+        mesh = make_object(family_of(seed), seed, MEAN_FRAMES)
+        place = placement(axes, mesh, input_camera(stream(seed, "film"), mesh)[1])
+        coords, feats = surface_voxels(place.place(mesh), resolution)
         kept = visible(coords, resolution)
-        place = tuple(coords[kept, 2:].T)
-        np.add.at(counts, place, 1)
-        np.add.at(colors, place, lit(torch.from_numpy(feats[kept])).numpy())
+        cells = tuple(coords[kept, 2:].T)
+        upright = torch.from_numpy(place.rotation.T).float()
+        np.add.at(counts, cells, 1)
+        np.add.at(colors, cells, lit(torch.from_numpy(feats[kept]), upright).numpy())
         progress(seed + 1, num_clips)
     size = round(counts.sum() / (num_clips * MEAN_FRAMES))
     chosen = np.sort(np.argsort(-counts, axis=None, kind="stable")[:size])
-    cells = np.stack(np.unravel_index(chosen, counts.shape), axis=1)
+    often = np.stack(np.unravel_index(chosen, counts.shape), axis=1)
     mean_colors = colors.reshape(-1, 3)[chosen] / np.maximum(counts.reshape(-1)[chosen], 1)[:, None]
-    return MeanShape(torch.from_numpy(cells).int(), torch.from_numpy(mean_colors).float(), resolution)
+    return MeanShape(torch.from_numpy(often).int(), torch.from_numpy(mean_colors).float(), resolution)
 
 
 def mean_shape_answer(shape: MeanShape, num_frames: int) -> Answer:
@@ -80,7 +87,9 @@ def mean_shape_answer(shape: MeanShape, num_frames: int) -> Answer:
 def truth_answer(clip: TrainingClip) -> Answer:
     """The clip's own voxels in the light of its views, one flat Gaussian each: what perfect voxels would score."""
     normals, offsets = clip.feats[:, 3:6], clip.feats[:, 6:]
-    gaussians = voxel_gaussians(clip.coords, lit(clip.feats), normals, offsets, clip.num_frames, clip.resolution)
+    gaussians = voxel_gaussians(
+        clip.coords, lit(clip.feats, clip.upright), normals, offsets, clip.num_frames, clip.resolution
+    )
     return Answer(gaussians, clip.coords)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.column_encoder import ColumnEncoder, ColumnEncoderArgs
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
@@ -51,6 +52,7 @@ NETWORKS: Mapping[str, NetworkType] = {
     "SLatFlow4DModel": NetworkType(SLatFlow4DModelArgs, SLatFlow4DModel),
     "SLatGaussianDecoder": NetworkType(SLatGaussianDecoderArgs, SLatGaussianDecoder),
     "SLatEncoder": NetworkType(SLatEncoderArgs, SLatEncoder),
+    "ColumnEncoder": NetworkType(ColumnEncoderArgs, _without_ops(ColumnEncoder)),
     "VisionTransformer": NetworkType(VisionTransformerArgs, _without_ops(VisionTransformer)),
 }
 

@@ -4,7 +4,9 @@ Axes: t frames, l tokens (class, registers, then patches row by row), c channels
 the names of the published DINOv2 checkpoint.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,27 @@ from ss4d.stages.errors import ModelError
 from ss4d.stages.nn.args import at_least_one
 from ss4d.stages.nn.norm import FINAL_EPS, LayerNorm, layer_norm
 from ss4d.stages.nn.precision import cast_weights
+from ss4d.stages.types import Axes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ImageEncoder(Protocol):
+    """What turns images to tokens."""
+
+    image_channels: int  # that it takes: 3 for RGB over black, 4 with alpha besides
+    axes: Axes  # of the grid that its tokens speak of
+    args: Any  # has `image_size`, their side in pixels, and `model_channels`, the width of a token
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Tokens (t, l, c), normalized over channels, of images (t, image_channels, s, s) with values 0 to 1."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def eval(self) -> Any: ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +129,9 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Images to tokens, taken before `norm`; it and `mask_token` are there to complete the published layout."""
 
+    image_channels = 3
+    axes: Axes = "world"
+
     def __init__(self, args: VisionTransformerArgs) -> None:
         super().__init__()
         at_least_one(args, "image_size", "patch_size", "model_channels", "num_heads", "mlp_ratio")
@@ -151,7 +175,7 @@ class VisionTransformer(nn.Module):
 
 
 def fit_images(images: Tensor, size: int) -> Tensor:
-    """Images (t, 3, s, s) in 0 to 1 as (t, 3, `size`, `size`); not resampled if s is `size`."""
+    """Images (t, c, s, s) in 0 to 1 as (t, c, `size`, `size`); not resampled if s is `size`."""
     if images.shape[-1] == size:
         return images
     return functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)

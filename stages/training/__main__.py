@@ -46,6 +46,7 @@ def main() -> int:
             lora=given.lora,
             steps=given.steps,
             rate=given.rate,
+            assets=given.assets,
             fresh=given.fresh,
             workers=num_processors(),
         )

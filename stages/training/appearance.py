@@ -133,7 +133,7 @@ class AppearanceAutoencoder:
         seen = self._seen(scene, gaussians)
         own = {
             "kl": losses.gaussian_kl(mean, logvar),
-            "color": losses.l1(gaussians.colors.view(len(mean), -1, 3).mean(1), lit(self._feats(choices))),
+            "color": losses.l1(gaussians.colors.view(len(mean), -1, 3).mean(1), self._lit(choices)),
         }
         total = seen.total + settings.kl * own["kl"] + settings.color * own["color"]
         return Losses(total, {**seen.parts, **{name: part.detach() for name, part in own.items()}})
@@ -215,6 +215,11 @@ class AppearanceAutoencoder:
     def _feats(self, choices: Sequence[Choice]) -> Tensor:
         """Features (n, 9) of the true voxels."""
         return batch_feats([choice.clip for choice in choices]).to(self.decoder.out_layer.weight.device)
+
+    def _lit(self, choices: Sequence[Choice]) -> Tensor:
+        """Colors (n, 3) of the true voxels, as the views show them."""
+        colors = [lit(choice.clip.feats, choice.clip.upright) for choice in choices]
+        return torch.cat(colors).to(self.decoder.out_layer.weight.device)
 
     def _encode(self, choices: Sequence[Choice], scene: Scene) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (n, c) in float32."""

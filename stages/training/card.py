@@ -36,9 +36,13 @@ The last measures are means over the last {last} steps of training, on training 
 """
 MADE = """Procedural animated objects, made by this package with ground truth: {clips}.
 Seeds from 2^31 on are held out."""
-LIMITS = """The model has seen procedural objects alone: simple bodies with plain colors and patterns, filmed from
+ASSETS = """ Of what was shown, {share:.0%} were clips of {count} asset
+files instead, every animation that moves: {names}."""
+LIMITS = """The model has seen {seen}: simple bodies with plain colors and patterns, filmed from
 about the front and cut out cleanly. Real videos are another world to it. Its grid is coarse, so thin parts are lost,
 and colors do not depend on the view."""
+
+UNKNOWN = "What the data do not show, the model has not learned."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ def model_card(
     *,
     records: int | None,
     fresh: bool,
+    assets: Sequence[str],
     start: str | None,
     lora: int | None,
     seed: int,
@@ -72,6 +77,7 @@ def model_card(
         trained: by step.
         records: how many clips of a data folder it saw, or None for made ones.
         fresh: whether these were new ones for every step.
+        assets: names of the asset files that were shown beside made clips.
         start: the name of the model that it goes on from.
         lora: the rank of the adapters that learned, or None where all weights did.
         seed: where random numbers began.
@@ -86,6 +92,9 @@ def model_card(
         lengths = sorted({pool.num_frames for pool in pools}, reverse=True)
         counts = [f"{sum(p.size for p in pools if p.num_frames == t)} clips of {t} frames" for t in lengths]
         data = MADE.format(clips=" and ".join(counts))
+    if assets:
+        data += ASSETS.format(share=recipe.asset_share, count=len(assets), names=", ".join(assets))
+    seen = "procedural objects and a few modelled ones" if assets else "procedural objects alone"
     how = "all weights" if lora is None else f"adapters of rank {lora} on the flows, merged"
     return TEXT.format(
         name=recipe.name,
@@ -98,7 +107,7 @@ def model_card(
         machine=machine,
         rows="\n".join(_row(step, done) for step, done in trained.items()),
         last=LAST,
-        limits=LIMITS if not records and not start else "What the data do not show, the model has not learned.",
+        limits=UNKNOWN if records or start else LIMITS.format(seen=seen),
     )
 
 

@@ -28,7 +28,7 @@ from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_cl
 from ss4d.stages.errors import InputError
 from ss4d.stages.training.files import write_whole
 from ss4d.stages.training.variation import varied
-from ss4d.stages.types import Progress
+from ss4d.stages.types import Axes, Progress
 
 LOG = logging.getLogger("ss4d.training")
 
@@ -76,6 +76,18 @@ def cut(clip: TrainingClip, start: int, length: int) -> TrainingClip:
         views=clip.views[:, start : start + length],
         coords=clip.coords[inside] - clip.coords.new_tensor([0, start, 0, 0, 0]),
         feats=clip.feats[inside],
+    )
+
+
+def with_views(clip: TrainingClip, count: int | None) -> TrainingClip:
+    """The clip with its first `count` views; None for all."""
+    if count is None or count >= len(clip.views):
+        return clip
+    return replace(
+        clip,
+        views=clip.views[:count],
+        view_cameras=clip.view_cameras[:count],
+        view_focals=clip.view_focals[:count],
     )
 
 
@@ -144,14 +156,26 @@ class StoredClips:
         seed: decides order and windows.
         num_frames: length of a window; shorter clips are taken whole.
         resolution: of the grid that the networks are for.
+        axes: of that grid.
+        num_views: other views that are looked at, at most.
         vary: whether each is changed at random to what it might have been as well.
     """
 
-    def __init__(self, store: ClipStore, seed: int, num_frames: int, resolution: int, *, vary: bool = False) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        seed: int,
+        num_frames: int,
+        resolution: int,
+        *,
+        axes: Axes = "world",
+        num_views: int | None = None,
+        vary: bool = False,
+    ) -> None:
         if not len(store):
             raise InputError("there is no clip to train on")
         self._store, self._seed, self._num_frames, self._resolution = store, seed, num_frames, resolution
-        self._vary = vary
+        self._axes, self._num_views, self._vary = axes, num_views, vary
         self._threads = ThreadPoolExecutor(8)
         self._read: dict[tuple[int, int], list[Future[TrainingClip]]] = {}
         self._order: tuple[int, list[int]] = (-1, [])
@@ -185,8 +209,14 @@ class StoredClips:
                 f"a clip has a grid of {clip.resolution} cells, but the networks are for {self._resolution}; make the "
                 f"data with --resolution {self._resolution}"
             )
+        if clip.axes != self._axes:
+            raise InputError(
+                f"the axes of a clip's grid are the {clip.axes}'s, but the networks are for the {self._axes}'s; make "
+                f"the data with --axes {self._axes}"
+            )
         length = min(self._num_frames, clip.num_frames)
         shown = cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
+        shown = with_views(shown, self._num_views)
         return varied(shown, step_generator(self._seed, "vary", place)) if self._vary else shown
 
 

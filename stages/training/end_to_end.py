@@ -16,7 +16,8 @@ from torch import Generator, Tensor, nn
 
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.evaluation.metrics import iou
-from ss4d.stages.nn.image_encoders import VisionTransformer
+from ss4d.stages.nn.guide import GuidedLatentFlow, GuidedStructureFlow
+from ss4d.stages.nn.image_encoders import ImageEncoder
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
@@ -27,7 +28,7 @@ from ss4d.stages.training import losses
 from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
 from ss4d.stages.training.batches import occupancy_grids, window
 from ss4d.stages.training.clips import cut
-from ss4d.stages.training.flows import LEAST_FRAMES, OnSites, image_tokens, sampled
+from ss4d.stages.training.flows import LEAST_FRAMES, image_tokens, sampled
 from ss4d.stages.training.objective import Losses
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.show import beside, picture, voxel_picture
@@ -49,7 +50,7 @@ class StructureSamples:
 
     def __init__(
         self,
-        image_encoder: VisionTransformer,
+        image_encoder: ImageEncoder,
         flow: SparseStructureFlow4DModel,
         sampler: SamplerParams,
         *,
@@ -68,9 +69,11 @@ class StructureSamples:
         """
         tokens = image_tokens(self.image_encoder, clips, self.flow.pos_emb.device)
         args = self.flow.args
-        shape = (*tokens.shape[:2], args.in_channels, *[args.resolution] * 3)
+        shape = (*tokens.shape[:2], args.out_channels, *[args.resolution] * 3)
         noise = torch.randn(shape, generator=generator).to(tokens.device)
-        return tokens, sampled(self.flow, noise, tokens, self._sampler, self._learned_steps).float()
+        return tokens, sampled(
+            GuidedStructureFlow(self.flow), noise, tokens, self._sampler, self._learned_steps
+        ).float()
 
 
 class ObjectSamples:
@@ -114,9 +117,9 @@ class ObjectSamples:
             coords, _ = occupied_cells(self._decoder, structure.flatten(0, 1))
         coords[:, 0], coords[:, 1] = coords[:, 1] // tokens.shape[1], coords[:, 1] % tokens.shape[1]
         coords = coords.to(device)
-        noise = torch.randn(len(coords), self.flow.args.in_channels, generator=generator).to(device)
+        noise = torch.randn(len(coords), self.flow.args.out_channels, generator=generator).to(device)
         if len(coords):
-            flow = OnSites(self.flow, Sites(coords))
+            flow = GuidedLatentFlow(self.flow, Sites(coords))
             noise = sampled(flow, noise, tokens, self._sampler, self._learned_steps).float()
         return coords, noise * self._std.to(device) + self._mean.to(device)
 

@@ -11,17 +11,20 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from ss4d.stages.data.clip import TrainingClip
+from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
-from ss4d.stages.nn.image_encoders import VisionTransformer, fit_images
+from ss4d.stages.nn.guide import GuidedLatentFlow, GuidedStructureFlow
+from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_FLOW
+from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.sampling import Velocity, network_time, sample, time_grid
+from ss4d.stages.training import losses
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
 from ss4d.stages.training.clips import cut
 from ss4d.stages.training.objective import Losses
@@ -33,8 +36,8 @@ from ss4d.stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
 DROPPED = 0.1  # share of clips whose condition is left out, for classifier-free guidance
 LEAST_FRAMES = 4  # of structured latents, which are merged over time
-COLORS_WEIGHT = 4.0  # of the term that keeps colors in image tokens
-COLOR_CELLS = 4  # to a side of a patch
+FIRST_STEPS = 0.25  # share of clips of the structure that begin where its sampler does
+VOXELS_WEIGHT = 1.0  # of the voxels' cross-entropy and Dice, beside the velocity of the structure
 PICTURE_SIZE = 128
 PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
 
@@ -43,17 +46,17 @@ Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> veloc
 
 
 class StructureFlow:
-    """Trains the flow of occupancy latents together with the image encoder.
+    """Trains the flow of occupancy latents; the image encoder stays as it is.
 
-    Shapes alone would teach the encoder to drop the colors, which the other flow needs: a linear layer, discarded
-    afterwards, has to read them from its tokens.
+    Besides the velocity, the loss has the voxels that the data which it points at decode to. A quarter of the clips
+    begin where the sampler does, at noise of its temperature.
 
     Args:
         flow: to train.
-        image_encoder: to train, too, if `learn_images`.
+        image_encoder: trained.
         encoder: gives the latents; its scale must be folded in.
-        decoder: for pictures.
-        learn_images: whether the image encoder moves.
+        decoder: of the latents; stays as it is.
+        sampler: as the model is used.
     """
 
     name = "structure"
@@ -61,42 +64,43 @@ class StructureFlow:
     def __init__(
         self,
         flow: SparseStructureFlow4DModel,
-        image_encoder: VisionTransformer,
+        image_encoder: ImageEncoder,
         encoder: SparseStructureEncoder,
         decoder: SparseStructureDecoder,
-        *,
-        learn_images: bool,
+        sampler: SamplerParams = STRUCTURE_SAMPLER,
     ) -> None:
-        self.flow, self.image_encoder = flow, image_encoder.requires_grad_(learn_images)
+        self.flow, self._guided = flow, GuidedStructureFlow(flow)
+        self._image_encoder = image_encoder.eval().requires_grad_(False)
         self._encoder, self._decoder = encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
-        self._colors = nn.Linear(image_encoder.args.model_channels, 3 * COLOR_CELLS**2) if learn_images else None
-        if self._colors is not None:
-            nn.init.zeros_(self._colors.weight)
-            nn.init.zeros_(self._colors.bias)
-            self._colors.to(flow.pos_emb.device)
+        self._sampler = sampler
 
     def trained(self) -> dict[str, nn.Module]:
-        learned = {} if self._colors is None else {IMAGE_ENCODER: self.image_encoder, "colors": self._colors}
-        return {STRUCTURE_FLOW: self.flow, **learned}
+        return {STRUCTURE_FLOW: self.flow}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         device = self.flow.pos_emb.device
         span = self.flow.args.window_size  # and frames of two neighboring windows, which meet in every other block
         clips = window(clips, generator, 1, span and 2 * span, 1)
-        images = input_images(self.image_encoder, clips, device, generator)
-        tokens = self.image_encoder(images)
-        cond = dropped(tokens.view(len(clips), -1, *tokens.shape[1:]), generator)
+        with torch.no_grad():
+            cond = dropped(image_tokens(self._image_encoder, clips, device, generator), generator)
         data = self.latents(clips, device)
         noise = torch.randn(data.shape, generator=generator).to(device)
         t = random_times(len(clips), generator).to(device)
-        x, v = bridge(data, noise, t[:, None, None, None, None, None])
-        predicted = self.flow(x, frame_times(t, data.shape[1]), cond)
-        loss = functional.mse_loss(predicted.float(), v)
-        if self._colors is None:
-            return Losses(loss, {})
-        shown = patch_colors(images, self.image_encoder.args.patch_size)
-        colors = functional.mse_loss(self._colors(tokens[:, -shown.shape[1] :]).float(), shown)
-        return Losses(loss + COLORS_WEIGHT * colors, {"velocity": loss.detach(), "colors": colors.detach()})
+        first = (torch.rand(len(clips), generator=generator) < FIRST_STEPS).to(device)
+        loudness = torch.where(first, self._sampler.temperature, 1.0).view(-1, 1, 1, 1, 1, 1)
+        at = torch.where(first, 1.0, t).view(-1, 1, 1, 1, 1, 1)
+        x, v = bridge(data, loudness * noise, at)
+        predicted = self._guided(x, frame_times(at.flatten(), data.shape[1]), cond).float()
+        logits = self._decoder((x - at * predicted).flatten(0, 1)).float()
+        truth = occupancy_grids(clips, device).flatten(0, 1)[:, None]
+        parts = {
+            "velocity": functional.mse_loss(predicted, v),
+            "bce": losses.bce(logits, truth),
+            "dice": losses.dice(logits, truth),
+        }
+        total = parts["velocity"] + VOXELS_WEIGHT * (parts["bce"] + parts["dice"])
+        parts["iou"] = iou(logits > 0, truth > 0).mean()
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
     def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
@@ -113,10 +117,10 @@ class StructureFlow:
         rows = []
         for number, clip in enumerate(clips):
             middle = clip.num_frames // 2
-            cond = image_tokens(self.image_encoder, [clip], device)
+            cond = image_tokens(self._image_encoder, [clip], device)
             truth = occupancy_grids([clip], device)[0, middle] > 0.5
             noise = torch.randn(self.latents([clip], device).shape, generator=Generator().manual_seed(number))
-            latent = sampled(self.flow, noise.to(device), cond, STRUCTURE_SAMPLER)
+            latent = sampled(self._guided, noise.to(device), cond, STRUCTURE_SAMPLER)
             guess = self._decoder(latent[0, middle][None])[0, 0] > 0
             sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, guess)]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *sides]))
@@ -139,7 +143,7 @@ class LatentsFlow:
     def __init__(
         self,
         flow: SLatFlow4DModel,
-        image_encoder: VisionTransformer,
+        image_encoder: ImageEncoder,
         encoder: SLatEncoder,
         normalization: LatentNormalization,
         decoder: SLatGaussianDecoder,
@@ -161,8 +165,8 @@ class LatentsFlow:
         noise = torch.randn(data.shape, generator=generator).to(device)
         t = random_times(len(clips), generator).to(device)
         x, v = bridge(data, noise, t[sites.coords[:, 0].long(), None])
-        predicted = self.flow(SparseTensor(sites, x), frame_times(t, cond.shape[1]), cond)
-        return Losses(functional.mse_loss(predicted.feats.float(), v), {})
+        predicted = GuidedLatentFlow(self.flow, sites)(x, frame_times(t, cond.shape[1]), cond)
+        return Losses(functional.mse_loss(predicted.float(), v), {})
 
     @torch.no_grad()
     def latents(self, clips: Sequence[TrainingClip], device: torch.device) -> tuple[Sites, Tensor]:
@@ -183,7 +187,7 @@ class LatentsFlow:
             cond = image_tokens(self._image_encoder, [clip], device)
             sites, data = self.latents([clip], device)
             noise = torch.randn(data.shape, generator=Generator().manual_seed(number)).to(device)
-            guess = sampled(OnSites(self.flow, sites), noise, cond, SLAT_SAMPLER)
+            guess = sampled(GuidedLatentFlow(self.flow, sites), noise, cond, SLAT_SAMPLER)
             truth, made = (self._draw(sites, latents, clip.num_frames, middle) for latents in (data, guess))
             pairs = [side for pair in zip(truth, made, strict=True) for side in pair]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *pairs]))
@@ -205,17 +209,6 @@ class LatentsFlow:
         )
         rgb, _ = splat(gaussians, functional.pad(sizes.cumsum(0), (1, 0)), views)
         return list((rgb.clamp(0, 1) * 255).round().byte().cpu())
-
-
-class OnSites:
-    """The flow of structured latents as a function of rows on given voxels."""
-
-    def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
-        self._flow, self._sites = flow, sites
-
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond)
-        return velocity.feats
 
 
 def bridge(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,7 +233,7 @@ def dropped(cond: Tensor, generator: Generator) -> Tensor:
 
 
 def image_tokens(
-    encoder: VisionTransformer, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None = None
+    encoder: ImageEncoder, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None = None
 ) -> Tensor:
     """Image tokens (b, t, l, c) of the clips' input views over black, partly hidden if there is a `generator`."""
     tokens: Tensor = encoder(input_images(encoder, clips, device, generator))
@@ -248,20 +241,14 @@ def image_tokens(
 
 
 def input_images(
-    encoder: VisionTransformer, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None
+    encoder: ImageEncoder, clips: Sequence[TrainingClip], device: torch.device, generator: Generator | None
 ) -> Tensor:
-    """Images (b t, 3, s, s) of the clips as the encoder takes them, see `image_tokens`."""
+    """Images (b t, c, s, s) of the clips as the encoder takes them, see `image_tokens`."""
     frames = torch.stack([clip.frames for clip in clips]).to(device).float() / 255
     if generator is not None:
         frames = occlude(frames, generator)
-    images = (frames[..., :3] * frames[..., 3:]).permute(0, 1, 4, 2, 3).flatten(0, 1)
-    return fit_images(images, encoder.args.image_size)
-
-
-def patch_colors(images: Tensor, patch_size: int) -> Tensor:
-    """Mean colors (n, l, 3 k k) of the k x k cells of each patch of images (n, 3, s, s), k = `COLOR_CELLS`."""
-    cells = functional.adaptive_avg_pool2d(images, images.shape[-1] // patch_size * COLOR_CELLS)
-    return functional.pixel_unshuffle(cells, COLOR_CELLS).flatten(2).transpose(1, 2)
+    seen = torch.cat([frames[..., :3] * frames[..., 3:], frames[..., 3:]], -1).permute(0, 1, 4, 2, 3).flatten(0, 1)
+    return fit_images(seen[:, : encoder.image_channels], encoder.args.image_size)
 
 
 def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, learned_steps: int = 0) -> Tensor:

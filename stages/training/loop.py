@@ -99,7 +99,7 @@ class _Run:
         """One step of the optimizer."""
         settings, number = self.settings, self.done
         generator = step_generator(settings.seed, self.objective.name, number)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bfloat16 or self.device.type == "cuda"):
             losses = self.objective.loss(batch, generator)
         for weight in self.weights.values():
             weight.grad = None

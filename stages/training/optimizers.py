@@ -1,4 +1,4 @@
-"""Which optimizer moves which weights: Muon the matrices of transformer blocks, AdamW all others."""
+"""Which optimizer moves which weights: Muon the matrices of blocks, AdamW all others."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +17,7 @@ def optimizers_of(
     matrices = [
         weight
         for name, weight in weights.items()
-        if ".blocks." in name and weight.ndim == 2 and name.endswith(".weight")
+        if "blocks." in name and weight.ndim == 2 and name.endswith(".weight")
     ]
     if settings.matrix_rate is None or not matrices:
         return [_adamw(weights.values(), settings, device)]

@@ -34,9 +34,14 @@ RECIPE = Option(
 )
 OUT = Option(help="Becomes a model folder; made if missing.", kind=Path, metavar="DIR")
 OPTIONS: Mapping[str, Option] = {
+    "assets": Option(
+        help="Animated .glb or .gltf files: clips of all their animations are shown beside the procedural ones.",
+        kind=Path,
+        metavar="DIR",
+    ),
     "only": Option(
-        help="One step alone: occupancy, appearance, statistics, structure, latents, voxels or gaussians; by default, "
-        "all in order.",
+        help="One step alone: images, occupancy, appearance, statistics, structure, latents, voxels or gaussians; by "
+        "default, all in order.",
         metavar="STEP",
     ),
     "device": Option(help="Device to compute on; auto takes CUDA if there is one.", default="auto", choices=WORDS),

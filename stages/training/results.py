@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from ss4d.stages.nn.checkpoint import read_network
-from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
+from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name
 from ss4d.stages.training.training import Training
+from ss4d.stages.types import Axes
 
 
 class Results:
@@ -63,6 +64,11 @@ class Results:
         if role == LATENT_ENCODER:
             options = {**options, "resolution": self.option(GAUSSIAN_DECODER, "resolution")}
         return fresh_network(role, name, options, training.ops, training.seed).to(training.device)
+
+    def axes(self) -> Axes:
+        """Those of the grid, which the image encoder decides."""
+        axes: Axes = self.network(IMAGE_ENCODER, "images").axes
+        return axes
 
     def option(self, role: str, name: str) -> int:
         """An option of a network, of the model to start from if it has that network."""

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.training.assets import asset_files
 from ss4d.stages.training.card import Trained, model_card
 from ss4d.stages.training.files import whole_folder
 from ss4d.stages.training.folder import Start, save_roles, write_model
@@ -156,6 +157,7 @@ class _Run:
             "pool": None if training.store else asdict(plan.pool),
             "vary": plan.vary and not training.store,
             "records": training.store_digest,
+            "assets": None if training.assets is None else training.assets.name,
             "fresh": training.fresh,
             "start": self._start_digest,
             "lora": training.lora if step.adapts else None,
@@ -200,6 +202,7 @@ def _card(results: Results) -> str:
         trained,
         records=None if training.store is None else len(training.store),
         fresh=training.fresh,
+        assets=[] if training.assets is None else [file.stem for file in asset_files(training.assets)],
         start=None if training.start is None else training.start.origin,
         lora=training.lora,
         seed=training.seed,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER
+from ss4d.stages.training.assets import MixedClips, asset_pool
 from ss4d.stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
 from ss4d.stages.training.loop import Say
 from ss4d.stages.training.recipe import PoolPlan, StepPlan
@@ -42,9 +43,16 @@ class ClipSources:
         if training.fresh and training.store is None:
             source: StoredClips | FreshClips = FreshClips(spec, training.seed, training.workers)
         else:
-            store = training.store or self._pool(plan.pool)
-            vary = plan.vary and training.store is None  # a user's data stay as they are
-            source = StoredClips(store, training.seed, plan.pool.num_frames, spec.resolution, vary=vary)
+            store = training.store or self._made(plan.pool)
+            source = StoredClips(
+                store,
+                training.seed,
+                plan.pool.num_frames,
+                spec.resolution,
+                axes=spec.axes,
+                num_views=plan.pool.num_views if training.store is None else None,
+                vary=plan.vary and training.store is None,  # a user's data stay as they are
+            )
         try:
             yield source
         finally:
@@ -63,6 +71,19 @@ class ClipSources:
             return [store.read(i) for i in range(min(SHOWN, len(store)))]
         spec = self._spec(plan.pool)
         return [make_clip(replace(spec, seed=HELD_OUT_SEED + i)) for i in range(SHOWN)]
+
+    def _made(self, plan: PoolPlan) -> ClipStore:
+        """Procedural clips, and clips of assets beside them where there are some."""
+        training, recipe = self._training, self._training.recipe
+        if training.assets is None:
+            return self._pool(plan)
+        most = max((step.pool for step in recipe.plans.values()), key=lambda pool: pool.num_views)
+        frames = max(step.pool.num_frames for step in recipe.plans.values())
+        spec = self._spec(replace(most, num_frames=frames))  # one pool of them serves all steps
+        folder = self._results.folder / "clips" / "assets"
+        assets = asset_pool(folder, training.assets, spec, training.seed, recipe.asset_clips)
+        assets.make(self._until_deadline())
+        return MixedClips(self._pool(plan), assets, recipe.asset_share)
 
     def _pool(self, plan: PoolPlan) -> ClipStore:
         spec = self._spec(plan)
@@ -95,6 +116,7 @@ class ClipSources:
             view_size=plan.view_size,
             input_size=self._results.option(IMAGE_ENCODER, "image_size"),
             resolution=self._results.option(GAUSSIAN_DECODER, "resolution"),
+            axes=self._results.axes(),
         )
 
 

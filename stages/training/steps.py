@@ -19,6 +19,7 @@ from ss4d.stages.roles import (
     STRUCTURE_FLOW,
 )
 from ss4d.stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
+from ss4d.stages.training.columns import ImageColumns
 from ss4d.stages.training.end_to_end import (
     LEARNED_STEPS,
     ObjectSamples,
@@ -50,6 +51,7 @@ class Step:
         measured_on: step whose clips are measured; its plan is that of a step that only measures, too.
         encoder: role of the encoder that it trains beside a decoder. Where a model to start from comes without that,
             the encoder alone is trained, for the decoder as it is.
+        from_scratch: whether it is left out where there is a model to start from.
         sets_codes: whether it decides what latents mean, which flows then rely on.
         adapts: whether low-rank adapters can learn in its networks.
     """
@@ -61,6 +63,7 @@ class Step:
     measure: Measure | None = None
     measured_on: str = ""
     encoder: str | None = None
+    from_scratch: bool = False
     sets_codes: bool = False
     adapts: bool = False
 
@@ -80,6 +83,7 @@ def possible_steps(training: Training) -> Sequence[Step]:
     """
     start, steps = training.start, tuple(STEPS.values())
     if start is not None:
+        steps = tuple(step for step in steps if not step.from_scratch)
         lacking = [step for step in steps if step.encoder is not None and step.encoder not in start.networks]
         if training.lora is not None:
             steps = tuple(step for step in steps if step in lacking or step.adapts)
@@ -91,6 +95,10 @@ def possible_steps(training: Training) -> Sequence[Step]:
     if not chosen:
         raise InputError(f"--only {training.only} is none of the steps {', '.join(step.name for step in steps)}")
     return chosen
+
+
+def _images(results: Results) -> Objective:
+    return ImageColumns(results.network(IMAGE_ENCODER, "images"))
 
 
 def _occupancy(results: Results) -> Objective:
@@ -119,7 +127,7 @@ def _structure(results: Results) -> Objective:
         results.network(IMAGE_ENCODER, "structure"),
         results.network(STRUCTURE_ENCODER, "structure"),
         results.network(STRUCTURE_DECODER, "structure"),
-        learn_images=results.training.start is None,
+        results.samplers()[0],
     )
 
 
@@ -189,6 +197,7 @@ def _normalize_latents(results: Results, _: Mapping[str, nn.Module], batches: Ba
 
 # In their order.
 _TABLE = (
+    Step(name="images", leaves=(IMAGE_ENCODER,), objective=_images, from_scratch=True),
     Step(
         name="occupancy",
         leaves=(STRUCTURE_ENCODER, STRUCTURE_DECODER),
@@ -214,8 +223,8 @@ _TABLE = (
     ),
     Step(
         name="structure",
-        needs=("occupancy",),
-        leaves=(STRUCTURE_FLOW, IMAGE_ENCODER),
+        needs=("images", "occupancy"),
+        leaves=(STRUCTURE_FLOW,),
         objective=_structure,
         adapts=True,
     ),

@@ -23,24 +23,34 @@ Networks = Mapping[str, tuple[str, Mapping[str, Any]]]
 SIGMA_MIN = 1e-5  # noise left in the data at t = 0
 STRUCTURE_SAMPLER = SamplerParams(steps=4, cfg_strength=0.4, cfg_interval=(0.5, 1.0), rescale_t=3.0, temperature=0.3)
 SLAT_SAMPLER = SamplerParams(steps=2, cfg_strength=0.0, cfg_interval=(0.5, 1.0), rescale_t=1.0, temperature=0.8)
-IMAGE_CHANNELS = 192
+CELLS = 16  # of the grid along each axis
+CELL_CHANNELS = 16  # features of a cell in the token of its column
+IMAGE_CHANNELS = CELLS * CELL_CHANNELS
 PUBLISHED: Networks = {
     IMAGE_ENCODER: (
-        "VisionTransformer",
-        {"image_size": 64, "patch_size": 16, "model_channels": IMAGE_CHANNELS, "num_blocks": 3, "num_heads": 6},
+        "ColumnEncoder",
+        {
+            "image_size": 64,
+            "resolution": CELLS,
+            "cell_channels": CELL_CHANNELS,
+            "channels": (80, 160, 240),
+            "patch_size": 4,
+            "num_blocks": 2,
+            "num_up_blocks": 1,
+        },
     ),
     STRUCTURE_FLOW: (
         "SparseStructureFlow4DModel",
         {
             "resolution": 4,
-            "in_channels": 8,
+            "in_channels": 8 + (CELLS // 4) ** 3 * CELL_CHANNELS,  # the latent and its guide
             "out_channels": 8,
-            "model_channels": 224,
+            "model_channels": 192,
             "cond_channels": IMAGE_CHANNELS,
             "num_blocks": 4,
-            "num_heads": 7,
+            "num_heads": 6,
             "mlp_ratio": 4,
-            "patch_size": 2,
+            "patch_size": 1,
             "pe_mode": "rope_t",
             "qk_rms_norm": True,
             "expand_self_attn": True,
@@ -61,8 +71,8 @@ PUBLISHED: Networks = {
     LATENT_FLOW: (
         "SLatFlow4DModel",
         {
-            "resolution": 16,
-            "in_channels": 8,
+            "resolution": CELLS,
+            "in_channels": 8 + CELL_CHANNELS,  # the latent and its guide
             "out_channels": 8,
             "model_channels": 128,
             "cond_channels": IMAGE_CHANNELS,

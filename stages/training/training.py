@@ -32,6 +32,7 @@ class Training:
         store_digest: hash that identifies these records.
         steps: optimizer steps of each step of training, or None for those of the recipe.
         rate: part of the recipe's learning rates to take.
+        assets: a folder of animated asset files, some of whose clips are shown beside the procedural ones.
         fresh: make new clips for every step, instead of drawing from a pool.
         workers: processes that make clips.
     """
@@ -49,5 +50,6 @@ class Training:
     rate: float = 1.0
     store: ClipStore | None = None
     store_digest: str | None = None
+    assets: Path | None = None
     fresh: bool = False
     workers: int = 1

@@ -49,6 +49,7 @@ def mirrored(clip: TrainingClip) -> TrainingClip:
         view_cameras=_mirrored(clip.view_cameras),
         coords=coords[order],
         feats=(clip.feats * signs)[order],
+        upright=clip.upright * clip.upright.new_tensor([[1, -1, -1], [-1, 1, 1], [-1, 1, 1]]),
         yaw=-clip.yaw,
     )
 

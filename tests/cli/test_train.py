@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.training.clips import read_clip
+from ss4d.stages.training.recipe import TINY
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, file_name
 from tests.helpers.places import ROOT
 
@@ -145,7 +146,7 @@ def test_time_that_is_up_ends_the_making_of_clips(tmp_path: Path) -> None:
     began = time.monotonic()
     done = ss4d_train("tiny", "--out", tmp_path, "--minutes", "0.1")
     assert done.returncode == 0, done.stderr
-    assert "the time was up in occupancy" in done.stderr
+    assert "the time was up in images" in done.stderr
     assert 0 < len(list(tmp_path.glob("training/clips/*/*.safetensors"))) < 2000
     assert time.monotonic() - began < 120
 
@@ -154,7 +155,7 @@ def test_time_that_is_up_ends_the_making_of_clips(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (("huge",), "there is no recipe 'huge'"),
-        (("smoke", "--only", "structure"), "structure needs what occupancy leaves"),
+        (("smoke", "--only", "structure"), "structure needs what images leaves"),
         (("smoke", "--only", "voxels"), "voxels needs what occupancy leaves"),
         (("smoke", "--only", "dancing"), "--only dancing is none of the steps"),
         (("smoke", "--lora", "4"), "give --init with --lora"),
@@ -231,7 +232,7 @@ def test_ctrl_c_ends_the_processes_that_make_clips_and_keeps_what_they_made(tmp_
     assert "Traceback" not in said
     assert psutil.wait_procs(makers, timeout=30)[1] == []
     for file in made.glob("*/[0-9]*.safetensors"):
-        assert read_clip(file).num_frames == 16
+        assert read_clip(file).num_frames == TINY.plans["occupancy"].pool.num_frames
 
 
 def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_records_are_trained_on_and_a_bad_one_is_named(tmp_path: Path) -> None:
     from ss4d.pipelines.training.records import open_records
     from ss4d.stages.types import silent
 
-    sizes = Sizes(frames=4, size=32, views=2, resolution=8)
+    sizes = Sizes(frames=4, size=32, views=2, resolution=8, axes="camera")
     make_records(tmp_path / "data", num_clips=3, seed=0, sizes=sizes, families=[], workers=1, progress=silent)
     row = open_records(tmp_path / "data").rows[1]
     stored = next((tmp_path / "data" / "store").rglob(f"{row.key}.zarr"))

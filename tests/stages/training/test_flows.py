@@ -30,7 +30,6 @@ from ss4d.stages.training.flows import (
     bridge,
     dropped,
     image_tokens,
-    patch_colors,
     random_times,
 )
 from ss4d.stages.training.fresh import fresh_network
@@ -55,9 +54,8 @@ def network(role: str):
     return fresh_network(role, *SMOKE.networks[role], TORCH_OPS, seed=0)
 
 
-def structure_flow(learn_images: bool = True) -> StructureFlow:
-    roles = (STRUCTURE_FLOW, IMAGE_ENCODER, STRUCTURE_ENCODER, STRUCTURE_DECODER)
-    return StructureFlow(*map(network, roles), learn_images=learn_images)
+def structure_flow() -> StructureFlow:
+    return StructureFlow(*map(network, (STRUCTURE_FLOW, IMAGE_ENCODER, STRUCTURE_ENCODER, STRUCTURE_DECODER)))
 
 
 def latents_flow() -> LatentsFlow:
@@ -116,27 +114,8 @@ def test_pictures_are_the_same_twice(build, clips: list[TrainingClip]) -> None:
 
 
 def test_only_what_shall_learn_learns() -> None:
-    assert set(structure_flow().trained()) == {STRUCTURE_FLOW, IMAGE_ENCODER, "colors"}
-    assert set(structure_flow(learn_images=False).trained()) == {STRUCTURE_FLOW}
+    assert set(structure_flow().trained()) == {STRUCTURE_FLOW}
     assert set(latents_flow().trained()) == {LATENT_FLOW}
-
-
-def test_colors_of_patches() -> None:
-    """Row by row, and in a patch channel by channel, then cell by cell."""
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    colors = patch_colors(images, 16)
-    assert colors.shape == (2, 4, 3 * 16)
-    cell = images[1, 2, 16:32, 0:16][4:8, 12:16].mean()  # blue, of the third patch: in its second row the last cell
-    assert float(colors[1, 2, 2 * 16 + 7]) == pytest.approx(float(cell))
-
-
-def test_image_tokens_are_taught_to_keep_colors(clips: list[TrainingClip]) -> None:
-    objective = structure_flow()
-    objective.loss(clips, step_generator(0, "x", 0)).total.backward()
-    colors = objective.trained()["colors"]
-    assert colors.weight.grad.norm() > 0
-    assert "colors" in objective.loss(clips, step_generator(0, "x", 0)).parts
-    assert not structure_flow(learn_images=False).loss(clips, step_generator(0, "x", 0)).parts
 
 
 def test_the_bridge_leads_back_to_the_data() -> None:
@@ -228,7 +207,7 @@ def test_normalization_is_of_all_voxels(clips: list[TrainingClip]) -> None:
 
 
 def test_adapters_leave_the_weights_and_merge_to_the_same(clips: list[TrainingClip]) -> None:
-    objective = structure_flow(learn_images=False)
+    objective = structure_flow()
     flow = objective.flow
     for layer in (flow.out_layer, flow.adaLN_modulation[-1]):  # a new flow's are 0, and let nothing through
         torch.nn.init.normal_(layer.weight, std=0.2)
@@ -276,9 +255,9 @@ def test_attention_in_one_call_is_asked_for_the_right_groups(monkeypatch: pytest
     """The GPU's attention stood in for by a slow one that reads the same bounds."""
     import types
 
+    from ss4d.stages.ops import varlen as kernels
     from ss4d.stages.ops.attention import attention, plan
     from ss4d.stages.ops.windows import Groups
-    from ss4d.stages.training import kernels
 
     def slow(q, k, v, starts_q, starts_k, longest_q, longest_k):
         pieces = []

@@ -258,6 +258,8 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
     assert flat[:5] != flat[5:10]
     with pytest.raises(InputError, match="--resolution 16"):
         StoredClips(pool, 0, 4, 16).batch(0, 1)
+    with pytest.raises(InputError, match="--axes camera"):
+        StoredClips(pool, 0, 4, 8, axes="camera").batch(0, 1)
 
 
 def test_the_log_is_plain_json(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Varied clips show what they say: the same object, light and cameras mirrored, the same colors under other names."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +12,9 @@ from ss4d.stages.training.variation import mirrored, recolored, varied
 SPEC = ClipSpec(seed=18, num_frames=2, input_size=64, num_views=2, view_size=64, resolution=16)
 
 
-@pytest.fixture(scope="module")
-def clip() -> TrainingClip:
-    return make_clip(SPEC)
+@pytest.fixture(scope="module", params=["world", "yaw", "camera"])
+def clip(request: pytest.FixtureRequest) -> TrainingClip:
+    return make_clip(dataclasses.replace(SPEC, axes=request.param))
 
 
 def same(a: TrainingClip, b: TrainingClip) -> bool:

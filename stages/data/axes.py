@@ -1,0 +1,62 @@
+"""Which way the axes of a clip's grid point: as the world's, or as the input camera's, so that its direction is known.
+
+Axes: t frame, v vertex; world space is z up. A turned object is centerd and scaled anew, so that it fills the grid.
+"""
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fit
+from ss4d.stages.errors import InputError
+from ss4d.stages.types import Axes, Camera
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """How an object lies in the grid: point p of the world is at (rotation @ p - center) / reach.
+
+    Attributes:
+        rotation: (3, 3), the world's directions to the grid's.
+        center: (3), after the rotation.
+        reach: world units for one of the grid.
+    """
+
+    rotation: Doubles
+    center: Doubles
+    reach: float
+
+    def place(self, mesh: AnimatedMesh) -> AnimatedMesh:
+        """The object as it lies in the grid."""
+        points = (mesh.vertices.astype(np.float64) @ self.rotation.T - self.center) / self.reach
+        return replace(mesh, vertices=points.astype(np.float32))
+
+    def see(self, camera: Camera) -> Camera:
+        """The camera that shows in the grid what `camera` shows in the world, pixel for pixel."""
+        view = np.array(camera.world_to_camera, np.float64)
+        turned = view[:3, :3] @ self.rotation.T
+        # All lengths shrink alike, so no direction changes.
+        shift = (turned @ self.center + view[:3, 3]) / self.reach
+        rows = ((float(x), float(y), float(z), float(w)) for (x, y, z), w in zip(turned, shift, strict=True))
+        return replace(camera, world_to_camera=(*rows, (0.0, 0.0, 0.0, 1.0)))
+
+
+def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera) -> Placement:
+    """How `mesh`, seen by the input `camera`, lies in a grid with these axes.
+
+    Raises:
+        InputError: if there are no such axes.
+    """
+    if axes not in get_args(Axes):
+        raise InputError(f"axes must be one of {', '.join(get_args(Axes))}; got {axes!r}")
+    if axes == "world":
+        return Placement(np.eye(3), np.zeros(3), 1.0)
+    right, down, ahead = np.array(camera.world_to_camera, np.float64)[:3, :3]
+    if axes == "yaw":
+        down = np.array([0.0, 0.0, -1.0])
+        ahead = np.cross(right, down)
+    rotation: NDArray[np.float64] = np.stack([right, ahead, -down])
+    center, reach = fit(mesh.vertices.astype(np.float64) @ rotation.T)
+    return Placement(rotation, center, reach)

@@ -1,0 +1,160 @@
+"""Clips of animated asset files, made once and kept: every animation that moves, at other times and from other sides.
+
+A clip's number decides all of it: its animation, the moment it begins, its camera and its light.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, film
+from ss4d.stages.data.mesh import AnimatedMesh
+from ss4d.stages.data.objects import FPS
+from ss4d.stages.errors import InputError
+from ss4d.stages.training.clips import ClipStore, draw, pack, read_clip
+from ss4d.stages.training.files import write_whole
+from ss4d.stages.types import Progress
+
+LOG = logging.getLogger("ss4d.training")
+
+SUFFIXES = (".glb", ".gltf")
+SIDES = 3  # clips in a row that show the same moment from other cameras: an asset takes longer to read than to film
+LEAST_MOTION = 0.01  # mean way of a vertex, of the object's size, below which an animation stands still
+START = 4.0  # seconds within which a clip begins; animations are repeated
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One animation of a file."""
+
+    file: Path
+    animation: int
+
+
+@dataclass(frozen=True)
+class AssetPool:
+    """Clips of assets by number, each made when first read and kept as a file.
+
+    Attributes:
+        folder: of the clips.
+        motions: what is filmed, in turns.
+        spec: what to make; its seed is replaced.
+        seed: decides every clip.
+        size: clips.
+    """
+
+    folder: Path
+    motions: Sequence[Motion]
+    spec: ClipSpec
+    seed: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, index: int) -> TrainingClip:
+        file = self.folder / f"{index:06d}.safetensors"
+        if file.exists():
+            try:
+                return read_clip(file)
+            except InputError as error:
+                LOG.warning("%s; it is made again", error)
+        write_whole(file, pack(self._made(index)), durable=False)
+        return read_clip(file)
+
+    def make(self, progress: Progress) -> None:
+        """Makes the clips that are not there yet."""
+        for index in range(self.size):
+            if not (self.folder / f"{index:06d}.safetensors").exists():
+                self.read(index)
+            progress(index + 1, self.size)
+
+    def _made(self, index: int) -> TrainingClip:
+        moment = index // SIDES
+        motion = self.motions[moment % len(self.motions)]
+        start = START * draw(self.seed, "moment", moment, below=2**20) / 2**20
+        mesh = _mesh(motion, self.spec.num_frames, start)
+        spec = replace(self.spec, seed=draw(self.seed, "asset", index, below=HELD_OUT_SEED))
+        return film(mesh, spec, motion.file.stem, FPS)
+
+
+def asset_pool(folder: Path, assets: Path, spec: ClipSpec, seed: int, size: int) -> AssetPool:
+    """The clips of the asset files in the folder `assets`, kept in `folder`.
+
+    Raises:
+        InputError: if no file there can be used, or `folder` holds clips of other files or of another kind.
+    """
+    files = asset_files(assets)
+    motions = [motion for file in files for motion in _moving(file)]
+    if not motions:
+        raise InputError(f"{assets} holds no asset that moves: give a folder with animated .glb or .gltf files")
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {file.name: blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files}
+    content = json.dumps({**asdict(spec), "seed": seed, "assets": digests}, indent=1)
+    label = folder / "pool.json"
+    if not label.exists():
+        write_whole(label, content.encode())
+    if label.read_text() != content:
+        raise InputError(f"{folder} holds clips made in another way; delete it, or choose another folder")
+    return AssetPool(folder, motions, spec, seed, size)
+
+
+def asset_files(folder: Path) -> list[Path]:
+    """The asset files in a folder, at any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _moving(file: Path) -> list[Motion]:
+    """The animations of a file in which something moves; none, with a warning, of a file that cannot be used."""
+    # Training on made clips alone needs no package that reads files.
+    from ss4d.stages.data.gltf import load_animated
+    from ss4d.stages.data.gltf_file import GltfFile
+
+    try:
+        count = len(GltfFile(file).gltf.animations)
+        meshes = [load_animated(file, 8, 2.0, animation=index) for index in range(count)]
+    except InputError as error:
+        LOG.warning("left out: %s", error)
+        return []
+    return [Motion(file, index) for index, mesh in enumerate(meshes) if _motion(mesh) > LEAST_MOTION]
+
+
+def _motion(mesh: AnimatedMesh) -> float:
+    """How far vertices come from where they are on average, over the object's size."""
+    return float(np.linalg.norm(mesh.vertices - mesh.vertices.mean(0), axis=-1).max(0).mean())
+
+
+@lru_cache(maxsize=1)
+def _mesh(motion: Motion, num_frames: int, start: float) -> AnimatedMesh:
+    from ss4d.stages.data.gltf import load_animated
+
+    return load_animated(motion.file, num_frames, FPS, animation=motion.animation, start=start)
+
+
+class MixedClips:
+    """Two stores as one, in which clips of the second are drawn so often that they have a share of the whole.
+
+    Args:
+        first: each of its clips comes once.
+        second: its clips come as often as it takes.
+        share: of the second, 0 to less than 1.
+    """
+
+    def __init__(self, first: ClipStore, second: ClipStore, share: float) -> None:
+        self._first, self._second = first, second
+        self._size = round(len(first) / (1 - share))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, index: int) -> TrainingClip:
+        """The clip with this number."""
+        if index < len(self._first):
+            return self._first.read(index)
+        return self._second.read(draw("mixed", index, below=len(self._second)))
