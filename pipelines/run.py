@@ -123,7 +123,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
         )
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
-            record.update(state="failed", error=f"{type(error).__name__}: {error}", finished=_now())
+            record.update(state="failed", error=_reason(error), finished=_now())
         raise
     seconds = round(time.monotonic() - started, 3)
     record.update(state="complete" if whole else "partial", results=files, finished=_now(), wall_seconds=seconds)
@@ -207,6 +207,15 @@ def _device_of_results(run: Preparation, word: str) -> str:
         if run.store.contains(goal):
             return str(run.store.open(goal).attributes.get("device", word))
     return word
+
+
+def _reason(error: BaseException) -> str:
+    """What ended a run, in words for its record."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SystemExit):
+        return "terminated"
+    return f"{type(error).__name__}: {error}"
 
 
 def _now() -> str:

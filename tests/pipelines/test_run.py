@@ -198,6 +198,8 @@ def test_stopped_in_the_middle(
     assert "Traceback" not in errors
     assert wait_until(lambda: not descendants_named(str(tmp_path)), 60)
     assert not list(tmp_path.glob(".prefect/server-*"))
+    if sent != signal.SIGKILL:
+        assert record(tmp_path, "disc")["error"] == {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[sent]
     if sent == signal.SIGINT:
         assert "interrupted; finished stages are kept" in errors
         assert not list((tmp_path / "store/.staging").iterdir())
