@@ -110,7 +110,10 @@ def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dic
     known = installed().stages()
     for position, goal in enumerate(goals):
         if goal not in known:
-            raise ConfigError(f"configuration key 'goals': there is no stage {goal!r}; choose from {', '.join(known)}")
+            raise ConfigError(
+                f"configuration key 'goals': there is no stage {goal!r}; choose from {', '.join(known)}, "
+                "or install the package that adds it"
+            )
         if goal in goals[:position]:
             raise ConfigError(f"configuration key 'goals' names {goal} twice")
     complete = dict(sections)

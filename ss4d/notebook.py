@@ -42,7 +42,12 @@ def run(
         ConfigError, InputError, ModelError, PluginError, StoreError, EngineError: one sentence each, see
             `ss4d.pipelines.errors`.
         OSError: the output folder cannot be written.
+        TypeError: a string was given where a list of strings is wanted.
     """
+    for argument, words in (("overrides", overrides), ("goals", goals), ("force", force)):
+        # A string is a sequence of strings, too, its letters.
+        if isinstance(words, str):
+            raise TypeError(f"{argument} is a list of strings, such as [{words!r}]; got the string {words!r}")
     options = RunOptions(
         source=Path(source),
         out=Path(out),

@@ -43,6 +43,12 @@ def test_run_takes_what_the_command_takes() -> None:
     assert [function[name].default for name in same] == [command[name].default for name in same]
 
 
+@pytest.mark.parametrize("argument", ["overrides", "goals", "force"])
+def test_one_string_is_not_taken_for_its_letters(argument: str, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=rf"{argument} is a list of strings, such as \['slat'\]"):
+        ss4d.run(clip, tmp_path, **{argument: "slat"})  # type: ignore[arg-type]
+
+
 def test_a_run_is_made_opened_and_found_again(
     model_folder: Path, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,7 +68,7 @@ def test_what_has_no_order_is_told() -> None:
 @pytest.mark.parametrize(
     ("goals", "words"),
     [
-        ("[mesh]", "there is no stage 'mesh'"),
+        ("[mesh]", "there is no stage 'mesh'; choose from .*, or install the package that adds it"),
         ("[slat, slat]", "names slat twice"),
         ("[]", "'goals'"),
         ("slat", "'goals'"),
