@@ -36,9 +36,8 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
     except KeyboardInterrupt:
         _leave(INTERRUPTED, f"interrupted; {interrupted}", debug)
     except Exception as error:
-        from ss4d.pipelines.errors import (
-            explain,  # not at the top: torch takes seconds to import, and --help should not
-        )
+        # Not at the top: --help need not wait for what the errors of stages and stores import.
+        from ss4d.pipelines.errors import explain
 
         if sentence := explain(error, folder):
             _leave(FAILED, sentence, debug)

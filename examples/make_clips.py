@@ -95,7 +95,7 @@ def draw_scenes(birds: Array) -> Array:
 
 
 def write_with_alpha(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
-    """Write RGBA frames as VP9 with an alpha layer, which browsers play too."""
+    """Writes RGBA frames as VP9 with an alpha layer, which browsers play too."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=Fraction(FPS), options={"crf": "24", "b": "0"})
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuva420p"
@@ -106,7 +106,7 @@ def write_with_alpha(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
 
 
 def main(folder: Path) -> None:
-    """Write both clips."""
+    """Writes both clips."""
     folder.mkdir(parents=True, exist_ok=True)
     birds = draw_birds()
     write_video(folder / "bird.mp4", torch.from_numpy(to_bytes(draw_scenes(birds))), FPS)

@@ -43,7 +43,7 @@ GIF_DEFAULT = 100  # milliseconds a frame is shown that asks for none, as browse
 
 
 def read_video(path: Path, config: InputConfig) -> Video:
-    """Read the chosen frames of a video file, an animated or still image, or a folder of images in natural order.
+    """Reads the chosen frames of a video file, an animated or still image, or a folder of images in natural order.
 
     Frames of a video are taken at a constant rate by their time stamps, turned upright, and keep their alpha. Wider
     pixel types are reduced to 8 bit. A folder's hidden files and files that are not images are passed over.
@@ -90,7 +90,7 @@ def num_frames(path: Path) -> int:
 
 
 def write_video(path: Path, frames: Iterable[Tensor], fps: float) -> None:
-    """Write frames as an MP4 that browsers play: H.264 yuv420p with its index first (VP9 where libx264 is missing).
+    """Writes frames as an MP4 that browsers play: H.264 yuv420p with its index first (VP9 where libx264 is missing).
 
     Odd sizes grow by one pixel, repeating the last row or column, because 4:2:0 chroma needs even ones.
 

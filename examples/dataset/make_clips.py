@@ -1,4 +1,4 @@
-"""Make the clips of the example: procedural objects, each a folder of RGBA images, and one video, whole and damaged.
+"""Makes the clips of the example: procedural objects, each a folder of RGBA images, and one video, whole and damaged.
 
 `python make_clips.py FOLDER CLIPS` fills FOLDER/clips with so many, the last two of them in FOLDER/clips/bad, and
 FOLDER/whole with what the damaged one was before.

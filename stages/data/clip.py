@@ -1,4 +1,4 @@
-"""Make training clips: an object seen by one input camera and by others all round it, with its surface voxels.
+"""Makes training clips: an object seen by one input camera and by others all round it, with its surface voxels.
 
 Axes: t frame, v view, s pixel along the input's side, p pixel along a view's side, n voxel; world space is z up.
 """

@@ -1,4 +1,4 @@
-"""Read glTF 2.0 and GLB files: parsed structure, arrays of numbers and images; y is up here, as in the file."""
+"""Reads glTF 2.0 and GLB files: parsed structure, arrays of numbers and images; y is up here, as in the file."""
 
 import base64
 import binascii

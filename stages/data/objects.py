@@ -1,4 +1,4 @@
-"""Make an object from its family and its seed; the same two give the same object on every call."""
+"""Makes an object from its family and its seed; the same two give the same object on every call."""
 
 import zlib
 

@@ -19,7 +19,7 @@ def export_asset(
     render: Rasterize,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
-    """Write `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
+    """Writes `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
 
     Args:
         config: what the turntable looks like.

@@ -20,7 +20,7 @@ CONVENTION = {
 
 
 def write_cameras(path: Path, turntable: Turntable) -> None:
-    """Write one entry for each picture of the turntable, in the video's order."""
+    """Writes one entry for each picture of the turntable, in the video's order."""
     document = {
         "convention": CONVENTION,
         "ply_from_world": quaternion_to_matrix(PLY_FROM_WORLD).round(decimals=12).tolist(),

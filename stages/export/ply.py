@@ -25,7 +25,7 @@ LEAST_SCALE = 1e-9
 
 
 def write_ply(path: Path, gaussians: GaussianClip) -> None:
-    """Write one frame: little-endian float32, normals zero, opacity as logit, scales as ln, rotation (w, x, y, z)."""
+    """Writes one frame: little-endian float32, normals zero, opacity as logit, scales as ln, rotation (w, x, y, z)."""
     turned = rotate_gaussians(gaussians, PLY_FROM_WORLD)
     opacities = turned.opacities.double().clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
     columns = (

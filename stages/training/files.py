@@ -1,4 +1,4 @@
-"""Write files and folders so that a reader sees all of one or nothing, whenever the writer is killed."""
+"""Writes files and folders so that a reader sees all of one or nothing, whenever the writer is killed."""
 
 import os
 import shutil
