@@ -255,7 +255,7 @@ def test_attention_in_one_call_is_asked_for_the_right_groups(monkeypatch: pytest
     """The GPU's attention stood in for by a slow one that reads the same bounds."""
     import types
 
-    from ss4d.stages.ops import varlen as kernels
+    from ss4d.stages.ops import varlen
     from ss4d.stages.ops.attention import attention, plan
     from ss4d.stages.ops.windows import Groups
 
@@ -269,8 +269,8 @@ def test_attention_in_one_call_is_asked_for_the_right_groups(monkeypatch: pytest
         return torch.cat(pieces)
 
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", types.SimpleNamespace(varlen_attn=slow))
-    ragged = kernels.ragged_attention()
-    kernels._compare(ragged, CPU)
+    ragged = varlen.ragged_attention()
+    varlen._compare(ragged, CPU)
     some = plan(Groups((3, 1, 4), torch.tensor([7, 0, 1, 2, 3, 4, 5, 6])), Groups((2, 5, 2)), CPU)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(n, 2, 8, generator=generator) for n in (8, 9, 9))
@@ -278,4 +278,4 @@ def test_attention_in_one_call_is_asked_for_the_right_groups(monkeypatch: pytest
     halves = [x.bfloat16() for x in (q, k, v)]
     assert torch.allclose(ragged(*halves, some).float(), attention(q, k, v, some), atol=0.05)
     with pytest.raises(AssertionError, match="off by"):
-        kernels._compare(lambda q, k, v, some: attention(q, k, v, some) * 1.5, CPU)
+        varlen._compare(lambda q, k, v, some: attention(q, k, v, some) * 1.5, CPU)
