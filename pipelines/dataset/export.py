@@ -14,6 +14,7 @@ from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
 from ss4d.pipelines.errors import ConfigError, PluginError
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.results import result_name
 from ss4d.stages.types import Progress
 from ss4d.storage.errors import DamageError
@@ -93,11 +94,17 @@ def export_assets(
         progress: called after each clip.
 
     Raises:
-        ConfigError: if `where` is not valid, or other files lie in the way.
+        ConfigError: if `where` is not valid, no goal gives files, or other files lie in the way.
         StoreError, OSError: if the store cannot be read or the folder not written; what is there is whole.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: give the folder that the assets are to go to")
+    goals = opened.keys.goals
+    if not any(installed().stage(goal).output is None for goal in goals):
+        raise ConfigError(
+            f"what is asked of the clips, {', '.join(goals)}, gives arrays, which stay in the store, and no files: "
+            "ask for a stage that gives files, such as with --set goals=[export]"
+        )
     rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
     assets = _finished(opened, rows)
     folder.mkdir(parents=True, exist_ok=True)

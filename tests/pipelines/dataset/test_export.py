@@ -96,6 +96,13 @@ def test_only_the_clips_that_are_asked_for(opened: OpenedDataset, tmp_path: Path
     assert [path.name for path in (tmp_path / "birds").iterdir()] == ["a"]
 
 
+def test_goals_without_files_are_refused_before_anything_is_made(dataset: Dataset, tmp_path: Path) -> None:
+    asked = Settings(overrides=[*SETTINGS.overrides, "goals=[decoding]"])
+    with open_for(dataset, asked) as arrays, pytest.raises(ConfigError, match="decoding, gives arrays"):
+        export(arrays, tmp_path / "assets")
+    assert not (tmp_path / "assets").exists()
+
+
 def test_copies_share_nothing_with_the_store(opened: OpenedDataset, tmp_path: Path) -> None:
     out = tmp_path / "assets"
     export(opened, out, copies=True)
