@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from ss4d.cli.console import bar, say
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, settings_for
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Overrides, Store
+from ss4d.cli.options import Debug, Goals, Overrides, Store
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def write(
     dataset: DatasetFolder,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -115,7 +116,10 @@ def write(
         ss4d dataset catalog birds
         ss4d dataset catalog birds --set slat.sampler.steps=12
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
+    with (
+        explained(debug, UNCHANGED, "the argument DATASET"),
+        opened_for(dataset, config, overrides, goals, seed) as opened,
+    ):
         from ss4d.pipelines.dataset.catalog import write_catalog
 
         _print_states(write_catalog(opened))
@@ -127,6 +131,7 @@ def rebuild(
     dataset: DatasetFolder,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -134,7 +139,10 @@ def rebuild(
 
     Needed after artifacts were deleted by hand, or when index.sqlite is lost or damaged.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
+    with (
+        explained(debug, UNCHANGED, "the argument DATASET"),
+        opened_for(dataset, config, overrides, goals, seed) as opened,
+    ):
         from ss4d.pipelines.dataset.catalog import write_catalog
         from ss4d.pipelines.dataset.rebuild import rebuild_index
 
@@ -153,6 +161,7 @@ def failures(
     dataset: DatasetFolder,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -162,7 +171,10 @@ def failures(
     took too much memory or ended its worker; **program** is a defect of this program or of a package. The log of a
     clip is DATASET/logs/ID.log.
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
+    with (
+        explained(debug, UNCHANGED, "the argument DATASET"),
+        opened_for(dataset, config, overrides, goals, seed) as opened,
+    ):
         from ss4d.pipelines.dataset.failures import groups, open_failures
 
         failed = open_failures(opened)
@@ -200,6 +212,7 @@ def retry(
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -212,7 +225,10 @@ def retry(
         ss4d dataset retry birds --cause killed
         ss4d dataset retry birds crow owl
     """
-    with explained(debug, UNCHANGED, "the argument DATASET"), opened_for(dataset, config, overrides, seed) as opened:
+    with (
+        explained(debug, UNCHANGED, "the argument DATASET"),
+        opened_for(dataset, config, overrides, goals, seed) as opened,
+    ):
         from ss4d.pipelines.dataset.failures import clear_failures, open_failures
 
         num_failed = len(open_failures(opened))
@@ -225,14 +241,14 @@ def retry(
 
 @contextmanager
 def opened_for(
-    folder: Path, config: str | None, overrides: list[str] | None, seed: int | None
+    folder: Path, config: str | None, overrides: list[str] | None, goals: list[str] | None, seed: int | None
 ) -> "Iterator[OpenedDataset]":
     """Opens a dataset for the configuration that a command means."""
     from ss4d.pipelines.dataset.layout import open_dataset
     from ss4d.pipelines.dataset.opened import open_for
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open_for(open_dataset(folder), settings_for(folder, config, overrides, None, seed)) as opened:
+    with open_for(open_dataset(folder), settings_for(folder, config, overrides, goals, seed)) as opened:
         yield opened
 
 

@@ -10,7 +10,7 @@ from ss4d.cli.dataset_data import LISTED, opened_for
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Overrides
+from ss4d.cli.options import Debug, Goals, Overrides
 
 
 def export(
@@ -18,6 +18,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the assets; made if missing.")],
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     where: Annotated[
         str | None,
@@ -41,7 +42,7 @@ def export(
         ss4d dataset export birds owls --where "tags like '%owl%'"
     """
     kept = "what is exported is complete, and the same command resumes"
-    with explained(debug, kept, "the argument DIR"), opened_for(dataset, config, overrides, seed) as opened:
+    with explained(debug, kept, "the argument DIR"), opened_for(dataset, config, overrides, goals, seed) as opened:
         from ss4d.pipelines.dataset.export import export_assets
 
         with bar("clips") as progress:

@@ -10,7 +10,7 @@ from ss4d.cli.console import bar, say
 from ss4d.cli.dataset_data import opened_for
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Overrides
+from ss4d.cli.options import Debug, Goals, Overrides
 
 
 def report(
@@ -28,6 +28,7 @@ def report(
     ] = None,
     config: Config = None,
     overrides: Overrides = None,
+    goals: Goals = None,
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
@@ -46,7 +47,7 @@ def report(
         ss4d dataset report birds --where "state = 'failed'" --out failed.html
     """
     kept = "pictures that were drawn are kept, and the same command resumes"
-    with explained(debug, kept), opened_for(dataset, config, overrides, seed) as opened:
+    with explained(debug, kept), opened_for(dataset, config, overrides, goals, seed) as opened:
         from ss4d.pipelines.dataset.report.report import write_report
 
         path = out or opened.dataset.folder / "report.html"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
@@ -26,7 +26,7 @@ class RunConfig(ModelChoice):
     """Everything that decides what a run computes, apart from its input, seed and device."""
 
     input: InputConfig = InputConfig()
-    goals: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    goals: tuple[str, ...] = Field(
         ("export",), description="the stages whose results are wanted; what they need runs, and no more"
     )
     sections: Mapping[str, SerializeAsAny[StageConfig]] = {}
@@ -96,6 +96,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         sections = {stage: _stage_section(stage, data.pop(stage)) for stage in named}
         _refuse_unknown(data)
+        _refuse_no_goals(data)
         config = RunConfig.model_validate_json(json.dumps(data))
     except TypeError as error:
         raise ConfigError(f"configuration {source!r} holds a value that is not plain data: {error}") from error
@@ -130,6 +131,15 @@ def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dic
         seen.add(stage)
         wanted.extend(installed().get(stage, complete[stage].method).inputs)
     return {stage: complete[stage] for stage in known if stage in complete}
+
+
+def _refuse_no_goals(data: Mapping[str, Any]) -> None:
+    """Raises ConfigError for goals that are no list of names."""
+    goals = data.get("goals", ["export"])
+    if not (isinstance(goals, list) and goals and all(isinstance(goal, str) for goal in goals)):
+        raise ConfigError(
+            f"configuration key 'goals' must be a list of one or more stages, such as [export]; got {goals!r}"
+        )
 
 
 def _refuse_unknown(data: Mapping[str, Any]) -> None:

@@ -70,8 +70,9 @@ def test_what_has_no_order_is_told() -> None:
     [
         ("[mesh]", "there is no stage 'mesh'; choose from .*, or install the package that adds it"),
         ("[slat, slat]", "names slat twice"),
-        ("[]", "'goals'"),
-        ("slat", "'goals'"),
+        ("[]", r"'goals' must be a list of one or more stages, such as \[export\]; got \[\]"),
+        ("slat", "'goals' must be a list .* got 'slat'"),
+        ("", "'goals' must be a list .* got None"),
     ],
 )
 def test_wrong_goals_name_the_key(goals: str, words: str) -> None:
