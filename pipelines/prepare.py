@@ -69,6 +69,13 @@ class Preparation:
         return [refs[goal] for goal in self.config.goals]
 
     @property
+    def unavailable(self) -> list[str]:
+        """Goals of earlier runs of this name that no package here has: their files stay as they are."""
+        known = installed().stages()
+        earlier = (*self.before.config.goals, *self.before.unavailable) if self.before else ()
+        return [goal for goal in dict.fromkeys(earlier) if goal not in known]
+
+    @property
     def notice(self) -> str | None:
         """What a user of the model must know, if any stage uses it."""
         return self.model.notice if any(known.roles for known in self.config.stages().values()) else None

@@ -1,7 +1,7 @@
 """The files that a run's goals gave, under their names in the run's folder."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ss4d.pipelines.errors import PluginError
@@ -41,7 +41,7 @@ def lay_out(
     folder: Path,
     *,
     earlier: Sequence[str],
-    keep: bool,
+    kept: Collection[str],
     note: Callable[[list[str]], None],
 ) -> list[str]:
     """Puts the files of the goals into `folder` and removes what an earlier run left; gives the names of what is there.
@@ -51,7 +51,7 @@ def lay_out(
         goals: artifacts; those that are not stored are passed over.
         folder: of the run.
         earlier: names of files that the run before left there.
-        keep: leave those there.
+        kept: which of them stay, whatever the goals give.
         note: told the names of all files that may be there, before any is: if this process is killed, the next one
             knows what it may have left.
 
@@ -62,9 +62,9 @@ def lay_out(
     """
     stored = [goal for goal in goals if store.contains(goal)]
     try:
-        return _lay_out(store, stored, folder, earlier, keep, note)
+        return _lay_out(store, stored, folder, earlier, kept, note)
     except (DamageError, FileNotFoundError):  # or replaced by another run while it was read
-        return _lay_out(store, stored, folder, earlier, keep, note)
+        return _lay_out(store, stored, folder, earlier, kept, note)
 
 
 def _lay_out(
@@ -72,12 +72,12 @@ def _lay_out(
     goals: Sequence[ArtifactRef],
     folder: Path,
     earlier: Sequence[str],
-    keep: bool,
+    kept: Collection[str],
     note: Callable[[list[str]], None],
 ) -> list[str]:
     files = result_files(store, goals)
     note(sorted({*earlier, *files}))
-    for name in () if keep else set(earlier) - set(files):
+    for name in set(earlier) - set(files) - set(kept):
         if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
             (folder / name).unlink(missing_ok=True)
             _remove_empty((folder / name).parent, folder)
@@ -85,7 +85,7 @@ def _lay_out(
         target = folder / name
         if not (target.exists() and os.path.samefile(target, path)):
             link_or_copy(path, target)
-    return sorted({*files, *(earlier if keep else ())})
+    return sorted({*files, *kept})
 
 
 def _remove_empty(path: Path, top: Path) -> None:

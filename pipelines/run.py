@@ -113,12 +113,14 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
         _go_through(options, run, record, reporter)
         whole = all(run.store.contains(goal) for goal in run.goals)
         # With --only, a goal may not be there; the files of an earlier one stay.
+        foreign = tuple(f"{goal}/" for goal in run.unavailable)
+        kept = [name for name in earlier if not whole or name.startswith(foreign)]
         files = lay_out(
             run.store,
             run.goals,
             run.folder,
             earlier=earlier,
-            keep=not whole,
+            kept=kept,
             note=lambda names: record.update(results=names),
         )
     except BaseException as error:
@@ -184,6 +186,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         engine=chosen_engine(options.engine) if run.computes else "none",
         model=_model_of(run),
         config=run.config.described(),
+        unavailable=run.unavailable,
         versions=versions(),
         machine=machine(),
         started=_now(),

@@ -69,6 +69,7 @@ class EarlierRun(BaseModel):
 
     input: _Input
     config: _Config = _Config()
+    unavailable: tuple[str, ...] = ()  # goals of runs before it, whose packages were not there any more
     stages: dict[str, _Stage]
     results: list[str]
 

@@ -1,6 +1,7 @@
 """Stages that a package adds go through runs and datasets as those of the program do."""
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.prepare import RunOptions
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run import run_clip
 from ss4d.stages.types import silent
 from tests.conftest import FAST, Silent, draw_frames, record, save_frames
@@ -70,6 +72,21 @@ def test_another_goal_leaves_what_is_there(clip: Path, tmp_path: Path) -> None:
     opened = run(clip, tmp_path, "goals=[motion]", "decoding.depth=0.4")
     assert files(opened.path) == {"run.json", "motion/motion.parquet", "motion/motion.png"}
     assert not (opened.path / "frames").exists()
+
+
+def test_files_of_a_package_that_is_gone_stay(
+    clip: Path, tmp_path: Path, third_party_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = files(run(clip, tmp_path, "goals=[motion, export]").path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(third_party_site)])
+    installed.cache_clear()
+    for _ in range(2):  # the second run knows of it from the record of the first
+        assert files(run(clip, tmp_path).path) == there
+    assert record(tmp_path, "disc")["unavailable"] == ["motion"]
+    monkeypatch.syspath_prepend(third_party_site)
+    installed.cache_clear()
+    run(clip, tmp_path, "goals=[motion, export]")
+    assert record(tmp_path, "disc")["unavailable"] == []
 
 
 def test_what_is_asked_again(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
