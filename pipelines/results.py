@@ -89,7 +89,7 @@ def _lay_out(
 
 
 def _remove_empty(path: Path, top: Path) -> None:
-    """Removes a folder below `top`, and those that it is in, as far as nothing is left in them."""
-    while path != top and path.is_dir() and not any(path.iterdir()):
+    """Removes a folder below `top`, and those that it is in, as far as nothing is left in them; links stay."""
+    while path != top and path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
         path.rmdir()
         path = path.parent

@@ -89,6 +89,16 @@ def test_files_of_a_package_that_is_gone_stay(
     assert record(tmp_path, "disc")["unavailable"] == []
 
 
+def test_a_folder_of_results_that_its_owner_moved_stays_a_link(clip: Path, tmp_path: Path) -> None:
+    folder = run(clip, tmp_path, "goals=[motion]").path
+    elsewhere = (folder / "motion").rename(tmp_path / "elsewhere")
+    (folder / "motion").symlink_to(elsewhere)
+    run(clip, tmp_path, "goals=[heights]", "decoding.depth=0.4")
+    assert record(tmp_path, "disc")["state"] == "complete"
+    assert (folder / "motion").is_symlink()
+    assert elsewhere.is_dir()
+
+
 def test_what_is_asked_again(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(clip, tmp_path, "goals=[notes, export]")
 
