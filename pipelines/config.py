@@ -103,7 +103,18 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(problem, RunConfig) for problem in error.errors())) from error
     sections = {stage: _with_places(stage, section, folder, overridden) for stage, section in sections.items()}
-    return config.model_copy(update={SECTIONS: _completed(sections, config.goals)})
+    return config.model_copy(update={SECTIONS: _as_called_for(_completed(sections, config.goals))})
+
+
+def _as_called_for(sections: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
+    """The sections, "auto" replaced where the implementation of another stage calls for a certain method."""
+    chosen = dict(sections)
+    for stage, section in sections.items():
+        for other, method in installed().get(stage, section.method).calls_for.items():
+            if other in chosen and chosen[other].method == "auto":
+                told = chosen[other].model_dump(mode="json", exclude_defaults=True)
+                chosen[other] = _stage_section(other, {**told, "method": method})
+    return chosen
 
 
 def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dict[str, StageConfig]:
@@ -129,7 +140,8 @@ def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dic
         if stage in seen:
             continue
         seen.add(stage)
-        wanted.extend(installed().get(stage, complete[stage].method).inputs)
+        implementation = installed().get(stage, complete[stage].method)
+        wanted.extend((*implementation.inputs, *implementation.optional))
     return {stage: complete[stage] for stage in known if stage in complete}
 
 

@@ -1,15 +1,16 @@
 """Stages as a graph: each takes the results of others, and a run goes through what its goals need."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from ss4d.pipelines.errors import PluginError
+from ss4d.pipelines.errors import ConfigError, PluginError
 from ss4d.pipelines.implementation import Implementation
 
 
 def in_order(
     goals: Iterable[str], chosen: Mapping[str, Implementation], order: Sequence[str]
 ) -> dict[str, Implementation]:
-    """The goals and all that they need, each after what it takes.
+    """The goals and all that they need, each after what it takes; stages that are left out are not among them.
 
     Args:
         goals: names of stages.
@@ -17,6 +18,7 @@ def in_order(
         order: names of all stages; of those that could come next, the first of these does.
 
     Raises:
+        ConfigError: a goal, or what an implementation cannot do without, is left out.
         PluginError: an implementation takes what no stage gives, or what is made from its own result.
     """
     waiting = _needed(goals, chosen)
@@ -42,13 +44,48 @@ def after(stage: str, stages: Mapping[str, Implementation]) -> list[str]:
 def _needed(goals: Iterable[str], chosen: Mapping[str, Implementation]) -> dict[str, Implementation]:
     needed: dict[str, Implementation] = {}
     wanted = list(goals)
+    for goal in wanted:
+        if chosen[goal].leaves_out:
+            stand_in = stands_for(goal, chosen)
+            raise ConfigError(
+                f"the goal {goal} is left out of the run by {goal}.method={chosen[goal].methods[0]}: choose another "
+                f"method{f', or the goal {stand_in}' if stand_in else ''}"
+            )
     while wanted:
         name = wanted.pop()
-        if name in needed:
-            continue
-        needed[name] = chosen[name]
-        for taken in needed[name].inputs:
-            if taken not in chosen:
-                raise PluginError(f"{needed[name]} takes the result of {taken!r}, which is no stage")
-            wanted.append(taken)
+        if name not in needed:
+            needed[name] = _joined(chosen[name], chosen)
+            wanted.extend(needed[name].inputs)
     return needed
+
+
+def _joined(implementation: Implementation, chosen: Mapping[str, Implementation]) -> Implementation:
+    """The implementation with what it takes in a run where `chosen` do the stages."""
+    given = {taken: stands_for(taken, chosen) for taken in (*implementation.inputs, *implementation.optional)}
+    for taken, stage in given.items():
+        if stage is None and taken in implementation.inputs:
+            raise ConfigError(
+                f"{implementation.stage}.method={implementation.methods[0]} needs the result of {taken}, which "
+                f"{taken}.method={chosen[taken].methods[0]} leaves out: change one of the two"
+            )
+        if stage is not None and stage not in chosen:
+            raise PluginError(f"{implementation} takes the result of {stage!r}, which is no stage")
+    return replace(
+        implementation,
+        inputs=tuple(dict.fromkeys(stage for stage in given.values() if stage is not None)),
+        optional=(),
+        given=given,
+    )
+
+
+def stands_for(stage: str, chosen: Mapping[str, Implementation]) -> str | None:
+    """The stage whose result is that of `stage`: itself, another if it is left out, or None if it then gives none."""
+    seen: list[str] = []
+    while stage in chosen and chosen[stage].leaves_out:
+        if stage in seen:
+            raise PluginError(f"the stages {' and '.join(seen)} are left out, each for the result of the other")
+        seen.append(stage)
+        if not chosen[stage].inputs:
+            return None
+        stage = chosen[stage].inputs[0]
+    return stage

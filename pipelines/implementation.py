@@ -4,8 +4,8 @@ A package adds a stage with a `Stage` and at least one `Implementation` of it; d
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -108,13 +108,19 @@ class Implementation:
         stage: the name of the stage; it says what `run` must give.
         config: its configuration. The names in the Literal of its field `method` choose this implementation.
         run: from the configuration and the inputs to the stage's value, or, for a stage that gives files, to None.
+            Without a `run` it leaves its stage out: whoever takes the stage's result is given that of the one stage
+            which this implementation takes, or, if it takes none, has to do without.
         revision: rises whenever the same configuration and inputs would give another result.
         source: whether it reads the run's input.
         inputs: the stages whose results it takes.
+        optional: the stages whose results it takes where they are not left out.
+        calls_for: the methods of other stages that its result calls for, where these are left to the method "auto".
         roles: the networks it runs, as the model folder names them.
         seeded: whether it draws random numbers.
         resolve: fills in what the configuration leaves to the model folder.
         package: where it comes from; set when it is found, None for what comes with the program.
+        given: set when a run's stages are put in order: the stage whose result stands for that of each in `inputs` and
+            `optional`, None where there is none. From then on, `inputs` are those that are given.
 
     Raises:
         PluginError: naming what cannot be.
@@ -123,14 +129,17 @@ class Implementation:
     stage: str
     config: type[StageConfig]
     # The second is `StageInputs`, which knows implementations: the type would make a circle.
-    run: "Callable[[Any, Any], Value | None]"
+    run: "Callable[[Any, Any], Value | None] | None" = None
     revision: int = 1
     source: bool = False
     inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    calls_for: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
     seeded: bool = False
     resolve: Callable[[Any, ModelFolder], StageConfig] = as_given
     package: Package | None = None
+    given: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.config, type) and issubclass(self.config, StageConfig)):
@@ -139,8 +148,15 @@ class Implementation:
             raise PluginError(
                 f"{self.config.__name__}.method must be a Literal of names made of a-z, 0-9 and '_', with a default"
             )
-        if self.stage in self.inputs:
+        if self.stage in (*self.inputs, *self.optional):
             raise PluginError(f"{self} cannot take its own result")
+        if self.run is None and len(self.inputs) > 1:
+            raise PluginError(f"{self} leaves its stage out, so it can take the result of one other at most")
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether its stage does nothing."""
+        return self.run is None
 
     @property
     def methods(self) -> tuple[str, ...]:

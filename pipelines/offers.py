@@ -64,7 +64,11 @@ def _offer(implementation: Implementation, *, default: bool) -> Offer:
         methods=implementation.methods,
         default=default,
         package=str(implementation.package or PROGRAM),
-        takes=(*(("the input",) if implementation.source else ()), *implementation.inputs),
+        takes=(
+            *(("the input",) if implementation.source else ()),
+            *implementation.inputs,
+            *(f"{stage} (if there is one)" for stage in implementation.optional),
+        ),
         networks=implementation.roles,
         seeded=implementation.seeded,
         parameters=list(parameters(implementation.stage, implementation.config)),

@@ -129,6 +129,8 @@ def _kept_goals(recipes: Recipes, model: Model, before: EarlierRun | None, store
             continue
         if goal in installed().stages():
             config = recipes.config.wanting((goal,))
+            if config.implementations()[goal].leaves_out:
+                continue
             recipe = _recipes(config, model, recipes.source_digest, recipes.seed).of_all()[goal]
             if recipe == before.stages[goal].recipe and store.contains(ArtifactRef(goal, artifact_key(recipe))):
                 yield goal

@@ -52,6 +52,10 @@ class StageInputs:
             raise PluginError(f"{self.implementation} asks {stage} for {wanted}, but it gives {given}")
         return result
 
+    def gives(self, stage: str) -> bool:
+        """Whether the named stage, which the implementation takes as an optional one, gives a result in this run."""
+        return self.implementation.given.get(stage, stage) in self.results
+
     def files(self, stage: str) -> Files:
         """The files that the named stage gave, by their names with '/' between folders; they must not be changed."""
         result = self._result(stage)
@@ -75,8 +79,8 @@ class StageInputs:
         return torch.Generator().manual_seed(self.seed)
 
     def _result(self, stage: str) -> Value | Files:
-        self._declared(stage in self.results, f"inputs with {stage!r}")
-        return self.results[stage]
+        self._declared(self.gives(stage), f"inputs with {stage!r}")
+        return self.results[self.implementation.given.get(stage) or stage]
 
     def _declared(self, given: bool, words: str) -> None:
         """What is not declared is not in the key, and a result could be mistaken for another."""

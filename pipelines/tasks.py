@@ -120,6 +120,7 @@ def _inputs(
 
 def _call(implementation: Implementation, job: StageJob, inputs: StageInputs) -> Value | None:
     """What the stage's function makes, checked."""
+    assert implementation.run is not None, f"{implementation} has nothing to run"
     try:
         value = implementation.run(job.config.section(implementation.stage), inputs)
     except ValueSpecError as error:  # raised where the function builds its result

@@ -65,6 +65,42 @@ def test_what_has_no_order_is_told() -> None:
         replace(CHOSEN["a"], inputs=("a",))
 
 
+def left_out(name: str, *inputs: str) -> Implementation:
+    return Implementation(stage=name, config=AnyConfig, inputs=inputs)
+
+
+def test_what_stands_for_a_stage_that_is_left_out() -> None:
+    chosen = {**CHOSEN, "c": left_out("c", "b"), "b": left_out("b", "a")}
+    stages = in_order(["e"], chosen, ORDER)
+    assert list(stages) == ["a", "d", "e"]
+    assert stages["d"].inputs == ("a",)
+    assert stages["d"].given == {"b": "a", "c": "a"}
+    assert after("a", stages) == ["a", "d", "e"]
+    assert in_order(["e"], CHOSEN, ORDER)["d"].given == {"b": "b", "c": "c"}
+
+
+def test_a_stage_that_is_left_out_may_be_done_without() -> None:
+    optional = replace(CHOSEN["e"], optional=("x",))
+    with_it = in_order(["e"], {**CHOSEN, "e": optional}, ORDER)
+    assert list(with_it) == ["a", "b", "c", "d", "x", "e"]
+    without = in_order(["e"], {**CHOSEN, "e": optional, "x": left_out("x")}, ORDER)
+    assert without["e"].inputs == ("d",)
+    assert without["e"].given == {"d": "d", "x": None}
+    with pytest.raises(ConfigError, match=r"d.method=any needs the result of c, which c.method=any leaves out"):
+        in_order(["e"], {**CHOSEN, "c": left_out("c")}, ORDER)
+
+
+def test_no_goal_is_left_out() -> None:
+    with pytest.raises(ConfigError, match=r"choose another method, or the goal a$"):
+        in_order(["b"], {**CHOSEN, "b": left_out("b", "a")}, ORDER)
+    with pytest.raises(ConfigError, match=r"choose another method$"):
+        in_order(["b"], {**CHOSEN, "b": left_out("b")}, ORDER)
+    with pytest.raises(PluginError, match="each for the result of the other"):
+        in_order(["e"], {**CHOSEN, "b": left_out("b", "c"), "c": left_out("c", "b")}, ORDER)
+    with pytest.raises(PluginError, match="one other at most"):
+        left_out("d", "b", "c")
+
+
 @pytest.mark.parametrize(
     ("goals", "words"),
     [
