@@ -1,9 +1,13 @@
 """Multi-head attention between packed rows; rows are (n, c), inside a head (n, h, d)."""
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
 from ss4d.stages.nn.norm import HeadNorm
-from ss4d.stages.ops.attention import AttentionPlan
+from ss4d.stages.nn.pieces import by_rows
+from ss4d.stages.ops.attention import AttentionPlan, gather
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.rotary import rotate
 
@@ -51,16 +55,33 @@ class Attention(nn.Module):
             (N, C).
         """
         if context is None:
-            q, k, v = self._heads(self.to_qkv(x), 3)
-        else:
-            (q,), (k, v) = self._heads(self.to_q(x), 1), self._heads(self.to_kv(context), 2)
-        if phase is not None:
-            q, k = rotate(q, phase), rotate(k, phase)
-        if self.head_norm:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
-        attended = self.ops.attention(q.to(v.dtype), k.to(v.dtype), v, plan)
-        out: Tensor = self.to_out(attended.flatten(1))
+            # The rows are gathered once, instead of their queries, keys and values: a third of the memory and time.
+            qkv = self.to_qkv(gather(x, plan.query_order))
+            q, k, v = self._heads(qkv, 3)
+            turns = () if phase is None else (gather(phase, plan.query_order),)
+            attended = self._attend(q, k, v, plan.gathered, turns)
+            del q, k, v, qkv  # most of the memory that is in use here
+            return gather(self.to_out(attended), plan.inverse)
+        (q,), (k, v) = self._heads(self.to_q(x), 1), self._heads(self.to_kv(context), 2)
+        out: Tensor = self.to_out(self._attend(q, k, v, plan))
         return out
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, turns: tuple[Tensor, ...] = ()) -> Tensor:
+        """(N, C) of heads (N, H, D) that no one else needs: prepared queries and keys take their place."""
+        if turns or self.head_norm:
+            norms = (self.q_rms_norm, self.k_rms_norm) if self.head_norm else (None, None)
+            q, k = (
+                by_rows(partial(_prepared, norm, v.dtype), x, *turns, into=x)
+                for x, norm in zip((q, k), norms, strict=True)
+            )
+        return self.ops.attention(q, k, v, plan).flatten(1)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.view(len(x), parts, self.heads, x.shape[1] // (parts * self.heads)).unbind(1)
+
+
+def _prepared(norm: HeadNorm | None, dtype: torch.dtype, x: Tensor, phase: Tensor | None = None) -> Tensor:
+    """Queries or keys (n, H, D), rotated, then normalized, in float32, and given back as `dtype`."""
+    if phase is not None:
+        x = rotate(x, phase)
+    return (x if norm is None else norm(x)).to(dtype)

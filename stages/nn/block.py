@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ss4d.stages.nn.attention import Attention
 from ss4d.stages.nn.norm import LayerNorm, layer_norm
+from ss4d.stages.nn.pieces import by_rows
 from ss4d.stages.ops import rotary
 from ss4d.stages.ops.attention import AttentionPlan, window_plan
 from ss4d.stages.ops.backend import Ops
@@ -74,8 +75,7 @@ class FeedForward(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.mlp(x)
-        return out
+        return by_rows(self.mlp, x)
 
 
 class Block(nn.Module):

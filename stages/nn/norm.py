@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ss4d.stages.nn.pieces import by_rows
+
 BLOCK_EPS = 1e-6  # inside blocks (docs/model.md, section 5)
 FINAL_EPS = 1e-5  # before output layers
 
 
 def layer_norm(x: Tensor, eps: float = BLOCK_EPS) -> Tensor:
     """Layer norm over the last axis without weights, computed in float32, given back in the precision of `x`."""
-    return functional.layer_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+    return by_rows(lambda rows: functional.layer_norm(rows.float(), rows.shape[-1:], eps=eps).to(rows.dtype), x)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -22,7 +24,8 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(channels, eps=BLOCK_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+        forward = super().forward
+        return by_rows(lambda rows: forward(rows.float()).to(rows.dtype), x)
 
 
 class HeadNorm(nn.Module):

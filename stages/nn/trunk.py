@@ -13,6 +13,7 @@ from ss4d.stages.nn.args import at_least_one, head_count, one_of
 from ss4d.stages.nn.block import Block, rows_of
 from ss4d.stages.nn.embed import absolute_position
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
+from ss4d.stages.nn.pieces import by_rows
 from ss4d.stages.nn.precision import cast_weights
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import SparseTensor
@@ -102,9 +103,15 @@ class SparseTransformer(nn.Module):
             head_channels=args.model_channels // self.heads,
             rope_base=ROPE_BASE if args.pe_mode == "rope_t" else None,
         )
-        h = self.input_layer(x.feats) + absolute_position(x.coords[:, 2:], args.model_channels)
-        h = h.to(self.torso_dtype)
+        h = by_rows(self._embed, x.feats, x.coords[:, 2:])
         for i, block in enumerate(self.blocks):
             h = block(h, rows.plans[i % len(rows.plans)], rows.phase)
+        return by_rows(self._finish, h)
+
+    def _embed(self, feats: Tensor, positions: Tensor) -> Tensor:
+        h: Tensor = self.input_layer(feats) + absolute_position(positions, self._args.model_channels)
+        return h.to(self.torso_dtype)
+
+    def _finish(self, h: Tensor) -> Tensor:
         out: Tensor = self.out_layer(layer_norm(h.float(), FINAL_EPS))
         return out

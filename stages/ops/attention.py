@@ -6,7 +6,8 @@ padded and what one group gives does not depend on the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -41,6 +42,13 @@ class AttentionPlan:
     query_order: Tensor | None
     key_order: Tensor | None
     inverse: Tensor | None
+
+    @cached_property
+    def gathered(self) -> "AttentionPlan":
+        """The same plan for rows that lie in bucket order already."""
+        if self.query_order is None and self.key_order is None:
+            return self
+        return replace(self, query_order=None, key_order=None, inverse=None)
 
 
 def window_plan(sites: Sites, extent: Extent, shift: PerAxis = NO_SHIFT) -> AttentionPlan:

@@ -1,0 +1,122 @@
+"""What a pass of each published network takes in memory: 32 frames of 20,000 voxels in half precision, counted.
+
+All blocks are alike, so the peak of one is that of 24.
+"""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ss4d.stages.nn import pieces
+from ss4d.stages.nn.checkpoint import build_network
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
+from ss4d.stages.nn.latent_flow import SLatFlow4DModel
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_FLOW, STRUCTURE_FLOW
+from tests.helpers.places import DATA
+from tests.helpers.pretend_device import PretendDevice
+from tests.stages.nn import test_networks as small
+
+OFFICIAL = json.loads((DATA / "official_layout.json").read_text())
+FRAMES, VOXELS, GRID, TOKENS = 32, 20_000, 64, 1374
+GIB = 2**30
+
+
+def published(role: str) -> nn.Module:
+    """The network of a role with one block instead of many, without values."""
+    network = OFFICIAL[role]
+    with torch.device("meta"):
+        module = build_network(network["name"].removeprefix("Elastic"), {**network["args"], "num_blocks": 1}, TORCH_OPS)
+    module.set_torso_dtype(torch.float16)  # type: ignore[operator]  # each of these has a torso
+    return module.eval().requires_grad_(False)
+
+
+def shells() -> Tensor:
+    """Coordinates of a sphere's surface that sways from frame to frame, `VOXELS` of them in each."""
+    axis = torch.arange(GRID)
+    cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flatten(0, 2)
+    coords = []
+    for frame in range(FRAMES):
+        center = torch.tensor([30.5 + frame % 3, 31.5, 31.5])
+        nearest = ((cells - center).norm(dim=1) - 24).abs().argsort(stable=True)[:VOXELS].sort().values
+        coords.append(torch.cat([torch.tensor([[0, frame]]).expand(VOXELS, 2), cells[nearest]], 1))
+    return torch.cat(coords).int()
+
+
+def flow_condition() -> tuple[Tensor, Tensor]:
+    """Times and image tokens, on the device."""
+    return torch.empty(1, FRAMES, device="cuda"), torch.empty(1, FRAMES, TOKENS, 1024, device="cuda")
+
+
+def structure_pass(_: PretendDevice, net: nn.Module) -> Callable[[], object]:
+    t, cond = flow_condition()
+    x = torch.empty(1, FRAMES, 8, 16, 16, 16, device="cuda")
+    return lambda: net(x, t, cond)
+
+
+def latent_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
+    t, cond = flow_condition()
+    x = SparseTensor(Sites(device.there(shells())), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
+    return lambda: net(x, t, cond)
+
+
+def decoder_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
+    assert isinstance(net, SLatGaussianDecoder)
+    x = SparseTensor(Sites(device.there(shells())), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
+    return lambda: net.activate(net.split(net(x), x.coords))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("role", "prepare", "most"),
+    [
+        (STRUCTURE_FLOW, structure_pass, 3.4),
+        (LATENT_FLOW, latent_pass, 8.7),
+        (GAUSSIAN_DECODER, decoder_pass, 8.5),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_published_networks_peak_under(
+    role: str, prepare: Callable[[PretendDevice, nn.Module], Callable[[], object]], most: float
+) -> None:
+    with PretendDevice(values=False) as device:
+        net = device.move(published(role))
+        weights = device.live
+        run = prepare(device, net)
+        run()
+        activations = (device.peak - weights) / GIB
+        assert most / 4 < activations <= most, f"{activations:.2f} GiB"
+
+
+@torch.no_grad()
+def test_pieces_give_what_all_rows_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, t, cond = small.latents(0)
+    flow = small.built(SLatFlow4DModel, small.LATENT)
+    decoder = small.built(SLatGaussianDecoder, small.DECODER)
+    structure = small.built(SparseStructureFlow4DModel, small.STRUCTURE)
+    x = torch.randn(2, 4, 3, 4, 4, 4)
+
+    def results() -> list[Tensor]:
+        return [flow(latents, t, cond).feats, decoder(latents), structure(x, t, cond)]
+
+    whole = results()
+    monkeypatch.setattr(pieces, "PIECE", 7)
+    for at_once, piece_by_piece in zip(whole, results(), strict=True):
+        torch.testing.assert_close(piece_by_piece, at_once, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_do_not_depend_on_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _, _ = small.latents(0)
+    net = small.built(SLatGaussianDecoder, small.DECODER).requires_grad_(True)
+    gradients = []
+    for size in (pieces.PIECE, 7):
+        monkeypatch.setattr(pieces, "PIECE", size)
+        net.zero_grad()
+        net(x).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+    assert all(map(torch.equal, *gradients))
