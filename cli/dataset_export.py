@@ -53,7 +53,7 @@ def export(
             say(f"... and {len(done.damaged) - LISTED} more")
         say(f"{done.made + done.kept} assets are in {folder}: {done.made} exported, {done.kept} were there.")
         if done.unfinished:
-            say(f"{done.unfinished} of the chosen clips have none yet.")
+            say(f"{done.unfinished} of the chosen clips {'has' if done.unfinished == 1 else 'have'} none yet.")
         if done.damaged:
             say(
                 f"{len(done.damaged)} are damaged or gone: `ss4d verify {opened.dataset.store} --repair`, then "

@@ -9,7 +9,7 @@ import typer
 from ss4d.cli.console import console
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Device
-from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, TrainOptions
+from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, DataTrainOptions
 
 KEPT = "checkpoints and finished steps are kept, and the same command goes on from the last of them"
 
@@ -56,7 +56,7 @@ def train(
         from ss4d.pipelines.training.train import train_model  # not at the top: it imports torch, which takes seconds
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        options = TrainOptions(
+        options = DataTrainOptions(
             recipe=recipe,
             out=out,
             data=data,

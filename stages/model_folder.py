@@ -6,18 +6,15 @@ the `Resolver` that the caller hands in.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NoReturn, Self, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Annotated, Any, Literal
 
 from ss4d.stages.errors import ModelError
 from ss4d.stages.roles import IMAGE_ENCODER
-from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
+from ss4d.stages.typed_json import Bounds, Lenient, naming, parse, read_json
 
-Json = TypeVar("Json", bound=BaseModel)
 Resolver = Callable[[str, str], Path]  # (hub repository, file in it) -> the file on this machine
 
 DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
@@ -25,52 +22,31 @@ DINOV2_NAME, DINOV2_REPOSITORY, DINOV2_FILE = (
     "facebook/dinov2-with-registers-large",
     "model.safetensors",
 )
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-LENIENT = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class _Strict(BaseModel):
-    """What decides the result: an unknown key is refused."""
-
-    model_config = STRICT
-
-
-class _Lenient(BaseModel):
-    """What the authors' loader reads some keys of: others, and their values, do not matter."""
-
-    model_config = LENIENT
+@dataclass(frozen=True, kw_only=True)
+class _SamplerArgs:
+    sigma_min: Annotated[float, Bounds(least=0, below=1)]
 
 
-class _SamplerArgs(_Strict):
-    sigma_min: float = Field(ge=0, lt=1)
-
-
-class _Sampler(_Lenient):
+@dataclass(frozen=True, kw_only=True)
+class _Sampler(Lenient):
     name: Literal["FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler"]
     args: _SamplerArgs
-    params: SamplerConfig = SamplerConfig()
+    params: dict[str, Any] = field(default_factory=dict)  # of SamplerParams; null stands for what is left out
 
 
-class _Normalization(_Lenient):
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean and std must be equally long, got {len(self.mean)} and {len(self.std)} values")
-        return self
-
-
-class _PipelineArgs(_Lenient):
+@dataclass(frozen=True, kw_only=True)
+class _PipelineArgs(Lenient):
     models: dict[str, str]
     sparse_structure_sampler: _Sampler
     slat_sampler: _Sampler
-    slat_normalization: _Normalization
+    slat_normalization: LatentNormalization
     image_cond_model: str
 
 
-class _Pipeline(_Lenient):
+@dataclass(frozen=True, kw_only=True)
+class _Pipeline(Lenient):
     args: _PipelineArgs
 
 
@@ -106,16 +82,18 @@ class ModelFolder:
         Raises:
             ModelError: naming the file and the option that is missing or cannot be honored.
         """
-        args = read_json(path / "pipeline.json", _Pipeline).args
-        return cls(
-            path=path,
-            references={**args.models, IMAGE_ENCODER: args.image_cond_model},
-            structure_sampler=_as_named(args.sparse_structure_sampler),
-            slat_sampler=_as_named(args.slat_sampler),
-            notice=_notice(path / "NOTICE.md"),
-            slat_normalization=LatentNormalization(mean=args.slat_normalization.mean, std=args.slat_normalization.std),
-            resolver=resolver,
-        )
+        file = path / "pipeline.json"
+        args = read_json(file, _Pipeline).args
+        with naming(file):
+            return cls(
+                path=path,
+                references={**args.models, IMAGE_ENCODER: args.image_cond_model},
+                structure_sampler=_params(args.sparse_structure_sampler, "args", "sparse_structure_sampler"),
+                slat_sampler=_params(args.slat_sampler, "args", "slat_sampler"),
+                slat_normalization=args.slat_normalization,
+                notice=_notice(path / "NOTICE.md"),
+                resolver=resolver,
+            )
 
     def files(self, role: str) -> NetworkFiles:
         """The files of the network that plays `role`; nothing is read from them.
@@ -160,43 +138,17 @@ class ModelFolder:
         return self.resolver("/".join(path.parts[:2]), "/".join(path.parts[2:]) + suffix)
 
 
-def read_json(file: Path, kind: type[Json]) -> Json:
-    """The content of a JSON file as `kind`.
-
-    Raises:
-        ModelError: naming the file and the option at fault.
-    """
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        refuse(file, error)
-
-
-def refuse(file: Path, error: ValidationError, *option: str) -> NoReturn:
-    """Raises a ModelError for a problem that was found in `file`, in what stands under the keys `option`."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, (*option, *problem["loc"])))
-    given = "" if problem["type"] in {"missing", "json_invalid"} else f"; got {problem['input']!r}"
-    raise ModelError(f"{file}: {f'option {where}: ' if where else ''}{problem['msg']}{given}") from error
-
-
 def _notice(file: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def _as_named(sampler: _Sampler) -> SamplerParams:
-    """The values of a sampler; its name says whether there is guidance, and whether it has an interval."""
-    params = _sampler_params(sampler.params)
+def _params(sampler: _Sampler, *option: str) -> SamplerParams:
+    """The values of the sampler under the keys `option`; its name says whether it guides, and when."""
+    given = {name: value for name, value in sampler.params.items() if value is not None}
+    params = parse(given, SamplerParams, *option, "params")
     match sampler.name:
         case "FlowEulerSampler":
             return replace(params, cfg_strength=0.0)
         case "FlowEulerCfgSampler":
             return replace(params, cfg_interval=(0.0, 1.0))
     return params
-
-
-def _sampler_params(given: SamplerConfig) -> SamplerParams:
-    """The values that a folder gives, and the default of each that it leaves out."""
-    return SamplerParams(**{name: value for name, value in given if value is not None})

@@ -1,34 +1,25 @@
 """Loads the networks of a model folder, strict about options and weights (docs/model.md, section 1)."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ss4d.stages.errors import ModelError
-from ss4d.stages.model_folder import (
-    DINOV2_FILE,
-    DINOV2_REPOSITORY,
-    STRICT,
-    ModelFolder,
-    NetworkFiles,
-    read_json,
-    refuse,
-)
-from ss4d.stages.nn.checkpoint import NETWORKS
+from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_REPOSITORY, ModelFolder, NetworkFiles
+from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
 from ss4d.stages.nn.occupancy import SparseStructureDecoderArgs, SparseStructureEncoderArgs
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.precision import Precision
+from ss4d.stages.typed_json import naming, read_json
 
 LOG = logging.getLogger("ss4d")
 LeftOver = Callable[[Path, Sequence[str]], None]  # hears of a weights file and the tensors in it that nothing takes
@@ -69,9 +60,8 @@ class Description:
     args: Any  # an instance of that class's options
 
 
-class _Network(BaseModel):
-    model_config = STRICT
-
+@dataclass(frozen=True, kw_only=True)
+class _Network:
     name: str
     args: dict[str, Any]
 
@@ -86,9 +76,8 @@ def describe(files: NetworkFiles) -> Description:
         return Description("VisionTransformer", DINOV2_VITL14_REG)
     network = read_json(files.description, _Network)
     name = network.name.removeprefix("Elastic")
-    if name not in NETWORKS:
-        raise ModelError(f"{files.description}: class {network.name!r} is unknown; known are {', '.join(NETWORKS)}")
-    return Description(name, _parse_args(NETWORKS[name].args, network.args, files.description))
+    with naming(files.description):
+        return Description(name, network_args(name, network.args, "args"))
 
 
 def warn_of_left_over(file: Path, tensors: Sequence[str]) -> None:
@@ -143,11 +132,8 @@ def load_network(
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
-    try:
-        with torch.device("meta"):  # the file brings every tensor: nothing is initialized or held twice
-            module = NETWORKS[description.name].build(description.args, ops)
-    except ModelError as error:
-        raise ModelError(f"{files.description}: {error}") from error
+    with naming(files.description), torch.device("meta"):  # the file brings every tensor: none is made or held twice
+        module = NETWORKS[description.name].build(description.args, ops)
     state = read_tensors(files.weights, device)
     if "embeddings.cls_token" in state:
         state = dinov2_from_hub(state)
@@ -211,20 +197,3 @@ def _check_tensors(network: str, file: Path, wanted: Mapping[str, Tensor], given
 
 def _listed(names: list[str]) -> str:
     return f"tensor {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _parse_args(kind: type[Any], args: Mapping[str, Any], file: Path) -> Any:
-    hints = get_type_hints(kind)
-    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    if unsupported := sorted(args.keys() - hints.keys()):
-        raise ModelError(f"{file}: option args.{unsupported[0]} is not supported; {', '.join(hints)} are")
-    if missing := sorted(required - args.keys()):
-        raise ModelError(f"{file}: option args.{missing[0]} is missing")
-    values = {}
-    for name, value in args.items():
-        try:
-            # JSON mode is strict about types, yet reads a list as a tuple and 4 as 4.0.
-            values[name] = TypeAdapter(hints[name], config=STRICT).validate_json(json.dumps(value))
-        except ValidationError as error:
-            refuse(file, error, "args", name)
-    return kind(**values)

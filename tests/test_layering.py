@@ -16,13 +16,20 @@ MAY_IMPORT = {
     "ss4d.pipelines": {"ss4d.pipelines", "ss4d.stages", "ss4d.stages.nn", "ss4d.stages.ops", "ss4d.storage"},
     "ss4d.storage": {"ss4d.storage"},
     "ss4d.stages": {"ss4d.stages", "ss4d.stages.nn", "ss4d.stages.ops"},
-    "ss4d.stages.nn": {"ss4d.stages.nn", "ss4d.stages.ops", "ss4d.stages.types", "ss4d.stages.errors"},
+    "ss4d.stages.nn": {
+        "ss4d.stages.nn",
+        "ss4d.stages.ops",
+        "ss4d.stages.types",
+        "ss4d.stages.errors",
+        "ss4d.stages.typed_json",
+    },
     "ss4d.stages.ops": {"ss4d.stages.ops", "ss4d.stages.types", "ss4d.stages.errors"},
 }
 STAGE_MODULES = {"segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"}
 KERNEL_PACKAGES = {"xformers", "spconv", "gsplat", "nvdiffrast", "kaolin"}
 NOT_IN_STAGES = {"prefect", "zarr", "typer", "huggingface_hub"}
 NUMERICS_ONLY = {"torch", "numpy", "numba", "safetensors"}
+NUMERICS_MODULES = ("nn", "ops", "model_folder", "sampler_params", "sampling", "training", "typed_json", "weights")
 
 # The wings of pipelines, and the other wings that each may import; the rooms of dataset have a test of their own.
 WINGS: dict[str, set[str]] = {
@@ -120,13 +127,7 @@ def test_stages_stand_alone(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [
-        p
-        for p in SOURCES
-        if module(p).startswith(
-            tuple(f"ss4d.stages.{name}" for name in ("nn", "ops", "sampler_params", "sampling", "training"))
-        )
-    ],
+    [p for p in SOURCES if module(p).startswith(tuple(f"ss4d.stages.{name}" for name in NUMERICS_MODULES))],
     ids=module,
 )
 def test_networks_need_numerics_only(path: Path) -> None:

@@ -35,7 +35,7 @@ from ss4d.stages.types import Axes, Progress
 IMPORTED = "imported"  # the family of people's own objects
 SUFFIXES = (".glb", ".gltf")
 MESH_SEEDS = 2**28  # an imported clip's seed is the one asked for plus one of so many, which its mesh decides
-MAX_SEED = 2**62  # the manifest keeps seeds in 64 bits
+MAX_FIRST_SEED = 2**62  # clips count on from it, and the manifest keeps their seeds in 64 bits
 MANIFEST_SECONDS = 20  # between two writings of the manifest while clips are made
 
 _log = logging.getLogger("ss4d.records")
@@ -274,8 +274,8 @@ def _refuse_other_sizes(folder: Path, sizes: Sizes) -> None:
 
 def _limits(sizes: Sizes, seed: int, workers: int | None) -> dict[str, tuple[int, int]]:
     """Options and the least they may be."""
-    if seed > MAX_SEED:
-        raise ConfigError(f"--seed must be at most {MAX_SEED}; got {seed}")
+    if seed > MAX_FIRST_SEED:
+        raise ConfigError(f"--seed must be at most {MAX_FIRST_SEED}; got {seed}")
     return {
         "--seed": (seed, 0),
         "--frames": (sizes.frames, 1),

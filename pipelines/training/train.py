@@ -1,29 +1,19 @@
 """Trains a model as `ss4d train` does: on records or on clips made on the way, from scratch or from any model."""
 
 import json
-import math
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
-
-import torch
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path
 from ss4d.pipelines.training.records import RecordError, Records, open_records
-from ss4d.pipelines.training.train_options import TrainOptions
+from ss4d.pipelines.training.train_options import DataTrainOptions
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.ops.backend import Ops
-from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.ops.kernel_choice import training_ops
-from ss4d.stages.processors import num_processors
-from ss4d.stages.training.folder import Start, read_encoders
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
-from ss4d.stages.training.tiny import PUBLISHED
-from ss4d.stages.training.training import Training
-from ss4d.stages.weights import load_role
+from ss4d.stages.training.training import training_of
 
 
 class GoodRecords:
@@ -57,7 +47,7 @@ class GoodRecords:
         return self._records.skipped
 
 
-def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
+def train_model(options: DataTrainOptions, say: Callable[[str], None]) -> bool:
     """Does what is left of a training; gives whether all is done.
 
     Raises:
@@ -69,51 +59,12 @@ def train_model(options: TrainOptions, say: Callable[[str], None]) -> bool:
     """
     if options.recipe not in RECIPES:
         raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
-    deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
-    device = resolve_device(options.device)
-    ops = training_ops(device, say)
-    training = Training(
-        recipe=RECIPES[options.recipe],
-        out=options.out,
-        device=torch.device(device),
-        ops=ops,
-        seed=options.seed,
-        only=options.only,
-        deadline=deadline,
-        start=None if options.init is None else start_from(options.init, ops),
-        lora=options.lora,
-        steps=options.steps,
-        rate=options.rate,
-        store=records,
-        store_digest=None if records is None else records.digest(),
-        assets=options.assets,
-        fresh=options.fresh,
-        workers=num_processors(),
-    )
+    training = training_of(options, lambda location: ModelFolder.open(model_path(location), hub_file), say)
+    if records is not None:
+        training = replace(training, store=records, store_digest=records.digest())
     try:
         return run_training(training, say)
     finally:
         if records is not None and records.skipped:
             say(f"{len(records.skipped)} of {len(records)} records could not be used: {', '.join(records.skipped)}")
-
-
-def start_from(location: str, ops: Ops) -> Start:
-    """The model at `location` ("bundled:NAME", "hub:ORG/NAME" or a folder), ready to be trained further.
-
-    Raises:
-        ModelError: it cannot be used; the sentence names the file at fault.
-    """
-    path = model_path(location)
-    folder = ModelFolder.open(path, hub_file)
-    cpu = torch.device("cpu")
-    networks = {role: load_role(folder, role, ops, device=cpu).train() for role in PUBLISHED}
-    for network in networks.values():
-        network.requires_grad_(True)
-    return Start(
-        networks={**networks, **read_encoders(path, ops)},
-        normalization=folder.slat_normalization,
-        structure_sampler=folder.structure_sampler,
-        slat_sampler=folder.slat_sampler,
-        origin=location if ":" in location else path.name,
-    )

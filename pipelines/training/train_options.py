@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ss4d.stages.training.options import OPTIONS, OUT, RECIPE, Option
+from ss4d.stages.training.options import OPTIONS, OUT, RECIPE, Option, TrainOptions
 
 TRAIN_OPTIONS: Mapping[str, Option] = {
     **OPTIONS,
@@ -20,19 +20,7 @@ TRAIN_OPTIONS: Mapping[str, Option] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class DataTrainOptions(TrainOptions):
     """What the command was told."""
 
-    recipe: str
-    out: Path
     data: Path | None = None
-    assets: Path | None = None
-    only: str | None = None
-    device: str = "auto"
-    minutes: float | None = None
-    init: str | None = None
-    lora: int | None = None
-    steps: int | None = None
-    rate: float = 1.0
-    fresh: bool = False
-    seed: int = 0

@@ -1,19 +1,17 @@
 """Networks by their published class names, and how one is written to a model folder (docs/model.md, section 1).
 
-Reading a folder that others made takes strict checks: `ss4d.stages.weights` does that; `read_network` reads our own
-files.
+`ss4d.stages.weights` reads them.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ss4d.stages.errors import ModelError
@@ -30,6 +28,7 @@ from ss4d.stages.nn.occupancy import (
 )
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.typed_json import parse
 
 
 @dataclass(frozen=True)
@@ -57,22 +56,24 @@ NETWORKS: Mapping[str, NetworkType] = {
 }
 
 
+def network_args(name: str, options: Mapping[str, Any], *option: str) -> Any:
+    """The options of a network of class `name`, which stand under the keys `option` of a description.
+
+    Raises:
+        ModelError: naming an unknown class, or an option that is missing, unknown or of another type.
+    """
+    if name not in NETWORKS:
+        raise ModelError(f"class {name!r} is unknown; known are {', '.join(NETWORKS)}")
+    return parse(options, NETWORKS[name].args, *option)
+
+
 def build_network(name: str, options: Mapping[str, Any], ops: Ops) -> nn.Module:
-    """A network with random weights from torch's global generator; lists in `options` stand for tuples, as in JSON.
+    """A network with random weights from torch's global generator.
 
     Raises:
         ModelError: naming an unknown class or an option that is missing, unknown or impossible.
     """
-    if name not in NETWORKS:
-        raise ModelError(f"class {name!r} is unknown; known are {', '.join(NETWORKS)}")
-    kind = NETWORKS[name]
-    if unknown := sorted(options.keys() - {f.name for f in fields(kind.args)}):
-        raise ModelError(f"{name} has no option {unknown[0]}")
-    try:
-        args = kind.args(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
-    except TypeError as error:  # a required option is missing
-        raise ModelError(f"{name}: {error}") from error
-    return kind.build(args, ops)
+    return NETWORKS[name].build(network_args(name, options), ops)
 
 
 def save_network(path: Path, name: str, args: Any, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -83,23 +84,3 @@ def save_network(path: Path, name: str, args: Any, module: nn.Module, dtype: tor
     state = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in module.state_dict().items()}
     save_file(state, weights)
     shutil.copymode(description, weights)  # safetensors makes files for their owner alone
-
-
-def read_network(path: Path, ops: Ops) -> nn.Module:
-    """The network at `path`.json and `path`.safetensors, in float32 on the CPU.
-
-    Raises:
-        ModelError: naming the file, and the option or tensor at fault.
-    """
-    description, weights = (path.with_name(path.name + suffix) for suffix in (".json", ".safetensors"))
-    try:
-        content = json.loads(description.read_text())
-        module = build_network(content["name"].removeprefix("Elastic"), content["args"], ops)
-        module.load_state_dict({key: tensor.float() for key, tensor in load_file(weights).items()})
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ModelError, json.JSONDecodeError, KeyError) as error:
-        raise ModelError(f"{description}: {error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{weights} does not fit its description: {error}") from error
-    return module

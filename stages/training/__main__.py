@@ -4,25 +4,17 @@
 """
 
 import argparse
-import math
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ss4d.stages.errors import InputError, ModelError, TrainingError
-from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.ops.kernel_choice import training_ops
-from ss4d.stages.processors import num_processors
-from ss4d.stages.training.folder import read_start
-from ss4d.stages.training.options import OPTIONS, OUT, RECIPE, Option
-from ss4d.stages.training.recipe import RECIPES
+from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.training.options import OPTIONS, OUT, RECIPE, Option, TrainOptions
 from ss4d.stages.training.run import run_training
-from ss4d.stages.training.training import Training
+from ss4d.stages.training.training import training_of
 
 FAILED, INTERRUPTED = 1, 130  # exit codes, as of `ss4d`
 
@@ -32,24 +24,7 @@ def main() -> int:
     given = _parser().parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
-        device = resolve_device(given.device)
-        ops = training_ops(device, _say)
-        training = Training(
-            recipe=RECIPES[given.recipe],
-            out=given.out,
-            device=torch.device(device),
-            ops=ops,
-            seed=given.seed,
-            only=given.only,
-            deadline=math.inf if given.minutes is None else time.monotonic() + 60 * given.minutes,
-            start=None if given.init is None else read_start(Path(given.init), ops),
-            lora=given.lora,
-            steps=given.steps,
-            rate=given.rate,
-            assets=given.assets,
-            fresh=given.fresh,
-            workers=num_processors(),
-        )
+        training = training_of(TrainOptions(**vars(given)), lambda path: ModelFolder.open(Path(path)), _say)
         run_training(training, _say)
     except (InputError, ModelError, TrainingError) as error:
         _say(str(error))

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from ss4d.stages.errors import ModelError
-from ss4d.stages.nn.checkpoint import read_network, save_network
+from ss4d.stages.model_folder import ModelFolder, NetworkFiles
+from ss4d.stages.nn.checkpoint import save_network
 from ss4d.stages.ops.backend import Ops
-from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training.files import whole_folder, write_whole
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name, pipeline
+from ss4d.stages.weights import describe, load_network
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,40 +49,36 @@ class Start:
         return digest.hexdigest()
 
 
-def read_start(folder: Path, ops: Ops) -> Start:
-    """A complete model folder, such as training leaves.
+def read_start(folder: ModelFolder, ops: Ops, origin: str) -> Start:
+    """The model in `folder`, called `origin`, in float32 on the CPU, ready to be trained further.
 
     Raises:
-        ModelError: naming the file at fault.
+        ModelError: naming the file, and the option or tensor at fault.
     """
-    file = folder / "pipeline.json"
-    try:
-        args = json.loads(file.read_text())["args"]
-        references = {**args["models"], IMAGE_ENCODER: args[IMAGE_ENCODER]}
-        networks = {role: read_network(folder / references[role], ops) for role in PUBLISHED}
-        normalization = LatentNormalization(**{k: tuple(v) for k, v in args["slat_normalization"].items()})
-        samplers = [_sampler(args[name]["params"]) for name in ("sparse_structure_sampler", "slat_sampler")]
-    except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} is not what a model folder has: {error!r}") from error
+    files = {role: folder.files(role) for role in PUBLISHED}
+    files |= {role: saved for role in ENCODERS if (saved := saved_files(folder.path / "training", role))}
     return Start(
-        networks={**networks, **read_encoders(folder, ops)},
-        normalization=normalization,
-        structure_sampler=samplers[0],
-        slat_sampler=samplers[1],
-        origin=folder.name,
+        networks={role: read_network(of_role, ops) for role, of_role in files.items()},
+        normalization=folder.slat_normalization,
+        structure_sampler=folder.structure_sampler,
+        slat_sampler=folder.slat_sampler,
+        origin=origin,
     )
 
 
-def _sampler(params: Mapping[str, Any]) -> SamplerParams:
-    return SamplerParams(**{**params, "cfg_interval": tuple(params["cfg_interval"])})
+def read_network(files: NetworkFiles, ops: Ops) -> nn.Module:
+    """A network in float32 on the CPU, to be trained further.
+
+    Raises:
+        ModelError: naming the file, and the option or tensor at fault.
+    """
+    return load_network(describe(files), files, ops, device=torch.device("cpu"))
 
 
-def read_encoders(folder: Path, ops: Ops) -> dict[str, nn.Module]:
-    """The encoders that a model folder comes with, by role: those that were trained here have them."""
-    paths = {role: folder / "training" / role for role in ENCODERS}
-    return {role: read_network(path, ops) for role, path in paths.items() if path.with_suffix(".json").exists()}
+def saved_files(folder: Path, role: str) -> NetworkFiles | None:
+    """The files of the network that `save_roles` wrote to `folder` for `role`; None if there are none."""
+    description, weights = (folder / f"{file_name(role)}{suffix}" for suffix in (".json", ".safetensors"))
+    return NetworkFiles(weights=weights, description=description) if description.exists() else None
 
 
 def save_roles(folder: Path, networks: Mapping[str, nn.Module], dtype: torch.dtype = torch.float32) -> None:

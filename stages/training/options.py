@@ -1,4 +1,4 @@
-"""The options of the training command, which `python -m ss4d.stages.training` and `ss4d train` both have."""
+"""The options that `python -m ss4d.stages.training` and `ss4d train` both have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,3 +60,21 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "seed": Option(help="Where the random numbers start.", kind=int, metavar="N", least=0, default=0),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the training command was told; `RECIPE`, `OUT` and `OPTIONS` say what each is."""
+
+    recipe: str
+    out: Path
+    assets: Path | None = None
+    only: str | None = None
+    device: str = "auto"
+    minutes: float | None = None
+    init: str | None = None
+    lora: int | None = None
+    steps: int | None = None
+    rate: float = 1.0
+    fresh: bool = False
+    seed: int = 0

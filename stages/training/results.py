@@ -6,11 +6,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from ss4d.stages.nn.checkpoint import read_network
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
+from ss4d.stages.training.folder import read_network, saved_files
 from ss4d.stages.training.fresh import fresh_network
-from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, file_name
+from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
 from ss4d.stages.training.training import Training
 from ss4d.stages.types import Axes
 
@@ -56,8 +56,8 @@ class Results:
         steps = list(self._leaves)
         before = steps if step is None else steps[: steps.index(step)]
         for earlier in reversed(before):
-            if role in self._leaves[earlier] and (self.path(earlier) / f"{file_name(role)}.json").exists():
-                return read_network(self.path(earlier) / file_name(role), training.ops).to(training.device)
+            if role in self._leaves[earlier] and (files := saved_files(self.path(earlier), role)):
+                return read_network(files, training.ops).to(training.device)
         if training.start is not None and role in training.start.networks:
             return deepcopy(training.start.networks[role]).to(training.device)
         name, options = training.recipe.networks[role]

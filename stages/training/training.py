@@ -1,15 +1,22 @@
 """What can be asked of a training."""
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import training_ops
+from ss4d.stages.processors import num_processors
 from ss4d.stages.training.clips import ClipStore
-from ss4d.stages.training.folder import Start
-from ss4d.stages.training.recipe import TrainingRecipe
+from ss4d.stages.training.folder import Start, read_start
+from ss4d.stages.training.options import TrainOptions
+from ss4d.stages.training.recipe import RECIPES, TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +60,42 @@ class Training:
     assets: Path | None = None
     fresh: bool = False
     workers: int = 1
+
+
+def training_of(
+    options: TrainOptions, open_model: Callable[[str], ModelFolder], say: Callable[[str], None]
+) -> Training:
+    """What `options` ask for; the minutes they give begin now.
+
+    Args:
+        options: as a command was told.
+        open_model: gives the model to start from, by what `options.init` calls it.
+        say: hears which kernels were chosen.
+
+    Raises:
+        InputError: the device is not there.
+        ModelError: the model to start from cannot be used.
+    """
+    began = time.monotonic()
+    device = resolve_device(options.device)
+    ops = training_ops(device, say)
+    start = None
+    if options.init is not None:
+        name = options.init if ":" in options.init else Path(options.init).name
+        start = read_start(open_model(options.init), ops, name)
+    return Training(
+        recipe=RECIPES[options.recipe],
+        out=options.out,
+        device=torch.device(device),
+        ops=ops,
+        seed=options.seed,
+        only=options.only,
+        deadline=math.inf if options.minutes is None else began + 60 * options.minutes,
+        start=start,
+        lora=options.lora,
+        steps=options.steps,
+        rate=options.rate,
+        assets=options.assets,
+        fresh=options.fresh,
+        workers=num_processors(),
+    )

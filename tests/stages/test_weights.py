@@ -12,14 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ss4d.stages import model_folder, sampler_config
+from ss4d.stages import model_folder
 from ss4d.stages.errors import ModelError
 from ss4d.stages.model_folder import IMAGE_ENCODER, ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS, save_network
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.weights import Description, describe, load_network, load_role, read_tensors
 from tests.helpers.places import DATA
@@ -141,20 +140,19 @@ def test_pipeline_values_are_read(folder: Path) -> None:
     assert describe(model.files(IMAGE_ENCODER)).args == ENCODER
 
 
-def test_each_sampler_value_that_an_older_folder_lacks_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    class LaterConfig(SamplerConfig):
-        solver: str | None = None
-
+def test_each_sampler_value_that_an_older_folder_lacks_has_its_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @dataclass(frozen=True, kw_only=True)
     class LaterParams(SamplerParams):
         solver: str = "euler"
 
-    for module in (model_folder, sampler_config):
-        monkeypatch.setattr(module, "SamplerParams", LaterParams)
+    monkeypatch.setattr(model_folder, "SamplerParams", LaterParams)
     given = {"steps": 25, "cfg_strength": 5.0, "cfg_interval": (0.5, 1.0), "rescale_t": 3.0}
-    for temperature in (None, 0.3):
-        read = model_folder._sampler_params(LaterConfig(**given, temperature=temperature))
-        assert read == LaterParams(**given, temperature=temperature or 1.0, solver="euler")
+    for values in ({}, {"temperature": None}, {"temperature": 0.3, "solver": None}):
+        edit_json(folder / "pipeline.json", lambda d, v=values: d["args"]["slat_sampler"].update(params={**given, **v}))
+        read = ModelFolder.open(folder).slat_sampler
+        assert read == LaterParams(**given, temperature=values.get("temperature") or 1.0, solver="euler")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, TrainOptions
+from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, DataTrainOptions
 from ss4d.stages.training.options import OPTIONS
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.steps import STEPS
@@ -28,8 +28,8 @@ def test_every_recipe_plans_every_step_that_trains() -> None:
 
 
 def test_options_have_the_defaults_and_the_steps_that_they_speak_of() -> None:
-    assert set(TRAIN_OPTIONS) == {field.name for field in fields(TrainOptions)}
-    defaults = {field.name: field.default for field in fields(TrainOptions)}
+    assert set(TRAIN_OPTIONS) == {field.name for field in fields(DataTrainOptions)}
+    defaults = {field.name: field.default for field in fields(DataTrainOptions)}
     for name, option in OPTIONS.items():
         assert option.default == defaults[name], name
     assert all(name in OPTIONS["only"].help for name in STEPS)
