@@ -6,8 +6,7 @@ could compute here.
 """
 
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -94,15 +93,6 @@ class PretendDevice(TorchDispatchMode):
         super().__exit__(*error)
         self._patch.undo()
 
-    @contextmanager
-    def never_waits(self) -> Iterator[None]:
-        """What is called in here must not wait for the device."""
-        self.forbid_waiting(True)
-        try:
-            yield
-        finally:
-            self.forbid_waiting(False)
-
     def forbid_waiting(self, forbidden: bool) -> None:
         """Whether what is called from now on must not wait for the device."""
         self._never_waits = forbidden
@@ -165,13 +155,11 @@ class PretendDevice(TorchDispatchMode):
         inner_args, inner_kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
         if made_there:
             inner_kwargs["device"] = torch.device("cpu")
-        if not self._values:
-            # Numbers without values first: of 600,000 rows, a real copy of what is not needed fills the memory.
-            dtype = kwargs.get("dtype")
-            if dtype is not None and (dtype.is_floating_point or dtype.is_complex) and "device" in inner_kwargs:
+        if not self._values and (_floats(kwargs) or any(x.is_meta for x in _tensors((inner_args, inner_kwargs)))):
+            # Asked for without values: of 600,000 rows, values that nobody needs would fill the memory.
+            inner_args, inner_kwargs = tree_map(_to_meta, inner_args), tree_map(_to_meta, inner_kwargs)
+            if "device" in inner_kwargs:
                 inner_kwargs["device"] = torch.device("meta")
-            if any(x.is_meta for x in _tensors((inner_args, inner_kwargs))) or _floats(kwargs):
-                inner_args, inner_kwargs = tree_map(_to_meta, inner_args), tree_map(_to_meta, inner_kwargs)
         out = func(*inner_args, **inner_kwargs)
         if func.overloadpacket in flop_registry:
             self.flop += flop_registry[func.overloadpacket](*inner_args, **inner_kwargs, out_val=out)
