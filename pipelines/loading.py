@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,21 @@ from torch import nn
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.ops.kernel_choice import run_ops
+from ss4d.stages.ops.kernel_choice import Use, choose_kernels
+from ss4d.stages.ops.kernel_names import Part
 from ss4d.stages.precision import Precision
 from ss4d.stages.weights import describe, load_role, torso_dtype, warn_of_left_over
 
 LOG = logging.getLogger("ss4d")
 # Of a clip of 32 frames of 20,000 voxels, 25 steps a stage, half of the times guided, at the published size.
 ESTIMATED_FRAMES, ESTIMATED_FLOP = 32, 49e15
+# What torsos may compute in. Whether a published network does so in float16, its own file says.
+TORSO_DTYPES: Mapping[Precision, frozenset[torch.dtype]] = {
+    "published": frozenset({torch.float16, torch.float32}),
+    "float32": frozenset({torch.float32}),
+    "float16": frozenset({torch.float16}),
+    "bfloat16": frozenset({torch.bfloat16}),
+}
 
 
 class Loader:
@@ -28,15 +36,27 @@ class Loader:
         folder: that describes the networks.
         device: "auto", "cpu" or "cuda".
         precision: of the torsos.
+        kernels: by part of the work, a kernel's name, or "auto".
         left_over: is filled with the tensors that no network took, by the name of their file.
 
     Raises:
         InputError: there is no such device here.
+        ModelError: a kernel that is asked for cannot be used.
     """
 
-    def __init__(self, folder: ModelFolder, device: str, precision: Precision, left_over: dict[str, list[str]]) -> None:
+    def __init__(
+        self,
+        folder: ModelFolder,
+        device: str,
+        precision: Precision,
+        kernels: Mapping[Part, str],
+        left_over: dict[str, list[str]],
+    ) -> None:
         self.device = resolve_device(device)
-        self.ops = run_ops(self.device)
+        use = Use(device=torch.device(self.device), dtypes=TORSO_DTYPES[precision])
+        self.kernels = choose_kernels(use, kernels)
+        LOG.info("%s", self.kernels.said())
+        self.ops = self.kernels.ops
         self._folder, self._left_over = folder, left_over
         self._precision: Precision = precision
         self._networks: dict[str, nn.Module] = {}

@@ -14,6 +14,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import hub_file, model_path, weights_path
 from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, ModelFolder
 from ss4d.stages.ops.device import check_device
+from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.precision import Precision
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
 
@@ -23,8 +24,22 @@ if TYPE_CHECKING:
     from ss4d.stages.ops.device import Device
 
 
+class KernelNames(BaseModel):
+    """What computes; it changes results by rounding alone, so that no key depends on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    attention: AttentionKernel = Field(default="auto", description="attention inside groups of rows")
+    convolution: ConvolutionKernel = Field(default="auto", description="convolution over occupied cells")
+    rasterizer: RasterizerKernel = Field(default="auto", description="draws Gaussians")
+
+    def by_part(self) -> dict[Part, str]:
+        """The names, as those who choose kernels want them."""
+        return {"attention": self.attention, "convolution": self.convolution, "rasterizer": self.rasterizer}
+
+
 class ModelChoice(BaseModel):
-    """Which weights, and in what precision."""
+    """Which weights, in what precision, and what computes with them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -36,6 +51,9 @@ class ModelChoice(BaseModel):
     precision: Precision = Field(
         default="float32",
         description="number format of the transformer torsos; published: each network's as its makers ran it",
+    )
+    kernels: KernelNames = Field(
+        default=KernelNames(), description="by name, or auto: the best that is there and works, see docs/gpu.md"
     )
 
 
@@ -49,12 +67,15 @@ class Model:
         folder: where that is, read.
         device: "auto", "cpu" or "cuda".
         precision: of the torsos.
+        kernels: that are to compute.
     """
 
-    def __init__(self, location: str, folder: ModelFolder, device: str, precision: Precision) -> None:
+    def __init__(
+        self, location: str, folder: ModelFolder, device: str, precision: Precision, kernels: KernelNames
+    ) -> None:
         self.location = location
         self.folder = folder
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._kernels = device, precision, kernels
         self._fingerprints: dict[str, str] = {}
         self._left_over: dict[str, list[str]] = {}
 
@@ -62,7 +83,7 @@ class Model:
     def _loader(self) -> "Loader":
         from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
 
-        return Loader(self.folder, self._device, self._precision, self._left_over)
+        return Loader(self.folder, self._device, self._precision, self._kernels.by_part(), self._left_over)
 
     @property
     def device(self) -> "Device":
@@ -73,6 +94,11 @@ class Model:
     def ops(self) -> "Ops":
         """The kernels for the device."""
         return self._loader.ops
+
+    @property
+    def kernels(self) -> dict[str, Any]:
+        """Which kernel does each part of the work, and why the others do not."""
+        return self._loader.kernels.recorded()
 
     @property
     def notice(self) -> str | None:
@@ -120,17 +146,17 @@ class Model:
 
 
 def open_model(choice: ModelChoice, device: str) -> Model:
-    """The model that is chosen, the same object for the same model, precision and word for a device.
+    """The model that is chosen, the same object for the same model, precision, kernels and word for a device.
 
     Raises:
         ConfigError, InputError, ModelError: naming what cannot be.
     """
     check_device(device)
-    return _open(choice.model, choice.image_encoder, choice.precision, device)
+    return _open(choice.model, choice.image_encoder, choice.precision, choice.kernels, device)
 
 
 @cache
-def _open(location: str, image_encoder: str | None, precision: Precision, device: str) -> Model:
+def _open(location: str, image_encoder: str | None, precision: Precision, kernels: KernelNames, device: str) -> Model:
     def resolve(repository: str, file: str) -> Path:
         if (repository, file) == (DINOV2_REPOSITORY, DINOV2_FILE) and image_encoder is not None:
             return weights_path(image_encoder, DINOV2_FILE)
@@ -139,4 +165,4 @@ def _open(location: str, image_encoder: str | None, precision: Precision, device
     folder = ModelFolder.open(model_path(location), resolve)
     if image_encoder is not None and folder.references[IMAGE_ENCODER] != DINOV2_NAME:
         raise ConfigError(f"the model {location} brings its own image encoder: set image_encoder to null")
-    return Model(location, folder, device, precision)
+    return Model(location, folder, device, precision, kernels)

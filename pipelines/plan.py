@@ -89,7 +89,7 @@ class Recipes:
         return made
 
     def of(self, implementation: Implementation, refs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
-        """Everything that decides the stage's result. Not: device, batch size, codec, paths."""
+        """Everything that decides the stage's result. Not: device, kernels, batch size, codec, paths."""
         stage = implementation.stage
         section = self.config.section(stage)
         recipe: dict[str, Any] = {

@@ -158,7 +158,12 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
         stages = run.config.stages()
         for role in (role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles):
             run.model.network(role)
-        record.update(device=run.model.device, machine={**machine(), "threads": num_threads()}, model=_model_of(run))
+        record.update(
+            device=run.model.device,
+            kernels=run.model.kernels,
+            machine={**machine(), "threads": num_threads()},
+            model=_model_of(run),
+        )
 
     if not run.computes:  # so no engine has anything to orchestrate, and nothing needs torch
         for job in jobs:

@@ -18,6 +18,7 @@ from ss4d.stages.nn.embed import constant
 from ss4d.stages.nn.trunk import SparseTransformer, SparseTransformerArgs
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import SparseTensor
+from ss4d.stages.ops.splat import Gaussians
 
 # The constant spherical harmonic, to the digits of the model. Viewers compute with more of them, as export/ply.py does,
 # and in float32 that is another number.
@@ -74,25 +75,6 @@ class RawGaussians:
     scaling: Tensor
     rotation: Tensor
     opacity: Tensor
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Gaussians:
-    """Gaussians ready to draw.
-
-    Attributes:
-        means: (n G, 3) centers in world space, the object fills [-0.5, 0.5]^3.
-        scales: (n G, 3) standard deviations along their own axes, world units.
-        quats: (n G, 4) unit rotations (w, x, y, z).
-        colors: (n G, 3) RGB.
-        opacities: (n G, 1) in 0 to 1.
-    """
-
-    means: Tensor
-    scales: Tensor
-    quats: Tensor
-    colors: Tensor
-    opacities: Tensor
 
 
 class SLatGaussianDecoder(SparseTransformer):

@@ -5,7 +5,7 @@ Groups of equal (query length, key length) are stacked and share one call of sca
 padded and what one group gives does not depend on the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -49,6 +49,9 @@ class AttentionPlan:
         if self.query_order is None and self.key_order is None:
             return self
         return replace(self, query_order=None, key_order=None, inverse=None)
+
+
+Attention = Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]  # what every attention is called like, see below
 
 
 def window_plan(sites: Sites, extent: Extent, shift: PerAxis = NO_SHIFT) -> AttentionPlan:

@@ -1,13 +1,9 @@
 """The record of kernels that networks are given; `ss4d.stages.ops.kernel_choice` chooses among such records."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from ss4d.stages.ops.attention import AttentionPlan, attention
-from ss4d.stages.ops.conv import conv
-from ss4d.stages.ops.coords import Sites
+from ss4d.stages.ops.attention import Attention, attention
+from ss4d.stages.ops.conv import Convolution, conv
 from ss4d.stages.ops.rasterize import Rasterize, rasterize
 
 
@@ -22,8 +18,8 @@ class Ops:
         rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `ss4d.stages.ops.rasterize`.
     """
 
-    attention: Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
-    conv: Callable[[Tensor, Sites, Tensor, Tensor], Tensor]
+    attention: Attention
+    conv: Convolution
     rasterize: Rasterize
 
 

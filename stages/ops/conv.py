@@ -10,7 +10,7 @@ from j: the gradient of the input is the same convolution with the kernel revers
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,8 @@ from ss4d.stages.ops.coords import PerAxis, Sites, linear_keys
 # Of a gathered block: on a CPU 2 MB, what the second-level caches of two cores hold; on a GPU 512 MB, few calls.
 BLOCK_FLOATS = {"cpu": 1 << 19, "cuda": 1 << 27}
 MIN_BLOCK_ROWS = 256  # fewer rows waste a matrix product
+
+Convolution = Callable[[Tensor, Sites, Tensor, Tensor], Tensor]  # what every convolution is called like, see `conv`
 
 
 def neighbors(sites: Sites, kernel: PerAxis) -> Tensor:

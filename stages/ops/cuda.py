@@ -1,72 +1,60 @@
-"""The same kernels as in `ss4d.stages.ops.backend`, on xformers, spconv and gsplat; the only file that imports those.
+"""Kernels of packages for GPUs, called as those in `ss4d.stages.ops.backend`; the only file that imports the packages.
 
 Rows and coordinates are as in the torch kernels: (b, t, x, y, z) sorted, kernels (C_out, k..., C_in) over (t, x, y, z).
+Each function gives a kernel, or raises what its package raises when it is imported: any exception at all.
 Why the CPU has kernels of its own: docs/model.md, section 11.
 """
 
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ss4d.stages.errors import ModelError
-from ss4d.stages.ops.attention import AttentionPlan, attention, gather
-from ss4d.stages.ops.backend import Ops
-from ss4d.stages.ops.conv import kernel_extents
+from ss4d.stages.ops.attention import Attention
+from ss4d.stages.ops.conv import Convolution, kernel_extents
 from ss4d.stages.ops.coords import Sites
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
+from ss4d.stages.ops.varlen import HALF, Packed, in_one_call
 from ss4d.stages.types import Camera, GaussianClip
 
-
-def cuda_ops() -> Ops:
-    """Kernels for NVIDIA GPUs.
-
-    Raises:
-        ModelError: if a package is not installed.
-    """
-    fmha, spconv, gsplat = (_package(name) for name in ("xformers.ops.fmha", "spconv.pytorch", "gsplat"))
-    return Ops(attention=_attention(fmha), conv=sparse_convolution(spconv), rasterize=_rasterize(gsplat))
+PACKAGES = ("flash_attn_interface", "xformers", "spconv", "gsplat")  # by the names that they are imported by
 
 
-def _package(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ModelError(
-            f"--device cuda needs the package {name.split('.')[0]} ({error}); install the project with the extra "
-            f"'cuda', or use --device cpu"
-        ) from error
+def flash3_attention() -> Attention:
+    """FlashAttention 3: every attention in half precision, that of one large group as well."""
+    flash = import_module("flash_attn_interface")
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, groups: Packed) -> Tensor:
+        longest = max(groups.queries), max(groups.keys)
+        out = flash.flash_attn_varlen_func(q, k, v, groups.query_starts, groups.key_starts, *longest)
+        result: Tensor = out if isinstance(out, Tensor) else out[0]  # some versions give the sums of exponentials, too
+        return result
+
+    return in_one_call(attend, HALF, least=1)
 
 
-def _attention(fmha: Any) -> Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]:
-    """Ragged groups in one call; equal ones go to torch's attention, which then needs one call too."""
-    masks: WeakKeyDictionary[AttentionPlan, Any] = WeakKeyDictionary()
+def xformers_attention() -> Attention:
+    """Groups of unequal length by xformers; those of one size go to torch's attention, which then needs one call."""
+    fmha = import_module("xformers.ops.fmha")
+    masks: WeakKeyDictionary[Packed, Any] = WeakKeyDictionary()
 
-    def ragged_attention(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
-        full = [bucket for bucket in plan.buckets if bucket.key]
-        if len(full) < 2:
-            return attention(q, k, v, plan)
-        if plan not in masks:
-            queries = [bucket.query for bucket in full for _ in range(bucket.count)]
-            keys = [bucket.key for bucket in full for _ in range(bucket.count)]
-            masks[plan] = fmha.attn_bias.BlockDiagonalMask.from_seqlens(queries, keys, device=q.device)
-        q = gather(q, plan.query_order)
-        k, v = (gather(x, plan.key_order).contiguous() for x in (k, v))
-        rows = sum(bucket.count * bucket.query for bucket in full)  # those without keys follow
-        out = fmha.memory_efficient_attention(q[None, :rows].contiguous(), k[None], v[None], attn_bias=masks[plan])
-        return gather(functional.pad(out[0], (0, 0, 0, 0, 0, len(q) - rows)), plan.inverse)
+    def attend(q: Tensor, k: Tensor, v: Tensor, groups: Packed) -> Tensor:
+        if groups not in masks:
+            mask = fmha.attn_bias.BlockDiagonalMask
+            masks[groups] = mask.from_seqlens(groups.queries, groups.keys, device=q.device)
+        out: Tensor = fmha.memory_efficient_attention(q[None], k[None], v[None], attn_bias=masks[groups])
+        return out[0]
 
-    return ragged_attention
+    return in_one_call(attend, {torch.float32, *HALF})
 
 
-def sparse_convolution(spconv: Any) -> Callable[[Tensor, Sites, Tensor, Tensor], Tensor]:
-    """Submanifold convolution on the module `spconv.pytorch`; its tables are kept with the sites, as ours are."""
+def spconv_convolution() -> Convolution:
+    """Submanifold convolution by spconv; its tables are kept with the sites, as ours are."""
+    spconv = import_module("spconv.pytorch")
 
     @cache
     def layer(kernel: tuple[int, ...], channels: int, out_channels: int) -> Any:
@@ -92,16 +80,26 @@ def sparse_convolution(spconv: Any) -> Callable[[Tensor, Sites, Tensor, Tensor],
 
 
 def _indices(coords: Tensor, spatial: bool) -> tuple[Tensor, list[int], int]:
-    """What spconv takes: (batch, cell...) int32, the grid's size, the batch; in space each frame is one of it."""
+    """What spconv takes: (batch, cell...) int32, the grid's size, the batch; in space each frame is one of it.
+
+    It reads the rows as they lie in memory, whatever the tensor says of its strides: they must be contiguous.
+    """
     sizes = (coords.amax(0) + 1).tolist() if len(coords) else [1] * coords.shape[1]
     if not spatial:
-        return coords, sizes[1:], sizes[0]
+        return coords.contiguous(), sizes[1:], sizes[0]
     frame = coords[:, :1] * sizes[1] + coords[:, 1:2]
-    return torch.cat([frame, coords[:, 2:]], dim=1), sizes[2:], sizes[0] * sizes[1]
+    return torch.cat([frame, coords[:, 2:]], dim=1).contiguous(), sizes[2:], sizes[0] * sizes[1]
 
 
-def _rasterize(gsplat: Any) -> Rasterize:
-    """The rasterizer on gsplat; it caps alpha at 0.999 instead of 0.99, else it draws what ours draws."""
+def gsplat_rasterizer(device: torch.device) -> Rasterize:
+    """The rasterizer of gsplat; it caps alpha at 0.999 instead of 0.99, else it draws what ours draws.
+
+    Raises:
+        ModelError: if its kernels were not compiled.
+    """
+    gsplat = import_module("gsplat")
+    if import_module("gsplat.cuda._backend")._C is None:
+        raise ModelError("has no kernels: it compiles them when it is imported, which takes nvcc")
 
     def rasterize(
         gaussians: GaussianClip,
@@ -110,7 +108,9 @@ def _rasterize(gsplat: Any) -> Rasterize:
         background: Color = BLACK,
         screen_filter: ScreenFilter = MIP_SPLATTING,
     ) -> tuple[Tensor, Tensor]:
-        device = torch.device("cuda")
+        paint = torch.tensor(background, dtype=torch.float32, device=device)
+        if not len(gaussians.means):  # which its kernels were not made for
+            return paint.repeat(camera.height, camera.width, 1), paint.new_zeros(camera.height, camera.width)
         lens = [[camera.focal, 0, camera.width / 2], [0, camera.focal, camera.height / 2], [0, 0, 1]]
         rgb, alpha, _ = gsplat.rasterization(
             means=gaussians.means.to(device),
@@ -124,7 +124,7 @@ def _rasterize(gsplat: Any) -> Rasterize:
             height=camera.height,
             near_plane=NEAR,
             eps2d=screen_filter.variance,
-            backgrounds=torch.tensor([background], dtype=torch.float32, device=device),
+            backgrounds=paint[None],
             rasterize_mode="antialiased" if screen_filter.compensate else "classic",
         )
         return rgb[0], alpha[0, ..., 0]

@@ -1,87 +1,95 @@
-"""torch's kernels with attention of all groups in one call, which has gradients; for GPUs."""
+"""Attention of all groups in one call: what torch, FlashAttention 3 and xformers have for it is called alike.
 
-from collections.abc import Callable
-from dataclasses import replace
+Rows are (n, h, d), as in `ss4d.stages.ops.attention`, whose results these are, to rounding.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ss4d.stages.errors import ModelError
-from ss4d.stages.ops.attention import AttentionPlan, attention, gather, plan
-from ss4d.stages.ops.backend import TORCH_OPS, Ops
-from ss4d.stages.ops.windows import Groups
+from ss4d.stages.ops.attention import Attention, AttentionPlan, attention, gather
 
-Attention = Callable[[Tensor, Tensor, Tensor, AttentionPlan], Tensor]
-TOLERANCE = 0.05  # of bfloat16, on numbers of about 1
+HALF = frozenset({torch.float16, torch.bfloat16})
 
 
-def varlen_ops(device: torch.device) -> Ops:
-    """Torch's kernels, with attention of groups of unequal length in one call.
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Groups that lie one after the other.
 
-    That attention is young, so it is compared here with attention group by group, values and gradients.
+    Attributes:
+        queries: rows of each group.
+        keys: the same of its keys, 1 or more.
+        query_starts: (groups + 1) int32, the first row of each group, then the number of rows.
+        key_starts: the same of keys.
+    """
+
+    queries: list[int]
+    keys: list[int]
+    query_starts: Tensor
+    key_starts: Tensor
+
+
+PackedAttention = Callable[[Tensor, Tensor, Tensor, Packed], Tensor]
+
+
+def torch_varlen() -> Attention:
+    """Torch's own attention of groups of unequal length, which has gradients; groups of equal length it does as well.
 
     Raises:
-        ModelError: if it is missing, or does not give what attention group by group gives.
+        ModelError: before torch 2.10.
     """
     try:
-        ragged = ragged_attention()
-        _compare(ragged, device)
-    except (ImportError, RuntimeError, TypeError, AssertionError) as error:
-        raise ModelError(f"torch's attention of groups of unequal length cannot be used: {error}") from error
-    return replace(TORCH_OPS, attention=ragged)
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError as error:
+        raise ModelError("needs torch 2.10 or newer") from error
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, groups: Packed) -> Tensor:
+        longest = max(groups.queries), max(groups.keys)
+        out = varlen_attn(q, k, v, groups.query_starts, groups.key_starts, *longest)
+        assert isinstance(out, Tensor), "nothing else was asked for"
+        return out
+
+    return in_one_call(attend, HALF)
 
 
-def ragged_attention() -> Attention:
-    """Attention in one call for all groups, whose products are in half precision; in full precision, group by group."""
-    from torch.nn.attention.varlen import varlen_attn  # since torch 2.10
+def in_one_call(attend: PackedAttention, dtypes: Collection[torch.dtype], *, least: int = 2) -> Attention:
+    """Attention that hands all groups to `attend` at once.
 
-    known: WeakKeyDictionary[AttentionPlan, tuple[Tensor, Tensor, int, int]] = WeakKeyDictionary()
+    Args:
+        attend: gets gathered rows q (nq, h, d), k (nk, h, d), v (nk, h, d) and how they lie; gives (nq, h, d). The
+            channels of a head lie together in memory, rows and heads anywhere.
+        dtypes: that it computes in. Rows of others are attended to group by group.
+        least: from how many different sizes of groups on. Groups of one size are one call of torch's attention.
+    """
+    known: WeakKeyDictionary[AttentionPlan, Packed] = WeakKeyDictionary()
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
-        if v.dtype == torch.float32 or len(plan.buckets) < 2 or any(bucket.key == 0 for bucket in plan.buckets):
+    def one_call(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
+        full = [bucket for bucket in plan.buckets if bucket.key]  # the others follow, and see nothing
+        if v.dtype not in dtypes or len(full) < least:
             return attention(q, k, v, plan)
         if plan not in known:
-            known[plan] = _bounds(plan, q.device)
-        q = gather(q, plan.query_order).contiguous()
-        k, v = (gather(x, plan.key_order).contiguous() for x in (k, v))
-        out = varlen_attn(q, k, v, *known[plan])
-        assert isinstance(out, Tensor), "nothing else was asked for"
-        return gather(out, plan.inverse)
+            known[plan] = _packed(plan, q.device)
+        groups = known[plan]
+        q = gather(q, plan.query_order)
+        k, v = (gather(x, plan.key_order) for x in (k, v))
+        rows = sum(groups.queries)
+        out = attend(q[:rows], k, v, groups)
+        return gather(functional.pad(out, (0, 0, 0, 0, 0, len(q) - rows)), plan.inverse)
 
-    return attend
+    return one_call
 
 
-def _bounds(plan: AttentionPlan, device: torch.device) -> tuple[Tensor, Tensor, int, int]:
-    """Where each group's queries and keys begin, and how many there are at most."""
-    queries = [bucket.query for bucket in plan.buckets for _ in range(bucket.count)]
-    keys = [bucket.key for bucket in plan.buckets for _ in range(bucket.count)]
+def _packed(plan: AttentionPlan, device: torch.device) -> Packed:
+    full = [bucket for bucket in plan.buckets if bucket.key]
+    queries = [bucket.query for bucket in full for _ in range(bucket.count)]
+    keys = [bucket.key for bucket in full for _ in range(bucket.count)]
 
     def starts(lengths: list[int]) -> Tensor:
         return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
 
-    return starts(queries), starts(keys), max(queries), max(keys)
-
-
-def _compare(ragged: Attention, device: torch.device) -> None:
-    """Compares the fast attention with the plain one, values and gradients.
-
-    Raises:
-        AssertionError: if they differ.
-    """
-    queries, keys = Groups((3, 70, 1, 300)), Groups((5, 9, 261, 40))
-    groups = plan(queries, keys, device)
-    generator = torch.Generator().manual_seed(0)
-    results = []
-    shapes = (sum(queries.lengths), sum(keys.lengths), sum(keys.lengths))
-    rows = [torch.randn(n, 4, 32, generator=generator).to(device, torch.bfloat16) for n in shapes]
-    for attend in (ragged, attention):
-        leaves = [x.clone().requires_grad_() for x in rows]
-        out = attend(leaves[0], leaves[1], leaves[2], groups)
-        out.float().square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    for fast, plain in zip(*results, strict=True):
-        assert fast is not None, "no gradient"
-        assert plain is not None, "no gradient"
-        worst = float((fast.float() - plain.float()).abs().max())
-        assert worst < TOLERANCE * (1 + float(plain.float().abs().max())), f"it is off by {worst:.3g}"
+    return Packed(queries, keys, starts(queries), starts(keys))

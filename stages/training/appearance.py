@@ -12,17 +12,17 @@ from torch import Generator, Tensor, nn
 
 from ss4d.stages.data.clip import TrainingClip, lit
 from ss4d.stages.evaluation.metrics import psnr, ssim
-from ss4d.stages.nn.gaussian_decoder import PARTS, Gaussians, SLatGaussianDecoder
+from ss4d.stages.nn.gaussian_decoder import PARTS, SLatGaussianDecoder
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.rasterize import ScreenFilter
+from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import batch_coords, batch_feats
 from ss4d.stages.training.clips import cut
 from ss4d.stages.training.objective import Losses
 from ss4d.stages.training.show import beside
-from ss4d.stages.training.splat import Views, splat
 
 START_SCALE = 0.3  # of a Gaussian, in cells
 START_LOGVAR = -4.0
@@ -207,7 +207,8 @@ class AppearanceAutoencoder:
                 world_to_camera=torch.cat([choice.clip.view_cameras[choice.seen] for choice in choices]).to(device),
                 focals=torch.cat([choice.clip.view_focals[choice.seen] for choice in choices]).to(device),
                 backgrounds=colors.to(device),
-                size=clips[0].views.shape[2],
+                height=clips[0].views.shape[2],
+                width=clips[0].views.shape[3],
             ),
             targets=torch.cat([choice.clip.views[choice.seen, choice.frames] for choice in choices]).to(device) / 255,
         )

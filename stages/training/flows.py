@@ -21,6 +21,7 @@ from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEnco
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.splat import Views, splat
 from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.sampling import Velocity, network_time, sample, time_grid
@@ -30,7 +31,6 @@ from ss4d.stages.training.clips import cut
 from ss4d.stages.training.objective import Losses
 from ss4d.stages.training.occlusion import occlude
 from ss4d.stages.training.show import beside, picture, voxel_picture
-from ss4d.stages.training.splat import Views, splat
 from ss4d.stages.training.tiny import SIGMA_MIN, SLAT_SAMPLER, STRUCTURE_SAMPLER
 
 TIME_MEAN, TIME_STD = 1.0, 1.0  # of the logit of t
@@ -205,7 +205,8 @@ class LatentsFlow:
             world_to_camera=torch.tensor([camera.world_to_camera for camera in cameras], device=device),
             focals=torch.tensor([camera.focal for camera in cameras], device=device),
             backgrounds=torch.ones(len(cameras), 3, device=device),
-            size=PICTURE_SIZE,
+            height=PICTURE_SIZE,
+            width=PICTURE_SIZE,
         )
         rgb, _ = splat(gaussians, functional.pad(sizes.cumsum(0), (1, 0)), views)
         return list((rgb.clamp(0, 1) * 255).round().byte().cpu())

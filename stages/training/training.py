@@ -11,7 +11,7 @@ import torch
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.ops.kernel_choice import training_ops
+from ss4d.stages.ops.kernel_choice import ANY, Use, choose_kernels
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.clips import ClipStore
 from ss4d.stages.training.folder import Start, read_start
@@ -77,17 +77,18 @@ def training_of(
         ModelError: the model to start from cannot be used.
     """
     began = time.monotonic()
-    device = resolve_device(options.device)
-    ops = training_ops(device, say)
+    device = torch.device(resolve_device(options.device))
+    kernels = choose_kernels(Use(device=device, dtypes=ANY, gradients=True))
+    say(kernels.said())
     start = None
     if options.init is not None:
         name = options.init if ":" in options.init else Path(options.init).name
-        start = read_start(open_model(options.init), ops, name)
+        start = read_start(open_model(options.init), kernels.ops, name)
     return Training(
         recipe=RECIPES[options.recipe],
         out=options.out,
-        device=torch.device(device),
-        ops=ops,
+        device=device,
+        ops=kernels.ops,
         seed=options.seed,
         only=options.only,
         deadline=math.inf if options.minutes is None else began + 60 * options.minutes,

@@ -76,4 +76,5 @@ def test_the_log_says_what_each_network_computes_in(folder: Path, caplog: pytest
     with caplog.at_level(logging.INFO, logger="ss4d"):
         model.network(STRUCTURE_DECODER)
         model.network(IMAGE_ENCODER)
-    assert caplog.messages == [f"{STRUCTURE_DECODER} computes in float16", f"{IMAGE_ENCODER} computes in float32"]
+    said = [f"{STRUCTURE_DECODER} computes in float16", f"{IMAGE_ENCODER} computes in float32"]
+    assert caplog.messages == ["kernels: attention torch; convolution torch; rasterizer numba", *said]

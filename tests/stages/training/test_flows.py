@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import sys
-from itertools import pairwise
 
 import pytest
 import torch
@@ -249,33 +247,3 @@ def test_near_voxels_are_lighter() -> None:
     assert front[0, 0] > front[3, 2]
     assert side[3, 3] > side[0, 1]  # from +x, y runs to the right, and x = 2 is nearer
     assert int((front < 255).sum()) == int((side < 255).sum()) == 2
-
-
-def test_attention_in_one_call_is_asked_for_the_right_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's attention stood in for by a slow one that reads the same bounds."""
-    import types
-
-    from ss4d.stages.ops import varlen
-    from ss4d.stages.ops.attention import attention, plan
-    from ss4d.stages.ops.windows import Groups
-
-    def slow(q, k, v, starts_q, starts_k, longest_q, longest_k):
-        pieces = []
-        for (a, b), (c, d) in zip(pairwise(starts_q.tolist()), pairwise(starts_k.tolist()), strict=True):
-            assert b - a <= longest_q
-            assert d - c <= longest_k
-            weights = torch.einsum("qhd,khd->hqk", q[a:b].float(), k[c:d].float()) / q.shape[-1] ** 0.5
-            pieces.append(torch.einsum("hqk,khd->qhd", weights.softmax(-1), v[c:d].float()).to(v.dtype))
-        return torch.cat(pieces)
-
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", types.SimpleNamespace(varlen_attn=slow))
-    ragged = varlen.ragged_attention()
-    varlen._compare(ragged, CPU)
-    some = plan(Groups((3, 1, 4), torch.tensor([7, 0, 1, 2, 3, 4, 5, 6])), Groups((2, 5, 2)), CPU)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(n, 2, 8, generator=generator) for n in (8, 9, 9))
-    assert torch.equal(ragged(q, k, v, some), attention(q, k, v, some))  # full precision stays as it is
-    halves = [x.bfloat16() for x in (q, k, v)]
-    assert torch.allclose(ragged(*halves, some).float(), attention(q, k, v, some), atol=0.05)
-    with pytest.raises(AssertionError, match="off by"):
-        varlen._compare(lambda q, k, v, some: attention(q, k, v, some) * 1.5, CPU)

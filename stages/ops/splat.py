@@ -7,13 +7,14 @@ as given.
 A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255; a pair is
 a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they stay
 nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
-transmittance is a running sum of logarithms in float64. On a CPU, `ss4d.stages.training.blend_cpu` blends the same
+transmittance is a running sum of logarithms in float64. On a CPU, `ss4d.stages.ops.blend_cpu` blends the same
 spans in compiled loops, many times faster.
 
 Axes: n Gaussian, k image, g Gaussian in an image, s span, p pair; images are (k, row, column) with pixel centers at
 half integers; camera space is x right, y down, z forward.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ss4d.stages.nn.gaussian_decoder import Gaussians
+from ss4d.stages.ops.blend_cpu import LoopBlend
+from ss4d.stages.ops.blend_sorted import SortedBlend, segment_sum
 from ss4d.stages.ops.geometry import quaternion_to_matrix
 from ss4d.stages.ops.rasterize import (
     JACOBIAN_LIMIT,
@@ -30,10 +32,27 @@ from ss4d.stages.ops.rasterize import (
     NEAR,
     ScreenFilter,
 )
-from ss4d.stages.training.blend_cpu import LoopBlend
-from ss4d.stages.training.blend_sorted import SortedBlend, segment_sum
 
-MAX_PAIRS = 2**24  # blended at once, or the pairs of one image: about 100 bytes each while it lasts, 20 until backward
+MAX_PAIRS = 2**24  # blended at once, or those of one row: about 100 bytes each while it lasts, 20 until backward
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gaussians:
+    """Gaussians ready to draw.
+
+    Attributes:
+        means: (n, 3) centers in world space, the object fills [-0.5, 0.5]^3.
+        scales: (n, 3) standard deviations along their own axes, world units.
+        quats: (n, 4) unit rotations (w, x, y, z).
+        colors: (n, 3) RGB.
+        opacities: (n, 1) in 0 to 1.
+    """
+
+    means: Tensor
+    scales: Tensor
+    quats: Tensor
+    colors: Tensor
+    opacities: Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,14 +64,16 @@ class Views:
         world_to_camera: (k, 4, 4).
         focals: (k) in pixels.
         backgrounds: (k, 3) RGB behind the Gaussians.
-        size: pixels along each side.
+        height: pixels from top to bottom.
+        width: pixels from left to right.
     """
 
     frames: Tensor
     world_to_camera: Tensor
     focals: Tensor
     backgrounds: Tensor
-    size: int
+    height: int
+    width: int
 
 
 def splat(
@@ -71,20 +92,20 @@ def splat(
         screen_filter: as in `ss4d.stages.ops.rasterize`.
 
     Returns:
-        RGB (k, size, size, 3) and alpha (k, size, size), of the Gaussians' dtype.
+        RGB (k, height, width, 3) and alpha (k, height, width), of the Gaussians' dtype.
     """
     with torch.autocast(gaussians.means.device.type, enabled=False):
         rows, images = _shown(gaussians.means.detach(), offsets, views)
         splats = _project(gaussians, rows, images, views, screen_filter)
-        spans, widths, pixels = _spans(splats, images, views.size)
-        area = views.size**2
+        spans, widths, pixels = _spans(splats, images, views.height, views.width)
+        area = views.height * views.width
         blend = blend_on(spans.device)
         blended = torch.cat([
             blend.apply(spans[part], widths[part], pixels[part] - first, count, area)  # type: ignore[no-untyped-call]
-            for part, first, count in _chunks(widths, pixels, len(views.frames), area)
+            for part, first, count in _chunks(widths, pixels, len(views.frames), views.height, views.width)
         ])  # fmt: skip
-        light = blended[:, 3].view(-1, views.size, views.size)
-        rgb = blended[:, :3].view(-1, views.size, views.size, 3)
+        light = blended[:, 3].view(-1, views.height, views.width)
+        rgb = blended[:, :3].view(-1, views.height, views.width, 3)
         return rgb + light[..., None] * views.backgrounds[:, None, None].to(rgb.dtype), 1 - light
 
 
@@ -121,7 +142,8 @@ def _project(gaussians: Gaussians, rows: Tensor, images: Tensor, views: Views, s
     axes = (turns[..., None] * quaternion_to_matrix(quats)[:, None]).sum(2) * scales[:, None]  # a column each
     slopes = points[:, :2] / points[:, 2:]
     zoom = (focals / points[:, 2])[:, None]
-    limits = (JACOBIAN_LIMIT * views.size / 2 / focals)[:, None]
+    frame = means.new_tensor([views.width, views.height]) / 2
+    limits = JACOBIAN_LIMIT * frame / focals[:, None]
     bent = slopes.clamp(-limits, limits)
     u, v = zoom * (axes[:, 0] - bent[:, :1] * axes[:, 2]), zoom * (axes[:, 1] - bent[:, 1:] * axes[:, 2])
     xx, xy, yy = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
@@ -133,12 +155,12 @@ def _project(gaussians: Gaussians, rows: Tensor, images: Tensor, views: Views, s
     if screen_filter.compensate:
         # The root has no slope at 0, where a Gaussian seen edge-on would otherwise make gradients infinite.
         opacity = opacity * (before.clamp(min=torch.finfo(before.dtype).tiny) / after).sqrt()
-    centers = focals[:, None] * slopes + views.size / 2
+    centers = focals[:, None] * slopes + frame
     factors = ((0.5 * yy / after).sqrt(), -xy * (0.5 / (yy * after)).sqrt(), (0.5 / yy).sqrt())
     return torch.cat([centers, torch.stack([*factors, opacity], dim=1), colors.clamp(min=0)], dim=1)
 
 
-def _spans(splats: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _spans(splats: Tensor, images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """The rows of pixels that each splat covers.
 
     Returns:
@@ -148,8 +170,8 @@ def _spans(splats: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor, T
     with torch.no_grad():
         reach = (splats[:, 5] / MIN_ALPHA).log().clamp(min=0)  # of one that never shows: the center, left out below
         half = reach.sqrt() / splats[:, 4]
-        first = (splats[:, 1] - half - 0.5).clamp(0, size).ceil()
-        counts = (splats[:, 1] + half - 0.5).clamp(-1, size - 1).floor() - first + 1
+        first = (splats[:, 1] - half - 0.5).clamp(0, height).ceil()
+        counts = (splats[:, 1] + half - 0.5).clamp(-1, height - 1).floor() - first + 1
         counts = torch.where(splats[:, 5] >= MIN_ALPHA, counts, 0).clamp(min=0).long()
         owners = torch.arange(len(splats), device=splats.device).repeat_interleave(counts)
         starts = counts.cumsum(0) - counts
@@ -161,27 +183,51 @@ def _spans(splats: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor, T
     with torch.no_grad():
         half = (reach[owners] - vertical).clamp(min=0).sqrt() / l11
         middle = x - shift / l11 - 0.5
-        left = (middle - half).clamp(0, size).ceil()
-        widths = ((middle + half).clamp(-1, size - 1).floor() - left + 1).clamp(min=0).long()
+        left = (middle - half).clamp(0, width).ceil()
+        widths = ((middle + half).clamp(-1, width - 1).floor() - left + 1).clamp(min=0).long()
         # A span beside the image has no pixels, but has to name one of this image.
-        pixels = (images[owners] * size + line) * size + left.clamp(max=size - 1).long()
+        pixels = (images[owners] * height + line) * width + left.clamp(max=width - 1).long()
     table = torch.stack([l11, l11 * (left + 0.5 - x) + shift, vertical, opacity], dim=1)
     return torch.cat([table, repeated[:, 6:]], dim=1), widths, pixels
 
 
-def _chunks(widths: Tensor, pixels: Tensor, num_images: int, area: int) -> list[tuple[slice, int, int]]:
-    """Spans of as many images as have at most `MAX_PAIRS` pairs, their first pixel and how many pixels they have."""
+def _chunks(
+    widths: Tensor, pixels: Tensor, num_images: int, height: int, width: int
+) -> Iterator[tuple[slice | Tensor, int, int]]:
+    """Spans of as many images, or rows of one, as have at most `MAX_PAIRS` pairs; their first pixel, how many pixels.
+
+    Images that are drawn as a whole lie together, so that their spans are a slice.
+    """
+    area = height * width
     images = pixels // area
-    pairs = torch.zeros(num_images, dtype=torch.int64, device=widths.device).index_add_(0, images, widths).tolist()
-    spans = torch.bincount(images, minlength=num_images).tolist()
-    chunks, start, row, total = [], 0, 0, 0
-    for image in range(num_images):
-        total += pairs[image]
-        if image + 1 == num_images or total + pairs[image + 1] > MAX_PAIRS:
-            stop = row + sum(spans[start : image + 1])
-            chunks.append((slice(row, stop), start * area, (image + 1 - start) * area))
-            start, row, total = image + 1, stop, 0
-    return chunks
+    spans = torch.bincount(images, minlength=num_images).cumsum(0).tolist()
+    pairs = _sums(widths, images, num_images)
+    for start, stop in _within_limit(pairs):
+        inside = slice(spans[start - 1] if start else 0, spans[stop - 1])
+        if pairs[start] <= MAX_PAIRS:
+            yield inside, start * area, (stop - start) * area
+            continue
+        rows = (pixels[inside] - start * area) // width
+        for top, bottom in _within_limit(_sums(widths[inside], rows, height)):
+            chosen = ((rows >= top) & (rows < bottom)).nonzero().squeeze(1) + inside.start
+            yield chosen, start * area + top * width, (bottom - top) * width
+
+
+def _sums(values: Tensor, groups: Tensor, num_groups: int) -> list[int]:
+    """The sum of each group's values."""
+    sums: list[int] = values.new_zeros(num_groups).index_add_(0, groups, values).tolist()
+    return sums
+
+
+def _within_limit(pairs: Sequence[int]) -> list[tuple[int, int]]:
+    """From which to which of neighbors have at most `MAX_PAIRS` pairs together; one may have more by itself."""
+    parts, start, total = [], 0, 0
+    for place, count in enumerate(pairs):
+        if place > start and total + count > MAX_PAIRS:
+            parts.append((start, place))
+            start, total = place, 0
+        total += count
+    return [*parts, (start, len(pairs))]
 
 
 class _Repeat(torch.autograd.Function):

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ss4d.stages.nn.gaussian_decoder import Gaussians
 from ss4d.stages.ops import rasterize_reference
+from ss4d.stages.ops import splat as module
+from ss4d.stages.ops.blend_cpu import LoopBlend
+from ss4d.stages.ops.blend_sorted import SortedBlend
 from ss4d.stages.ops.geometry import orbit_camera
-from ss4d.stages.ops.rasterize import CLASSIC, MIP_SPLATTING, ScreenFilter
-from ss4d.stages.training import splat as module
-from ss4d.stages.training.blend_cpu import LoopBlend
-from ss4d.stages.training.blend_sorted import SortedBlend
-from ss4d.stages.training.splat import Views, splat
+from ss4d.stages.ops.rasterize import CLASSIC, MIP_SPLATTING, ScreenFilter, rasterize
+from ss4d.stages.ops.rasterize_torch import torch_rasterizer
+from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.types import Camera, GaussianClip
 from tests.stages.ops.test_rasterize import scene
 
@@ -47,7 +47,8 @@ def views_of(cameras: list[Camera], frames: list[int], backgrounds: Tensor) -> V
         world_to_camera=torch.tensor([camera.world_to_camera for camera in cameras]),
         focals=torch.tensor([camera.focal for camera in cameras]),
         backgrounds=backgrounds,
-        size=cameras[0].width,
+        height=cameras[0].height,
+        width=cameras[0].width,
     )
 
 
@@ -166,3 +167,15 @@ def test_autocast_does_not_blur_it() -> None:
         inside = splat(*clip_of(scene(50, 1)), views)
     for one, two in zip(inside, splat(*clip_of(scene(50, 1)), views), strict=True):
         assert torch.equal(one, two)
+
+
+def test_one_frame_is_drawn_as_by_any_other_rasterizer() -> None:
+    """A picture that is not square, and one of nothing."""
+    render = torch_rasterizer(torch.device("cpu"))
+    camera = replace(orbit_camera(30, 20, size=45), width=70)
+    for frame in (scene(200, 1), scene(0, 0)):
+        for got, wanted in zip(render(frame, camera, background=(0.2, 0.5, 0.9)),
+                               rasterize(frame, camera, background=(0.2, 0.5, 0.9)), strict=True):  # fmt: skip
+            assert got.shape == wanted.shape
+            assert (got - wanted).abs().max() < 5e-3
+            assert (got - wanted).abs().mean() < 2e-5
