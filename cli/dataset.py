@@ -80,10 +80,11 @@ def run(
 ) -> None:
     """Makes the 4D assets of the clips that have none yet.
 
-    Workers load the networks once and then run clip after clip. Stored artifacts are reused, so the same command
-    resumes an interrupted run, and is instant when all is done. A clip that fails is recorded with its reason, and the
-    run continues: bad input is not tried again, transient errors are, and a clip that twice took too long, took too
-    much memory or ended its worker is given up. **ss4d dataset failures** lists them, **retry** has them run again.
+    Workers load the networks once, where there is room, and then run clip after clip. Stored artifacts are reused,
+    so the same command resumes an interrupted run, and is instant when all is done. A clip that fails is recorded
+    with its reason, and the run continues: bad input is not tried again, transient errors are, and a clip that
+    twice took too long, took too much memory or ended its worker is given up. **ss4d dataset failures** lists them,
+    **retry** has them run again.
 
     Ctrl-C lets clips in progress finish their current stage; a second one abandons them.
 

@@ -1,4 +1,7 @@
-"""The networks of one model folder on one device, built when first asked for and kept as long as the process lives."""
+"""The networks of one model folder on one device: loaded when their stage comes, and given back after it.
+
+Small ones stay, and so do those that a worker keeps for its next clip.
+"""
 
 import logging
 import time
@@ -6,16 +9,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.device import Device, resolve_device
 from ss4d.stages.ops.kernel_choice import Use, choose_kernels
 from ss4d.stages.ops.kernel_names import Part
 from ss4d.stages.precision import Precision
-from ss4d.stages.weights import describe, load_role, torso_dtype, warn_of_left_over
+from ss4d.stages.weights import check_role, describe, load_role, torso_dtype, warn_of_left_over
 
 LOG = logging.getLogger("ss4d")
 # Of a clip of 32 frames of 20,000 voxels, 25 steps a stage, half of the times guided, at the published size.
@@ -27,6 +31,9 @@ TORSO_DTYPES: Mapping[Precision, frozenset[torch.dtype]] = {
     "float16": frozenset({torch.float16}),
     "bfloat16": frozenset({torch.bfloat16}),
 }
+SMALL = 1 << 26  # bytes of a weights file: loading such a network again would cost more than its memory is worth
+# Of a device's memory that networks may take from one clip to the next; the rest is for what passes through them.
+KEPT_SHARE = 1 / 4
 
 
 class Loader:
@@ -60,6 +67,7 @@ class Loader:
         self._folder, self._left_over = folder, left_over
         self._precision: Precision = precision
         self._networks: dict[str, nn.Module] = {}
+        self._kept: set[str] = set()
 
     def check_precision(self, roles: Collection[str]) -> None:
         """Refuses float16 on a CPU for the networks that play `roles`.
@@ -78,6 +86,42 @@ class Loader:
     def _dtype(self, role: str) -> torch.dtype:
         return torso_dtype(describe(self._folder.files(role)), self._precision)
 
+    def keep_if_room(self, roles: Collection[str], share: float) -> None:
+        """Keeps the networks that play `roles` loaded from now on, if they leave room enough.
+
+        Args:
+            roles: that more than one clip will need.
+            share: of the device's memory that this process may use.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        folder, precision = self._folder, self._precision
+        size = sum(check_role(folder, role, precision, left_over=self._note_left_over) for role in roles)
+        if size <= KEPT_SHARE * share * _memory(self.device):
+            self._kept.update(roles)
+
+    def prepare(self, roles: Collection[str]) -> None:
+        """Loads the networks that stay, and looks through the files of the others, which are loaded when they are due.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        for role in roles:
+            if self._stays(role):
+                self.network(role)
+            else:
+                check_role(self._folder, role, self._precision, left_over=self._note_left_over)
+
+    def release(self, roles: Collection[str]) -> None:
+        """Gives the networks that play `roles` back, but for those that stay."""
+        for role in roles:
+            if not self._stays(role):
+                self._networks.pop(role, None)
+
+    def _stays(self, role: str) -> bool:
+        return role in self._kept or self._folder.files(role).weights.stat().st_size <= SMALL
+
     def network(self, role: str) -> Any:
         """The network that plays `role`, ready to run.
 
@@ -94,8 +138,16 @@ class Loader:
         return self._networks[role]
 
     def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:
-        self._left_over[file.name] = list(tensors)
-        warn_of_left_over(file, tensors)
+        if file.name not in self._left_over:
+            self._left_over[file.name] = list(tensors)
+            warn_of_left_over(file, tensors)
+
+
+def _memory(device: Device) -> int:
+    """Bytes of memory that networks on a device share."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return psutil.virtual_memory().total
 
 
 def _estimate(dtype: torch.dtype) -> str:

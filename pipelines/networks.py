@@ -114,6 +114,27 @@ class Model:
         if self._precision in ("published", "float16") and roles:
             self._loader.check_precision(roles)
 
+    def keep_if_room(self, roles: Collection[str], share: float) -> None:
+        """Keeps the networks that play `roles` loaded, if they leave room in this `share` of the device's memory.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        self._loader.keep_if_room(roles, share)
+
+    def prepare(self, roles: Collection[str]) -> None:
+        """Finds faults in the files of the networks that play `roles` before anything computes.
+
+        Raises:
+            ModelError: a file is missing or wrong; names it.
+        """
+        self._loader.prepare(roles)
+
+    def release(self, roles: Collection[str]) -> None:
+        """Gives back the memory of the networks that play `roles`, but for those that stay."""
+        if roles:
+            self._loader.release(roles)
+
     def network(self, role: str) -> Any:
         """The network that plays `role`, ready to run.
 

@@ -156,8 +156,7 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
 
     def prepare_networks() -> None:
         stages = run.config.stages()
-        for role in (role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles):
-            run.model.network(role)
+        run.model.prepare([role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles])
         record.update(
             device=run.model.device,
             kernels=run.model.kernels,

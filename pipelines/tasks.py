@@ -62,7 +62,10 @@ def run_job(
         with ExitStack() as held:
             with meter.paused():
                 held.enter_context(turn)
-            value = _call(implementation, job, inputs)
+            try:
+                value = _call(implementation, job, inputs)
+            finally:
+                inputs.model.release(implementation.roles)
         if value is not None:
             write_value(writer, value)
         meter.stop()

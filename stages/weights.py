@@ -1,24 +1,23 @@
 """Loads the networks of a model folder, strict about options and weights (docs/model.md, section 1)."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ss4d.stages.errors import ModelError
-from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_REPOSITORY, ModelFolder, NetworkFiles
+from ss4d.stages.model_folder import ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
 from ss4d.stages.nn.occupancy import SparseStructureDecoderArgs, SparseStructureEncoderArgs
-from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.backend import TORCH_OPS, Ops
 from ss4d.stages.precision import Precision
+from ss4d.stages.tensor_file import TensorFile
 from ss4d.stages.typed_json import naming, read_json
 
 LOG = logging.getLogger("ss4d")
@@ -113,10 +112,24 @@ def load_role(
     """
     files = folder.files(role)
     description = describe(files)
-    module = load_network(description, files, ops, device=device, left_over=left_over)
-    if isinstance(module, HasTorso):
-        module.set_torso_dtype(torso_dtype(description, precision))
+    torso = torso_dtype(description, precision)
+    module = load_network(description, files, ops, device=device, torso=torso, left_over=left_over)
     return module.eval().requires_grad_(False)
+
+
+def check_role(folder: ModelFolder, role: str, precision: Precision, *, left_over: LeftOver = warn_of_left_over) -> int:
+    """Whether the network that plays `role` in `folder` can be loaded, from the heads of its files.
+
+    Returns:
+        The bytes that its weights take once they are loaded.
+
+    Raises:
+        ModelError: naming the file and the tensor or option at fault.
+    """
+    files = folder.files(role)
+    description = describe(files)
+    outline = _outline(description, files, TORCH_OPS, torso_dtype(description, precision), left_over)
+    return sum(tensor.nbytes for tensor in outline.wanted.values())
 
 
 def load_network(
@@ -125,72 +138,111 @@ def load_network(
     ops: Ops,
     *,
     device: torch.device,
+    torso: torch.dtype = torch.float32,
     left_over: LeftOver = warn_of_left_over,
 ) -> nn.Module:
-    """The network of a description, its weights from its file, all in float32 on `device`.
+    """The network of a description, its weights from its file, on `device`: float32, but for those of a torso.
+
+    Tensors are read and brought to their precision one at a time.
+
+    Raises:
+        ModelError: naming the file and the tensor or option at fault.
+    """
+    outline = _outline(description, files, ops, torso, left_over)
+    module, state = outline.module, {}
+    for name, tensor in outline.wanted.items():
+        if name in outline.sources:
+            state[name] = outline.file.read(outline.sources[name], device, tensor.dtype)
+        else:
+            state[name] = outline.computed[name].to(device, tensor.dtype)
+    module.load_state_dict(state, strict=True, assign=True)
+    left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
+    assert not left, f"{description.name} keeps {left} out of its state, so no file can bring them"
+    return module
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Outline:
+    """A network without weights, and where each of them is to come from.
+
+    Attributes:
+        module: on the meta device.
+        wanted: its tensors, of the shape and precision that they have once they are loaded.
+        file: with the weights.
+        sources: by the name of a tensor, the tensors in the file that make it up.
+        computed: the tensors that follow from the network's options.
+    """
+
+    module: nn.Module
+    wanted: Mapping[str, Tensor]
+    file: TensorFile
+    sources: Mapping[str, tuple[str, ...]]
+    computed: Mapping[str, Tensor]
+
+
+def _outline(
+    description: Description, files: NetworkFiles, ops: Ops, torso: torch.dtype, left_over: LeftOver
+) -> _Outline:
+    """What is to be loaded, checked against the file's head.
 
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
     with naming(files.description), torch.device("meta"):  # the file brings every tensor: none is made or held twice
         module = NETWORKS[description.name].build(description.args, ops)
-    state = read_tensors(files.weights, device)
-    if "embeddings.cls_token" in state:
-        state = dinov2_from_hub(state)
-    wanted = module.state_dict()
-    if isinstance(module, HasComputed):
-        state = {name: tensor.to(device) for name, tensor in module.computed().items()} | state
-    if unused := sorted(state.keys() - wanted.keys()):
+    if isinstance(module, HasTorso):
+        module.set_torso_dtype(torso)
+    file = TensorFile(files.weights)
+    names = dinov2_from_hub(file.shapes) if "embeddings.cls_token" in file.shapes else {n: (n,) for n in file.shapes}
+    outline = _Outline(
+        module=module,
+        wanted=module.state_dict(),
+        file=file,
+        sources=names,
+        computed=module.computed() if isinstance(module, HasComputed) else {},
+    )
+    if unused := sorted(outline.sources.keys() - outline.wanted.keys()):
         left_over(files.weights, unused)
-    _check_tensors(description.name, files.weights, wanted, state)
-    module.load_state_dict({name: state[name].float() for name in wanted}, strict=True, assign=True)
-    left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
-    assert not left, f"{description.name} keeps {left} out of its state, so no file can bring them"
-    return module
+    _check_tensors(description.name, outline)
+    return outline
 
 
-def read_tensors(file: Path, device: torch.device) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, on `device`.
+def dinov2_from_hub(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """For each of DINOv2's own names the names that the hub's safetensors give the tensors that make it up.
 
-    Raises:
-        ModelError: if the file is missing, damaged, or of another format.
+    Args:
+        names: in the file.
     """
-    if file.suffix in {".pth", ".pt", ".bin", ".ckpt", ".pkl"}:
-        raise ModelError(
-            f"{file} is a pickle, which can run any code when read: give the safetensors file of the hub instead "
-            f"(for the image encoder {DINOV2_FILE} of {DINOV2_REPOSITORY})"
-        )
-    try:
-        return load_file(file, device=str(device))
-    except FileNotFoundError as error:
-        raise ModelError(f"{file} is missing from the model folder") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} cannot be read as safetensors, fetch it again: {error}") from error
-
-
-def dinov2_from_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2's tensors under its own names, from the names that the hub's safetensors give them."""
-    renamed = {}
-    for name, tensor in state.items():
+    sources: dict[str, tuple[str, ...]] = {}
+    for given in names:
+        own = given
         for old, new in DINOV2_HUB_NAMES:
-            name = name.replace(old, new)
-        renamed[name] = tensor
-    for query in [name for name in renamed if ".attention.attention.query." in name]:
+            own = own.replace(old, new)
+        sources[own] = (given,)
+    for query in [name for name in sources if ".attention.attention.query." in name]:
         parts = [query.replace("query", part) for part in ("query", "key", "value")]
-        if all(part in renamed for part in parts):  # else the missing tensor is named by the strict check
+        if all(part in sources for part in parts):  # else the missing tensor is named by the strict check
             joined = query.replace("attention.attention.query", "attn.qkv")
-            renamed[joined] = torch.cat([renamed.pop(part) for part in parts])
-    return renamed
+            sources[joined] = tuple(given for part in parts for given in sources.pop(part))
+    return sources
 
 
-def _check_tensors(network: str, file: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def _check_tensors(network: str, outline: _Outline) -> None:
     """Refuses a file that lacks a tensor of the network, or has it in another shape."""
-    if missing := sorted(wanted.keys() - given.keys()):
-        raise ModelError(f"{file} lacks {_listed(missing)}, which {network} needs")
-    for name, tensor in wanted.items():
-        if given[name].shape != tensor.shape or not given[name].is_floating_point():
+    file, sources = outline.file, outline.sources
+    if missing := sorted(outline.wanted.keys() - sources.keys() - outline.computed.keys()):
+        raise ModelError(f"{file.path} lacks {_listed(missing)}, which {network} needs")
+    for name, tensor in outline.wanted.items():
+        if name not in sources:
+            continue
+        shapes = [file.shapes[part] for part in sources[name]]
+        shape = shapes[0]
+        if len(shapes) > 1:  # joined along the first axis
+            fit = all(shapes) and len({shape[1:] for shape in shapes}) == 1
+            shape = (sum(shape[0] for shape in shapes), *shape[1:]) if fit else ()
+        if shape != tensor.shape or not all(map(file.is_floating, sources[name])):
             raise ModelError(
-                f"{file}: tensor {name!r} is {tuple(given[name].shape)} of {given[name].dtype}, "
+                f"{file.path}: tensor {name!r} is {shape} of {file.formats[sources[name][0]]}, "
                 f"but {network} needs {tuple(tensor.shape)} of floating point"
             )
 

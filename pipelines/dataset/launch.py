@@ -1,11 +1,13 @@
 """A run of a dataset from options to result: plans it, runs the coordinator, keeps the records."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 
 from ss4d.pipelines.dataset.catalog import is_current, write_catalog
@@ -150,6 +152,7 @@ def _compute(
         roles=_roles(keys, plan),
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
+        memory_share=_memory_share(gpus, device, options.limits),
     )
     launch = _launch(options, dataset, keys, plan, device, len(gpus))
     metrics = Metrics(dataset.metrics_of(options.choice.shard), {"coordinator": worker_name()})
@@ -218,6 +221,14 @@ def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
     return [names[number % len(names)] for number in range(workers or len(names))]
+
+
+def _memory_share(gpus: Sequence[str | None], device: str, limits: Limits) -> float:
+    """What each worker may use of the memory of its device: the machine's, or its GPU's."""
+    share = 1 / max(Counter(gpus).values())
+    if device != "cpu" or limits.worker_bytes is None:
+        return share
+    return min(share, limits.worker_bytes / psutil.virtual_memory().total)
 
 
 def _roles(keys: StageKeys, plan: DatasetPlan) -> list[str]:

@@ -3,17 +3,21 @@
 import json
 import logging
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ss4d.pipelines import loading
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.networks import ModelChoice, open_model
+from ss4d.pipelines.networks import Model, ModelChoice, open_model
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, run_clip
-from ss4d.stages.roles import IMAGE_ENCODER, STRUCTURE_DECODER
+from ss4d.stages.errors import ModelError
+from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
+from tests.conftest import draw_frames, save_frames
 from tests.helpers.places import ROOT
 
 TINY = ROOT / "configs" / "models" / "tiny"
@@ -78,3 +82,74 @@ def test_the_log_says_what_each_network_computes_in(folder: Path, caplog: pytest
         model.network(IMAGE_ENCODER)
     said = [f"{STRUCTURE_DECODER} computes in float16", f"{IMAGE_ENCODER} computes in float32"]
     assert caplog.messages == ["kernels: attention torch; convolution torch; rasterizer numba", *said]
+
+
+def loaded(model: Model) -> set[str]:
+    """The roles whose networks are in memory."""
+    return set(model._loader._networks)
+
+
+@pytest.fixture
+def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The tiny model, whose flows count as large networks."""
+    monkeypatch.setattr(loading, "SMALL", (folder / "ckpts" / "sparse_structure_decoder.safetensors").stat().st_size)
+    return open_model(ModelChoice(model=str(folder)), "cpu")
+
+
+def test_small_networks_stay_and_large_ones_are_given_back(large: Model) -> None:
+    roles = [STRUCTURE_FLOW, STRUCTURE_DECODER]
+    large.prepare(roles)
+    assert loaded(large) == {STRUCTURE_DECODER}
+    flow = weakref.ref(large.network(STRUCTURE_FLOW))
+    assert flow() is large.network(STRUCTURE_FLOW)
+    large.release(roles)
+    assert loaded(large) == {STRUCTURE_DECODER}
+    assert flow() is None
+
+
+def test_a_worker_keeps_networks_where_there_is_room(large: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = [STRUCTURE_FLOW, STRUCTURE_DECODER]
+    size = sum(p.nbytes for role in roles for p in large.network(role).state_dict().values())
+    large.release(roles)
+    monkeypatch.setattr(loading, "_memory", lambda _: 8 * size - 1)
+    large.keep_if_room(roles, 1 / 2)
+    large.prepare(roles)
+    assert loaded(large) == {STRUCTURE_DECODER}
+    monkeypatch.setattr(loading, "_memory", lambda _: 8 * size)
+    large.keep_if_room(roles, 1 / 2)
+    large.prepare(roles)
+    large.release(roles)
+    assert loaded(large) == set(roles)
+
+
+def test_faults_of_large_networks_are_found_before_any_computes(large: Model) -> None:
+    weights = large.folder.files(STRUCTURE_FLOW).weights
+    state = load_file(weights)
+    del state["out_layer.bias"]
+    save_file(state, weights)
+    with pytest.raises(ModelError, match=r"lacks tensor 'out_layer\.bias'"):
+        large.prepare([STRUCTURE_FLOW])
+
+
+def test_a_run_has_one_large_network_at_a_time(large: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    flows = {STRUCTURE_FLOW, LATENT_FLOW}
+    network = Model.network
+
+    def watched(model: Model, role: str) -> object:
+        found = network(model, role)
+        seen.append(loaded(model) & flows)
+        return found
+
+    monkeypatch.setattr(Model, "network", watched)
+    steps = ("sparse_structure.sampler.steps=1", "slat.sampler.steps=1", "goals=[decoding]")
+    options = RunOptions(
+        source=save_frames(tmp_path / "disc", draw_frames(1)),
+        out=tmp_path / "out",
+        overrides=[f"model={large.folder.path}", *steps],
+        device="cpu",
+        engine="direct",
+    )
+    run_clip(options, LogReporter())
+    assert {role for roles in seen for role in roles} == flows
+    assert max(map(len, seen)) == 1

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ss4d.stages import model_folder
@@ -19,8 +21,10 @@ from ss4d.stages.nn.checkpoint import NETWORKS, save_network
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.precision import Precision
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
-from ss4d.stages.weights import Description, describe, load_network, load_role, read_tensors
+from ss4d.stages.tensor_file import TensorFile
+from ss4d.stages.weights import Description, check_role, describe, load_network, load_role
 from tests.helpers.places import DATA
 
 CPU = torch.device("cpu")
@@ -207,7 +211,7 @@ def rename(state: dict[str, torch.Tensor]) -> None:
         ),
         (
             lambda s: s.update({"input_layer.bias": torch.zeros(8, dtype=torch.int32)}),
-            "tensor 'input_layer.bias' is .* of torch.int32",
+            "tensor 'input_layer.bias' is .* of I32",
         ),
     ],
 )
@@ -365,9 +369,48 @@ def test_an_unknown_role_is_named_with_those_there_are(folder: Path) -> None:
         ModelFolder.open(folder).files("slat_decoder_mesh")
 
 
+def test_tensors_are_read_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[weakref.ref[torch.Tensor]] = []
+
+    class Watched:
+        """An opened file whose tensors must be gone before the next is read."""
+
+        def __init__(self, path: Path, framework: str) -> None:
+            self._file = safe_open(path, framework)
+
+        def __enter__(self) -> "Watched":
+            self._file.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.__exit__(*error)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            assert all(ref() is None for ref in read)
+            tensor = self._file.get_tensor(name)
+            read.append(weakref.ref(tensor))
+            return tensor
+
+    monkeypatch.setattr("ss4d.stages.tensor_file.safe_open", Watched)
+    decoder = load_role(ModelFolder.open(folder), ROLE, TORCH_OPS, device=CPU, precision="published")
+    assert len(read) == len(decoder.state_dict())
+    assert all(ref() is None for ref in read)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_size_of_a_network_is_known_from_the_heads_of_its_files(folder: Path, precision: Precision) -> None:
+    model = ModelFolder.open(folder)
+    for role in (ROLE, IMAGE_ENCODER):
+        network = load_role(model, role, TORCH_OPS, device=CPU, precision=precision)
+        assert check_role(model, role, precision) == sum(tensor.nbytes for tensor in network.state_dict().values())
+
+
 def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read as safetensors"):
-        read_tensors(tmp_path, CPU)
+        TensorFile(tmp_path)
 
 
 def test_a_folders_notice_is_handed_on(folder: Path) -> None:

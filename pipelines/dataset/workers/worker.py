@@ -1,4 +1,6 @@
-"""A worker: a process that loads the networks once and then runs the clips it is given, several at the same time.
+"""A worker: a process that runs the clips it is given, several at the same time, on networks that it loads once.
+
+Where there is no room for all networks, each is loaded when its stage comes.
 
 A worker has lanes, and each lane runs one clip through all stages. The networks compute for one lane at a time;
 meanwhile the others read, decode, write, and run stages without networks.
@@ -60,9 +62,10 @@ class Setup:
         fingerprints: of each role's weights.
         store: its location.
         logs: the folder of the clips' logs.
-        roles: the networks to load before the first clip.
+        roles: the networks that the clips need.
         lanes: how many clips run at the same time.
         threads: that a computation on the CPU uses.
+        memory_share: of the memory of its device that a worker may use.
     """
 
     config: RunConfig
@@ -74,6 +77,7 @@ class Setup:
     roles: Sequence[str]
     lanes: int
     threads: int
+    memory_share: float
 
 
 class Turn:
@@ -139,14 +143,14 @@ class Lanes:
         self._logs = ClipLogs(setup.logs)
 
     def load(self) -> None:
-        """Loads the networks.
+        """Loads the networks that stay loaded from clip to clip.
 
         Raises:
-            ConfigError, ModelError: one of them cannot be loaded.
+            ConfigError, ModelError: one of all networks cannot be loaded.
         """
         model = open_model(self._setup.config, self._setup.device)
-        for role in self._setup.roles:
-            model.network(role)
+        model.keep_if_room(self._setup.roles, self._setup.memory_share)
+        model.prepare(self._setup.roles)
 
     def serve(self, clips: "queue.SimpleQueue[Source | None]") -> None:
         """Runs one clip after the other until there is None."""

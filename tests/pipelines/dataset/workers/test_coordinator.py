@@ -180,6 +180,7 @@ def run(
         roles=(),
         lanes=lanes,
         threads=1,
+        memory_share=1.0,
     )
     with EventWriter(folder / "events", {}) as events:
         return Coordinator(
