@@ -186,7 +186,8 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         state="running",
         input={"path": str(options.source.absolute()), "sha256": run.source_digest},
         seed=options.seed,
-        device=_device_of_results(run, options.device),
+        device=_of_results(run, "device", options.device),
+        kernels=_of_results(run, "kernels", {}),
         engine=chosen_engine(options.engine) if run.computes else "none",
         model=_model_of(run),
         config=run.config.described(),
@@ -208,12 +209,12 @@ def _model_of(run: Preparation) -> dict[str, Any]:
     return {**run.model.describe(), "notice": run.notice}
 
 
-def _device_of_results(run: Preparation, word: str) -> str:
-    """Where a goal that is stored was computed; a run that computes says later what the user's word means."""
+def _of_results(run: Preparation, name: str, default: Any) -> Any:
+    """What a goal that is stored was computed with, its device for example; a run that computes says its own later."""
     for goal in run.goals:
         if run.store.contains(goal):
-            return str(run.store.open(goal).attributes.get("device", word))
-    return word
+            return run.store.open(goal).attributes.get(name, default)
+    return default
 
 
 def _reason(error: BaseException) -> str:

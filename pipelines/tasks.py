@@ -83,7 +83,7 @@ def run_job(
                 "values": {} if value is None else scalars(value),
                 "measures": measured,
                 "device": inputs.model.device,
-                "kernels": {part: choice["kernel"] for part, choice in inputs.model.kernels.items()},
+                "kernels": inputs.model.kernels,
                 "versions": versions(),
                 "seconds": round(meter.seconds, 3),
                 "peak_memory": meter.peak_memory,

@@ -90,6 +90,7 @@ def test_a_finished_run(run: Path, clip: Path, command: Words) -> None:
         before["stages"], "reused"
     )
     assert after["device"] == before["device"]
+    assert after["kernels"] == before["kernels"] != {}
     assert after["engine"] == "none"
     assert packages & SLOW == set()
 

@@ -113,6 +113,7 @@ def test_an_empty_structure(ss4d: Run, tmp_path: Path, clip: Path, model_folder:
         ("slat.stepz=3", ["slat.stepz"]),
         ("slat.sampler.steps=-2", ["slat.sampler.steps", "-2"]),
         ("sampler", ["key=value"]),
+        ("kernels.attention=best", ["kernels.attention", "'best'", "'flash3'"]),
     ],
 )
 def test_a_wrong_configuration(ss4d: Run, tmp_path: Path, clip: Path, override: str, words: list[str]) -> None:

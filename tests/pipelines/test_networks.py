@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ss4d.pipelines import loading
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.networks import Model, ModelChoice, open_model
+from ss4d.pipelines.networks import KernelNames, Model, ModelChoice, open_model
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.stages.errors import ModelError
@@ -153,3 +153,11 @@ def test_a_run_has_one_large_network_at_a_time(large: Model, tmp_path: Path, mon
     run_clip(options, LogReporter())
     assert {role for roles in seen for role in roles} == flows
     assert max(map(len, seen)) == 1
+
+
+def test_a_kernel_that_is_asked_for_by_name(folder: Path) -> None:
+    drawing = open_model(ModelChoice(model=str(folder), kernels=KernelNames(rasterizer="torch")), "cpu")
+    assert drawing.kernels["rasterizer"] == {"kernel": "torch", "asked_for": True, "passed_over": {}}
+    for_cards = open_model(ModelChoice(model=str(folder), kernels=KernelNames(attention="flash3")), "cpu")
+    with pytest.raises(ModelError, match=r"kernels\.attention: flash3 is not for cpu; choose auto, torch"):
+        for_cards.network(STRUCTURE_DECODER)

@@ -69,10 +69,14 @@ class Packages(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     def install(self, name: str, text: str) -> None:
+        *packages, module = name.split(".")
         self._gone.discard(name.split(".")[0])
-        file = self._folder / (name.replace(".", "/") + ".py")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        folder = self._folder
+        for package in packages:
+            folder = folder / package
+            folder.mkdir(exist_ok=True)
+            (folder / "__init__.py").touch()  # without it, one that is truly installed comes before it
+        (folder / f"{module}.py").write_text(text)
 
 
 @pytest.fixture
