@@ -112,7 +112,7 @@ def submit(
         # Not at the top: torch takes seconds to import, and --help should not.
         from ss4d.pipelines.dataset.cluster.shard import ShardWork
         from ss4d.pipelines.dataset.cluster.submission import Submission
-        from ss4d.pipelines.dataset.keys import Settings
+        from ss4d.pipelines.dataset.keys import portable
         from ss4d.pipelines.dataset.workers.limits import Limits, parse_size
         from ss4d.pipelines.dataset.workers.policy import Policy
 
@@ -120,7 +120,7 @@ def submit(
         settings = settings_for(dataset, config, overrides, goals, seed)
         work = ShardWork(
             dataset=dataset.absolute(),
-            settings=Settings.model_validate(settings.recorded()),
+            settings=portable(settings),
             where=where,
             device=device,
             workers=workers,

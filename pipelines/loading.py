@@ -84,7 +84,7 @@ class Loader:
             )
 
     def _dtype(self, role: str) -> torch.dtype:
-        return torso_dtype(describe(self._folder.files(role)), self._precision)
+        return torso_dtype(describe(self._folder.description(role)), self._precision)
 
     def keep_if_room(self, roles: Collection[str], share: float) -> None:
         """Keeps the networks that play `roles` loaded from now on, if they leave room enough.

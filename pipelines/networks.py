@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from functools import cache, cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.hub import hub_file, model_path, weights_path
-from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME, DINOV2_REPOSITORY, ModelFolder
+from ss4d.pipelines.hub import Hub
+from ss4d.stages.model_folder import DINOV2_NAME, DINOV2_REPOSITORY, Files, ModelFolder
 from ss4d.stages.ops.device import check_device
 from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.precision import Precision
@@ -48,6 +47,11 @@ class ModelChoice(BaseModel):
         default=None,
         description="hub:ORG/NAME or a safetensors file of DINOv2, for a model folder without an encoder of its own",
     )
+    revisions: Mapping[str, str] = Field(
+        default={},
+        description="commit, tag or branch of hub repositories, by ORG/NAME; of others a run keeps the commit that it "
+        "began with, the newest then",
+    )
     precision: Precision = Field(
         default="float32",
         description="number format of the transformer torsos; published: each network's as its makers ran it",
@@ -56,6 +60,10 @@ class ModelChoice(BaseModel):
         default=KernelNames(), description="by name, or auto: the best that is there and works, see docs/gpu.md"
     )
 
+    def keeping(self, revisions: Mapping[str, str]) -> Self:
+        """This choice, and of repositories for which it names no revision those given here, by ORG/NAME."""
+        return self.model_copy(update={"revisions": {**revisions, **self.revisions}})
+
 
 class Model:
     """A model folder, its networks on a device, and the kernels they run on.
@@ -63,19 +71,15 @@ class Model:
     Only what computes needs the device, the kernels, and torch itself: they come with the first of them asked for.
 
     Args:
-        location: as a configuration gives it.
-        folder: where that is, read.
+        choice: what a configuration chooses.
+        folder: of that model, read.
+        hub: where files come from, if from there.
         device: "auto", "cpu" or "cuda".
-        precision: of the torsos.
-        kernels: that are to compute.
     """
 
-    def __init__(
-        self, location: str, folder: ModelFolder, device: str, precision: Precision, kernels: KernelNames
-    ) -> None:
-        self.location = location
+    def __init__(self, choice: ModelChoice, folder: ModelFolder, hub: Hub, device: str) -> None:
         self.folder = folder
-        self._device, self._precision, self._kernels = device, precision, kernels
+        self._choice, self._hub, self._device = choice, hub, device
         self._fingerprints: dict[str, str] = {}
         self._left_over: dict[str, list[str]] = {}
 
@@ -83,7 +87,8 @@ class Model:
     def _loader(self) -> "Loader":
         from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
 
-        return Loader(self.folder, self._device, self._precision, self._kernels.by_part(), self._left_over)
+        choice = self._choice
+        return Loader(self.folder, self._device, choice.precision, choice.kernels.by_part(), self._left_over)
 
     @property
     def device(self) -> "Device":
@@ -111,7 +116,7 @@ class Model:
         Raises:
             ConfigError: says what to choose instead, and how long that takes.
         """
-        if self._precision in ("published", "float16") and roles:
+        if self._choice.precision in ("published", "float16") and roles:
             self._loader.check_precision(roles)
 
     def keep_if_room(self, roles: Collection[str], share: float) -> None:
@@ -143,6 +148,20 @@ class Model:
         """
         return self._loader.network(role)
 
+    def fetch(self, roles: Iterable[str]) -> None:
+        """Downloads what is not here yet of the networks that play `roles`.
+
+        Raises:
+            ModelError: a file cannot be had.
+        """
+        for role in roles:
+            self.folder.files(role)
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """The commits of the hub repositories that files are of."""
+        return self._hub.commits
+
     def fingerprint(self, role: str) -> str:
         """SHA-256 of what decides the results of the network that plays `role`: its files, and what belongs to it."""
         if role not in self._fingerprints:
@@ -160,30 +179,38 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """What a run's record says of the weights.
 
-        Where they lie, the hashes of their files by role, and by file the tensors that no network took, as far as
-        networks have been loaded.
+        Where they lie, the commits of hub repositories, the hashes of their files by role, and by file the tensors that
+        no network took, as far as networks have been loaded.
         """
-        return {"location": self.location, "sha256": dict(self._fingerprints), "left_over": dict(self._left_over)}
+        return {
+            "location": self._choice.model,
+            "revisions": self.revisions,
+            "sha256": dict(self._fingerprints),
+            "left_over": dict(self._left_over),
+        }
 
 
 def open_model(choice: ModelChoice, device: str) -> Model:
-    """The model that is chosen, the same object for the same model, precision, kernels and word for a device.
+    """The model that is chosen, the same object for the same choice and word for a device.
 
     Raises:
         ConfigError, InputError, ModelError: naming what cannot be.
     """
     check_device(device)
-    return _open(choice.model, choice.image_encoder, choice.precision, choice.kernels, device)
+    return _open(choice.model_dump_json(include=set(ModelChoice.model_fields)), device)
 
 
 @cache
-def _open(location: str, image_encoder: str | None, precision: Precision, kernels: KernelNames, device: str) -> Model:
-    def resolve(repository: str, file: str) -> Path:
-        if (repository, file) == (DINOV2_REPOSITORY, DINOV2_FILE) and image_encoder is not None:
-            return weights_path(image_encoder, DINOV2_FILE)
-        return hub_file(repository, file)
+def _open(choice_json: str, device: str) -> Model:
+    choice = ModelChoice.model_validate_json(choice_json)
+    hub = Hub(choice.revisions)
 
-    folder = ModelFolder.open(model_path(location), resolve)
-    if image_encoder is not None and folder.references[IMAGE_ENCODER] != DINOV2_NAME:
-        raise ConfigError(f"the model {location} brings its own image encoder: set image_encoder to null")
-    return Model(location, folder, device, precision, kernels)
+    def others(repository: str) -> Files:
+        if repository == DINOV2_REPOSITORY and choice.image_encoder is not None:
+            return hub.weights(choice.image_encoder)
+        return hub.repository(repository)
+
+    folder = ModelFolder.read(hub.model(choice.model), others)
+    if choice.image_encoder is not None and folder.references[IMAGE_ENCODER] != DINOV2_NAME:
+        raise ConfigError(f"the model {choice.model} brings its own image encoder: set image_encoder to null")
+    return Model(choice, folder, hub, device)

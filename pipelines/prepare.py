@@ -93,9 +93,11 @@ def prepare(options: RunOptions) -> Preparation:
     location = _location(options)
     check_device(options.device)
     source_digest = input_digest(options.source)
-    model = open_model(config, options.device)
     folder = options.out / "runs" / name
     before = read_record(folder)
+    if before is not None:  # a branch that has moved since does not change the run
+        config = config.keeping(before.model.revisions)
+    model = open_model(config, options.device)
     _refuse_clash(options, folder, before, source_digest)
     store = open_store(location)
     recipes = _recipes(config, model, source_digest, options.seed)

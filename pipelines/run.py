@@ -97,8 +97,10 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     started = time.monotonic()
     run = prepare(options)
     stages = run.config.stages()
-    run.model.check_precision({role for s in run.steps if s.action == RUN for role in stages[s.stage].roles})
+    roles = list(dict.fromkeys(role for s in run.steps if s.action == RUN for role in stages[s.stage].roles))
+    run.model.check_precision(roles)
     reporter.message(_said(run))
+    run.model.fetch(roles)  # before the record of an earlier run is replaced
     if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced
     run.folder.mkdir(parents=True, exist_ok=True)

@@ -64,11 +64,16 @@ class _Config(BaseModel):
     goals: tuple[str, ...] = ("export",)  # older records did not note them
 
 
+class _Model(BaseModel):
+    revisions: dict[str, str] = {}  # commits of hub repositories; older records did not note them
+
+
 class EarlierRun(BaseModel):
     """What a new run under the same name wants to know of the last one. A record is a file: it is checked."""
 
     input: _Input
     config: _Config = _Config()
+    model: _Model = _Model()
     unavailable: tuple[str, ...] = ()  # goals of runs before it, whose packages were not there any more
     stages: dict[str, _Stage]
     results: list[str]

@@ -144,7 +144,7 @@ def _grid(job: StageJob) -> int | None:
     slat = job.config.stages().get("slat")
     if slat is None or LATENT_FLOW not in slat.roles:
         return None
-    return int(describe(open_model(job.config, job.device).folder.files(LATENT_FLOW)).args.resolution)
+    return int(describe(open_model(job.config, job.device).folder.description(LATENT_FLOW)).args.resolution)
 
 
 def _result(store: ArtifactStore, ref: ArtifactRef, handover: Handover) -> Value | Files:

@@ -65,17 +65,17 @@ class _Network:
     args: dict[str, Any]
 
 
-def describe(files: NetworkFiles) -> Description:
-    """What the description among `files` says of its network.
+def describe(file: Path | None) -> Description:
+    """What the description of a network says; without a file, that of DINOv2.
 
     Raises:
         ModelError: naming the file and the option at fault.
     """
-    if files.description is None:
+    if file is None:
         return Description("VisionTransformer", DINOV2_VITL14_REG)
-    network = read_json(files.description, _Network)
+    network = read_json(file, _Network)
     name = network.name.removeprefix("Elastic")
-    with naming(files.description):
+    with naming(file):
         return Description(name, network_args(name, network.args, "args"))
 
 
@@ -111,7 +111,7 @@ def load_role(
         ModelError: naming the file and the tensor or option at fault.
     """
     files = folder.files(role)
-    description = describe(files)
+    description = describe(files.description)
     torso = torso_dtype(description, precision)
     module = load_network(description, files, ops, device=device, torso=torso, left_over=left_over)
     return module.eval().requires_grad_(False)
@@ -127,7 +127,7 @@ def check_role(folder: ModelFolder, role: str, precision: Precision, *, left_ove
         ModelError: naming the file and the tensor or option at fault.
     """
     files = folder.files(role)
-    description = describe(files)
+    description = describe(files.description)
     outline = _outline(description, files, TORCH_OPS, torso_dtype(description, precision), left_over)
     return sum(tensor.nbytes for tensor in outline.wanted.values())
 

@@ -34,11 +34,13 @@ class Settings(BaseModel):
         configuration: the name of a bundled one, or a YAML file.
         overrides: of --set.
         seed: of the random numbers.
+        revisions: commits of hub repositories, by name, that the launch before took; see `ModelChoice.keeping`.
     """
 
     configuration: str = _DEFAULT
     overrides: list[str] = []
     seed: int = DEFAULT_SEED
+    revisions: dict[str, str] = {}
 
     def recorded(self) -> dict[str, Any]:
         """The fields for a record, with absolute paths, so that a file is found from any folder."""
@@ -58,6 +60,8 @@ def choose_settings(
 ) -> Settings:
     """The settings of a command: those it gives if it names a configuration, else the last launch's, changed by them.
 
+    Either way commits of hub repositories are the last launch's, so that a branch that has moved changes no keys.
+
     Args:
         dataset: that the command is about.
         configuration: as in `Settings`; None if the user names none.
@@ -68,12 +72,14 @@ def choose_settings(
         OSError: if the records of runs cannot be read.
     """
     named = Settings() if configuration is None else Settings(configuration=configuration)
-    base = (None if configuration is not None else last_settings(dataset)) or named
+    last = last_settings(dataset)
+    base = (None if configuration is not None else last) or named
     together = {text.partition("=")[0].strip(): text for text in (*base.overrides, *overrides)}
     return Settings(
         configuration=base.configuration,
         overrides=list(together.values()),
         seed=base.seed if seed is None else seed,
+        revisions={} if last is None else last.revisions,
     )
 
 
@@ -185,11 +191,27 @@ def open_keys(settings: Settings, device: str = "cpu") -> tuple[StageKeys, Model
         ConfigError, InputError, ModelError, PluginError: one sentence each, see `ss4d.pipelines.errors`.
     """
     check_seed(settings.seed)
-    config = load_config(settings.configuration, settings.overrides)
+    config = load_config(settings.configuration, settings.overrides).keeping(settings.revisions)
     model = open_model(config, device)
     config = config.resolve(model.folder)
     roles = [role for known in config.stages().values() for role in known.roles]
-    return StageKeys(config, {role: model.fingerprint(role) for role in roles}, settings.seed), model
+    fingerprints = {role: model.fingerprint(role) for role in roles}
+    return StageKeys(config.keeping(model.revisions), fingerprints, settings.seed), model
+
+
+def pinned(settings: Settings, keys: StageKeys) -> Settings:
+    """The settings with the commits of hub repositories that their keys are of, so that they always mean the same."""
+    return settings.model_copy(update={"revisions": dict(keys.config.revisions)})
+
+
+def portable(settings: Settings) -> Settings:
+    """The settings so that they mean the same on every machine and at every time, if files have the same paths.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError: one sentence each, see `ss4d.pipelines.errors`.
+    """
+    keys, _ = open_keys(settings)
+    return Settings.model_validate(pinned(settings, keys).recorded())
 
 
 def recorded_keys(recipes: Mapping[str, Mapping[str, Any]], digests: Sequence[str]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ import torch
 from ss4d.pipelines.dataset.catalog import is_current, write_catalog
 from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import EventWriter, worker_name
-from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys
+from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys, pinned
 from ss4d.pipelines.dataset.launches import Launch, last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
 from ss4d.pipelines.dataset.opened import open_for
@@ -102,6 +102,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
         if plan.todo:
             if model.notice and any(implementation.roles for implementation in keys.stages.values()):
                 watcher.message(f"Note: {model.notice}")
+            model.fetch(_roles(keys, plan))  # once, and not by each worker
             result = _compute(options, dataset, keys, plan, device, places[: len(plan.todo)], watcher)
         else:
             _remember(options, dataset, keys, plan, device)
@@ -124,7 +125,7 @@ def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: 
     Commands without a configuration, and `ss4d gc`, go by the last launch.
     """
     last = last_settings(dataset)
-    known = last is not None and last.recorded() == options.settings.recorded()
+    known = last is not None and last.recorded() == pinned(options.settings, keys).recorded()
     if not (known and last_recipes(dataset) == plan.recipes):
         nothing = Tally(0, list(keys.stages)).snapshot("finished", [], resident_bytes(os.getpid()))
         _end(_launch(options, dataset, keys, plan, device, 0), nothing, None)
@@ -193,7 +194,7 @@ def _launch(
         "command": options.command,
         "todo": len(plan.todo),
     }
-    return Launch(dataset, options.settings, plan.recipes, details)
+    return Launch(dataset, pinned(options.settings, keys), plan.recipes, details)
 
 
 def _end(launch: Launch, snapshot: Snapshot, reason: str | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.hub import hub_file, model_path
+from ss4d.pipelines.hub import Hub
 from ss4d.pipelines.training.records import RecordError, Records, open_records
 from ss4d.pipelines.training.train_options import DataTrainOptions
 from ss4d.stages.data.clip import TrainingClip
@@ -60,7 +60,8 @@ def train_model(options: DataTrainOptions, say: Callable[[str], None]) -> bool:
     if options.recipe not in RECIPES:
         raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
     records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
-    training = training_of(options, lambda location: ModelFolder.open(model_path(location), hub_file), say)
+    hub = Hub()
+    training = training_of(options, lambda location: ModelFolder.read(hub.model(location), hub.repository), say)
     if records is not None:
         training = replace(training, store=records, store_digest=records.digest())
     try:

@@ -72,7 +72,7 @@ def read_network(files: NetworkFiles, ops: Ops) -> nn.Module:
     Raises:
         ModelError: naming the file, and the option or tensor at fault.
     """
-    return load_network(describe(files), files, ops, device=torch.device("cpu"))
+    return load_network(describe(files.description), files, ops, device=torch.device("cpu"))
 
 
 def saved_files(folder: Path, role: str) -> NetworkFiles | None:

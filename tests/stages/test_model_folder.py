@@ -32,7 +32,7 @@ def test_an_earlier_model_folder_opens(folder: Path) -> None:
         }
     for role in model.references:
         files = model.files(role)
-        args = describe(files).args
+        args = describe(files.description).args
         given = json.loads((folder / "ckpts" / f"{files.weights.stem}.json").read_text())["args"]
         assert {name: getattr(args, name) for name in given if not isinstance(given[name], dict | list)} == {
             name: value for name, value in given.items() if not isinstance(value, dict | list)

@@ -50,7 +50,7 @@ def test_options_left_out_are_the_authors(
 ) -> None:
     file = tmp_path / "network.json"
     file.write_text(json.dumps({"name": name, "args": required}))
-    args = describe(NetworkFiles(weights=tmp_path / "network.safetensors", description=file)).args
+    args = describe(file).args
     assert {option: getattr(args, option) for option in defaults} == defaults
 
 
@@ -59,7 +59,7 @@ def test_the_authors_flow_without_levels_of_its_own_kind_is_refused(tmp_path: Pa
     file.write_text(json.dumps({"name": "SLatFlow4DModel", "args": {**FLOW, "io_block_channels": [32]}}))
     files = NetworkFiles(weights=tmp_path / "network.safetensors", description=file)
     with pytest.raises(ModelError, match=r"network\.json: option conv_type is '3D'"):
-        load_network(describe(files), files, TORCH_OPS, device=CPU)
+        load_network(describe(file), files, TORCH_OPS, device=CPU)
 
 
 @pytest.mark.parametrize("temporal", [False, True])
@@ -67,9 +67,8 @@ def test_heads_may_be_counted_alone_and_no_temporal_blocks_inserted(tmp_path: Pa
     options = {**FLOW, "resolution": 4, "num_heads": 2, "num_head_channels": None, "insert_temporal": temporal}
     file = tmp_path / "network.json"
     file.write_text(json.dumps({"name": "SparseStructureFlow4DModel", "args": options}))
-    files = NetworkFiles(weights=tmp_path / "network.safetensors", description=file)
     with torch.device("meta"):
-        description = describe(files)
+        description = describe(file)
         if temporal:
             with pytest.raises(ModelError, match="option insert_temporal is True"):
                 NETWORKS[description.name].build(description.args, TORCH_OPS)

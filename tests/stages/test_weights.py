@@ -5,7 +5,7 @@ import json
 import re
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ss4d.stages import model_folder
 from ss4d.stages.errors import ModelError
-from ss4d.stages.model_folder import IMAGE_ENCODER, ModelFolder, NetworkFiles
+from ss4d.stages.model_folder import IMAGE_ENCODER, LocalFiles, ModelFolder, NetworkFiles, sha256_of
 from ss4d.stages.nn.checkpoint import NETWORKS, save_network
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
@@ -141,7 +141,7 @@ def test_pipeline_values_are_read(folder: Path) -> None:
     assert model.structure_sampler == SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
     assert model.slat_sampler.steps == 12
     assert model.slat_normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
-    assert describe(model.files(IMAGE_ENCODER)).args == ENCODER
+    assert describe(model.description(IMAGE_ENCODER)).args == ENCODER
 
 
 def test_each_sampler_value_that_an_older_folder_lacks_has_its_default(
@@ -285,41 +285,66 @@ def test_a_wrong_pipeline_option_is_named(folder: Path, edit: Any, expected: str
         ModelFolder.open(folder)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A repository whose files all lie in one folder; it notes what it is asked for."""
+
+    folder: Path
+    asked: list[str] = field(default_factory=list)
+
+    def find(self, name: str) -> Path | None:
+        self.asked.append(name)
+        file = self.folder / Path(name).name
+        return file if file.exists() else None
+
+    def sha256(self, name: str) -> bytes | None:
+        file = self.find(name)
+        return None if file is None else sha256_of(file)
+
+    def address(self, name: str) -> str:
+        return f"there:{name}"
+
+
 @pytest.mark.parametrize("reference", ["../decoder", "/etc/decoder", "a/b/../../../c", "", "..\\decoder", "C:/x/y"])
 def test_a_path_that_leaves_the_folder_is_refused(folder: Path, reference: str) -> None:
-    def resolver(repository: str, file: str) -> Path:
-        raise AssertionError("asked")
-
     edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: reference}))
-    with pytest.raises(ModelError, match="must stay inside the model folder"):
-        ModelFolder.open(folder, resolver).files(ROLE)
+    model = ModelFolder.read(LocalFiles(folder), lambda repository: pytest.fail(f"asked for {repository}"))
+    for question in (model.files, model.fingerprint):
+        with pytest.raises(ModelError, match="must stay inside the model folder"):
+            question(ROLE)
 
 
-def test_a_path_into_another_repository_goes_through_the_resolver(folder: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    (folder / "ckpts").rename(elsewhere)
-    asked = []
-
-    def resolver(repository: str, file: str) -> Path:
-        asked.append((repository, file))
-        return elsewhere / Path(file).name
-
+def test_a_path_into_another_repository_is_asked_of_it(folder: Path, tmp_path: Path) -> None:
+    before = ModelFolder.open(folder).fingerprint(ROLE)
+    there = Elsewhere(tmp_path / "elsewhere")
+    (folder / "ckpts").rename(there.folder)
+    repositories = {"org/repo": there}
     edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: "org/repo/ckpts/decoder"}))
-    load_role(ModelFolder.open(folder, resolver), ROLE, TORCH_OPS, device=CPU)
-    assert asked == [("org/repo", "ckpts/decoder.json"), ("org/repo", "ckpts/decoder.safetensors")]
+    model = ModelFolder.read(LocalFiles(folder), repositories.__getitem__)
+    load_role(model, ROLE, TORCH_OPS, device=CPU)
+    assert there.asked == ["ckpts/decoder.json", "ckpts/decoder.safetensors"]
+    assert model.fingerprint(ROLE) == before
     with pytest.raises(ModelError, match=r"org/repo/ckpts/decoder\.json"):
         load(folder)
+    (there.folder / "decoder.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"there:ckpts/decoder\.safetensors is missing"):
+        model.files(ROLE)
 
 
 def test_dinov2_by_name_comes_from_its_repository_and_never_from_a_pickle(folder: Path) -> None:
     edit_json(folder / "pipeline.json", lambda d: d["args"].update(image_cond_model="dinov2_vitl14_reg"))
+    pickle = folder / "dinov2_vitl14_reg4_pretrain.pth"
+    pickle.touch()
 
-    def resolver(repository: str, file: str) -> Path:
-        assert (repository, file) == ("facebook/dinov2-with-registers-large", "model.safetensors")
-        return folder / "dinov2_vitl14_reg4_pretrain.pth"
+    class OnePickle(Elsewhere):
+        def find(self, name: str) -> Path | None:
+            assert name == "model.safetensors"
+            return pickle
 
-    model = ModelFolder.open(folder, resolver)
-    assert describe(model.files(IMAGE_ENCODER)).args.image_size == 518
+    repositories = {"facebook/dinov2-with-registers-large": OnePickle(folder)}
+    model = ModelFolder.read(LocalFiles(folder), repositories.__getitem__)
+    assert describe(model.description(IMAGE_ENCODER)).args.image_size == 518
+    assert model.fingerprint(IMAGE_ENCODER) == hashlib.sha256(sha256_of(pickle)).hexdigest()
     with pytest.raises(ModelError, match=r"pretrain\.pth is a pickle.*model\.safetensors"):
         load_role(model, IMAGE_ENCODER, TORCH_OPS, device=CPU)
 
@@ -426,7 +451,7 @@ def test_the_published_sizes_have_the_published_tensors(tmp_path: Path, role: st
     network = {key: OFFICIAL[role][key] for key in ("name", "args")}
     (tmp_path / f"{role}.json").write_text(json.dumps(network))
     (tmp_path / f"{role}.safetensors").touch()
-    description = describe(ModelFolder.open(tmp_path).files(role))
+    description = describe(ModelFolder.open(tmp_path).description(role))
     with torch.device("meta"):
         module = NETWORKS[description.name].build(description.args, TORCH_OPS)
     assert {name: list(tensor.shape) for name, tensor in module.state_dict().items()} == OFFICIAL[role]["tensors"]
