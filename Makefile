@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · bench · bench-dataset · demo
+# setup · lint · types · test · stress · check-published · bench · bench-dataset · demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check bench bench-dataset demo
+.PHONY: setup lint types test stress check check-published bench bench-dataset demo
 
 .venv/.runs: pyproject.toml constraints.txt
 	@echo "Installing torch for the CPU and what the program needs into .venv: some minutes."
@@ -36,6 +36,10 @@ stress: .venv/.develops
 	$(BIN)/python -m pytest tests/pipelines/test_run_crash.py tests/storage/test_store_crash.py --timeout 3600 --kills 20
 
 check: lint types test
+
+# The published size from an image to its asset, with random weights: minutes, 4 GB of the temporary folder.
+check-published: .venv/.develops
+	$(BIN)/python tests/published.py
 
 bench: .venv/.develops
 	$(BIN)/python -m tests.benchmarks.rasterize
