@@ -20,7 +20,7 @@ from ss4d.stages.nn.precision import cast_weights
 from ss4d.stages.nn.resample import SPACE_KERNEL, SPACE_TIME_KERNEL, TIME_KERNEL, ResidualBlock
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import PerAxis, SparseTensor
-from ss4d.stages.ops.pooling import Pooling, pool, unpool
+from ss4d.stages.ops.pooling import NOT_MERGED, Pooling, pool, unpool
 from ss4d.stages.ops.windows import frames
 
 HALVE_SPACE: PerAxis = (1, 2, 2, 2)
@@ -209,7 +209,7 @@ class SLatFlow4DModel(FlowTrunk):
         remembered: list[Tensor] = []
         ways_back: list[tuple[Pooling, Tensor]] = []
         for block, strides in zip(chain(self.input_blocks, self.input_blocks_t), self._strides_in, strict=True):
-            level = _residual(block, _halve(level, strides, ways_back))
+            level = _residual(block, _halve(level, strides, ways_back), (), ways_back)
             remembered.append(level.x.feats)
         level = _halve(level, self._bare_halvings, ways_back)
         level = replace(level, x=self._torso(level, cond))
@@ -218,7 +218,7 @@ class SLatFlow4DModel(FlowTrunk):
             if self.args.use_skip_connection:
                 joined = torch.cat([level.x.feats, remembered.pop()], dim=1)
                 level = replace(level, x=level.x.replace(joined))
-            level = _residual(block, _double(level, len(strides), ways_back))
+            level = _residual(block, level, strides, ways_back)
         return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
 
     def _torso(self, level: _Level, cond: Tensor) -> SparseTensor:
@@ -255,7 +255,14 @@ def _double(level: _Level, count: int, ways_back: list[tuple[Pooling, Tensor]]) 
     return level
 
 
-def _residual(block: nn.Module, level: _Level) -> _Level:
-    time = level.time
-    x = block(level.x, time.flatten(0, 1), frames(level.x.sites, (time.shape[0], time.shape[1])))
-    return replace(level, x=x)
+def _residual(
+    block: nn.Module, level: _Level, strides: tuple[PerAxis, ...], ways_back: list[tuple[Pooling, Tensor]]
+) -> _Level:
+    """One block, which undoes the last poolings in `ways_back`, those by `strides`."""
+    sites, time = level.x.sites, level.time
+    for _ in strides:
+        merged, time = ways_back.pop()
+        sites = merged.fine
+    t, x, y, z = map(math.prod, zip(NOT_MERGED, *strides, strict=True))
+    row_frames = frames(sites, (time.shape[0], time.shape[1]))
+    return _Level(block(level.x, time.flatten(0, 1), row_frames, sites, (t, x, y, z)), time)

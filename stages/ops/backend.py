@@ -13,8 +13,8 @@ class Ops:
 
     Attributes:
         attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `ss4d.stages.ops.attention`.
-        conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out); see
-            `ss4d.stages.ops.conv`.
+        conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out), or with a stride
+            feats (M, C_in) of merged cells; see `ss4d.stages.ops.conv`.
         rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `ss4d.stages.ops.rasterize`.
     """
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ss4d.stages.errors import ModelError
 from ss4d.stages.ops.attention import Attention
 from ss4d.stages.ops.conv import Convolution, kernel_extents
-from ss4d.stages.ops.coords import Sites
+from ss4d.stages.ops.coords import PerAxis, Sites
+from ss4d.stages.ops.pooling import NOT_MERGED, pooling
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
 from ss4d.stages.ops.varlen import HALF, Packed, in_one_call
 from ss4d.stages.types import Camera, GaussianClip
@@ -62,7 +63,9 @@ def spconv_convolution() -> Convolution:
         with torch.device("meta"):  # the weights come with each call
             return kind(channels, out_channels, kernel, bias=True, indice_key=str(kernel))
 
-    def conv(feats: Tensor, sites: Sites, weight: Tensor, bias: Tensor) -> Tensor:
+    def conv(feats: Tensor, sites: Sites, weight: Tensor, bias: Tensor, stride: PerAxis = NOT_MERGED) -> Tensor:
+        if stride != NOT_MERGED:
+            feats = feats.index_select(0, pooling(sites, stride).parent)
         extents = kernel_extents(weight)
         spatial = extents[0] == 1
         indices, shape, count = sites.derived(("spconv indices", spatial), lambda s: _indices(s.coords, spatial))

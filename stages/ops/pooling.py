@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from ss4d.stages.ops.coords import PerAxis, Sites, SparseTensor, linear_keys
 
+NOT_MERGED: PerAxis = (1, 1, 1, 1)  # the stride of cells that stay themselves
+
 
 @dataclass(frozen=True, eq=False)
 class Pooling:
@@ -74,7 +76,8 @@ def unpool(x: SparseTensor, merged: Pooling) -> SparseTensor:
     return SparseTensor(merged.fine, feats)
 
 
-def _sum_children(feats: Tensor, children: Tensor) -> Tensor:
+def sum_children(feats: Tensor, children: Tensor) -> Tensor:
+    """The sum (M, C) of each coarse cell's rows among `feats` (N, C); see `Pooling.children`."""
     # Slot by slot in a fixed order: deterministic on every device, and without an (M, S, C) intermediate.
     padded = torch.cat([feats, feats.new_zeros(1, feats.shape[1])])
     total = padded.index_select(0, children[:, 0])
@@ -89,7 +92,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, feats: Tensor, children: Tensor, parent: Tensor) -> Tensor:
         ctx.save_for_backward(parent)
-        return _sum_children(feats, children)
+        return sum_children(feats, children)
 
     @staticmethod
     @once_differentiable
@@ -108,4 +111,4 @@ class _Take(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _sum_children(grad, ctx.saved_tensors[0]), None, None
+        return sum_children(grad, ctx.saved_tensors[0]), None, None
