@@ -49,16 +49,11 @@ def sample_latents(
 
     guided = GuidedLatentFlow(flow, sites)
 
-    def velocity(condition: Tensor) -> Velocity:
-        def of(x: Tensor, t: float) -> Tensor:
-            times = network_time(t, condition.shape[1], device)
-            return guided(x, times, condition)
-
-        return of
+    def velocity(condition: Tensor | None) -> Velocity:
+        return lambda x, t: guided(x, network_time(t, len(feats), device), condition)
 
     with torch.no_grad():
-        negative = torch.zeros_like(cond)
-        latents = sample(velocity(cond), velocity(negative), noise.to(device), config.sampler.params(), progress)
+        latents = sample(velocity(cond), velocity(None), noise.to(device), config.sampler.params(), progress)
     latents = latents[:num_voxels].cpu() * torch.tensor(normalization.std) + torch.tensor(normalization.mean)
     return StructuredLatents(
         coords=voxels.coords, feats=latents, num_frames=voxels.num_frames, resolution=voxels.resolution

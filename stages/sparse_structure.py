@@ -42,11 +42,11 @@ def sample_structure(
 
     guided = GuidedStructureFlow(flow)
 
-    def velocity(condition: Tensor) -> Velocity:
+    def velocity(condition: Tensor | None) -> Velocity:
         return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition)[0]
 
     with torch.no_grad():
-        latent = sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, config.sampler.params(), progress)
+        latent = sample(velocity(cond), velocity(None), noise, config.sampler.params(), progress)
         coords, resolution = occupied_cells(decoder, latent)
     if not len(coords):
         raise InputError(

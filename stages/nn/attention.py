@@ -66,6 +66,12 @@ class Attention(nn.Module):
         out: Tensor = self.to_out(self._attend(q, k, v, plan))
         return out
 
+    def of_zeros(self) -> Tensor:
+        """What attention to tokens gives every row, (C), where all of them are zeros: their values are equal then."""
+        values = self.to_kv.bias.chunk(2)[1]
+        out: Tensor = self.to_out(values)
+        return out
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, turns: tuple[Tensor, ...] = ()) -> Tensor:
         """(N, C) of heads (N, H, D) that no one else needs: prepared queries and keys take their place."""
         if turns or self.head_norm:

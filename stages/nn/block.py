@@ -37,14 +37,14 @@ class Condition:
     Attributes:
         frames: the rows of each frame.
         time: (frames, C) embedding of the flow time; (frames, 6 C) modulation where blocks share theirs.
-        tokens: (frames x L, context channels) image tokens.
-        plan: attention of rows to the tokens of their frame.
+        tokens: (frames x L, context channels) image tokens; None where all of them are zeros.
+        plan: attention of rows to the tokens of their frame; None where there are no tokens.
     """
 
     frames: Frames
     time: Tensor
-    tokens: Tensor
-    plan: AttentionPlan
+    tokens: Tensor | None
+    plan: AttentionPlan | None
 
 
 def rows_of(sites: Sites, extent: Extent, *, head_channels: int, rope_base: float | None) -> Rows:
@@ -133,9 +133,16 @@ class ConditionedBlock(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=1)
         h = self.self_attn(modulate(layer_norm(x), shift, scale, frames), plan, phase=phase)
         x = add_gated(x, h, gate, frames)
-        x = x + self.cross_attn(self.norm2(x), condition.plan, context=condition.tokens)
+        x = x + self._seen(x, condition)
         h = self.mlp(modulate(layer_norm(x), mlp_shift, mlp_scale, frames))
         return add_gated(x, h, mlp_gate, frames)
+
+    def _seen(self, x: Tensor, condition: Condition) -> Tensor:
+        """What rows (N, C) find in the tokens: (N, C), or (C) where it is the same for all."""
+        if condition.tokens is None or condition.plan is None:
+            return self.cross_attn.of_zeros()
+        seen: Tensor = self.cross_attn(self.norm2(x), condition.plan, context=condition.tokens)
+        return seen
 
 
 def modulation_layer(channels: int) -> nn.Sequential:

@@ -97,14 +97,15 @@ class FlowTrunk(nn.Module):
         self.torso_dtype = dtype
         cast_weights(self.blocks, dtype)
 
-    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor) -> Tensor:
+    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor | None) -> Tensor:
         """Rows (N, C) through all blocks.
 
         Args:
             h: (N, C) rows of `sites`, in the blocks' precision.
             sites: cells of the rows.
             time: (b, t, C) embedded flow time of the frames that `sites` has.
-            cond: (b, k t, l, c) image tokens; a frame that k frames were merged to sees the tokens of all k.
+            cond: (b, k t, l, c) image tokens; a frame that k frames were merged to sees the tokens of all k. None
+                stands for tokens that are all zeros, whose attention is the same for every row.
         """
         args, dtype = self._args, self.torso_dtype
         rows = rows_of(
@@ -117,12 +118,12 @@ class FlowTrunk(nn.Module):
         time = time.flatten(0, 1)
         if self.adaLN_modulation is not None:
             time = self.adaLN_modulation(time.float())
-        tokens = cond.reshape(*clip_shape, -1, cond.shape[-1])
+        tokens = None if cond is None else cond.reshape(*clip_shape, -1, cond.shape[-1])
         condition = Condition(
             frames=frames(sites, clip_shape),
             time=time.to(dtype),
-            tokens=tokens.flatten(0, 2).to(dtype),
-            plan=token_plan(sites, clip_shape, tokens.shape[2]),
+            tokens=None if tokens is None else tokens.flatten(0, 2).to(dtype),
+            plan=None if tokens is None else token_plan(sites, clip_shape, tokens.shape[2]),
         )
         for i, block in enumerate(self.blocks):
             h = block(h, rows.plans[i % len(rows.plans)], rows.phase, condition)

@@ -24,12 +24,13 @@ class GuidedStructureFlow:
     def __init__(self, flow: SparseStructureFlow4DModel) -> None:
         self._flow = flow
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Velocity (b, t, c, r, r, r) at `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels
         if width:
-            x = torch.cat([x, _grid_guide(cond, args.resolution, width).to(x.dtype)], 2)
+            guide = _no_guide(x, 2, width) if cond is None else _grid_guide(cond, args.resolution, width)
+            x = torch.cat([x, guide.to(x.dtype)], 2)
         velocity: Tensor = self._flow(x, t, cond)
         return velocity
 
@@ -40,14 +41,20 @@ class GuidedLatentFlow:
     def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
         self._flow, self._sites = flow, sites
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Velocity (n, c) at rows `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels
         if width:
-            x = torch.cat([x, _row_guide(cond, self._sites, width).to(x.dtype)], 1)
+            guide = _no_guide(x, 1, width) if cond is None else _row_guide(cond, self._sites, width)
+            x = torch.cat([x, guide.to(x.dtype)], 1)
         velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond)
         return velocity.feats
+
+
+def _no_guide(x: Tensor, axis: int, width: int) -> Tensor:
+    """The guide beside `x` that tokens of zeros give: zeros, `width` of them along `axis`."""
+    return x.new_zeros([width if i == axis else size for i, size in enumerate(x.shape)])
 
 
 def _grid_guide(tokens: Tensor, resolution: int, width: int) -> Tensor:

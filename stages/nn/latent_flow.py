@@ -189,13 +189,13 @@ class SLatFlow4DModel(FlowTrunk):
         for part in (self.input_blocks, self.input_blocks_t, self.out_blocks_t, self.out_blocks):
             cast_weights(part, dtype)
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> SparseTensor:
         """Velocity at `x`.
 
         Args:
             x: features (N, c) of the noisy latents.
             t: (b, t) flow time of each frame, already x 1000.
-            cond: (b, t, l, c) image tokens of each frame.
+            cond: (b, t, l, c) image tokens of each frame; None for zeros.
 
         Returns:
             Features (N, c), c the output channels, on the same sites.
@@ -221,17 +221,18 @@ class SLatFlow4DModel(FlowTrunk):
             level = _residual(block, level, strides, ways_back)
         return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
 
-    def _torso(self, level: _Level, cond: Tensor) -> SparseTensor:
+    def _torso(self, level: _Level, cond: Tensor | None) -> SparseTensor:
         x, dtype = level.x, self.torso_dtype
         h = x.feats + absolute_position(x.coords[:, 2:], self.args.model_channels).to(dtype)
         return x.replace(self.transform(h, x.sites, level.time, cond))
 
-    def _check_inputs(self, x: SparseTensor, t: Tensor, cond: Tensor) -> None:
+    def _check_inputs(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> None:
         if x.feats.ndim != 2 or x.feats.shape[1] != self.args.in_channels:
             raise InputError(f"the network takes latents (n, {self.args.in_channels}), got {tuple(x.feats.shape)}")
-        if t.ndim != 2 or cond.ndim != 4 or cond.shape[:2] != t.shape:
+        tokens = None if cond is None else tuple(cond.shape)
+        if t.ndim != 2 or (tokens and (len(tokens) != 4 or tokens[:2] != t.shape)):
             raise InputError(
-                f"the network takes times (b, t) and tokens (b, t, l, c), got {tuple(t.shape)} and {tuple(cond.shape)}"
+                f"the network takes times (b, t) and tokens (b, t, l, c), got {tuple(t.shape)} and {tokens}"
             )
         if t.shape[1] % self.frame_multiple:
             raise InputError(

@@ -66,13 +66,13 @@ class SparseStructureFlow4DModel(FlowTrunk):
         side = self.args.resolution // self.args.patch_size
         return {"pos_emb": absolute_position(_cells(side), self.args.model_channels)}
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Velocity at `x`.
 
         Args:
             x: (b, t, c, r, r, r) noisy latents.
             t: (b, t) flow time of each frame, already x 1000.
-            cond: (b, t, l, c) image tokens of each frame.
+            cond: (b, t, l, c) image tokens of each frame; None for zeros.
 
         Returns:
             (b, t, c, r, r, r), c the output channels.
@@ -96,14 +96,15 @@ class SparseStructureFlow4DModel(FlowTrunk):
             self._grid = (key, full_grid(clip_shape, self.args.resolution // self.args.patch_size, device))
         return self._grid[1]
 
-    def _check_inputs(self, x: Tensor, t: Tensor, cond: Tensor) -> None:
+    def _check_inputs(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
         wanted = (self.args.in_channels, *(self.args.resolution,) * 3)
         if x.ndim != 6 or x.shape[2:] != wanted:
             raise InputError(f"the network takes latents (b, t, {', '.join(map(str, wanted))}), got {tuple(x.shape)}")
-        if t.shape != x.shape[:2] or cond.ndim != 4 or cond.shape[:2] != x.shape[:2]:
+        tokens = None if cond is None else tuple(cond.shape)
+        if t.shape != x.shape[:2] or (tokens and (len(tokens) != 4 or tokens[:2] != x.shape[:2])):
             raise InputError(
                 f"latents of {x.shape[0]} clips x {x.shape[1]} frames need times (b, t) and tokens (b, t, l, c), "
-                f"got {tuple(t.shape)} and {tuple(cond.shape)}"
+                f"got {tuple(t.shape)} and {tokens}"
             )
 
 

@@ -42,7 +42,7 @@ PICTURE_SIZE = 128
 PICTURE_YAWS = (FRONT_YAW, FRONT_YAW + 90)
 
 
-Flow = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, times, tokens) -> velocity
+Flow = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x, times, tokens) -> velocity
 
 
 class StructureFlow:
@@ -257,7 +257,7 @@ def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, lea
     times = time_grid(sampler.steps, sampler.rescale_t)
     learned_from = times[-1 - min(learned_steps, sampler.steps)]
 
-    def velocity(condition: Tensor) -> Velocity:
+    def velocity(condition: Tensor | None) -> Velocity:
         def of(x: Tensor, t: float) -> Tensor:
             frames = network_time(t, cond.shape[1], cond.device).expand(len(cond), -1)
             with torch.set_grad_enabled(torch.is_grad_enabled() and t <= learned_from):
@@ -265,4 +265,4 @@ def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, lea
 
         return of
 
-    return sample(velocity(cond), velocity(torch.zeros_like(cond)), noise, sampler)
+    return sample(velocity(cond), velocity(None), noise, sampler)

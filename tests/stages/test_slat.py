@@ -93,15 +93,15 @@ def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow) -> None:
     assert len(latents.feats) == len(odd.coords)
 
 
-def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_with_zeros_too(flow) -> None:
+def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow) -> None:
     calls, heard = [], []
     flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
     feats, structure = tokens(2).feats[None], voxels(2)
     sample_latents(CONFIG, flow, NORMALIZATION, tokens(2), structure, seed(), progress=lambda *call: heard.append(call))
-    expected = [(t, cond) for t in time_grid(2, 2.0)[:-1] for cond in (feats, torch.zeros_like(feats))]
+    expected = [(t, cond) for t in time_grid(2, 2.0)[:-1] for cond in (feats, None)]
     for (t, cond), (wanted_t, wanted_cond) in zip(calls, expected, strict=True):
         assert torch.equal(t, torch.full((1, 2), 1000 * wanted_t))
-        assert torch.equal(cond, wanted_cond)
+        assert cond is wanted_cond is None or torch.equal(cond, wanted_cond)
     assert heard == [(1, 2), (2, 2)]
 
 

@@ -80,17 +80,17 @@ def test_without_velocity_the_latent_is_the_first_noise_of_the_seed(flow, decode
     assert torch.equal(voxels.latent, torch.randn((3, 3, 2, 2, 2), generator=seed()))
 
 
-def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_with_zeros_too(flow, decoder) -> None:
+def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow, decoder) -> None:
     calls = []
     flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
     heard = []
     sample_structure(CONFIG, flow, decoder, tokens(2), seed(), progress=lambda *call: heard.append(call))
     times, feats = time_grid(3, 2.0)[:-1], tokens(2).feats[None]
-    expected = [(t, cond) for t in times for cond in (feats, torch.zeros_like(feats)) if t >= 0.4 or cond.any()]
+    expected = [(t, cond) for t in times for cond in (feats, None) if t >= 0.4 or cond is feats]
     assert len(calls) == len(expected) == 6
     for (t, cond), (wanted_t, wanted_cond) in zip(calls, expected, strict=True):
         assert torch.equal(t, torch.full((1, 2), 1000 * wanted_t))
-        assert torch.equal(cond, wanted_cond)
+        assert cond is wanted_cond is None or torch.equal(cond, wanted_cond)
     assert heard == [(1, 3), (2, 3), (3, 3)]
 
 

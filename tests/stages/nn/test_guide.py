@@ -19,7 +19,7 @@ class Recorder(nn.Module):
         self.args = type("Args", (), {"in_channels": in_channels, "out_channels": 2, "resolution": resolution})
         self.seen: list[Tensor] = []
 
-    def forward(self, x: Tensor | SparseTensor, t: Tensor, cond: Tensor) -> Tensor | SparseTensor:
+    def forward(self, x: Tensor | SparseTensor, t: Tensor, cond: Tensor | None) -> Tensor | SparseTensor:
         self.seen.append(x.feats if isinstance(x, SparseTensor) else x)
         return x
 
@@ -40,6 +40,16 @@ def test_a_structure_flow_is_told_all_cells_that_each_of_its_own_covers() -> Non
     wanted = {10000 + x * 1000 + y * 100 + z * 10 + k for x in (2, 3) for y in (0, 1) for z in (2, 3) for k in range(3)}
     assert set(told.int().tolist()) == wanted
     assert int(told[0]) == 12020  # x slowest, then y, z and the features
+
+
+def test_without_a_condition_flows_are_told_zeros() -> None:
+    sites = Sites(torch.tensor([[0, 0, 1, 2, 3], [0, 1, 3, 0, 2]], dtype=torch.int32))
+    structure, latent = Recorder(2 + 8 * FEATURES, 2), Recorder(2 + FEATURES, SIDE)
+    for cond in (torch.zeros_like(tokens()), None):
+        GuidedStructureFlow(structure)(torch.ones(1, 2, 2, 2, 2, 2), torch.zeros(1, 2), cond)  # type: ignore[arg-type]
+        GuidedLatentFlow(latent, sites)(torch.ones(2, 2), torch.zeros(1, 2), cond)  # type: ignore[arg-type]
+    assert torch.equal(*structure.seen)
+    assert torch.equal(*latent.seen)
 
 
 def test_a_latent_flow_is_told_its_voxels() -> None:

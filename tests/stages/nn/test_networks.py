@@ -246,6 +246,22 @@ def test_shared_modulation_equals_the_same_in_every_block() -> None:
         assert_close(shared(*inputs).feats, own(*inputs).feats)
 
 
+@pytest.mark.parametrize("args", VARIANTS.values(), ids=VARIANTS)
+def test_no_tokens_stand_for_tokens_of_zeros_in_latents(args: SLatFlow4DModelArgs) -> None:
+    net = built(SLatFlow4DModel, args)
+    x, t, cond = latents(5)
+    assert_close(net(x, t, None).feats, net(x, t, torch.zeros_like(cond)).feats, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(net(x, t, None).feats, net(x, t, cond).feats, atol=1e-2)
+
+
+@pytest.mark.parametrize("cross_head_norm", [False, True])
+def test_no_tokens_stand_for_tokens_of_zeros_in_structure(cross_head_norm: bool) -> None:
+    net = built(SparseStructureFlow4DModel, replace(STRUCTURE, qk_rms_norm_cross=cross_head_norm))
+    x, t, cond = torch.randn(2, FRAMES, 3, 4, 4, 4), 1000 * torch.rand(2, FRAMES), torch.randn(2, FRAMES, 5, 10)
+    assert_close(net(x, t, None), net(x, t, torch.zeros_like(cond)), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(net(x, t, None), net(x, t, cond), atol=1e-2)
+
+
 def test_encoder_has_the_decoder_s_torso() -> None:
     decoder = built(SLatGaussianDecoder, DECODER)
     options = {name: getattr(DECODER, name) for name in vars(DECODER) if name != "representation_config"}
