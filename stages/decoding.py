@@ -1,17 +1,22 @@
 """Structured latents to Gaussians: what each occupied cell looks like (docs/model.md, section 8)."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import ModelError
+from ss4d.stages.frame_windows import blended, frame_windows, window_rows
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.types import GaussianClip, Progress, StructuredLatents, silent
 
+LOG = logging.getLogger("ss4d")
+
 
 def decode_gaussians(
-    config: DecodingConfig,  # noqa: ARG001  every stage takes its configuration first, this one's is empty
+    config: DecodingConfig,
     decoder: SLatGaussianDecoder,
     latents: StructuredLatents,
     *,
@@ -19,7 +24,8 @@ def decode_gaussians(
 ) -> GaussianClip:
     """The Gaussians of every frame, computed on the decoder's device; a frame without cells has none.
 
-    The clip is decoded in one go: attention windows span frames, so any cut would change the result.
+    Attention spans frames, so any cut changes the result a little: the clip is decoded in one go, unless it is longer
+    than `config.window`. Then it is in overlapping windows over time, whose raw channels are blended.
 
     Raises:
         ModelError: if the latents lie on another grid than the decoder's.
@@ -30,10 +36,20 @@ def decode_gaussians(
             "structure and decoder are not of one model"
         )
     device = decoder.out_layer.weight.device
+    coords, feats = latents.coords.to(device), latents.feats.to(device)
+    padded_frames = latents.num_frames + -latents.num_frames % decoder.frame_multiple
+    windows = frame_windows(padded_frames, config.window, decoder.frame_multiple)
+    if len(windows) > 1:
+        LOG.info("decoding: %d frames in %d windows of %d", latents.num_frames, len(windows), len(windows[0]))
+    parts = window_rows(coords, padded_frames, windows)
+
+    def raw(i: int) -> Tensor:
+        channels: Tensor = decoder(SparseTensor(Sites(parts[i].coords), feats[parts[i].rows]))
+        progress(i + 1, len(parts))
+        return channels
+
     with torch.no_grad():
-        x = SparseTensor(Sites(latents.coords.to(device)), latents.feats.to(device))
-        gaussians = decoder.activate(decoder.split(decoder(x), x.coords))
-    progress(1, 1)
+        gaussians = decoder.activate(decoder.split(blended(parts, raw, len(coords)), coords))
     return GaussianClip(
         means=gaussians.means.cpu(),
         scales=gaussians.scales.cpu(),

@@ -5,7 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ss4d.stages.sampler_params import SamplerParams
+from ss4d.stages.sampler_params import SamplerParams, Solver
+from ss4d.stages.stage_config import AsBefore
 
 UnitTime = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,6 +34,12 @@ class SamplerConfig(BaseModel):
         "other seeds; null: the model's own",
     )
 
+    solver: Annotated[Solver, AsBefore("euler")] = Field(
+        default="euler",
+        description="euler, as the models were made for; adams_bashforth: each step also looks at the velocity of the "
+        "step before, so that structured latents need half of the steps",
+    )
+
     @model_validator(mode="after")
     def _interval_is_ordered(self) -> Self:
         if self.cfg_interval and self.cfg_interval[0] > self.cfg_interval[1]:
@@ -51,4 +58,4 @@ class SamplerConfig(BaseModel):
         """
         if unresolved := [name for name, value in self if value is None]:
             raise ValueError(f"sampler values {unresolved} are null: fill them with resolve() from the model folder")
-        return SamplerParams(**self.model_dump())
+        return SamplerParams(**self.model_dump(exclude={"solver"}))

@@ -1,10 +1,11 @@
 """The numbers that flows are sampled with, as a model folder publishes them (docs/model.md, section 4)."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ss4d.stages.typed_json import Bounds, Lenient
 
+Solver = Literal["euler", "adams_bashforth"]
 Time = Annotated[float, Bounds(least=0, most=1)]  # 0 is data, 1 is noise
 
 

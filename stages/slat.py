@@ -1,9 +1,12 @@
 """Sparse structure and tokens to structured latents: a feature for every occupied cell (docs/model.md, section 7)."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.frame_windows import blended, frame_windows, window_rows
 from ss4d.stages.nn.guide import GuidedLatentFlow
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.ops.coords import Sites
@@ -11,6 +14,8 @@ from ss4d.stages.sampler_params import LatentNormalization
 from ss4d.stages.sampling import Velocity, latent_noise, network_condition, network_time, sample
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
+
+LOG = logging.getLogger("ss4d")
 
 
 def sample_latents(
@@ -26,7 +31,8 @@ def sample_latents(
     """A latent for every occupied cell, sampled on the flow's device and denormalized.
 
     The flow merges neighboring frames. Where a clip does not divide by as many as it merges, the last frame takes part
-    several times, and its copies are dropped.
+    several times, and its copies are dropped. A clip longer than `config.window` is sampled in windows over time whose
+    velocities are blended at every step.
 
     Args:
         config: resolved, without nulls.
@@ -45,15 +51,26 @@ def sample_latents(
     device, num_voxels = flow.out_layer.weight.device, len(voxels.coords)
     noise = latent_noise(voxels.latent.shape, (num_voxels, flow.args.out_channels), generator)
     coords, noise, feats = whole_groups(voxels.coords, noise, tokens.feats, flow.frame_multiple)
-    sites, cond = Sites(coords.to(device)), network_condition(feats, flow.args.cond_channels, device)
-
-    guided = GuidedLatentFlow(flow, sites)
+    cond = network_condition(feats, flow.args.cond_channels, device)
+    windows = frame_windows(len(feats), config.window, flow.frame_multiple)
+    if len(windows) > 1:
+        LOG.info("slat: %d frames in %d windows of %d", voxels.num_frames, len(windows), len(windows[0]))
+    parts = window_rows(coords.to(device), len(feats), windows)
+    flows = [GuidedLatentFlow(flow, Sites(part.coords)) for part in parts]
 
     def velocity(condition: Tensor | None) -> Velocity:
-        return lambda x, t: guided(x, network_time(t, len(feats), device), condition)
+        def of_part(i: int, x: Tensor, t: float) -> Tensor:
+            frames = parts[i].frames
+            seen = None if condition is None else condition[:, frames.start : frames.stop]
+            return flows[i](x[parts[i].rows], network_time(t, len(frames), device), seen)
+
+        return lambda x, t: blended(parts, lambda i: of_part(i, x, t), len(x))
 
     with torch.no_grad():
-        latents = sample(velocity(cond), velocity(None), noise.to(device), config.sampler.params(), progress)
+        sampler = config.sampler
+        latents = sample(
+            velocity(cond), velocity(None), noise.to(device), sampler.params(), progress, solver=sampler.solver
+        )
     latents = latents[:num_voxels].cpu() * torch.tensor(normalization.std) + torch.tensor(normalization.mean)
     return StructuredLatents(
         coords=voxels.coords, feats=latents, num_frames=voxels.num_frames, resolution=voxels.resolution

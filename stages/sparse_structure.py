@@ -46,7 +46,9 @@ def sample_structure(
         return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition)[0]
 
     with torch.no_grad():
-        latent = sample(velocity(cond), velocity(None), noise, config.sampler.params(), progress)
+        latent = sample(
+            velocity(cond), velocity(None), noise, config.sampler.params(), progress, solver=config.sampler.solver
+        )
         coords, resolution = occupied_cells(decoder, latent)
     if not len(coords):
         raise InputError(

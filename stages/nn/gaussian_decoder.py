@@ -98,6 +98,11 @@ class SLatGaussianDecoder(SparseTransformer):
         if representation.perturbed:
             self.register_buffer("offset_perturbation", constant(lambda: self.computed()["offset_perturbation"]))
 
+    @property
+    def frame_multiple(self) -> int:
+        """Part of a clip that begins at a multiple of so many frames has the attention windows of the whole clip."""
+        return self.args.extent[0] or 1
+
     def computed(self) -> dict[str, Tensor]:
         """The buffers that follow from the options, by name."""
         shape = self.representation

@@ -1,5 +1,7 @@
 """The decoding stage: every Gaussian sits by its voxel, in its frame, and empty frames stay empty."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -105,3 +107,34 @@ def test_offsets_count_empty_frames(frames: list[int], num_frames: int, expected
 def test_latents_of_another_grid_are_refused(decoder) -> None:
     with pytest.raises(ModelError, match="grid of 16 cells do not fit a decoder for 8"):
         decode_gaussians(DecodingConfig(), decoder, latents(1, resolution=16))
+
+
+def test_a_long_clip_is_decoded_in_windows_that_are_blended(decoder, caplog) -> None:
+    given, calls, heard = latents(19, empty=(2, 9)), [], []
+    decoder.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0]))
+    caplog.set_level("INFO", logger="ss4d")
+    windowed = decode_gaussians(DecodingConfig(window=8), decoder, given, progress=lambda *call: heard.append(call))
+    assert "decoding: 19 frames in 4 windows of 8" in caplog.text
+    assert [int(x.coords[:, 1].max()) < 8 for x in calls] == [True] * 4
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    whole = decode_gaussians(DecodingConfig(), decoder, given)
+    assert torch.equal(windowed.offsets, whole.offsets)
+    assert not torch.equal(windowed.means, whole.means)
+    torch.testing.assert_close(windowed.means, whole.means, atol=1 / 8, rtol=0)
+
+
+def test_where_frames_do_not_see_each_other_windows_change_nothing() -> None:
+    torch.manual_seed(0)
+    alone = SLatGaussianDecoder(replace(ARGS, expand_self_attn=False, pe_mode="ape"), TORCH_OPS).eval()
+    given = latents(13, empty=(5, 6))
+    windowed, whole = (decode_gaussians(DecodingConfig(window=window), alone, given) for window in (4, None))
+    for name, value in vars(whole).items():
+        torch.testing.assert_close(getattr(windowed, name), value, msg=name)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 8])
+def test_a_clip_that_fits_a_window_is_decoded_as_without(decoder, num_frames: int) -> None:
+    windowed, whole = (
+        decode_gaussians(DecodingConfig(window=window), decoder, latents(num_frames)) for window in (8, None)
+    )
+    assert torch.equal(windowed.means, whole.means)

@@ -12,7 +12,16 @@ from pydantic import ValidationError
 
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import SamplerParams
-from ss4d.stages.sampling import clean_estimate, euler_steps, guided, latent_noise, sample, structure_noise, time_grid
+from ss4d.stages.sampling import (
+    adams_bashforth_steps,
+    clean_estimate,
+    euler_steps,
+    guided,
+    latent_noise,
+    sample,
+    structure_noise,
+    time_grid,
+)
 
 OWN = SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
 
@@ -45,6 +54,41 @@ def test_a_curved_path_depends_on_each_time() -> None:
     steps = list(euler_steps(lambda x, t: torch.full_like(x, t), torch.zeros(1, dtype=torch.float64), times))
     assert times == [1, 0.75, 0.5, 0.25, 0]
     assert steps[-1].x.item() == pytest.approx(-0.25 * (1 + 0.75 + 0.5 + 0.25))
+
+
+def last_error(steps: int, rescale_t: float, interval: tuple[float, float]) -> float:
+    """Of Adams-Bashforth for x' = 3 x, whose velocity is half as strong outside `interval`, from t = 1 to 0."""
+    rate = lambda t: 3.0 if interval[0] <= t <= interval[1] else 1.5  # noqa: E731
+    start = torch.ones(1, dtype=torch.float64)
+    times = time_grid(steps, rescale_t)
+    last = list(adams_bashforth_steps(lambda x, t: rate(t) * x, start, times, interval))[-1]
+    change = next((t for t in times if t < interval[0]), 0.0)  # the first step that begins outside
+    return abs(last.x.item() - np.exp(-3.0 * (1 - change) - 1.5 * change))
+
+
+@pytest.mark.parametrize("rescale_t", [1.0, 3.0])
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.5, 1.0)])
+def test_adams_bashforth_errs_by_the_square_of_the_step(rescale_t: float, interval: tuple[float, float]) -> None:
+    errors = [last_error(steps, rescale_t, interval) for steps in (20, 40, 80, 160)]
+    orders = [np.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+    assert orders[-1] == pytest.approx(2, abs=0.15)
+    assert min(orders) > 1.5
+
+
+def test_adams_bashforth_follows_a_straight_path_and_tells_of_each_velocity() -> None:
+    noise, data = torch.randn(2, 3, 4, dtype=torch.float64)
+    steps = list(adams_bashforth_steps(lambda x, t: noise - data, noise, time_grid(5, 3.0), (0.5, 1.0)))
+    torch.testing.assert_close(steps[-1].x, data)
+    assert all(torch.equal(step.v, noise - data) for step in steps)
+
+
+def test_the_solver_is_the_one_asked_for() -> None:
+    params = SamplerParams(steps=40, cfg_strength=0.0, cfg_interval=(0.5, 1), rescale_t=1.0)
+    grow, start = (lambda x, t: 2 * x), torch.ones(1, dtype=torch.float64)
+    exact = np.exp(-2.0)
+    euler = abs(sample(grow, grow, start, params, solver="euler").item() - exact)
+    second = abs(sample(grow, grow, start, params, solver="adams_bashforth").item() - exact)
+    assert second < euler / 20
 
 
 def test_the_clean_estimate_keeps_the_least_noise() -> None:
@@ -109,6 +153,7 @@ def test_a_null_is_filled_from_the_model_folder_and_a_value_is_kept() -> None:
         ("rescale_t", 0),
         ("rescale_t", float("inf")),
         ("temperature", -0.1),
+        ("solver", "heun"),
         ("stepz", 3),
     ],
 )

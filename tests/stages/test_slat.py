@@ -1,5 +1,7 @@
 """The latent stage: the noise contract, odd and empty frames, and rows that belong to their cells."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +105,49 @@ def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_
         assert torch.equal(t, torch.full((1, 2), 1000 * wanted_t))
         assert cond is wanted_cond is None or torch.equal(cond, wanted_cond)
     assert heard == [(1, 2), (2, 2)]
+
+
+def test_a_long_clip_is_sampled_in_windows_that_are_blended_at_every_step(flow, caplog) -> None:
+    structure, calls = voxels(13), []
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    config = CONFIG.model_copy(update={"window": 8})
+    caplog.set_level("INFO", logger="ss4d")
+    windowed = sample_latents(config, flow, NORMALIZATION, tokens(13), structure, seed())
+    assert "slat: 13 frames in 3 windows of 8" in caplog.text
+    assert len(calls) == 2 * 2 * 3  # steps, with and without tokens, windows
+    starts = [0, 4, 6]
+    padded = torch.cat([tokens(13).feats, tokens(13).feats[-1:]])
+    for (x, t, cond), start in zip(calls[:3], starts, strict=True):
+        assert t.shape == (1, 8)
+        assert torch.equal(cond[0], padded[start : start + 8])
+        assert int(x.coords[:, 1].max()) < 8
+    whole = run(flow, structure)
+    assert torch.equal(windowed.coords, whole.coords)
+    assert windowed.feats.isfinite().all()
+    assert not torch.equal(windowed.feats, whole.feats)
+    torch.testing.assert_close(windowed.feats, whole.feats, atol=2.0, rtol=0)  # of deviations 2, 1 and 0.5
+
+
+def test_where_frames_do_not_see_each_other_windows_change_nothing() -> None:
+    torch.manual_seed(0)
+    alone = SLatFlow4DModel(
+        replace(FLOW, expand_self_attn=False, num_io_res_blocks=1, num_io_res4d_blocks=1), TORCH_OPS
+    ).eval()
+    for block in (*alone.input_blocks_t, *alone.out_blocks_t):
+        for layer in (block.conv1, block.conv2):
+            layer.conv.weight.data[:, [0, 2]] = 0  # neither in convolutions over time
+    config = CONFIG.model_copy(update={"window": 4})
+    structure = voxels(10, empty=(3, 4, 5))
+    windowed = sample_latents(config, alone, NORMALIZATION, tokens(10), structure, seed())
+    torch.testing.assert_close(windowed.feats, run(alone, structure).feats, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 8])
+def test_a_clip_that_fits_a_window_is_sampled_as_without(flow, num_frames: int) -> None:
+    structure = voxels(num_frames)
+    config = CONFIG.model_copy(update={"window": 8})
+    windowed = sample_latents(config, flow, NORMALIZATION, tokens(num_frames), structure, seed())
+    assert torch.equal(windowed.feats, run(flow, structure).feats)
 
 
 def test_the_same_seed_gives_the_same_bits(flow) -> None:

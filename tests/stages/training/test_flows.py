@@ -19,7 +19,7 @@ from ss4d.stages.roles import (
     STRUCTURE_FLOW,
 )
 from ss4d.stages.sampler_params import LatentNormalization
-from ss4d.stages.sampling import EulerStep, clean_estimate
+from ss4d.stages.sampling import Step, clean_estimate
 from ss4d.stages.training.batches import batch_coords, occupancy_grids, window
 from ss4d.stages.training.clips import step_generator
 from ss4d.stages.training.flows import (
@@ -121,7 +121,7 @@ def test_the_bridge_leads_back_to_the_data() -> None:
     data, noise = torch.randn(2, 50, dtype=torch.float64, generator=generator)
     for t in (0.0, 0.3, 1.0):
         x, v = bridge(data, noise, torch.tensor(t, dtype=torch.float64))
-        assert torch.allclose(clean_estimate(EulerStep(t, x, v, x), SIGMA_MIN), data, atol=1e-9)
+        assert torch.allclose(clean_estimate(Step(t, x, v, x), SIGMA_MIN), data, atol=1e-9)
     assert torch.allclose(bridge(data, noise, torch.tensor(1.0))[0], noise, atol=1e-5)
 
 
