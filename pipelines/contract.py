@@ -53,7 +53,7 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
             kind = getattr(field.type, "__name__", field.type)
             yield f"{field.name} must be of type {kind}; got {given!r} of type {type(given).__name__}"
     for name, spec in value.specs().items():
-        if spec.axes[0] == "t" and not len(getattr(value, name)):
+        if spec.axes[:1] == ("t",) and not len(getattr(value, name)):
             yield f"{name} must have at least one frame; it has none"
     if isinstance(value, Voxels) and grid not in (None, value.resolution):
         yield f"resolution must be {grid}, as the model's flow of structured latents works on; got {value.resolution}"

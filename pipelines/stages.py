@@ -9,6 +9,13 @@ from ss4d.pipelines.implementation import Deferred, Implementation, Stage
 from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.fitting.config import (
+    AppearanceFitConfig,
+    CameraConfig,
+    FrontCameraConfig,
+    NoAppearanceFitConfig,
+    NoCameraConfig,
+)
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
@@ -40,6 +47,12 @@ STAGES = (
         meaning="finds the occupied voxels",
     ),
     Stage(
+        name="camera",
+        output=Deferred("ss4d.stages.types:InputCamera"),
+        default="none",
+        meaning="finds where the input was seen from",
+    ),
+    Stage(
         name="slat",
         output=Deferred("ss4d.stages.types:StructuredLatents"),
         default="flow",
@@ -51,6 +64,12 @@ STAGES = (
         default="gaussians",
         meaning="turns them into Gaussians",
     ),
+    Stage(
+        name="appearance_fit",
+        output=Deferred("ss4d.stages.types:FittedGaussians"),
+        default="none",
+        meaning="fits the Gaussians to the frames",
+    ),
     Stage(name="export", output=None, default="asset", meaning="writes the files of the asset"),
 )
 
@@ -60,6 +79,9 @@ sample_structure = Deferred("ss4d.stages.sparse_structure:sample_structure")
 sample_latents = Deferred("ss4d.stages.slat:sample_latents")
 decode_gaussians = Deferred("ss4d.stages.decoding:decode_gaussians")
 inflate = Deferred("ss4d.stages.inflation:inflate")
+find_camera = Deferred("ss4d.stages.fitting.camera:find_camera")
+front_camera = Deferred("ss4d.stages.fitting.camera:front_camera")
+fit_appearance = Deferred("ss4d.stages.fitting.appearance:fit_appearance")
 export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
@@ -79,6 +101,15 @@ def _sparse_structure(config: SparseStructureConfig, inputs: "StageInputs") -> A
     return sample_structure(config, flow, decoder, tokens, inputs.generator(), progress=inputs.progress)
 
 
+def _camera(config: CameraConfig, inputs: "StageInputs") -> Any:
+    clip, voxels = inputs.value("segmentation"), inputs.value("sparse_structure")
+    return find_camera(config, inputs.network(IMAGE_ENCODER), clip, voxels, progress=inputs.progress)
+
+
+def _front_camera(config: FrontCameraConfig, inputs: "StageInputs") -> Any:
+    return front_camera(config, inputs.value("segmentation"))
+
+
 def _slat(config: SlatConfig, inputs: "StageInputs") -> Any:
     flow = inputs.network(LATENT_FLOW)
     tokens = inputs.value("conditioning")
@@ -95,10 +126,16 @@ def _inflation(config: InflationConfig, inputs: "StageInputs") -> Any:
     return inflate(config, inputs.value("segmentation"), progress=inputs.progress)
 
 
+def _appearance_fit(config: AppearanceFitConfig, inputs: "StageInputs") -> Any:
+    gaussians, clip, camera = (inputs.value(name) for name in ("decoding", "segmentation", "camera"))
+    return fit_appearance(config, gaussians, clip, camera, inputs.model.device, progress=inputs.progress)
+
+
 def _export(config: ExportConfig, inputs: "StageInputs") -> None:
-    gaussians, fps = inputs.value("decoding"), inputs.value("segmentation").fps
+    gaussians, fps = inputs.value("appearance_fit"), inputs.value("segmentation").fps
+    camera = inputs.value("camera") if inputs.gives("camera") else None
     render = inputs.model.ops.rasterize
-    export_asset(config, gaussians, fps, inputs.folder, render=render, progress=inputs.progress)
+    export_asset(config, gaussians, fps, inputs.folder, render=render, camera=camera, progress=inputs.progress)
 
 
 def _structure_sampler(config: SparseStructureConfig, folder: ModelFolder) -> SparseStructureConfig:
@@ -127,6 +164,15 @@ BUILT_IN = (
         seeded=True,
         resolve=_structure_sampler,
     ),
+    Implementation(stage="camera", config=NoCameraConfig),
+    Implementation(
+        stage="camera",
+        config=CameraConfig,
+        run=_camera,
+        inputs=("segmentation", "sparse_structure"),
+        roles=(IMAGE_ENCODER,),
+    ),
+    Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",)),
     Implementation(
         stage="slat",
         config=SlatConfig,
@@ -137,6 +183,26 @@ BUILT_IN = (
         resolve=_slat_sampler,
     ),
     Implementation(stage="decoding", config=DecodingConfig, run=_decoding, inputs=("slat",), roles=(GAUSSIAN_DECODER,)),
-    Implementation(stage="decoding", config=InflationConfig, run=_inflation, inputs=("segmentation",)),
-    Implementation(stage="export", config=ExportConfig, run=_export, inputs=("decoding", "segmentation"), revision=2),
+    Implementation(
+        stage="decoding",
+        config=InflationConfig,
+        run=_inflation,
+        inputs=("segmentation",),
+        calls_for={"camera": "front"},
+    ),
+    Implementation(stage="appearance_fit", config=NoAppearanceFitConfig, inputs=("decoding",)),
+    Implementation(
+        stage="appearance_fit",
+        config=AppearanceFitConfig,
+        run=_appearance_fit,
+        inputs=("decoding", "segmentation", "camera"),
+    ),
+    Implementation(
+        stage="export",
+        config=ExportConfig,
+        run=_export,
+        inputs=("appearance_fit", "segmentation"),
+        optional=("camera",),
+        revision=2,
+    ),
 )

@@ -164,6 +164,29 @@ class GaussianClip(Value):
         )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedGaussians(GaussianClip):
+    """Gaussians that were fitted to the input, and how that went."""
+
+    loss: Tensor = array("step", torch.float32, "what the fit minimizes, at each of its steps")
+    fitted: Tensor = array("t", torch.uint8, "1: fitted, 0: left as it was")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InputCamera(Value):
+    """The camera that saw the clip's crop, the same in all frames; it looks at the middle of the object's cube."""
+
+    yaw: Tensor = array("", torch.float32, "degrees from the object's front, to its right, in world space")
+    pitch: Tensor = array("", torch.float32, "degrees above the horizon")
+    distance: Tensor = array("", torch.float32, "from the middle of the object's cube, world units")
+    fov: Tensor = array("", torch.float32, "degrees that the crop's side spans in front of the camera")
+    shift: Tensor = array(
+        "2", torch.float32, "of the cube's middle in the crop from its center, right and down, in sides"
+    )
+    upright: Tensor = array("3 3", torch.float32, "directions of the model's grid to directions in world space")
+    overlap: Tensor = array("t", torch.float32, "what outline and mask share of what they cover together, 0 to 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Camera:
     """A pinhole camera: x right, y down, z forward in camera space; pixel centers at half integers."""

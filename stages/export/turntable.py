@@ -34,24 +34,38 @@ class Turntable:
     fps: float
 
 
-def plan_turntable(num_frames: int, clip_fps: float, *, least: int, turns: int, pitch: float, size: int) -> Turntable:
+def plan_turntable(
+    num_frames: int,
+    clip_fps: float,
+    *,
+    least: int,
+    turns: int,
+    pitch: float,
+    size: int,
+    start: tuple[float, float] | None = None,
+) -> Turntable:
     """Spread `turns` around whole loops of the clip, so that the video can itself be looped without a jump.
 
     Args:
         num_frames: frames of the clip.
         clip_fps: its frames per second. A slow clip shows each frame in several pictures while the camera moves on.
         least: pictures to make at least.
-        turns: full turns of the camera, starting at the front.
+        turns: full turns of the camera.
         pitch: degrees above the horizon.
         size: pixels along each side.
+        start: yaw and pitch of the first picture; from there the camera goes over to `pitch`, which it reaches half a
+            turn away, and back. None: the front, at `pitch`.
     """
     hold = max(1, math.ceil(SMOOTH_FPS / clip_fps))
     loops = math.ceil(least / (num_frames * hold))
     total = loops * num_frames * hold
+    first_yaw, first_pitch = start or (FRONT_YAW, pitch)
     shots = []
     for picture in range(total):
-        yaw = (FRONT_YAW + 360 * turns * picture / total) % 360
-        shots.append(Shot(picture // hold % num_frames, yaw, pitch, orbit_camera(yaw, pitch, size=size)))
+        turned = 2 * math.pi * turns * picture / total
+        yaw = (first_yaw + math.degrees(turned)) % 360
+        height = pitch + (first_pitch - pitch) * (1 + math.cos(turned)) / 2
+        shots.append(Shot(picture // hold % num_frames, yaw, height, orbit_camera(yaw, height, size=size)))
     return Turntable(shots, clip_fps * hold)
 
 

@@ -29,6 +29,23 @@ def quaternion_to_matrix(quats: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def matrix_to_quaternion(matrix: Tensor) -> Tensor:
+    """The unit quaternion (4,) of a rotation matrix (3, 3)."""
+    # The largest component is found from the diagonal, the others from it: each column of the outer product of the
+    # quaternion with itself is the quaternion, and that of the largest component loses no digits.
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    outer = torch.tensor(
+        [
+            [1 + a + e + i, h - f, c - g, d - b],
+            [h - f, 1 + a - e - i, b + d, c + g],
+            [c - g, b + d, 1 - a + e - i, f + h],
+            [d - b, c + g, f + h, 1 - a - e + i],
+        ],
+        dtype=matrix.dtype,
+    )
+    return torch.nn.functional.normalize(outer[:, int(outer.diagonal().argmax())], dim=0)
+
+
 def quaternion_product(left: Tensor, right: Tensor) -> Tensor:
     """Hamilton product (..., 4): the rotation by `right`, then by `left`."""
     w1, x1, y1, z1 = left.unbind(-1)

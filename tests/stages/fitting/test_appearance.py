@@ -1,0 +1,126 @@
+"""The appearance fit gains from where nobody looked, and leaves alone what it cannot make better."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.evaluation.baselines import truth_answer
+from ss4d.stages.evaluation.metrics import psnr
+from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
+from ss4d.stages.fitting.appearance import fit_seen
+from ss4d.stages.fitting.config import AppearanceFitConfig
+from ss4d.stages.fitting.groups import grouped
+from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.types import Clip, GaussianClip
+
+CPU = torch.device("cpu")
+QUICK = AppearanceFitConfig(steps=15, size=48)
+ARRAYS = ("means", "scales", "quats", "colors", "opacities", "offsets")
+
+
+@cache
+def clip(family: str) -> TrainingClip:
+    return make_clip(
+        ClipSpec(seed=2, family=family, num_frames=2, input_size=96, num_views=6, view_size=64, resolution=16)
+    )
+
+
+def dull(truth: TrainingClip) -> GaussianClip:
+    """The true shape, as a model without an idea of colors would make it."""
+    asset = truth_answer(truth).gaussians
+    return replace(asset, colors=asset.colors.mean(0).expand_as(asset.colors).contiguous())
+
+
+def novel_psnr(truth: TrainingClip, asset: GaussianClip) -> torch.Tensor:
+    cameras = [truth.view_camera(view) for view in range(len(truth.views))]
+    images = torch.stack([pictures(asset, camera, rasterize) for camera in cameras])
+    return psnr(images, over_white(truth.views)).mean(1)
+
+
+def turned(truth: TrainingClip, degrees: float) -> TrainingClip:
+    """The clip with an input camera that far round the object from the true one."""
+    angle = torch.tensor(degrees).deg2rad()
+    turn = torch.eye(4)
+    turn[0, 0] = turn[1, 1] = angle.cos()
+    turn[0, 1], turn[1, 0] = -angle.sin(), angle.sin()
+    return replace(truth, input_camera=truth.input_camera @ turn)
+
+
+def fit(truth: TrainingClip, asset: GaussianClip, seen: Clip, config: AppearanceFitConfig = QUICK):  # type: ignore[no-untyped-def]
+    return fit_seen(config, asset, seen, input_camera(truth, SOURCE_SIZE), truth.yaw, CPU)
+
+
+def test_with_the_true_camera_other_views_gain_too() -> None:
+    truth = clip("walker")
+    before = dull(truth)
+    after = fit(truth, before, input_clip(truth))
+    assert after.fitted.tolist() == [1, 1]
+    assert after.loss[-1] < 0.6 * after.loss[0]
+    gain = novel_psnr(truth, after) - novel_psnr(truth, before)
+    assert gain.mean() > 0.5
+    assert gain.min() > -0.6, "no side is ruined"
+
+
+def test_the_same_bits_again() -> None:
+    truth = clip("walker")
+    first, second = (fit(truth, dull(truth), input_clip(truth)) for _ in range(2))
+    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in (*ARRAYS, "loss", "fitted"))
+
+
+@pytest.mark.parametrize("wrong", ["camera", "masks"])
+def test_what_does_not_get_better_is_left_as_it_was(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
+    truth = clip("walker")
+    before = dull(truth)
+    seen = input_clip(clip("snake") if wrong == "masks" else truth)
+    with caplog.at_level("INFO", logger="ss4d"):
+        after = fit(turned(truth, 90.0) if wrong == "camera" else truth, before, seen)
+    assert after.fitted.tolist() == [0, 0]
+    assert all(torch.equal(getattr(after, name), getattr(before, name)) for name in ARRAYS)
+    assert "came out no better" in caplog.text
+
+
+def test_one_bad_frame_is_left_alone() -> None:
+    truth = make_clip(
+        ClipSpec(seed=2, family="walker", num_frames=3, input_size=96, num_views=1, view_size=16, resolution=16)
+    )
+    seen, other = input_clip(truth), input_clip(clip("snake"))
+    mixed = replace(
+        seen,
+        rgb=torch.cat([seen.rgb[:1], other.rgb[:1], seen.rgb[2:]]),
+        alpha=torch.cat([seen.alpha[:1], other.alpha[:1], seen.alpha[2:]]),
+    )
+    before = dull(truth)
+    after = fit(truth, before, mixed)
+    assert after.fitted.tolist() == [1, 0, 1]
+    assert torch.equal(after.frame(1).colors, before.frame(1).colors)
+    assert not torch.equal(after.frame(2).colors, before.frame(2).colors)
+
+
+def test_an_empty_frame_stays_empty() -> None:
+    truth = clip("walker")
+    whole = dull(truth)
+    frame = whole.frame(0)
+    gap = replace(frame, offsets=torch.tensor([0, len(frame.means), len(frame.means)]))
+    after = fit(truth, gap, input_clip(truth), AppearanceFitConfig(steps=2, size=32))
+    assert after.offsets.tolist() == gap.offsets.tolist()
+    assert after.fitted[1] == 0
+
+
+def test_groups_join_what_is_near_in_space_and_time() -> None:
+    draw = torch.Generator().manual_seed(0)
+    points = torch.rand(400, 3, generator=draw) - 0.5
+    groups = grouped(torch.cat([points, points[:300]]), torch.tensor([0, 400, 700]))
+    members = torch.unique(groups.member, return_counts=True)[1]
+    assert torch.equal(members, groups.counts[:, 0].long())
+    assert members.float().mean() <= 4
+    first, second = groups.member[:300], groups.member[400:]
+    pairs = {(a, b) for a, b in groups.later.T.tolist()}
+    assert {(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)} <= pairs
+    alike = torch.ones(700, 2)
+    assert [float(term) for term in groups.unevenness(alike)] == pytest.approx([0, 0])
+    apart, change = groups.unevenness(torch.cat([alike[:400], 2 * alike[400:]]))
+    assert float(apart) == pytest.approx(0)
+    assert float(change) == pytest.approx(2)
