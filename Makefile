@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · check-published · bench · bench-dataset · demo
+# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · demo
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check check-published bench bench-dataset demo
+.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset demo
 
 .venv/.runs: pyproject.toml constraints.txt
 	@echo "Installing torch for the CPU and what the program needs into .venv: some minutes."
@@ -41,8 +41,13 @@ check: lint types test
 check-published: .venv/.develops
 	$(BIN)/python tests/published.py
 
+# Minutes each; `ss4d bench --help` says how to measure other sizes and devices, and --out keeps a report.
 bench: .venv/.develops
+	$(BIN)/ss4d bench
 	$(BIN)/python -m tests.benchmarks.rasterize
+
+bench-compare: .venv/.develops
+	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
 
 # An hour; docs/benchmarks.md has the tables and says how to measure a part.
 bench-dataset: .venv/.develops

@@ -8,6 +8,7 @@ import typer
 
 from ss4d import __version__
 from ss4d.cli import data, dataset
+from ss4d.cli.bench import bench
 from ss4d.cli.console import ConsoleReporter
 from ss4d.cli.diff import diff
 from ss4d.cli.evaluate import evaluate
@@ -161,5 +162,6 @@ app.command(no_args_is_help=True)(gc)
 app.command(no_args_is_help=True)(pack)
 app.command(no_args_is_help=True)(train)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.command()(bench)
 app.add_typer(dataset.app)
 app.add_typer(data.app)

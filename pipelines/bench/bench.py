@@ -1,0 +1,129 @@
+"""Measures each stage's networks on this machine, beside the naive way, and what the machine could do at most."""
+
+import json
+import platform
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import ss4d
+from ss4d.pipelines.bench.clock import ceiling, costs, peak_memory, seconds_of
+from ss4d.pipelines.bench.report import Report, Row
+from ss4d.pipelines.bench.subjects import NUM_SUBJECTS, Inputs, SizeName, Subject, subjects
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import Use, choose_kernels
+from ss4d.stages.types import Progress, silent
+
+# Frames and voxels of a frame, by size and device, so that a run takes minutes.
+CLIPS: dict[tuple[SizeName, str], tuple[int, int]] = {
+    ("tiny", "cpu"): (8, 300),
+    ("tiny", "cuda"): (32, 300),
+    ("published", "cpu"): (2, 3000),
+    ("published", "cuda"): (32, 20_000),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What is measured; None is what `CLIPS` says, or for the precision, float16 on CUDA and float32 elsewhere."""
+
+    size: SizeName = "tiny"
+    device: str = "auto"
+    precision: Literal["float32", "float16", "bfloat16"] | None = None
+    frames: int | None = None
+    voxels: int | None = None
+    repeats: int = 3
+    out: Path | None = None
+
+
+def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
+    """Measures, and writes the report to `options.out` as JSON.
+
+    Raises:
+        InputError: there is no such device, or a frame cannot have so many voxels.
+        ConfigError: the report's folder is not there.
+    """
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+    name = resolve_device(options.device)
+    device = torch.device(name)
+    frames, voxels = CLIPS[options.size, name]
+    dtype: torch.dtype = getattr(torch, options.precision or ("float16" if name == "cuda" else "float32"))
+    chosen = choose_kernels(Use(device=device, dtypes=frozenset({dtype})))
+    given = Inputs(
+        size=options.size,
+        frames=options.frames or frames,
+        voxels=options.voxels or voxels,
+        device=device,
+        dtype=dtype,
+        ops=chosen.ops,
+    )
+    ceilings = {_name(kind): ceiling(device, kind) for kind in dict.fromkeys((torch.float32, dtype))}
+    rows: list[Row] = []
+    with torch.no_grad():
+        for done, subject in enumerate(subjects(given)):
+            progress(done, NUM_SUBJECTS)
+            rows += _measured(subject, given, ceilings, options.repeats)
+    progress(NUM_SUBJECTS, NUM_SUBJECTS)
+    facts = {
+        "ss4d": ss4d.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if name == "cuda" else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+        "size": given.size,
+        "frames": given.frames,
+        "voxels": given.voxels,
+        "precision": _name(dtype),
+        "kernels": chosen.recorded(),
+        "ceilings": ceilings,
+        "repeats": options.repeats,
+    }
+    report = Report(facts=facts, rows=rows)
+    if options.out is not None:
+        options.out.write_text(json.dumps(report.plain(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _measured(subject: Subject, given: Inputs, ceilings: dict[str, float], repeats: int) -> Iterator[Row]:
+    """The row of all the work, then those of its kinds of layers."""
+    memory = peak_memory(subject.fast, given.device)  # this first call builds the tables that a run keeps
+    seconds, ratios = [], []
+    for _ in range(repeats):
+        seconds.append(seconds_of(subject.fast, given.device))
+        if subject.plain is not None:  # one after the other, so that both see the same disturbances
+            ratios.append(seconds_of(subject.plain, given.device) / seconds[-1])
+    flop, layers = costs(subject.fast, subject.network, given.device)
+    # What has no torso to turn to another precision computes in float32.
+    most = ceilings[_name(given.dtype if subject.network is not None else torch.float32)]
+    median = statistics.median(seconds)
+    yield Row(
+        stage=subject.stage,
+        work=subject.work,
+        layers="",
+        seconds=median,
+        flop=flop,
+        share=flop / median / most if flop else None,
+        peak_memory=memory,
+        ratio=statistics.median(ratios) if ratios else None,
+    )
+    for kind, cost in layers.items():
+        yield Row(
+            stage=subject.stage,
+            work=subject.work,
+            layers=kind,
+            seconds=cost.seconds,
+            flop=cost.flop,
+            share=cost.flop / cost.seconds / most if cost.flop else None,
+            peak_memory=None,
+            ratio=None,
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
