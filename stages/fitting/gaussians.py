@@ -12,7 +12,7 @@ from torch import Tensor
 from ss4d.stages.evaluation.metrics import ssim
 from ss4d.stages.fitting.groups import Groups, grouped
 from ss4d.stages.fitting.pictures import OTHER_VIEWS, around, drawn, resized, unpacked
-from ss4d.stages.nn.gaussian_decoder import Gaussians
+from ss4d.stages.ops.splat import Gaussians
 from ss4d.stages.types import Camera, GaussianClip, Progress, silent
 
 FRAMES_AT_ONCE = 8  # drawn together: bounds memory

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.input_camera import View, focal_length, rotation, world_to_camera
-from ss4d.stages.nn.gaussian_decoder import Gaussians
-from ss4d.stages.training.splat import Views, splat
+from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.types import Progress, silent
 
 FRAMES = 8  # looked at, at most
@@ -216,7 +215,8 @@ def _refined(
             world_to_camera=matrix.expand(count, 4, 4),
             focals=(focal * size).expand(count),
             backgrounds=torch.zeros(count, 3),
-            size=size,
+            height=size,
+            width=size,
         )
         _, alpha = splat(cells, offsets, views)
         left = (

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ss4d.stages.nn.gaussian_decoder import Gaussians
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.training.splat import Views, splat
+from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.types import Camera, Clip, GaussianClip
 
 OTHER_VIEWS = ((60.0, 20.0), (120.0, 0.0), (180.0, 20.0), (240.0, 0.0), (300.0, 20.0), (0.0, 70.0))
@@ -51,7 +50,8 @@ def drawn(gaussians: Gaussians, offsets: Tensor, frames: Tensor, cameras: Sequen
         world_to_camera=torch.stack([matrices[id(camera)] for camera in cameras]).to(device),
         focals=torch.tensor([camera.focal for camera in cameras], device=device),
         backgrounds=torch.zeros(len(cameras), 3, device=device),
-        size=cameras[0].width,
+        height=cameras[0].height,
+        width=cameras[0].width,
     )
     rgb, alpha = splat(gaussians, offsets, views)
     return torch.cat([rgb, alpha[..., None]], dim=-1)
