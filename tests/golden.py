@@ -7,24 +7,20 @@ A case is a folder with `case.safetensors` (`in.*` and `out.*`), `case.json`, an
 or frames to crop. Clips are stacked along the first axis there: b = clip x frames of a clip + frame.
 """
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the file runs from anywhere
 
 from ss4d.stages.decoding import decode_gaussians
 from ss4d.stages.decoding_config import DecodingConfig
-from ss4d.stages.model_folder import ModelFolder, NetworkFiles
-from ss4d.stages.nn.checkpoint import NETWORKS
-from ss4d.stages.nn.gaussian_decoder import RawGaussians, SLatGaussianDecoder
+from ss4d.stages.golden_cases import CPU, RAW, Case, Output, Runner, cases, network_runner, run_case, with_frames
+from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.nn.gaussian_decoder import RawGaussians
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.sampler_config import SamplerConfig
@@ -34,108 +30,8 @@ from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
-from ss4d.stages.types import StructuredLatents, Tokens, Voxels
-from ss4d.stages.weights import Description, load_network, load_role
-
-CPU = torch.device("cpu")
-RAW = ("xyz", "features_dc", "scaling", "rotation", "opacity")
-
-
-@dataclass(frozen=True)
-class Output:
-    """One computed output beside the golden one, and the largest difference allowed."""
-
-    name: str
-    error: float
-    tolerance: float
-
-    @property
-    def ok(self) -> bool:
-        return self.error <= self.tolerance  # false for NaN
-
-
-@dataclass(frozen=True)
-class Case:
-    """One folder of golden numbers."""
-
-    path: Path
-    facts: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[f"in.{name}"]
-
-    def clips(self, name: str) -> Tensor:
-        """Input (clips x frames, ...) as (clips, frames, ...)."""
-        return self[name].unflatten(0, (-1, self.facts["num_frames"]))
-
-    def sparse(self) -> SparseTensor:
-        """Inputs `coords` (b, x, y, z) and `feats`."""
-        return SparseTensor(Sites(with_frames(self["coords"], self.facts["num_frames"])), self["feats"])
-
-    def network(self) -> Any:
-        config = json.loads((self.path / "config.json").read_text())
-        name = config["name"].removeprefix("Elastic")
-        args = {key: tuple(value) if isinstance(value, list) else value for key, value in config["args"].items()}
-        description = Description(name, NETWORKS[name].args(**args))
-        files = NetworkFiles(weights=self.path / "weights.safetensors", description=self.path / "config.json")
-        return load_network(description, files, TORCH_OPS, device=CPU).eval()
-
-    def compare(self, results: Mapping[str, Tensor], tolerance: float) -> Iterator[Output]:
-        """Every result against the golden output of the same name, where the case has one."""
-        for name, result in results.items():
-            wanted = self.tensors.get(f"out.{name}")
-            if wanted is None:
-                continue
-            same_shape = result.shape == wanted.shape
-            error = (result.double() - wanted.double()).abs().max().item() if same_shape else float("inf")
-            yield Output(name, error, tolerance)
-
-
-def with_frames(coords: Tensor, clip_frames: int) -> Tensor:
-    """Coordinates (b, x, y, z), clips stacked along b, as (b, t, x, y, z) int32."""
-    b = coords[:, :1]
-    return torch.cat([b // clip_frames, b % clip_frames, coords[:, 1:]], dim=1).int()
-
-
-def structure_flow(case: Case) -> Iterator[Output]:
-    v = case.network()(case.clips("x"), case.clips("t"), case.clips("cond"))
-    yield from case.compare({"v": v.flatten(0, 1)}, 5e-6)
-
-
-def latent_flow(case: Case) -> Iterator[Output]:
-    v = case.network()(case.sparse(), case.clips("t"), case.clips("cond"))
-    yield from case.compare({"v": v.feats}, 1e-5)
-
-
-def occupancy_decoder(case: Case) -> Iterator[Output]:
-    yield from case.compare({"logits": case.network()(case["z"])}, 2e-6)
-
-
-def occupancy_encoder(case: Case) -> Iterator[Output]:
-    mean, logvar = case.network()(case["occupancy"])
-    yield from case.compare({"mean": mean, "logvar": logvar}, 2e-6)
-
-
-def latent_encoder(case: Case) -> Iterator[Output]:
-    mean, logvar = case.network()(case.sparse())
-    yield from case.compare({"mean": mean, "logvar": logvar}, 5e-6)
-
-
-def gaussian_decoder(case: Case) -> Iterator[Output]:
-    net: SLatGaussianDecoder = case.network()
-    x = case.sparse()
-    raw = net.split(net(x), x.coords)
-    active = net.activate(raw)
-    yield from case.compare({name: getattr(raw, name) for name in RAW}, 5e-6)
-    activated = {"world_xyz": active.means, "activated_scale": active.scales}
-    activated |= {"activated_rotation": active.quats, "activated_opacity": active.opacities}
-    yield from case.compare(activated, 5e-6)
-    latents = StructuredLatents(
-        coords=x.coords, feats=x.feats, num_frames=case.facts["num_frames"], resolution=net.args.resolution
-    )
-    clip = decode_gaussians(DecodingConfig(), net, latents)
-    yield from case.compare({"counts": clip.offsets.diff()}, 0)
+from ss4d.stages.types import Tokens, Voxels
+from ss4d.stages.weights import load_role
 
 
 def sampler(case: Case) -> Iterator[Output]:
@@ -197,25 +93,12 @@ def _generator(case: Case) -> torch.Generator:
     return torch.Generator().manual_seed(case.facts["seed"])
 
 
-RUNNERS: Mapping[str, Callable[[Case], Iterator[Output]]] = {
-    "SparseStructureFlow4DModel": structure_flow,
-    "SparseStructureDecoder": occupancy_decoder,
-    "SparseStructureEncoder": occupancy_encoder,
-    "SLatFlow4DModel": latent_flow,
-    "SLatGaussianDecoder": gaussian_decoder,
-    "SLatEncoder": latent_encoder,
-}
-
-
-def runner(case: Case) -> Callable[[Case], Iterator[Output]]:
+def runner(case: Case) -> Runner:
     """What computes a case, told by its files."""
     if (case.path / "pipeline.json").exists():
         return pipeline
     if (case.path / "config.json").exists():
-        name = json.loads((case.path / "config.json").read_text())["name"].removeprefix("Elastic")
-        if name not in RUNNERS:
-            raise ValueError(f"class {name!r} is unknown")
-        return RUNNERS[name]
+        return network_runner(case)
     if "steps" in case.facts:
         return sampler
     if "in.frames" in case.tensors:
@@ -224,18 +107,8 @@ def runner(case: Case) -> Callable[[Case], Iterator[Output]]:
 
 
 def run(path: Path) -> list[Output]:
-    """Every golden output of the case in `path`, compared; one that was not is infinitely wrong."""
-    case = Case(path, json.loads((path / "case.json").read_text()), load_file(path / "case.safetensors"))
-    with torch.no_grad():
-        outputs = list(runner(case)(case))
-    wanted = {name.removeprefix("out.") for name in case.tensors if name.startswith("out.")}
-    missed = wanted - {output.name for output in outputs}
-    return outputs + [Output(name, float("inf"), 0) for name in sorted(missed)]
-
-
-def cases(folder: Path) -> list[Path]:
-    """The folders in `folder` that hold a case."""
-    return sorted(file.parent for file in folder.glob("*/case.safetensors"))
+    """Every golden output of the case in `path`, compared."""
+    return run_case(path, runner)
 
 
 def main(folder: Path) -> int:

@@ -47,7 +47,7 @@ class Kernel:
         make: gives it for a device, or raises anything at all.
         dtypes: that it is for; numbers of others it leaves to torch's kernel.
         gradients: whether training can use it.
-        reference: whether it is what others are compared with, and so never tried itself.
+        reference: whether it is taken without a trial, as others are compared with it, on the CPU in float64.
     """
 
     make: Callable[[torch.device], Any]
@@ -162,8 +162,15 @@ def kernels_for(part: Part, device: torch.device) -> list[str]:
     return [name for row in ORDER[part][device.type] for name in row]
 
 
-def try_kernel(part: Part, name: str, use: Use) -> Trial:
-    """Makes a kernel and compares it with the reference, in each number format that it would be used in."""
+def try_kernel(part: Part, name: str, use: Use, *, trusting: bool = False) -> Trial:
+    """Makes a kernel and measures its errors in each number format that it would be used in.
+
+    Args:
+        part: of the work.
+        name: of the kernel.
+        use: that would be made of it.
+        trusting: leave out the measuring of a reference.
+    """
     kernel = KERNELS[part][name]
     if use.gradients and not kernel.gradients:
         return Trial(problem="has no gradients")
@@ -174,7 +181,7 @@ def try_kernel(part: Part, name: str, use: Use) -> Trial:
     except Exception as error:  # whatever a package does when it is imported
         LOG.debug("%s cannot be loaded", name, exc_info=True)
         return Trial(problem=_not_loaded(error))
-    if kernel.reference:
+    if trusting and kernel.reference:
         return Trial(kernel=made)
     try:
         errors = _errors(part, made, use, dtypes)
@@ -193,13 +200,13 @@ def _chosen(part: Part, word: str, use: Use) -> tuple[Any, Choice]:
     if word != AUTO:
         if word not in names:
             raise ModelError(f"kernels.{part}: {word} is not for {use.device.type}; choose {', '.join((AUTO, *names))}")
-        trial = try_kernel(part, word, use)
+        trial = try_kernel(part, word, use, trusting=True)
         if trial.problem:
             raise ModelError(f"kernels.{part}: {word} {trial.problem}; {AUTO} takes the best that works")
         return trial.kernel, Choice(kernel=word, asked_for=True, passed_over={})
     problems: dict[str, str] = {}
     for row in ORDER[part][use.device.type]:
-        trials = {name: try_kernel(part, name, use) for name in row}
+        trials = {name: try_kernel(part, name, use, trusting=True) for name in row}
         problems |= {name: trial.problem for name, trial in trials.items() if trial.problem}
         if working := {name: trial.kernel for name, trial in trials.items() if not trial.problem}:
             name, slower = _fastest(working)

@@ -9,12 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import golden
-from tests.helpers.places import DATA
+from tests.helpers.places import DATA, ROOT
 
 CASES = DATA / "golden"
+SHIPPED = ROOT / "pipelines" / "doctor" / "golden"  # what `ss4d doctor` computes again
 
 
-@pytest.mark.parametrize("path", golden.cases(CASES), ids=lambda path: path.name)
+ALL = [*golden.cases(CASES), *golden.cases(SHIPPED)]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_within_tolerance(path: Path) -> None:
     outputs = golden.run(path)
     assert outputs
@@ -22,7 +26,7 @@ def test_within_tolerance(path: Path) -> None:
 
 
 def test_a_decoder_that_states_no_default_and_holds_no_computed_buffer_gives_the_same(tmp_path: Path) -> None:
-    case = Path(copytree(CASES / "slat_decoder_gs", tmp_path / "case"))
+    case = Path(copytree(SHIPPED / "slat_decoder_gs", tmp_path / "case"))
     config = json.loads((case / "config.json").read_text())
     for option in ("attn_mode", "expand_self_attn", "qk_rms_norm", "use_checkpoint"):
         del config["args"][option]
@@ -34,7 +38,7 @@ def test_a_decoder_that_states_no_default_and_holds_no_computed_buffer_gives_the
 
 
 def test_a_flow_without_its_positions_gives_the_same(tmp_path: Path) -> None:
-    case = Path(copytree(CASES / "ss_flow_windowed", tmp_path / "case"))
+    case = Path(copytree(SHIPPED / "ss_flow_windowed", tmp_path / "case"))
     state = load_file(case / "weights.safetensors")
     assert state.pop("pos_emb").any()
     save_file(state, case / "weights.safetensors")
@@ -42,7 +46,7 @@ def test_a_flow_without_its_positions_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_network_has_a_case() -> None:
-    assert {path.name for path in golden.cases(CASES)} >= {
+    assert {path.name for path in ALL} >= {
         "ss_flow_full",
         "slat_flow_3d_1d",
         "slat_decoder_gs",
