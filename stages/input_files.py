@@ -3,12 +3,15 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.stage_config import AsBefore
 
 STILLS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -21,9 +24,23 @@ class InputConfig(BaseModel):
     start: int = Field(0, ge=0, description="first frame, counted from 0")
     step: int = Field(1, ge=1, description="use every step-th frame from there; 1 uses all")
     count: int | None = Field(None, ge=1, description="use at most this many frames; null uses all")
+    frames: Annotated[int | None, AsBefore(None)] = Field(
+        None, ge=1, description="use at most this many of these, evenly over their whole time; null uses all"
+    )
     fps: float = Field(
         24.0, gt=0, allow_inf_nan=False, description="frames per second of an input that states none: images, a still"
     )
+
+    def candidates(self, total: int) -> range:
+        """Which of `total` frames start, step and count choose."""
+        return range(total)[self.start :: self.step][: self.count]
+
+    def indices(self, total: int) -> Sequence[int]:
+        """Which of `total` frames are used, in order."""
+        some = self.candidates(total)
+        if self.frames is None or len(some) <= self.frames:
+            return some
+        return [some[i * len(some) // self.frames] for i in range(self.frames)]
 
 
 def input_digest(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Frames as uint8 tensors (t, h, w, c): read from a video file or a folder of images, written to a video file."""
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from io import BufferedReader
@@ -25,6 +27,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, image_files, open_file
 from ss4d.stages.types import Video
 
+LOG = logging.getLogger("ss4d")
 Pixels = NDArray[np.uint8]  # (h, w, 3 or 4)
 F = TypeVar("F")
 Decode = Callable[[], Pixels]  # decodes one frame; a frame that is skipped is never called
@@ -59,16 +62,17 @@ def read_video(path: Path, config: InputConfig) -> Video:
         InputError: the input is missing, unreadable, damaged within the chosen frames, empty, of mixed sizes or too
             large, or `config.start` lies beyond its end.
     """
+    choice = _choice(path, config)
     if os.path.isdir(path):
         images = image_files(path)
-        return _collect(path, [(file.name, partial(_decode_file, file)) for file in images], config.fps, config)
+        return _collect(path, [(file.name, partial(_decode_file, file)) for file in images], config.fps, choice)
     with open_file(path) as file:
         image = _image_in(file)
         if image is None:
-            return _read_with_av(path, file, config)
+            return _read_with_av(path, file, choice)
         with image:
             fps, frames = _animation(image, str(path), config.fps)
-            return _collect(path, _named(frames), fps, config)
+            return _collect(path, _named(frames), fps, choice)
 
 
 def num_frames(path: Path) -> int:
@@ -132,12 +136,51 @@ def _pad_to_even(image: Pixels) -> Pixels:
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, config: InputConfig) -> Video:
+@dataclass(frozen=True)
+class _Choice:
+    """Which frames of an input are used.
+
+    Attributes:
+        config: that chooses them.
+        spread: their indices, where they are spread over a longer time; None where that is not so.
+        of: how many there are to choose from, where they are spread.
+    """
+
+    config: InputConfig
+    spread: Sequence[int] | None = None
+    of: int = 0
+
+    def __contains__(self, index: int) -> bool:
+        if self.spread is not None:
+            return index in self.spread
+        return index >= self.config.start and not (index - self.config.start) % self.config.step
+
+    @property
+    def most(self) -> int | None:
+        """How many they can be; None for any number."""
+        return self.config.count if self.spread is None else len(self.spread)
+
+    @property
+    def every(self) -> float:
+        """Frames of the input from one that is used to the next, on average."""
+        return self.config.step * (1 if self.spread is None else self.of / len(self.spread))
+
+
+def _choice(path: Path, config: InputConfig) -> _Choice:
+    """The frames that `config` chooses; an input of unknown length is looked through first to spread them over it."""
+    if config.frames is None:
+        return _Choice(config)
+    total = num_frames(path)
+    some, spread = config.candidates(total), config.indices(total)
+    return _Choice(config) if len(spread) == len(some) else _Choice(config, spread, len(some))
+
+
+def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, choice: _Choice) -> Video:
     """Decode the chosen ones of all frames, each given with its name, and check that they fit together."""
     chosen: list[Pixels] = []
     seen, first, size = 0, "", (0, 0)
     for seen, (name, decode) in enumerate(frames, 1):
-        if seen <= config.start or (seen - 1 - config.start) % config.step:
+        if seen - 1 not in choice:
             continue
         pixels = decode()
         if not chosen:
@@ -151,17 +194,19 @@ def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, confi
         if len(chosen) * pixels.nbytes > MAX_BYTES:
             raise InputError(
                 f"{path} has more than {len(chosen) - 1} chosen frames of {size[1]} x {size[0]} pixels, over the limit "
-                f"of {MAX_BYTES >> 30} GiB; choose fewer with count or step, or give smaller frames."
+                f"of {MAX_BYTES >> 30} GiB; choose fewer with frames, count or step, or give smaller frames."
             )
-        if len(chosen) == config.count:
+        if len(chosen) == choice.most:
             break
     if not seen:
         raise InputError(f"{path} holds no frame; give a video with at least one.")
     if not chosen:
         raise InputError(
-            f"{path} has {seen} frames, so input.start cannot be {config.start}; choose at most {seen - 1}."
+            f"{path} has {seen} frames, so input.start cannot be {choice.config.start}; choose at most {seen - 1}."
         )
-    return Video(frames=_stack(chosen), fps=fps / config.step)
+    if choice.spread is not None:
+        LOG.info("%d of %d frames, one every %.2f s", len(chosen), choice.of, choice.every / fps)
+    return Video(frames=_stack(chosen), fps=fps / choice.every)
 
 
 def _stack(images: list[Pixels]) -> Tensor:
@@ -249,10 +294,11 @@ def _at_constant_rate(timed: Iterable[tuple[float, F]], rate: float) -> Iterator
         emitted += 1
 
 
-def _read_with_av(path: Path, file: BufferedReader, config: InputConfig) -> Video:
+def _read_with_av(path: Path, file: BufferedReader, choice: _Choice) -> Video:
     with _container(path, file) as (container, stream):
-        fps = _rate(stream, config)
-        return _collect(path, _named(_at_constant_rate(_decode_stream(path, container, stream, fps), fps)), fps, config)
+        fps = _rate(stream, choice.config)
+        frames = _at_constant_rate(_decode_stream(path, container, stream, fps), fps)
+        return _collect(path, _named(frames), fps, choice)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Reading: every kind of input the project takes, made here at small size; and each mistake a user can make."""
 
+import logging
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -177,6 +179,40 @@ def test_folder_is_in_natural_order_and_start_step_count_choose(tmp_path: Path) 
     video = read_video(folder, InputConfig(start=3, step=2, count=3, fps=10.0))
     assert video.frames[:, 0, 0, 0].tolist() == [3, 5, 7]
     assert video.fps == 5
+
+
+def test_frames_are_taken_evenly_over_the_whole_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save_folder(tmp_path / "frames")
+
+    def read(**choice: Any) -> tuple[list[int], float]:
+        video = read_video(folder, InputConfig(fps=10.0, **choice))
+        return video.frames[:, 0, 0, 0].tolist(), video.fps
+
+    with caplog.at_level(logging.INFO, logger="ss4d"):
+        assert read(frames=11) == (list(range(11)), 10)
+        assert read(frames=30, step=2) == ([0, 2, 4, 6, 8, 10], 5)
+        assert caplog.messages == []
+        assert read(frames=4) == ([0, 2, 5, 8], pytest.approx(10 * 4 / 11))
+        assert read(frames=2, start=1, step=2, count=4) == ([1, 5], pytest.approx(2.5))
+        assert read(frames=1) == ([0], pytest.approx(10 / 11))
+    assert caplog.messages == [
+        "4 of 11 frames, one every 0.28 s",
+        "2 of 4 frames, one every 0.40 s",
+        "1 of 11 frames, one every 1.10 s",
+    ]
+
+
+@pytest.mark.parametrize("name", ["even.mp4", "moving.gif"])
+def test_frames_of_a_film_are_spread_too(tmp_path: Path, name: str) -> None:
+    film = tmp_path / name
+    if name.endswith("mp4"):
+        encode(film, "libx264", "yuv420p")
+    else:
+        frames = [Image.fromarray(pixels[..., :3]) for pixels in rgba_frames()]
+        frames[0].save(film, save_all=True, append_images=frames[1:], duration=100)
+    whole, some = (read_video(film, InputConfig(frames=most)) for most in (None, 3))
+    assert torch.equal(some.frames, whole.frames[[0, 2, 4]])
+    assert some.fps == pytest.approx(whole.fps / 2)
 
 
 def save_gray_16(path: Path) -> None:
