@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
 from ss4d.cli.tables import print_table
 
 
@@ -26,6 +26,7 @@ def plan(
             "--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration; by default the run's, or **tiny**."
         ),
     ] = None,
+    device: Device = "auto",
     from_stage: FromStage = None,
     only: Only = None,
     force: Force = None,
@@ -54,7 +55,7 @@ def plan(
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
             said = with_goals(overrides, goals)
-            changes = Changes(config=config, overrides=said, seed=seed, store=store, wish=wish)
+            changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device, wish=wish)
             options = options_of_run(target, changes)
         else:
             check_input(target)
@@ -64,7 +65,7 @@ def plan(
                 config=config or "tiny",
                 overrides=with_goals(overrides, goals),
                 seed=42 if seed is None else seed,
-                device="cpu",  # no key depends on it
+                device=device,
                 name=name,
                 store=store,
                 wish=wish,

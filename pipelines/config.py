@@ -17,6 +17,8 @@ from ss4d.pipelines.registry import installed
 from ss4d.pipelines.stages import STAGES
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.sampler_config import SamplerConfig
+from ss4d.stages.sampler_params import SamplerParams
 from ss4d.stages.stage_config import StageConfig
 
 SECTIONS = "sections"  # a field of the configuration, and no key of a file
@@ -42,6 +44,19 @@ class RunConfig(ModelChoice):
     def stages(self) -> dict[str, Implementation]:
         """What a run goes through, by name and in order: the goals, and what they need."""
         return in_order(self.goals, self.implementations(), installed().stages())
+
+    def uses(self, stages: Iterable[str]) -> dict[str, SamplerParams | None]:
+        """The roles of the networks that the named stages use, and the sampler of each that is sampled.
+
+        Nothing may be left to the model folder any more, see `resolve`.
+        """
+        found: dict[str, SamplerParams | None] = {}
+        chosen = self.implementations()
+        for stage in stages:
+            sampler = getattr(self.section(stage), "sampler", None)
+            params = sampler.params() if isinstance(sampler, SamplerConfig) else None
+            found |= dict.fromkeys(chosen[stage].roles, params)
+        return found
 
     def wanting(self, goals: Iterable[str]) -> Self:
         """This configuration with other goals, which must be names of stages."""

@@ -4,7 +4,6 @@ Small ones stay, and so do those that a worker keeps for its next clip.
 """
 
 import logging
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import psutil
 import torch
 from torch import nn
 
-from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.device import Device, resolve_device
 from ss4d.stages.ops.kernel_choice import Use, choose_kernels
@@ -22,8 +20,6 @@ from ss4d.stages.precision import Precision
 from ss4d.stages.weights import check_role, describe, load_role, torso_dtype, warn_of_left_over
 
 LOG = logging.getLogger("ss4d")
-# Of a clip of 32 frames of 20,000 voxels, 25 steps a stage, half of the times guided, at the published size.
-ESTIMATED_FRAMES, ESTIMATED_FLOP = 32, 49e15
 # What torsos may compute in. Whether a published network does so in float16, its own file says.
 TORSO_DTYPES: Mapping[Precision, frozenset[torch.dtype]] = {
     "published": frozenset({torch.float16, torch.float32}),
@@ -68,20 +64,6 @@ class Loader:
         self._precision: Precision = precision
         self._networks: dict[str, nn.Module] = {}
         self._kept: set[str] = set()
-
-    def check_precision(self, roles: Collection[str]) -> None:
-        """Refuses float16 on a CPU for the networks that play `roles`.
-
-        Raises:
-            ConfigError: says what to choose instead, and how long that takes.
-        """
-        if self.device == "cpu" and any(self._dtype(role) == torch.float16 for role in roles):
-            raise ConfigError(
-                f"precision {self._precision} means float16, which a CPU computes too slowly: choose --set "
-                f"precision=bfloat16 ({_estimate(torch.bfloat16)}) or --set precision=float32 "
-                f"({_estimate(torch.float32)}); both are estimates for {ESTIMATED_FRAMES} frames and a model of the "
-                "published size, from a short measurement on this machine"
-            )
 
     def _dtype(self, role: str) -> torch.dtype:
         return torso_dtype(describe(self._folder.description(role)), self._precision)
@@ -148,15 +130,3 @@ def _memory(device: Device) -> int:
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     return psutil.virtual_memory().total
-
-
-def _estimate(dtype: torch.dtype) -> str:
-    """How long `ESTIMATED_FLOP` take at the rate that this machine multiplies matrices at."""
-    size, times = 1024, 3
-    matrix = torch.ones(size, size, dtype=dtype)
-    matrix @ matrix  # the first time, torch prepares
-    started = time.perf_counter()
-    for _ in range(times):
-        matrix @ matrix
-    rate = times * 2 * size**3 / (time.perf_counter() - started)
-    return f"about {ESTIMATED_FLOP / rate / 3600:.0f} hours"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -11,16 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import Hub
+from ss4d.pipelines.implementation import Deferred
 from ss4d.stages.model_folder import DINOV2_NAME, DINOV2_REPOSITORY, Files, ModelFolder
-from ss4d.stages.ops.device import check_device
+from ss4d.stages.ops.device import check_device, resolve_device
 from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.precision import Precision
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
+from ss4d.stages.sampler_params import SamplerParams
 
 if TYPE_CHECKING:
     from ss4d.pipelines.loading import Loader
     from ss4d.stages.ops.backend import Ops
     from ss4d.stages.ops.device import Device
+
+computes_in_half = Deferred("ss4d.pipelines.half_precision:computes_in_half")
+half_refusal = Deferred("ss4d.pipelines.half_precision:refusal")
 
 
 class KernelNames(BaseModel):
@@ -110,14 +115,32 @@ class Model:
         """What a user of these weights must know."""
         return self.folder.notice
 
-    def check_precision(self, roles: Collection[str]) -> None:
-        """Refuses float16 on a CPU, which would take days, for the networks that play `roles`.
+    def is_half_on_cpu(self, roles: Collection[str]) -> bool:
+        """Whether a network that plays one of `roles` would compute in float16 on a CPU, which takes days.
+
+        Raises:
+            ModelError: naming the description at fault.
+        """
+        if not roles or self._choice.precision not in ("published", "float16"):
+            return False
+        return resolve_device(self._device) == "cpu" and bool(
+            computes_in_half(self.folder, self._choice.precision, roles)
+        )
+
+    def check_precision(self, uses: Mapping[str, SamplerParams | None], frames: Callable[[], int] | None) -> None:
+        """Refuses float16 on a CPU; reads descriptions, and no weights.
+
+        Args:
+            uses: the roles of the networks to run, and the sampler of each that is sampled.
+            frames: counts those of the clip; None if it is not known.
 
         Raises:
             ConfigError: says what to choose instead, and how long that takes.
+            ModelError: naming the description at fault.
         """
-        if self._choice.precision in ("published", "float16") and roles:
-            self._loader.check_precision(roles)
+        if self.is_half_on_cpu(uses):
+            told = half_refusal(self.folder, self._choice.precision, uses, frames() if frames else None)
+            raise ConfigError(told)
 
     def keep_if_room(self, roles: Collection[str], share: float) -> None:
         """Keeps the networks that play `roles` loaded, if they leave room in this `share` of the device's memory.

@@ -186,6 +186,29 @@ def make_plan(
     return steps[::-1]
 
 
+def sure_to_run(config: RunConfig, present: Set[str], wish: Wish) -> list[str]:
+    """The stages that run whatever their keys are: asked for, or needed while nothing of them is stored.
+
+    Args:
+        config: of the run.
+        present: the stages of which any artifact is stored.
+        wish: as for `make_plan`.
+
+    Raises:
+        ConfigError: `wish` cannot be met.
+    """
+    stages = config.stages()
+    wish.check(list(stages))
+    forced = wish.forced(stages)
+    needed = {wish.only} if wish.only else set(config.goals)
+    sure = []
+    for name in reversed(stages):
+        if name in forced or (name in needed and name not in present):
+            sure.append(name)
+            needed.update(() if wish.only else stages[name].inputs)
+    return sure
+
+
 def _check_inputs(only: str, inputs: Sequence[str], stored: Mapping[str, bool]) -> None:
     if missing := [name for name in inputs if not stored[name]]:
         raise ConfigError(

@@ -1,15 +1,16 @@
 """What a run is about to do, worked out from what a user asks for, before anything is computed or written."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.networks import Model, open_model
-from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, Step, Wish, make_plan
+from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, Step, Wish, make_plan, sure_to_run
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
@@ -18,6 +19,7 @@ from ss4d.stages.ops.device import check_device
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
+num_frames = Deferred("ss4d.stages.video_io:num_frames")
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
 
 
@@ -100,10 +102,15 @@ def prepare(options: RunOptions) -> Preparation:
     model = open_model(config, options.device)
     _refuse_clash(options, folder, before, source_digest)
     store = open_store(location)
+    if before is None:
+        _check_precision(options, config.resolve(model.folder), model, store)
     recipes = _recipes(config, model, source_digest, options.seed)
     kept = _kept_goals(recipes, model, before, store)
     recipes = _recipes(recipes.config.wanting([*recipes.config.goals, *kept]), model, source_digest, options.seed)
     previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
+    steps = make_plan(recipes, store, wish=options.wish, previous=previous)
+    running = [step.stage for step in steps if step.action == RUN]
+    model.check_precision(recipes.config.uses(running), _frames(options, config))
     return Preparation(
         config=recipes.config,
         model=model,
@@ -112,8 +119,21 @@ def prepare(options: RunOptions) -> Preparation:
         before=before,
         location=location,
         store=store,
-        steps=make_plan(recipes, store, wish=options.wish, previous=previous),
+        steps=steps,
     )
+
+
+def _check_precision(options: RunOptions, config: RunConfig, model: Model, store: ArtifactStore) -> None:
+    """Refuses float16 on a CPU where that can be told before gigabytes of weights are hashed."""
+    if model.is_half_on_cpu(config.uses(config.stages())):
+        present = {ref.stage for ref in store.refs()}
+        running = sure_to_run(config, present, options.wish)
+        model.check_precision(config.uses(running), _frames(options, config))
+
+
+def _frames(options: RunOptions, config: RunConfig) -> Callable[[], int]:
+    """Counts the frames of the input that are used."""
+    return lambda: len(config.input.indices(num_frames(options.source)))
 
 
 def _recipes(config: RunConfig, model: Model, source_digest: str, seed: int) -> Recipes:

@@ -98,7 +98,6 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     run = prepare(options)
     stages = run.config.stages()
     roles = list(dict.fromkeys(role for s in run.steps if s.action == RUN for role in stages[s.stage].roles))
-    run.model.check_precision(roles)
     reporter.message(_said(run))
     run.model.fetch(roles)  # before the record of an earlier run is replaced
     if run.computes:

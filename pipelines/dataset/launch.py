@@ -29,6 +29,7 @@ from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.store_notes import register
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.processors import num_processors
+from ss4d.stages.sampler_params import SamplerParams
 from ss4d.storage.store import open_store
 
 
@@ -96,13 +97,14 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     dataset = _open(options)
     device = resolve_device(options.device)
     places = _places(device, options.workers, options.lanes)
-    keys, model = open_keys(options.settings)
+    keys, model = open_keys(options.settings, device)
     with only_launch(dataset, options.choice.shard):
         plan = plan_clips(dataset, keys, options.choice, options.policy)
         if plan.todo:
             if model.notice and any(implementation.roles for implementation in keys.stages.values()):
                 watcher.message(f"Note: {model.notice}")
-            model.fetch(_roles(keys, plan))  # once, and not by each worker
+            model.check_precision(_uses(keys, plan), None)
+            model.fetch(_uses(keys, plan))  # once, and not by each worker
             result = _compute(options, dataset, keys, plan, device, places[: len(plan.todo)], watcher)
         else:
             _remember(options, dataset, keys, plan, device)
@@ -150,7 +152,7 @@ def _compute(
         fingerprints=keys.fingerprints,
         store=dataset.store,
         logs=dataset.logs,
-        roles=_roles(keys, plan),
+        roles=list(_uses(keys, plan)),
         lanes=options.lanes,
         threads=max(1, num_processors() // len(gpus)),
         memory_share=_memory_share(gpus, device, options.limits),
@@ -232,11 +234,7 @@ def _memory_share(gpus: Sequence[str | None], device: str, limits: Limits) -> fl
     return min(share, limits.worker_bytes / psutil.virtual_memory().total)
 
 
-def _roles(keys: StageKeys, plan: DatasetPlan) -> list[str]:
-    """The roles of the networks that the stages to run use."""
+def _uses(keys: StageKeys, plan: DatasetPlan) -> dict[str, SamplerParams | None]:
+    """The roles of the networks that the stages to run use; see `RunConfig.uses`."""
     needed = {stage for todo in plan.todo for stage in todo.stages}
-    return list(
-        dict.fromkeys(
-            role for stage, implementation in keys.stages.items() if stage in needed for role in implementation.roles
-        )
-    )
+    return keys.config.uses(stage for stage in keys.stages if stage in needed)

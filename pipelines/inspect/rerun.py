@@ -16,12 +16,13 @@ from ss4d.stages.input_files import input_digest
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a user changes in an earlier run; None and empty leave it as it was."""
+    """What a user changes in an earlier run; None and empty leave it as it was. No result depends on the device."""
 
     config: str | None = None
     overrides: Sequence[str] = ()
     seed: int | None = None
     store: str | None = None
+    device: str = "auto"
     wish: Wish = NO_WISH
 
 
@@ -60,7 +61,7 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
         config=config,
         overrides=[*_kept_overrides(record, changes.overrides), *changes.overrides],
         seed=record.seed if changes.seed is None else changes.seed,
-        device="cpu",  # a plan needs no other, and no result depends on it
+        device=changes.device,
         name=folder.name,
         store=changes.store or (None if record.store == DEFAULT_STORE else record.store),
         wish=changes.wish,

@@ -20,6 +20,7 @@ from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.rebuild import rebuild_index
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.dataset.workers.progress import Snapshot
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.plan import REUSE, RUN
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare
 from ss4d.pipelines.run import LogReporter, run_clip
@@ -119,6 +120,15 @@ def test_a_run_fetches_what_its_goals_need_and_a_plan_no_weights(
     assert record["model"]["location"] == f"hub:{NAME}"
     commits = {NAME: repository.main, "org/parts": fake_hub.repositories["org/parts"].main}
     assert record["model"]["revisions"] == commits
+
+
+def test_a_precision_that_a_cpu_cannot_do_is_refused_from_descriptions(
+    fake_hub: "FakeHub", repository: "Repository", clip: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="precision float16 means float16, which a CPU computes too slowly"):
+        planned(options(clip, tmp_path / "out", "precision=float16"))
+    assert repository.main
+    assert not [words for words in fake_hub.asked if words.endswith(".safetensors")]
 
 
 def test_a_run_keeps_its_commit_and_another_one_is_chosen_by_its_name(

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from ss4d.pipelines import loading
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import KernelNames, Model, ModelChoice, open_model
-from ss4d.pipelines.prepare import RunOptions
+from ss4d.pipelines.prepare import RunOptions, prepare
 from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.stages.errors import ModelError
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
+from ss4d.stages.sampler_params import SamplerParams
 from tests.conftest import draw_frames, save_frames
 from tests.helpers.places import ROOT
 
@@ -46,32 +48,47 @@ def say_half(folder: Path) -> None:
     file.write_text(json.dumps(content))
 
 
+def half(folder: Path, precision: str) -> Model:
+    return open_model(ModelChoice(model=str(folder), precision=precision), "cpu")
+
+
 def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None:
     say_half(folder)
-    sentence = r"means float16, .* precision=bfloat16 \(about \d+ hours\) or .* precision=float32 \(about \d+ hours\)"
-    with pytest.raises(ConfigError, match=f"precision published {sentence}"):
-        open_model(ModelChoice(model=str(folder), precision="published"), "cpu").check_precision([STRUCTURE_DECODER])
-    with pytest.raises(ConfigError, match=f"precision float16 {sentence}"):
-        open_model(ModelChoice(model=str(folder), precision="float16"), "cpu").check_precision([IMAGE_ENCODER])
+    sampler = SamplerParams(steps=100_000, cfg_strength=0.0)
+    for precision, role in (("published", STRUCTURE_DECODER), ("float16", IMAGE_ENCODER)):
+        with pytest.raises(
+            ConfigError, match=f"precision {precision} means float16, .* precision=bfloat16 .about"
+        ) as at:
+            half(folder, precision).check_precision({role: None}, None)
+        assert "about 1 min) or --set precision=float32 (about 1 min); both are estimated for a clip of" in str(
+            at.value
+        )
+    with pytest.raises(ConfigError, match=r"float32 \(about \d+ hours\); .* for the 64 frames of this clip"):
+        half(folder, "float16").check_precision({STRUCTURE_FLOW: sampler}, lambda: 64)
 
 
-def test_a_run_in_half_precision_on_a_cpu_ends_before_it_begins(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("begin", [prepare, lambda options: run_clip(options, LogReporter())], ids=["plan", "run"])
+def test_half_precision_on_a_cpu_is_refused_before_weights_are_hashed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[[RunOptions], object]
+) -> None:
     say_half(folder)
+    monkeypatch.setattr(Model, "fingerprint", lambda *_: pytest.fail("weights were hashed"))
     options = RunOptions(
         source=ROOT / "examples" / "clips" / "bird_alpha.webm",
         out=tmp_path / "out",
-        overrides=[f"model={folder}", "precision=published"],
+        overrides=[f"model={folder}", "precision=published", "input.frames=5"],
         device="cpu",
     )
-    with pytest.raises(ConfigError, match="means float16"):
-        run_clip(options, LogReporter())
-    assert not (tmp_path / "out" / "runs").exists()
+    with pytest.raises(ConfigError, match=r"means float16, .* for the 5 frames of this clip"):
+        begin(options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_computes_in_full_precision_runs_on_a_cpu(folder: Path) -> None:
     say_half(folder)
-    open_model(ModelChoice(model=str(folder), precision="published"), "cpu").check_precision([IMAGE_ENCODER])
-    open_model(ModelChoice(model=str(folder), precision="bfloat16"), "cpu").check_precision([STRUCTURE_DECODER])
+    half(folder, "published").check_precision({IMAGE_ENCODER: None}, None)
+    half(folder, "bfloat16").check_precision({STRUCTURE_DECODER: None}, None)
+    half(folder, "float16").check_precision({}, None)
 
 
 def test_the_log_says_what_each_network_computes_in(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

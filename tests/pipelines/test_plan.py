@@ -10,7 +10,7 @@ import pytest
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Package
-from ss4d.pipelines.plan import NO_WISH, REUSE, RUN, SKIP, Recipes, Step, Wish, make_plan
+from ss4d.pipelines.plan import NO_WISH, REUSE, RUN, SKIP, Recipes, Step, Wish, make_plan, sure_to_run
 from ss4d.stages.stage_config import StageConfig
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.refs import artifact_key
@@ -62,6 +62,24 @@ def test_a_first_run_runs_everything(store: ArtifactStore) -> None:
 def test_what_is_stored_is_reused_and_the_rest_runs(store: ArtifactStore) -> None:
     make(store, plan(store, recipes()), *ORDER[:3])
     assert actions(plan(store, recipes())) == [REUSE] * 3 + [RUN] * 3
+
+
+@pytest.mark.parametrize("stored", [[], ORDER[:3], ORDER[3:5], ORDER[5:], ORDER], ids=len)
+@pytest.mark.parametrize("wish", [NO_WISH, Wish(from_stage="decoding"), Wish(force=("slat",))], ids=str)
+def test_without_keys_it_is_known_what_is_sure_to_run(store: ArtifactStore, stored: list[str], wish: Wish) -> None:
+    make(store, plan(store, recipes()), *stored)
+    sure = sure_to_run(load_config("tiny"), set(stored), wish)
+    assert set(sure) == {name for name, step in plan(store, recipes(), wish=wish).items() if step.action == RUN}
+    others = {name for name, step in plan(store, recipes(seed=1), wish=wish).items() if step.action == RUN}
+    assert set(sure) <= others  # of another clip, what is stored does not count
+
+
+def test_without_keys_one_stage_alone_may_be_sure_to_run() -> None:
+    config = load_config("tiny")
+    assert sure_to_run(config, {"slat"}, Wish(only="decoding")) == ["decoding"]
+    assert sure_to_run(config, {"slat", "decoding"}, Wish(only="decoding")) == []
+    with pytest.raises(ConfigError, match="no stage 'nowhere'"):
+        sure_to_run(config, set(), Wish(from_stage="nowhere"))
 
 
 def test_what_nothing_needs_is_not_made_again(store: ArtifactStore) -> None:

@@ -93,6 +93,12 @@ def changed(options: DatasetOptions, *overrides: str) -> DatasetOptions:
     return replace(options, settings=settings)
 
 
+def test_half_precision_on_a_cpu_is_refused_before_a_worker_starts(options: DatasetOptions) -> None:
+    with pytest.raises(ConfigError, match=r"means float16, .* for a clip of 32 frames and this model"):
+        run_dataset(changed(options, "precision=float16"), Listener())
+    assert not open_dataset(options.folder).launches.exists()
+
+
 def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
     names = ["c0", "c1", "c2"]
     plan = plan_dataset(options)
