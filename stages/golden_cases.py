@@ -17,12 +17,11 @@ from torch import Tensor
 from ss4d.stages.decoding import decode_gaussians
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.model_folder import NetworkFiles
-from ss4d.stages.nn.checkpoint import NETWORKS
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
 from ss4d.stages.ops.backend import TORCH_OPS, Ops
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.types import StructuredLatents
-from ss4d.stages.weights import Description, HasTorso, load_network
+from ss4d.stages.weights import HasTorso, describe, load_network
 
 CPU = torch.device("cpu")
 RAW = ("xyz", "features_dc", "scaling", "rotation", "opacity")
@@ -82,11 +81,8 @@ class Case:
         return SparseTensor(Sites(with_frames(self["coords"], self.facts["num_frames"])), self["feats"])
 
     def network(self) -> Any:
-        config = json.loads((self.path / "config.json").read_text())
-        name = config["name"].removeprefix("Elastic")
-        args = {key: tuple(value) if isinstance(value, list) else value for key, value in config["args"].items()}
-        description = Description(name, NETWORKS[name].args(**args))
         files = NetworkFiles(weights=self.path / "weights.safetensors", description=self.path / "config.json")
+        description = describe(files.description)
         network = load_network(description, files, self.ops, device=self.device).eval()
         if self.dtype != torch.float32 and isinstance(network, HasTorso):
             network.set_torso_dtype(self.dtype)
@@ -170,9 +166,9 @@ def network_runner(case: Case) -> Runner:
     Raises:
         ValueError: it is unknown.
     """
-    name = json.loads((case.path / "config.json").read_text())["name"].removeprefix("Elastic")
+    name = describe(case.path / "config.json").name
     if name not in NETWORK_CASES:
-        raise ValueError(f"class {name!r} is unknown")
+        raise ValueError(f"there is no golden case of a {name}")
     return NETWORK_CASES[name]
 
 

@@ -20,7 +20,7 @@ from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformer
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
+from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.weights import DINOV2_HUB_NAMES, HasComputed, dinov2_from_hub
 
 Changes = Mapping[str, Mapping[str, Any]]  # to the options of a role's network
@@ -157,7 +157,7 @@ def write_random_model(folder: Path, *, seed: int, voxels: int = VOXELS, changes
             "sparse_structure_sampler": _SAMPLER,
             "slat_sampler": _SAMPLER,
             "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
-            "image_cond_model": DINOV2_NAME,
+            IMAGE_ENCODER: DINOV2_NAME,
         },
     }
     (folder / "pipeline.json").write_text(json.dumps(content, indent=1))
