@@ -18,6 +18,7 @@ DARKEST, BRIGHTEST = 2.0, 98.0  # percentiles of a component that are shown as 0
 TOP, FRONT, SIDE = 1.0, 0.78, 0.56  # light on the three faces of a voxel that are seen
 PAPER = (250, 250, 250)
 INK = (60, 60, 60)
+CURVE = (40, 110, 190)
 GAP, TITLE_HEIGHT, TIME_HEIGHT = 6, 22, 16
 
 
@@ -120,6 +121,21 @@ def evenly(num_frames: int, at_most: int) -> list[int]:
     """Indices of frames spread evenly over a clip, the first and the last among them."""
     count = min(num_frames, at_most)
     return sorted({round(k * (num_frames - 1) / max(count - 1, 1)) for k in range(count)})
+
+
+def draw_curve(values: Floats, size: int) -> Picture:
+    """A falling curve from left to right, 0 at the bottom and the largest value at the top."""
+    picture = Image.new("RGB", (size, size), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.line([(GAP, GAP), (GAP, size - GAP), (size - GAP, size - GAP)], fill=INK)
+    span, highest = size - 2 * GAP, float(values.max()) if len(values) else 1.0
+    points = [
+        (GAP + span * step / max(len(values) - 1, 1), size - GAP - span * float(value) / max(highest, 1e-12))
+        for step, value in enumerate(values)
+    ]
+    if len(points) > 1:
+        draw.line(points, fill=CURVE, width=2)
+    return np.asarray(picture)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
+from torch import Tensor
 
 from ss4d.pipelines.inspect.drawing import (
     Floats,
@@ -19,6 +20,7 @@ from ss4d.pipelines.inspect.drawing import (
     PrincipalColors,
     Strip,
     contact_sheet,
+    draw_curve,
     draw_voxels,
     evenly,
     height_colors,
@@ -26,11 +28,22 @@ from ss4d.pipelines.inspect.drawing import (
     resized,
 )
 from ss4d.pipelines.inspect.opened import OpenedRun, UnknownTypeError
+from ss4d.stages.input_camera import in_grid, view_of, yaw_in_grid
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.preview import render_frames
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Video, Voxels
+from ss4d.stages.types import (
+    Clip,
+    FittedGaussians,
+    GaussianClip,
+    InputCamera,
+    StructuredLatents,
+    Tokens,
+    Value,
+    Video,
+    Voxels,
+)
 from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
 
@@ -39,6 +52,7 @@ FINEST = 1024  # cells along a grid's axis that a picture is made of
 OUTSIDE = 0.3  # brightness of what the mask leaves out
 EDGE = (255, 64, 160)  # color of the mask's outline
 PITCH = 15.0  # degrees that the cameras look down
+SIDE_VIEW = 60  # degrees to either side of the input, where fits are shown
 SIDES = {"Front": 0.0, "From the right": 90.0, "Back": 180.0, "From the left": 270.0}  # degrees around the object
 
 
@@ -84,6 +98,12 @@ class Pictures:
         contact_sheet(strips, self.size).save(path)
         return path
 
+    def stored(self, stage: str) -> Value | None:
+        """What a stage of the run gave; None where it is not stored."""
+        if stage not in self.run.stages or not self.run[stage].stored:
+            return None
+        return self.run[stage].value()
+
     def times(self, num_frames: int) -> list[int]:
         """The frames to show."""
         return evenly(num_frames, self._at_most)
@@ -91,9 +111,7 @@ class Pictures:
     @cached_property
     def clip(self) -> Clip | None:
         """What the run cut out of its input; None where it is not stored."""
-        if "segmentation" not in self.run.stages or not self.run["segmentation"].stored:
-            return None
-        value = self.run["segmentation"].value()
+        value = self.stored("segmentation")
         return value if isinstance(value, Clip) else None
 
 
@@ -170,6 +188,33 @@ def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
     return strips
 
 
+def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
+    """Input, the asset before and after from the input's side and from either side of it, and the loss."""
+    times, size = pictures.times(fitted.num_frames), pictures.size
+    camera, before, clip = (pictures.stored(name) for name in ("camera", "decoding", "segmentation"))
+    strips = []
+    if isinstance(clip, Clip):
+        strips.append(Strip("Input", "what the fit is to look like", times, resized(_over_white(clip, times), size)))
+    if isinstance(camera, InputCamera):
+        around, height = FRONT_YAW + yaw_in_grid(camera), float(view_of(camera).pitch) if _is_level(camera) else 0.0
+        views = {"Input view": in_grid(camera, size)} | {
+            f"{SIDE_VIEW} degrees to the {side}": orbit_camera(around + turn, height, size=size)
+            for side, turn in (("right", SIDE_VIEW), ("left", -SIDE_VIEW))
+        }
+        for name, view in views.items():
+            for word, clip_ in (("before", before), ("after", fitted)):
+                if isinstance(clip_, GaussianClip):
+                    shots = render_frames(clip_, ((t, view) for t in times), render=rasterize)
+                    drawn = np.stack([frame.numpy() for frame in shots])
+                    strips.append(
+                        Strip(f"{name}, {word}", "the Gaussians, before they are turned upright", times, drawn)
+                    )
+    left = int((fitted.fitted == 0).sum())
+    caption = f"from {_number(fitted.loss, 0)} to {_number(fitted.loss, -1)} in {len(fitted.loss)} steps"
+    caption += f"; {left} of {fitted.num_frames} frames came out no better and were left as they were" if left else ""
+    return [*strips, Strip("Loss", caption, [0], draw_curve(fitted.loss.numpy(), size)[None])]
+
+
 # What draws a value of each type, given the `Pictures` of its run.
 DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     Clip: draw_clip,
@@ -177,7 +222,24 @@ DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     Voxels: draw_structure,
     StructuredLatents: draw_latents,
     GaussianClip: draw_gaussians,
+    FittedGaussians: draw_fitted,
 }
+
+
+def _is_level(camera: InputCamera) -> bool:
+    """Whether the grid stands upright, so that the camera's pitch is the same in it."""
+    return bool((camera.upright.diagonal() == 1).all())
+
+
+def _number(values: Tensor, index: int) -> str:
+    return f"{float(values[index]):.4f}" if len(values) else "-"
+
+
+def _over_white(clip: Clip, times: Sequence[int]) -> Picture:
+    """The cut out object (t, s, s, 3) over white."""
+    rgb, alpha = clip.rgb[times].numpy(), clip.alpha[times].numpy()
+    white: Picture = np.minimum(rgb.astype(np.uint16) + 255 - alpha[..., None], 255).astype(np.uint8)
+    return white
 
 
 def source_frames(run: OpenedRun) -> Video | None:

@@ -46,8 +46,9 @@ def distances(a: Value, b: Value, render: Rasterize) -> Measures:
     }
     if type(a) is not type(b):
         raise IncomparableError(f"{type(a).__name__} and {type(b).__name__} have no common measure")
-    if type(a) in of:
-        return of[type(a)](a, b)
+    for kind in type(a).__mro__:
+        if kind in of:
+            return of[kind](a, b)
     return arrays_distance(*({name: getattr(value, name) for name in value.specs()} for value in (a, b)))
 
 

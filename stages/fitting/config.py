@@ -59,7 +59,7 @@ class StructureFitConfig(StageConfig):
     stay: float = Field(default=0.03, ge=0, le=10, description="weight of staying near the model's latent")
     carve: bool = Field(default=True, description="whether cells that lie outside of the masks are removed in the end")
     overlap: float = Field(
-        default=0.6, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
     )
 
 
@@ -85,5 +85,5 @@ class AppearanceFitConfig(StageConfig):
     spatial: float = Field(default=0.5, ge=0, le=100, description="weight of changing as the neighbors do")
     others: float = Field(default=0.3, ge=0, le=100, description="weight of looking as before from six other sides")
     overlap: float = Field(
-        default=0.6, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
     )

@@ -16,10 +16,14 @@ import pytest
 import torch
 
 from ss4d.pipelines.inspect.opened import open_run
+from ss4d.pipelines.inspect.pictures import Pictures
 from ss4d.pipelines.inspect.report import write_report
 from ss4d.pipelines.inspect.splat_data import SplatData, pack_splats
+from ss4d.pipelines.prepare import RunOptions
+from ss4d.pipelines.run import run_clip
 from ss4d.stages.ops.geometry import quaternion_to_matrix
 from ss4d.stages.types import GaussianClip
+from tests.conftest import Silent
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'${title}"
 
@@ -213,3 +217,32 @@ def test_the_command_writes_the_page_into_the_runs_folder(copy: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert str(copy / "report.html") in done.stderr.replace("\n", "")
     assert (copy / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_fit_is_shown_before_and_after(clip: Path, tmp_path: Path) -> None:
+    options = RunOptions(
+        source=clip,
+        out=tmp_path,
+        overrides=(
+            "decoding.method=inflation",
+            "decoding.resolution=24",
+            "camera.method=auto",
+            "appearance_fit.method=gaussians",
+            "appearance_fit.steps=2",
+            "appearance_fit.size=24",
+            "segmentation.size=64",
+            "export.size=64",
+            "export.frames=4",
+        ),
+        device="cpu",
+        engine="direct",
+    )
+    opened = open_run(run_clip(options, Silent()))
+    strips = Pictures(opened, at_most=2, size=64).strips("appearance_fit")
+    sides = ("Input view", "60 degrees to the right", "60 degrees to the left")
+    views = [f"{side}, {word}" for side in sides for word in ("before", "after")]
+    assert [strip.title for strip in strips] == ["Input", *views, "Loss"]
+    assert (strips[-1].pictures != 250).any()
+    write_report(opened, tmp_path / "page.html", lambda _: None)
+    page = (tmp_path / "page.html").read_text()
+    assert all(word in page for word in ("Input view, after", "Loss", "appearance_fit", "camera"))
