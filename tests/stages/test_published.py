@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ss4d.stages.model_folder import DINOV2_FILE, ModelFolder
+from ss4d.stages.model_folder import DINOV2_FILE, LocalFiles, ModelFolder
 from ss4d.stages.nn.image_encoders import VisionTransformerArgs
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.backend import TORCH_OPS
@@ -41,7 +41,8 @@ def test_a_folder_of_random_weights_loads_and_decodes_to_so_many_voxels(
     }
     file = write_random_model(tmp_path / "model", seed=0, changes=changes)
     assert file == tmp_path / "model" / DINOV2_FILE
-    folder = ModelFolder.open(tmp_path / "model", lambda _repository, _file: file)
+    here = LocalFiles(tmp_path / "model")
+    folder = ModelFolder.read(here, lambda _: here)
     left: list[str] = []
     networks = {
         role: load_role(
