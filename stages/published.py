@@ -147,6 +147,8 @@ def write_random_model(folder: Path, *, seed: int, voxels: int = VOXELS, changes
         with torch.device("meta"):
             module = build_network(network.name.removeprefix("Elastic"), args, TORCH_OPS)
         state = _random(module, generator)
+        if role in (STRUCTURE_FLOW, LATENT_FLOW):  # velocities that leave the noise as it is, nearly
+            state["out_layer.weight"] /= 64
         if role == STRUCTURE_DECODER:
             _occupy(state, args, voxels, generator)
         save_file(state, weights)

@@ -131,8 +131,10 @@ class ConditionedBlock(nn.Module):
         frames, time = condition.frames, condition.time
         modulation = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=1)
-        h = self.self_attn(modulate(layer_norm(x), shift, scale, frames), plan, phase=phase)
-        x = add_gated(x, h, gate, frames)
+        # Nothing keeps a name that is not needed until the end: rows are what memory peaks at.
+        attended = self.self_attn(modulate(layer_norm(x), shift, scale, frames), plan, phase=phase)
+        x = add_gated(x, attended, gate, frames)
+        del attended
         x = x + self._seen(x, condition)
         h = self.mlp(modulate(layer_norm(x), mlp_shift, mlp_scale, frames))
         return add_gated(x, h, mlp_gate, frames)

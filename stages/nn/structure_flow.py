@@ -83,11 +83,14 @@ class SparseStructureFlow4DModel(FlowTrunk):
         self._check_inputs(x, t, cond)
         num_clips, num_frames = x.shape[:2]
         sites = self._sites((num_clips, num_frames), x.device)
-        h = self.input_layer(_patchify(x, self.args.patch_size))
-        h = (h.view(num_clips * num_frames, *self.pos_emb.shape) + self.pos_emb).flatten(0, 1)
-        h = self.transform(h.to(self.torso_dtype), sites, self.t_embedder(t), cond)
+        h = self.transform(self._embed(x), sites, self.t_embedder(t), cond)
         h = self.out_layer(layer_norm(h.float(), FINAL_EPS))
         return _unpatchify(h, num_clips, num_frames, self.args.resolution, self.args.patch_size)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        h = self.input_layer(_patchify(x, self.args.patch_size))
+        embedded: Tensor = h.view(-1, *self.pos_emb.shape) + self.pos_emb
+        return embedded.flatten(0, 1).to(self.torso_dtype)
 
     def _sites(self, clip_shape: tuple[int, int], device: torch.device) -> Sites:
         """The full grid of tokens, kept for the next call: a sampler asks for the same one at every step."""
