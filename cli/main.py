@@ -11,6 +11,7 @@ from ss4d.cli import data, dataset
 from ss4d.cli.bench import bench
 from ss4d.cli.console import ConsoleReporter
 from ss4d.cli.diff import diff
+from ss4d.cli.doctor import doctor
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
@@ -162,6 +163,7 @@ app.command(no_args_is_help=True)(gc)
 app.command(no_args_is_help=True)(pack)
 app.command(no_args_is_help=True)(train)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.command()(doctor)
 app.command()(bench)
 app.add_typer(dataset.app)
 app.add_typer(data.app)

@@ -7,7 +7,7 @@ section 1).
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ss4d.stages.model_folder import DINOV2_FILE, DINOV2_NAME
 from ss4d.stages.nn.checkpoint import build_network
-from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformer
+from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformer, VisionTransformerArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
@@ -115,6 +115,7 @@ PUBLISHED: Mapping[str, PublishedNetwork] = {
         },
     ),
 }
+_ENCODER = "ckpts/image_encoder"
 _SAMPLER = {
     "name": "FlowEulerGuidanceIntervalSampler",
     "args": {"sigma_min": 1e-5},
@@ -122,7 +123,14 @@ _SAMPLER = {
 }
 
 
-def write_random_model(folder: Path, *, seed: int, voxels: int = VOXELS, changes: Changes | None = None) -> Path:
+def write_random_model(
+    folder: Path,
+    *,
+    seed: int,
+    voxels: int = VOXELS,
+    changes: Changes | None = None,
+    encoder: VisionTransformerArgs | None = None,
+) -> Path:
     """Writes a model folder of the published layout whose weights are random, in half precision.
 
     Networks are made one tensor at a time; the largest file is in memory as a whole, once.
@@ -132,9 +140,10 @@ def write_random_model(folder: Path, *, seed: int, voxels: int = VOXELS, changes
         seed: of the weights.
         voxels: about so many are occupied in a frame, in lumps.
         changes: to the published options, for smaller networks.
+        encoder: an image encoder that the folder holds itself, in place of DINOv2, which the published one names.
 
     Returns:
-        The weights of the image encoder, a file as the hub has it: what `image_encoder` is to name.
+        The weights of the image encoder: of DINOv2, a file as the hub has it, which `image_encoder` is to name.
     """
     changes = changes or {}
     generator = torch.Generator().manual_seed(seed)
@@ -159,15 +168,21 @@ def write_random_model(folder: Path, *, seed: int, voxels: int = VOXELS, changes
             "sparse_structure_sampler": _SAMPLER,
             "slat_sampler": _SAMPLER,
             "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
-            IMAGE_ENCODER: DINOV2_NAME,
+            IMAGE_ENCODER: DINOV2_NAME if encoder is None else _ENCODER,
         },
     }
     (folder / "pipeline.json").write_text(json.dumps(content, indent=1))
-    encoder = folder / DINOV2_FILE
     with torch.device("meta"):
-        module = VisionTransformer(DINOV2_VITL14_REG)
-    save_file(_to_hub(_random(module, generator)), encoder)
-    return encoder
+        module = VisionTransformer(encoder or DINOV2_VITL14_REG)
+    state = _random(module, generator)
+    if encoder is None:
+        weights = folder / DINOV2_FILE
+        save_file(_to_hub(state), weights)
+    else:
+        weights = folder / f"{_ENCODER}.safetensors"
+        weights.with_suffix(".json").write_text(json.dumps({"name": "VisionTransformer", "args": asdict(encoder)}))
+        save_file(state, weights)
+    return weights
 
 
 def _random(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ NUMERICS_MODULES = ("nn", "ops", "model_folder", "sampler_params", "sampling", "
 WINGS: dict[str, set[str]] = {
     "inspect": set(),
     "bench": set(),
+    "doctor": {"bench"},
     "training": {"inspect"},
     "dataset": {"inspect"},
     "store": {"inspect", "dataset"},

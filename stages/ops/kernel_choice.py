@@ -106,11 +106,13 @@ class Trial:
     Attributes:
         kernel: to be called; None if it cannot be used.
         problem: why it cannot be used, in words that follow its name; "" if it can.
+        absent: whether that is because it is not there, or not for this use, rather than because it does not work.
         errors: by the name of a dtype, as `ss4d.stages.ops.probes` measures them; none of the one compared with.
     """
 
     kernel: Any = None
     problem: str = ""
+    absent: bool = False
     errors: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -173,14 +175,15 @@ def try_kernel(part: Part, name: str, use: Use, *, trusting: bool = False) -> Tr
     """
     kernel = KERNELS[part][name]
     if use.gradients and not kernel.gradients:
-        return Trial(problem="has no gradients")
+        return Trial(problem="has no gradients", absent=True)
     if not (dtypes := kernel.dtypes & use.dtypes):
-        return Trial(problem=f"is for {_listed(kernel.dtypes)}, and networks compute in {_listed(use.dtypes)}")
+        problem = f"is for {_listed(kernel.dtypes)}, and networks compute in {_listed(use.dtypes)}"
+        return Trial(problem=problem, absent=True)
     try:
         made = kernel.make(use.device)
     except Exception as error:  # whatever a package does when it is imported
         LOG.debug("%s cannot be loaded", name, exc_info=True)
-        return Trial(problem=_not_loaded(error))
+        return Trial(problem=_not_loaded(error), absent=_is_absent(error))
     if trusting and kernel.reference:
         return Trial(kernel=made)
     try:
@@ -235,9 +238,13 @@ def _errors(part: Part, kernel: Any, use: Use, dtypes: frozenset[torch.dtype]) -
 
 
 def _not_loaded(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
+    if _is_absent(error):
         return "is not installed"
     return str(error) if isinstance(error, ModelError) else f"cannot be imported: {_line(error)}"
+
+
+def _is_absent(error: Exception) -> bool:
+    return isinstance(error, ModuleNotFoundError) and error.name in PACKAGES
 
 
 def _line(error: Exception) -> str:

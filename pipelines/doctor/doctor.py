@@ -1,0 +1,112 @@
+"""Examines whether this machine computes what it should: what is there, kernels, golden numbers, networks, a run.
+
+Nothing that goes wrong ends it: each finding is a line, and what a run would meet makes the whole of it fail.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ss4d.pipelines.bench.subjects import Inputs
+from ss4d.pipelines.doctor.cases import case_checks
+from ss4d.pipelines.doctor.findings import Check, Findings, guarded
+from ss4d.pipelines.doctor.kernels import kernel_checks
+from ss4d.pipelines.doctor.machine import facts_of, machine_checks
+from ss4d.pipelines.doctor.networks import network_checks
+from ss4d.pipelines.doctor.two_frames import run_checks
+from ss4d.pipelines.errors import ConfigError
+from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.kernel_choice import ChosenKernels, Use, choose_kernels
+from ss4d.stages.precision import Precision
+
+SizeName = Literal["published", "reduced"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How far an examination goes.
+
+    Attributes:
+        half: the number format that networks are examined in besides float32.
+        precision: of the run of two frames.
+        frames: of the clip that each network is given.
+        voxels: of each frame.
+    """
+
+    half: torch.dtype
+    precision: Precision
+    frames: int
+    voxels: int
+
+
+# By device and size, so that each takes minutes.
+EXTENTS: dict[tuple[str, SizeName], Extent] = {
+    ("cuda", "published"): Extent(half=torch.float16, precision="published", frames=8, voxels=20_000),
+    ("cuda", "reduced"): Extent(half=torch.float16, precision="float16", frames=8, voxels=300),
+    ("cpu", "published"): Extent(half=torch.bfloat16, precision="bfloat16", frames=2, voxels=3000),
+    ("cpu", "reduced"): Extent(half=torch.bfloat16, precision="float32", frames=2, voxels=100),
+}
+USUAL: dict[str, SizeName] = {"cuda": "published", "cpu": "reduced"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """What is examined; without a size, the published one on CUDA and the reduced one on a CPU."""
+
+    device: str = "auto"
+    size: SizeName | None = None
+    out: Path | None = None
+
+
+def examine(options: DoctorOptions, tell: Callable[[Check], None]) -> Findings:
+    """Examines the machine; `tell` hears of each finding as it comes, and `options.out` gets all as JSON.
+
+    Raises:
+        InputError: there is no such device.
+        ConfigError: the file's folder is not there.
+    """
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--json {options.out}: there is no folder {options.out.parent}; make it first")
+    device = torch.device(resolve_device(options.device))
+    size = options.size or USUAL[device.type]
+    facts = {**facts_of(device), "size": size}
+    checks = []
+    for check in _checks(device, size, EXTENTS[device.type, size], facts):
+        tell(check)
+        checks.append(check)
+    findings = Findings(facts=facts, checks=tuple(checks))
+    if options.out is not None:
+        options.out.write_text(json.dumps(findings.plain(), indent=1) + "\n", encoding="utf-8")
+    return findings
+
+
+def _checks(device: torch.device, size: SizeName, extent: Extent, facts: dict[str, object]) -> Iterator[Check]:
+    yield from guarded("machine", "device", partial(machine_checks, device, facts))
+    use = Use(device=device, dtypes=frozenset({torch.float32, extent.half}))
+    try:
+        chosen = choose_kernels(use)
+    except Exception as error:  # nothing after it could be computed
+        yield Check(group="kernels", name="choice", state="failed", says=str(error))
+        return
+    yield from guarded("kernels", "trials", partial(kernel_checks, chosen, use, size))
+    yield from guarded(
+        "golden numbers", "cases", partial(case_checks, device, chosen.ops, (torch.float32, extent.half))
+    )
+    yield from guarded("networks", "passes", partial(network_checks, _inputs(device, size, extent, chosen)))
+    yield from guarded("two frames", "run", partial(run_checks, device.type, size, extent.precision))
+
+
+def _inputs(device: torch.device, size: SizeName, extent: Extent, chosen: ChosenKernels) -> Inputs:
+    return Inputs(
+        size="published" if size == "published" else "tiny",
+        frames=extent.frames,
+        voxels=extent.voxels,
+        device=device,
+        dtype=extent.half if size == "published" or device.type == "cuda" else torch.float32,
+        ops=chosen.ops,
+    )
