@@ -180,7 +180,7 @@ class HubFiles:
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
         """Turns what the hub's package raises into a sentence."""
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
 
         try:
             yield
@@ -204,8 +204,9 @@ class HubFiles:
                 f"--set 'revisions={{{self._repository}: main}}'"
             ) from error
         except errors.LocalEntryNotFoundError as error:
+            reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
             raise ModelError(
-                f"{self.address(name)} is not on this machine and the hub cannot be reached: connect to a network "
+                f"{self.address(name)} is not on this machine and {reason}: connect to a network "
                 "once, or copy the files from elsewhere and give --set model=PATH (image encoder: --set "
                 "image_encoder=FILE)"
             ) from error
