@@ -82,12 +82,13 @@ def _convolution_error(
 ) -> float:
     cells = torch.randint(0, 6, (900, 5), generator=_generator(), dtype=torch.int32)
     coords = torch.unique(cells % torch.tensor([2, 4, 6, 6, 6], dtype=torch.int32), dim=0)
+    if transposed:
+        coords = coords.t().contiguous().t()
     weight = _rows(64, *kernel, 32, seed=1) / (math.prod(kernel) * 32) ** 0.5
     values = (_rows(len(coords), 32, seed=0), weight, _rows(64, seed=2), _rows(len(coords), 64, seed=3))
 
     def results(of: Convolution, place: torch.device, numbers: torch.dtype) -> list[Tensor]:
-        there = coords.to(place)
-        sites = Sites(there.t().contiguous().t() if transposed else there.contiguous())
+        sites = Sites(coords.to(place))
         *leaves, push = _leaves([x.to(dtype) for x in values], place, numbers, gradients)
         return _with_gradients(of(leaves[0], sites, leaves[1], leaves[2]), leaves, push, gradients)
 
