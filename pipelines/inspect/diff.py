@@ -80,8 +80,9 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
 
 
 def _versions(run: OpenedRun) -> dict[str, Any]:
-    """What results depend on besides parameters and weights: packages, the device, revisions of implementations."""
+    """What results depend on besides parameters and weights: packages, device, kernels, implementations."""
     found: dict[str, Any] = {**run.record.versions, "device": run.record.device}
+    found |= {f"{part} kernel": chosen.kernel for part, chosen in run.record.kernels.items()}
     for name, stage in run.stages.items():
         recipe = stage.record.recipe
         found[f"{name} ({recipe.implementation}) revision"] = recipe.revision

@@ -80,6 +80,12 @@ class ModelRecord(BaseModel):
     notice: str | None = None
 
 
+class KernelRecord(BaseModel):
+    """What did a part of the work."""
+
+    kernel: str
+
+
 class RunRecord(BaseModel):
     """The content of run.json, checked, since no file is trusted."""
 
@@ -89,6 +95,7 @@ class RunRecord(BaseModel):
     input: InputRecord
     seed: int
     device: str
+    kernels: dict[str, KernelRecord] = {}  # by part of the work; older versions did not note them
     engine: str
     model: ModelRecord
     config: dict[str, Any]

@@ -249,6 +249,7 @@ def _facts(run: OpenedRun) -> dict[str, str]:
         "Seed": str(record.seed),
         "Model": record.model.location,
         "Device": record.device,
+        "Kernels": ", ".join(f"{part} {chosen.kernel}" for part, chosen in record.kernels.items()) or "not noted",
         "Engine": record.engine,
         "Machine": ", ".join(f"{name} {value}" for name, value in record.machine.items()),
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),

@@ -37,6 +37,15 @@ def edit(folder: Path, **changes: object) -> None:
     (folder / "run.json").write_text(json.dumps(content | changes))
 
 
+def test_kernels_are_those_of_the_run_or_were_not_noted(run: OpenedRun, copy: Path) -> None:
+    named = {part: chosen.kernel for part, chosen in run.record.kernels.items()}
+    assert named == {"attention": "torch", "convolution": "torch", "rasterizer": "numba"}
+    content = json.loads((copy / "run.json").read_text())
+    del content["kernels"]
+    (copy / "run.json").write_text(json.dumps(content))
+    assert open_run(copy).record.kernels == {}
+
+
 def test_stages_and_arrays_are_those_of_the_run(run: OpenedRun) -> None:
     assert list(run) == STAGES
     assert run.record.state == "complete"
