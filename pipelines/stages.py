@@ -15,6 +15,8 @@ from ss4d.stages.fitting.config import (
     FrontCameraConfig,
     NoAppearanceFitConfig,
     NoCameraConfig,
+    NoStructureFitConfig,
+    StructureFitConfig,
 )
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.model_folder import ModelFolder
@@ -53,6 +55,12 @@ STAGES = (
         meaning="finds where the input was seen from",
     ),
     Stage(
+        name="structure_fit",
+        output=Deferred("ss4d.stages.types:FittedVoxels"),
+        default="none",
+        meaning="fits the voxels to the masks",
+    ),
+    Stage(
         name="slat",
         output=Deferred("ss4d.stages.types:StructuredLatents"),
         default="flow",
@@ -81,6 +89,7 @@ decode_gaussians = Deferred("ss4d.stages.decoding:decode_gaussians")
 inflate = Deferred("ss4d.stages.inflation:inflate")
 find_camera = Deferred("ss4d.stages.fitting.camera:find_camera")
 front_camera = Deferred("ss4d.stages.fitting.camera:front_camera")
+fit_structure = Deferred("ss4d.stages.fitting.structure:fit_structure")
 fit_appearance = Deferred("ss4d.stages.fitting.appearance:fit_appearance")
 export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
@@ -110,10 +119,15 @@ def _front_camera(config: FrontCameraConfig, inputs: "StageInputs") -> Any:
     return front_camera(config, inputs.value("segmentation"))
 
 
+def _structure_fit(config: StructureFitConfig, inputs: "StageInputs") -> Any:
+    voxels, clip, camera = (inputs.value(name) for name in ("sparse_structure", "segmentation", "camera"))
+    return fit_structure(config, inputs.network(STRUCTURE_DECODER), voxels, clip, camera, progress=inputs.progress)
+
+
 def _slat(config: SlatConfig, inputs: "StageInputs") -> Any:
     flow = inputs.network(LATENT_FLOW)
     tokens = inputs.value("conditioning")
-    voxels = inputs.value("sparse_structure")
+    voxels = inputs.value("structure_fit")
     normalization = inputs.model.folder.slat_normalization
     return sample_latents(config, flow, normalization, tokens, voxels, inputs.generator(), progress=inputs.progress)
 
@@ -173,11 +187,19 @@ BUILT_IN = (
         roles=(IMAGE_ENCODER,),
     ),
     Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",)),
+    Implementation(stage="structure_fit", config=NoStructureFitConfig, inputs=("sparse_structure",)),
+    Implementation(
+        stage="structure_fit",
+        config=StructureFitConfig,
+        run=_structure_fit,
+        inputs=("sparse_structure", "segmentation", "camera"),
+        roles=(STRUCTURE_DECODER,),
+    ),
     Implementation(
         stage="slat",
         config=SlatConfig,
         run=_slat,
-        inputs=("conditioning", "sparse_structure"),
+        inputs=("conditioning", "structure_fit"),
         roles=(LATENT_FLOW,),
         seeded=True,
         resolve=_slat_sampler,

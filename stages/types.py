@@ -165,6 +165,14 @@ class GaussianClip(Value):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class FittedVoxels(Voxels):
+    """Voxels that were fitted to the masks, and how that went."""
+
+    loss: Tensor = array("step", torch.float32, "what the fit minimizes, at each of its steps")
+    fitted: Tensor = array("t", torch.uint8, "1: fitted, 0: left as it was")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FittedGaussians(GaussianClip):
     """Gaussians that were fitted to the input, and how that went."""
 

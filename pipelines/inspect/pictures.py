@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from ss4d.stages.preview import render_frames
 from ss4d.stages.types import (
     Clip,
     FittedGaussians,
+    FittedVoxels,
     GaussianClip,
     InputCamera,
     StructuredLatents,
@@ -188,6 +190,18 @@ def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
     return strips
 
 
+def draw_fitted_structure(fitted: FittedVoxels, pictures: Pictures) -> list[Strip]:
+    """The cells before and after, and the loss."""
+    before = pictures.stored("sparse_structure")
+    first = draw_structure(before, pictures) if isinstance(before, Voxels) else []
+    then = draw_structure(fitted, pictures)
+    return [
+        *(replace(strip, title=f"{strip.title}, before") for strip in first),
+        *(replace(strip, title=f"{strip.title}, after") for strip in then),
+        _loss(fitted, fitted.num_frames, pictures.size),
+    ]
+
+
 def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
     """Input, the asset before and after from the input's side and from either side of it, and the loss."""
     times, size = pictures.times(fitted.num_frames), pictures.size
@@ -209,10 +223,7 @@ def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
                     strips.append(
                         Strip(f"{name}, {word}", "the Gaussians, before they are turned upright", times, drawn)
                     )
-    left = int((fitted.fitted == 0).sum())
-    caption = f"from {_number(fitted.loss, 0)} to {_number(fitted.loss, -1)} in {len(fitted.loss)} steps"
-    caption += f"; {left} of {fitted.num_frames} frames came out no better and were left as they were" if left else ""
-    return [*strips, Strip("Loss", caption, [0], draw_curve(fitted.loss.numpy(), size)[None])]
+    return [*strips, _loss(fitted, fitted.num_frames, size)]
 
 
 # What draws a value of each type, given the `Pictures` of its run.
@@ -223,12 +234,21 @@ DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     StructuredLatents: draw_latents,
     GaussianClip: draw_gaussians,
     FittedGaussians: draw_fitted,
+    FittedVoxels: draw_fitted_structure,
 }
 
 
 def _is_level(camera: InputCamera) -> bool:
     """Whether the grid stands upright, so that the camera's pitch is the same in it."""
     return bool((camera.upright.diagonal() == 1).all())
+
+
+def _loss(fitted: FittedGaussians | FittedVoxels, num_frames: int, size: int) -> Strip:
+    """The loss over the steps of a fit, and how many frames it left alone."""
+    left = int((fitted.fitted == 0).sum())
+    caption = f"from {_number(fitted.loss, 0)} to {_number(fitted.loss, -1)} in {len(fitted.loss)} steps"
+    caption += f"; {left} of {num_frames} frames came out no better and were left as they were" if left else ""
+    return Strip("Loss", caption, [0], draw_curve(fitted.loss.numpy(), size)[None])
 
 
 def _number(values: Tensor, index: int) -> str:

@@ -56,7 +56,7 @@ class StructureFitConfig(StageConfig):
     )
     steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer on the occupancy latent")
     rate: float = Field(default=0.1, gt=0, le=1, description="its learning rate, in units of the latent")
-    stay: float = Field(default=0.03, ge=0, le=10, description="weight of staying near the model's latent")
+    stay: float = Field(default=3.0, ge=0, le=100, description="weight of staying near the model's latent")
     carve: bool = Field(default=True, description="whether cells that lie outside of the masks are removed in the end")
     overlap: float = Field(
         default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"

@@ -15,8 +15,14 @@ from ss4d.stages.types import FittedGaussians
 from tests.conftest import FAST, Silent, record
 
 INFLATED = ("decoding.method=inflation", "decoding.resolution=24", *(word for word in FAST if word[:2] in ("se", "ex")))
-OFF = ("camera.method=none", "appearance_fit.method=none")
-FITTED = ("camera.method=auto", "appearance_fit.method=gaussians", "appearance_fit.steps=2", "appearance_fit.size=24")
+OFF = ("camera.method=none", "structure_fit.method=none", "appearance_fit.method=none")
+FITTED = (
+    "camera.method=auto",
+    "structure_fit.method=masks",
+    "appearance_fit.method=gaussians",
+    "appearance_fit.steps=2",
+    "appearance_fit.size=24",
+)
 
 
 def run(clip: Path, out: Path, *overrides: str) -> OpenedRun:
@@ -67,9 +73,11 @@ def test_a_goal_that_is_left_out_is_told(clip: Path, tmp_path: Path) -> None:
 
 def test_fitting_leaves_what_comes_before_it_alone() -> None:
     without, fitted = recipes(*OFF), recipes(*FITTED)
-    assert without.keys() == fitted.keys() - {"camera", "appearance_fit"}
-    for stage in ("segmentation", "conditioning", "sparse_structure", "slat", "decoding"):
+    assert without.keys() == fitted.keys() - {"camera", "structure_fit", "appearance_fit"}
+    for stage in ("segmentation", "conditioning", "sparse_structure"):
         assert without[stage] == fitted[stage]
+    assert set(without["slat"]["inputs"]) == {"conditioning", "sparse_structure"}  # type: ignore[call-overload]
+    assert set(fitted["slat"]["inputs"]) == {"conditioning", "structure_fit"}  # type: ignore[call-overload]
     assert set(without["export"]["inputs"]) == {"decoding", "segmentation"}  # type: ignore[call-overload]
 
 
