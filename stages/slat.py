@@ -57,12 +57,13 @@ def sample_latents(
         LOG.info("slat: %d frames in %d windows of %d", voxels.num_frames, len(windows), len(windows[0]))
     parts = window_rows(coords.to(device), len(feats), windows)
     flows = [GuidedLatentFlow(flow, Sites(part.coords)) for part in parts]
+    kept = [flow.kept_tokens(len(windows) * len(part.frames) * cond.shape[2]) for part in parts]
 
     def velocity(condition: Tensor | None) -> Velocity:
         def of_part(i: int, x: Tensor, t: float) -> Tensor:
             frames = parts[i].frames
             seen = None if condition is None else condition[:, frames.start : frames.stop]
-            return flows[i](x[parts[i].rows], network_time(t, len(frames), device), seen)
+            return flows[i](x[parts[i].rows], network_time(t, len(frames), device), seen, kept[i])
 
         return lambda x, t: blended(parts, lambda i: of_part(i, x, t), len(x))
 

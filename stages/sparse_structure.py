@@ -42,8 +42,10 @@ def sample_structure(
 
     guided = GuidedStructureFlow(flow)
 
+    kept = flow.kept_tokens(num_frames * cond.shape[2])
+
     def velocity(condition: Tensor | None) -> Velocity:
-        return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition)[0]
+        return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition, kept)[0]
 
     with torch.no_grad():
         latent = sample(

@@ -14,6 +14,7 @@ from ss4d.pipelines.bench.naive import NAIVE_OPS
 from ss4d.pipelines.hub import model_path
 from ss4d.stages.errors import InputError
 from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.nn.block import Kept
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.guide import GuidedLatentFlow, GuidedStructureFlow
 from ss4d.stages.ops.backend import Ops
@@ -156,18 +157,18 @@ def _structure(network: Description, given: Inputs, tokens: Tensor) -> Subject:
     fast, plain = _build_both(network, given)
     x = torch.randn(1, given.frames, args.out_channels, *(args.resolution,) * 3, device=given.device)
     t, cond = torch.full((1, given.frames), TIME, device=given.device), tokens[None]
-    zeros = torch.zeros_like(cond)
+    zeros, kept = torch.zeros_like(cond), fast.kept_tokens(cond.shape[:3].numel())
 
-    def step(flow: Any, negative: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(flow: Any, negative: Tensor | None, kept: Kept | None) -> tuple[Tensor, Tensor]:
         guided = GuidedStructureFlow(flow)
-        return guided(x, t, cond), guided(x, t, negative)
+        return guided(x, t, cond, kept), guided(x, t, negative)
 
     return Subject(
         stage="sparse_structure",
         work="guided step",
         network=fast,
-        fast=lambda: step(fast, None),
-        plain=lambda: step(plain, zeros),
+        fast=lambda: step(fast, None, kept),
+        plain=lambda: step(plain, zeros, None),
     )
 
 
@@ -189,7 +190,7 @@ def _latents(network: Description, given: Inputs, tokens: Tensor, coords: Tensor
     t, zeros = torch.full(cond.shape[:2], TIME, device=given.device), torch.zeros_like(cond)
     sites = Sites(coords)
     x = torch.randn(len(coords), network.args.out_channels, device=given.device)
-    guided = GuidedLatentFlow(fast, sites)
+    guided, kept = GuidedLatentFlow(fast, sites), fast.kept_tokens(cond.shape[:3].numel())
 
     def naive_pass(tokens: Tensor) -> Tensor:
         return GuidedLatentFlow(plain, Sites(coords))(x, t, tokens)
@@ -198,7 +199,7 @@ def _latents(network: Description, given: Inputs, tokens: Tensor, coords: Tensor
         stage="slat",
         work="guided step",
         network=fast,
-        fast=lambda: (guided(x, t, cond), guided(x, t, None)),
+        fast=lambda: (guided(x, t, cond, kept), guided(x, t, None)),
         plain=lambda: (naive_pass(cond), naive_pass(zeros)),
     )
 

@@ -11,6 +11,8 @@ from ss4d.stages.ops.attention import AttentionPlan, gather
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.rotary import rotate
 
+KeysValues = tuple[Tensor, Tensor]  # (tokens, H, D) each, the keys normalized where the module does that
+
 
 class Attention(nn.Module):
     """Self-attention of rows, or, with `context_channels`, attention of rows to image tokens.
@@ -41,7 +43,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, *, phase: Tensor | None = None, context: Tensor | None = None
+        self, x: Tensor, plan: AttentionPlan, *, phase: Tensor | None = None, context: Tensor | KeysValues | None = None
     ) -> Tensor:
         """Attends inside the groups of `plan`.
 
@@ -49,7 +51,8 @@ class Attention(nn.Module):
             x: (N, C).
             plan: which rows attend to which.
             phase: (N, 1, D / 2) rotation of each row, self-attention only; None rotates nothing.
-            context: (tokens, context_channels) rows to attend to, where the module was built for them.
+            context: (tokens, context_channels) rows to attend to, where the module was built for them, or what
+                `keys_values` gives for these.
 
         Returns:
             (N, C).
@@ -59,12 +62,19 @@ class Attention(nn.Module):
             qkv = self.to_qkv(gather(x, plan.query_order))
             q, k, v = self._heads(qkv, 3)
             turns = () if phase is None else (gather(phase, plan.query_order),)
-            attended = self._attend(q, k, v, plan.gathered, turns)
+            q, k = self._prepared(q, "q_rms_norm", turns), self._prepared(k, "k_rms_norm", turns)
+            attended = self.ops.attention(q, k, v, plan.gathered).flatten(1)
             del q, k, v, qkv  # most of the memory that is in use here
             return gather(self.to_out(attended), plan.inverse)
-        (q,), (k, v) = self._heads(self.to_q(x), 1), self._heads(self.to_kv(context), 2)
-        out: Tensor = self.to_out(self._attend(q, k, v, plan))
+        k, v = context if isinstance(context, tuple) else self.keys_values(context)
+        q = self._prepared(self._heads(self.to_q(x), 1)[0], "q_rms_norm")
+        out: Tensor = self.to_out(self.ops.attention(q, k, v, plan).flatten(1))
         return out
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """What rows attend to in `context` (tokens, context_channels): the same as long as that is."""
+        k, v = self._heads(self.to_kv(context), 2)
+        return self._prepared(k, "k_rms_norm"), v
 
     def of_zeros(self) -> Tensor:
         """What attention to tokens gives every row, (C), where all of them are zeros: their values are equal then."""
@@ -72,15 +82,11 @@ class Attention(nn.Module):
         out: Tensor = self.to_out(values)
         return out
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, turns: tuple[Tensor, ...] = ()) -> Tensor:
-        """(N, C) of heads (N, H, D) that no one else needs: prepared queries and keys take their place."""
-        if turns or self.head_norm:
-            norms = (self.q_rms_norm, self.k_rms_norm) if self.head_norm else (None, None)
-            q, k = (
-                by_rows(partial(_prepared, norm, v.dtype), x, *turns, into=x)
-                for x, norm in zip((q, k), norms, strict=True)
-            )
-        return self.ops.attention(q, k, v, plan).flatten(1)
+    def _prepared(self, x: Tensor, norm: str, turns: tuple[Tensor, ...] = ()) -> Tensor:
+        """Queries or keys (N, H, D) that no one else needs, rotated and normalized; they take the place of `x`."""
+        if not turns and not self.head_norm:
+            return x
+        return by_rows(partial(_prepared, getattr(self, norm, None), x.dtype), x, *turns, into=x)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.view(len(x), parts, self.heads, x.shape[1] // (parts * self.heads)).unbind(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ss4d.stages.nn.attention import Attention
+from ss4d.stages.nn.attention import Attention, KeysValues
 from ss4d.stages.nn.norm import LayerNorm, layer_norm
 from ss4d.stages.nn.pieces import by_rows
 from ss4d.stages.ops import rotary
@@ -39,12 +39,17 @@ class Condition:
         time: (frames, C) embedding of the flow time; (frames, 6 C) modulation where blocks share theirs.
         tokens: (frames x L, context channels) image tokens; None where all of them are zeros.
         plan: attention of rows to the tokens of their frame; None where there are no tokens.
+        kept: keys and values of these tokens by the module that makes them, which adds its own; None keeps none.
     """
 
     frames: Frames
     time: Tensor
     tokens: Tensor | None
     plan: AttentionPlan | None
+    kept: "Kept | None" = None
+
+
+Kept = dict[Attention, KeysValues]
 
 
 def rows_of(sites: Sites, extent: Extent, *, head_channels: int, rope_base: float | None) -> Rows:
@@ -143,7 +148,12 @@ class ConditionedBlock(nn.Module):
         """What rows (N, C) find in the tokens: (N, C), or (C) where it is the same for all."""
         if condition.tokens is None or condition.plan is None:
             return self.cross_attn.of_zeros()
-        seen: Tensor = self.cross_attn(self.norm2(x), condition.plan, context=condition.tokens)
+        context: Tensor | KeysValues = condition.tokens
+        if condition.kept is not None:
+            if self.cross_attn not in condition.kept:
+                condition.kept[self.cross_attn] = self.cross_attn.keys_values(condition.tokens)
+            context = condition.kept[self.cross_attn]
+        seen: Tensor = self.cross_attn(self.norm2(x), condition.plan, context=context)
         return seen
 
 

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ss4d.stages.nn.args import at_least_one, head_count, one_of
-from ss4d.stages.nn.block import Condition, ConditionedBlock, modulation_layer, rows_of
+from ss4d.stages.nn.block import Condition, ConditionedBlock, Kept, modulation_layer, rows_of
 from ss4d.stages.nn.embed import TimestepEmbedder
 from ss4d.stages.nn.precision import cast_weights
 from ss4d.stages.ops.attention import token_plan
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import Sites
 from ss4d.stages.ops.windows import EACH_FRAME, WHOLE_CLIP, Extent, frames
+
+# Of keys and values of image tokens. Small models save a seventh of a pass; at the published size it would be a
+# hundredth, and 4 GB.
+KEPT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,13 @@ class FlowTrunk(nn.Module):
         self.torso_dtype = dtype
         cast_weights(self.blocks, dtype)
 
-    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor | None) -> Tensor:
+    def kept_tokens(self, num_tokens: int) -> Kept | None:
+        """A new memory for keys and values of so many image tokens, or None where they would take too much of it."""
+        args = self._args
+        size = len(self.blocks) * num_tokens * 2 * args.model_channels * self.torso_dtype.itemsize
+        return {} if size <= KEPT_BYTES else None
+
+    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor | None, kept: Kept | None) -> Tensor:
         """Rows (N, C) through all blocks.
 
         Args:
@@ -106,6 +116,7 @@ class FlowTrunk(nn.Module):
             time: (b, t, C) embedded flow time of the frames that `sites` has.
             cond: (b, k t, l, c) image tokens; a frame that k frames were merged to sees the tokens of all k. None
                 stands for tokens that are all zeros, whose attention is the same for every row.
+            kept: keys and values of `cond`, kept from pass to pass; see `Condition`.
         """
         args, dtype = self._args, self.torso_dtype
         rows = rows_of(
@@ -124,6 +135,7 @@ class FlowTrunk(nn.Module):
             time=time.to(dtype),
             tokens=None if tokens is None else tokens.flatten(0, 2).to(dtype),
             plan=None if tokens is None else token_plan(sites, clip_shape, tokens.shape[2]),
+            kept=kept,
         )
         for i, block in enumerate(self.blocks):
             h = block(h, rows.plans[i % len(rows.plans)], rows.phase, condition)

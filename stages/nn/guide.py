@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.block import Kept
 from ss4d.stages.nn.column_encoder import lifted
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
@@ -24,14 +25,14 @@ class GuidedStructureFlow:
     def __init__(self, flow: SparseStructureFlow4DModel) -> None:
         self._flow = flow
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
         """Velocity (b, t, c, r, r, r) at `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels
         if width:
             guide = _no_guide(x, 2, width) if cond is None else _grid_guide(cond, args.resolution, width)
             x = torch.cat([x, guide.to(x.dtype)], 2)
-        velocity: Tensor = self._flow(x, t, cond)
+        velocity: Tensor = self._flow(x, t, cond, kept)
         return velocity
 
 
@@ -41,14 +42,14 @@ class GuidedLatentFlow:
     def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
         self._flow, self._sites = flow, sites
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
         """Velocity (n, c) at rows `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels
         if width:
             guide = _no_guide(x, 1, width) if cond is None else _row_guide(cond, self._sites, width)
             x = torch.cat([x, guide.to(x.dtype)], 1)
-        velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond)
+        velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond, kept)
         return velocity.feats
 
 

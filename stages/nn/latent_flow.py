@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.args import at_least_one, one_of
+from ss4d.stages.nn.block import Kept
 from ss4d.stages.nn.embed import absolute_position
 from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
@@ -189,13 +190,15 @@ class SLatFlow4DModel(FlowTrunk):
         for part in (self.input_blocks, self.input_blocks_t, self.out_blocks_t, self.out_blocks):
             cast_weights(part, dtype)
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> SparseTensor:
+    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> SparseTensor:
         """Velocity at `x`.
 
         Args:
             x: features (N, c) of the noisy latents.
             t: (b, t) flow time of each frame, already x 1000.
             cond: (b, t, l, c) image tokens of each frame; None for zeros.
+            kept: keys and values of `cond`, from `kept_tokens`; the first pass fills it and all must be given the same
+                `cond`, without gradients. None keeps nothing.
 
         Returns:
             Features (N, c), c the output channels, on the same sites.
@@ -212,7 +215,7 @@ class SLatFlow4DModel(FlowTrunk):
             level = _residual(block, _halve(level, strides, ways_back), (), ways_back)
             remembered.append(level.x.feats)
         level = _halve(level, self._bare_halvings, ways_back)
-        level = replace(level, x=self._torso(level, cond))
+        level = replace(level, x=self._torso(level, cond, kept))
         level = _double(level, len(self._bare_halvings), ways_back)
         for block, strides in zip(chain(self.out_blocks_t, self.out_blocks), self._strides_out, strict=True):
             if self.args.use_skip_connection:
@@ -221,10 +224,10 @@ class SLatFlow4DModel(FlowTrunk):
             level = _residual(block, level, strides, ways_back)
         return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
 
-    def _torso(self, level: _Level, cond: Tensor | None) -> SparseTensor:
+    def _torso(self, level: _Level, cond: Tensor | None, kept: Kept | None) -> SparseTensor:
         x, dtype = level.x, self.torso_dtype
         h = x.feats + absolute_position(x.coords[:, 2:], self.args.model_channels).to(dtype)
-        return x.replace(self.transform(h, x.sites, level.time, cond))
+        return x.replace(self.transform(h, x.sites, level.time, cond, kept))
 
     def _check_inputs(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> None:
         if x.feats.ndim != 2 or x.feats.shape[1] != self.args.in_channels:

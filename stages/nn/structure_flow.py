@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.args import at_least_one
+from ss4d.stages.nn.block import Kept
 from ss4d.stages.nn.embed import absolute_position, constant
 from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
@@ -66,13 +67,15 @@ class SparseStructureFlow4DModel(FlowTrunk):
         side = self.args.resolution // self.args.patch_size
         return {"pos_emb": absolute_position(_cells(side), self.args.model_channels)}
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
         """Velocity at `x`.
 
         Args:
             x: (b, t, c, r, r, r) noisy latents.
             t: (b, t) flow time of each frame, already x 1000.
             cond: (b, t, l, c) image tokens of each frame; None for zeros.
+            kept: keys and values of `cond`, from `kept_tokens`; the first pass fills it and all must be given the same
+                `cond`, without gradients. None keeps nothing.
 
         Returns:
             (b, t, c, r, r, r), c the output channels.
@@ -83,7 +86,7 @@ class SparseStructureFlow4DModel(FlowTrunk):
         self._check_inputs(x, t, cond)
         num_clips, num_frames = x.shape[:2]
         sites = self._sites((num_clips, num_frames), x.device)
-        h = self.transform(self._embed(x), sites, self.t_embedder(t), cond)
+        h = self.transform(self._embed(x), sites, self.t_embedder(t), cond, kept)
         h = self.out_layer(layer_norm(h.float(), FINAL_EPS))
         return _unpatchify(h, num_clips, num_frames, self.args.resolution, self.args.patch_size)
 

@@ -85,7 +85,7 @@ def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow) -> None:
     odd = voxels(3)
     last = odd.coords[odd.coords[:, 1] == 2]
     calls = []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[:3]))
     latents = run(flow, odd)
     x, t, cond = calls[0]
     assert torch.equal(x.coords, torch.cat([odd.coords, last + torch.tensor([0, 1, 0, 0, 0])]))
@@ -97,7 +97,7 @@ def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow) -> None:
 
 def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow) -> None:
     calls, heard = [], []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:3]))
     feats, structure = tokens(2).feats[None], voxels(2)
     sample_latents(CONFIG, flow, NORMALIZATION, tokens(2), structure, seed(), progress=lambda *call: heard.append(call))
     expected = [(t, cond) for t in time_grid(2, 2.0)[:-1] for cond in (feats, None)]
@@ -109,7 +109,7 @@ def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_
 
 def test_a_long_clip_is_sampled_in_windows_that_are_blended_at_every_step(flow, caplog) -> None:
     structure, calls = voxels(13), []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[:3]))
     config = CONFIG.model_copy(update={"window": 8})
     caplog.set_level("INFO", logger="ss4d")
     windowed = sample_latents(config, flow, NORMALIZATION, tokens(13), structure, seed())

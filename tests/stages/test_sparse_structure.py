@@ -82,7 +82,7 @@ def test_without_velocity_the_latent_is_the_first_noise_of_the_seed(flow, decode
 
 def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow, decoder) -> None:
     calls = []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:3]))
     heard = []
     sample_structure(CONFIG, flow, decoder, tokens(2), seed(), progress=lambda *call: heard.append(call))
     times, feats = time_grid(3, 2.0)[:-1], tokens(2).feats[None]

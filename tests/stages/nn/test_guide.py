@@ -19,7 +19,7 @@ class Recorder(nn.Module):
         self.args = type("Args", (), {"in_channels": in_channels, "out_channels": 2, "resolution": resolution})
         self.seen: list[Tensor] = []
 
-    def forward(self, x: Tensor | SparseTensor, t: Tensor, cond: Tensor | None) -> Tensor | SparseTensor:
+    def forward(self, x: Tensor | SparseTensor, t: Tensor, cond: Tensor | None, kept: None) -> Tensor | SparseTensor:
         self.seen.append(x.feats if isinstance(x, SparseTensor) else x)
         return x
 

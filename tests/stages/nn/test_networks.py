@@ -15,6 +15,7 @@ from ss4d.stages.nn.embed import absolute_position
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder, SLatGaussianDecoderArgs
 from ss4d.stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel, SLatFlow4DModelArgs
+from ss4d.stages.nn.norm import layer_norm
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.ops.coords import Sites, SparseTensor, sort
@@ -260,6 +261,34 @@ def test_no_tokens_stand_for_tokens_of_zeros_in_structure(cross_head_norm: bool)
     x, t, cond = torch.randn(2, FRAMES, 3, 4, 4, 4), 1000 * torch.rand(2, FRAMES), torch.randn(2, FRAMES, 5, 10)
     assert_close(net(x, t, None), net(x, t, torch.zeros_like(cond)), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(net(x, t, None), net(x, t, cond), atol=1e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("args", [LATENT, replace(LATENT, qk_rms_norm_cross=False)], ids=["normalized", "plain"])
+def test_kept_keys_and_values_are_those_of_the_tokens(args: SLatFlow4DModelArgs, monkeypatch) -> None:
+    net = built(SLatFlow4DModel, args)
+    (x, t, cond), other = latents(6), latents(7)[1]
+    kept = net.kept_tokens(cond.shape[:3].numel())
+    first, again = net(x, t, cond, kept), net(x, other, cond, kept)
+    assert torch.equal(first.feats, net(x, t, cond).feats)
+    assert torch.equal(again.feats, net(x, other, cond).feats)
+    assert torch.equal(net(x, t, None, kept).feats, net(x, t, None).feats)
+    monkeypatch.setattr(type(net.blocks[0].cross_attn), "keys_values", None)  # the second pass asks no more for them
+    assert torch.equal(net(x, t, cond, kept).feats, first.feats)
+
+
+def test_keys_and_values_are_kept_of_small_models_alone() -> None:
+    net = built(SparseStructureFlow4DModel, STRUCTURE)
+    assert net.kept_tokens(1000) == {}
+    assert net.kept_tokens(10**7) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_norms_of_half_precision_round_once(dtype: torch.dtype) -> None:
+    x = (torch.randn(500, 96) * 3 + 1).to(dtype)
+    exact = functional.layer_norm(x.double(), (96,), eps=1e-6)
+    assert layer_norm(x).dtype == dtype
+    assert_close(layer_norm(x).double(), exact, atol=1e-5, rtol=0.51 * torch.finfo(dtype).eps)
 
 
 def test_encoder_has_the_decoder_s_torso() -> None:
