@@ -1,13 +1,16 @@
 """`ss4d plan`: what a run would compute, and why, before anything is computed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
 from ss4d.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from ss4d.pipelines.prepare import Preparation
 
 
 def plan(
@@ -26,7 +29,10 @@ def plan(
             "--config", metavar="tiny|ss4d|FILE.yaml", help="The configuration; by default the run's, or **tiny**."
         ),
     ] = None,
-    device: Device = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option("--device", help="Device that it is for; given, what the run would take on it is estimated, too."),
+    ] = None,
     from_stage: FromStage = None,
     only: Only = None,
     force: Force = None,
@@ -45,17 +51,18 @@ def plan(
         ss4d plan output/runs/bird --set slat.sampler.steps=25
         ss4d plan output/runs/bird --from slat
         ss4d plan clip.mp4
+        ss4d plan clip.mp4 --config ss4d --device cuda
     """
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.config import with_goals
         from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
-        from ss4d.pipelines.prepare import RunOptions, prepare
+        from ss4d.pipelines.prepare import RunOptions, count_frames, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
             said = with_goals(overrides, goals)
-            changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device, wish=wish)
+            changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device or "auto", wish=wish)
             options = options_of_run(target, changes)
         else:
             check_input(target)
@@ -65,12 +72,43 @@ def plan(
                 config=config or "tiny",
                 overrides=with_goals(overrides, goals),
                 seed=42 if seed is None else seed,
-                device=device,
+                device=device or "auto",
                 name=name,
                 store=store,
                 wish=wish,
             )
-        steps = prepare(options).steps
+        run = prepare(options)
+        steps = run.steps
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)
         typer.echo(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")
+        if device is not None:
+            _estimate(run, count_frames(options, run.config)())
+
+
+def _estimate(run: "Preparation", frames: int) -> None:
+    """What the run would take, as far as networks take it."""
+    # Only here: it needs torch, which a plan by itself does not.
+    from ss4d.pipelines.durations import said_duration
+    from ss4d.pipelines.forecast import forecast, known_voxels, shortage
+
+    device, voxels = run.model.device, known_voxels(run, frames)
+    stages = [(stage, stage.seconds(device)) for stage in forecast(run, frames)]
+    if not stages:
+        return
+    typer.echo(
+        f"Estimated for {frames} frames on {device}, with "
+        + ("as many voxels as most objects have" if voxels is None else f"the {voxels:,.0f} voxels a frame that it has")
+        + ", and networks that reach half of the rate of large matrix products here:"
+    )
+    print_table(
+        ("stage", "memory", "TFLOP", "time"),
+        [
+            (stage.stage, f"{stage.peak / 2**30:.1f} GiB", f"{sum(stage.flop.values()) / 1e12:.3g}", said_duration(s))
+            for stage, s in stages
+        ],
+    )
+    most = max(stage.peak for stage, _ in stages) / 2**30
+    typer.echo(f"In all {said_duration(sum(s for _, s in stages))}, and {most:.1f} GiB beside the program itself.")
+    if told := shortage(run, frames):
+        typer.echo(told)

@@ -1,16 +1,14 @@
 """Float16 on a CPU: told from descriptions alone, and answered by how long other precisions would take there."""
 
-import time
 from collections.abc import Collection, Mapping
 
 import torch
 
+from ss4d.pipelines.durations import passes, product_rate, said_duration
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.nn.arithmetic import flop
 from ss4d.stages.precision import Precision
-from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import SamplerParams
-from ss4d.stages.sampling import time_grid
 from ss4d.stages.weights import describe, torso_dtype
 
 ASSUMED_FRAMES = 32  # of a clip that is not known
@@ -37,38 +35,13 @@ def refusal(
         frames: of the clip; None if it is not known.
     """
     work = sum(
-        flop(describe(folder.description(role)).args, frames or ASSUMED_FRAMES) * _passes(role, sampler)
+        flop(describe(folder.description(role)).args, frames or ASSUMED_FRAMES) * passes(role, sampler)
         for role, sampler in uses.items()
     )
     clip = f"the {frames} frames of this clip" if frames else f"a clip of {ASSUMED_FRAMES} frames"
     return (
         f"precision {precision} means float16, which a CPU computes too slowly: choose --set precision=bfloat16 "
-        f"({_duration(work / _rate(torch.bfloat16))}) or --set precision=float32 "
-        f"({_duration(work / _rate(torch.float32))}); both are estimated for {clip} and this model, from a short "
-        "measurement on this machine"
+        f"({said_duration(work / product_rate(torch.bfloat16))}) or --set precision=float32 "
+        f"({said_duration(work / product_rate(torch.float32))}); both are estimated for {clip} and this model, "
+        "from a short measurement on this machine"
     )
-
-
-def _passes(role: str, sampler: SamplerParams | None) -> int:
-    """How often a network runs for a clip: a flow at each step, and twice where it is guided."""
-    if sampler is None or role not in (STRUCTURE_FLOW, LATENT_FLOW):
-        return 1
-    first, last = sampler.cfg_interval
-    times = time_grid(sampler.steps, sampler.rescale_t)[:-1]
-    return len(times) + sum(first <= t <= last for t in times) * (sampler.cfg_strength > 0)
-
-
-def _rate(dtype: torch.dtype) -> float:
-    """Operations a second at which this machine multiplies matrices."""
-    size, times = 1024, 3
-    matrix = torch.ones(size, size, dtype=dtype)
-    matrix @ matrix  # the first time, torch prepares
-    started = time.perf_counter()
-    for _ in range(times):
-        matrix @ matrix
-    return times * 2 * size**3 / (time.perf_counter() - started)
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"about {minutes / 60:.0f} hours" if minutes >= 90 else f"about {max(1, round(minutes))} min"

@@ -80,7 +80,7 @@ class Loader:
         """
         folder, precision = self._folder, self._precision
         size = sum(check_role(folder, role, precision, left_over=self._note_left_over) for role in roles)
-        if size <= KEPT_SHARE * share * _memory(self.device):
+        if size <= KEPT_SHARE * share * device_memory(self.device):
             self._kept.update(roles)
 
     def prepare(self, roles: Collection[str]) -> None:
@@ -125,7 +125,7 @@ class Loader:
             warn_of_left_over(file, tensors)
 
 
-def _memory(device: Device) -> int:
+def device_memory(device: Device) -> int:
     """Bytes of memory that networks on a device share."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory

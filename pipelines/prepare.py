@@ -110,7 +110,7 @@ def prepare(options: RunOptions) -> Preparation:
     previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
     steps = make_plan(recipes, store, wish=options.wish, previous=previous)
     running = [step.stage for step in steps if step.action == RUN]
-    model.check_precision(recipes.config.uses(running), _frames(options, config))
+    model.check_precision(recipes.config.uses(running), count_frames(options, config))
     return Preparation(
         config=recipes.config,
         model=model,
@@ -128,10 +128,10 @@ def _check_precision(options: RunOptions, config: RunConfig, model: Model, store
     if model.is_half_on_cpu(config.uses(config.stages())):
         present = {ref.stage for ref in store.refs()}
         running = sure_to_run(config, present, options.wish)
-        model.check_precision(config.uses(running), _frames(options, config))
+        model.check_precision(config.uses(running), count_frames(options, config))
 
 
-def _frames(options: RunOptions, config: RunConfig) -> Callable[[], int]:
+def count_frames(options: RunOptions, config: RunConfig) -> Callable[[], int]:
     """Counts the frames of the input that are used."""
     return lambda: len(config.input.indices(num_frames(options.source)))
 

@@ -12,7 +12,7 @@ from ss4d.pipelines.engines import ENGINES, Schedule, chosen_engine
 from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
-from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
+from ss4d.pipelines.prepare import Preparation, RunOptions, count_frames, prepare, recorded
 from ss4d.pipelines.results import lay_out
 from ss4d.pipelines.run_record import machine, versions, write_record
 from ss4d.pipelines.stage_result import StageResult, stored_result
@@ -23,6 +23,7 @@ from ss4d.storage.files import sweep_temporary_files
 LOG = logging.getLogger("ss4d")
 run_job = Deferred("ss4d.pipelines.tasks:run_job")
 compilation_said = Deferred("ss4d.pipelines.compilation:compilation_said")
+shortage = Deferred("ss4d.pipelines.forecast:shortage")
 num_threads = Deferred("torch:get_num_threads")
 STATES = {RUN: "to do", REUSE: "to reuse", SKIP: "not needed"}  # before the run reaches them
 
@@ -157,6 +158,8 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
 
     def prepare_networks() -> None:
         stages = run.config.stages()
+        if told := shortage(run, count_frames(options, run.config)()):
+            reporter.message(told)
         run.model.prepare([role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles])
         record.update(
             device=run.model.device,

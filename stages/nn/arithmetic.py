@@ -22,13 +22,19 @@ IMAGE_TOKENS = 1374  # of a frame, in the published model
 COARSEST = 16  # cells along each axis of the grid that occupancy latents have
 
 
-def flop(args: Any, frames: int) -> float:
-    """Floating-point operations of one pass over `frames` frames of the network with these options."""
-    return next(count(args, frames) for kind, count in COUNTS.items() if isinstance(args, kind))
+def flop(args: Any, frames: int, voxels: float | None = None) -> float:
+    """Floating-point operations of one pass of the network with these options.
+
+    Args:
+        args: of the network.
+        frames: that pass.
+        voxels: of a frame; None if that is not known.
+    """
+    return next(count(args, frames, voxels) for kind, count in COUNTS.items() if isinstance(args, kind))
 
 
-def _voxels(resolution: int) -> float:
-    """Occupied cells of a frame."""
+def assumed_voxels(resolution: int) -> float:
+    """Occupied cells of a frame, where they are not known."""
     return PUBLISHED_VOXELS * (resolution / PUBLISHED_RESOLUTION) ** 2
 
 
@@ -44,18 +50,18 @@ def _cross(num_blocks: int, channels: int, cond_channels: int, rows: float, fram
     return num_blocks * (rows * (4 * channels**2 + 4 * IMAGE_TOKENS * channels) + tokens * 4 * cond_channels * channels)
 
 
-def _vision_transformer(args: VisionTransformerArgs, frames: int) -> float:
+def _vision_transformer(args: VisionTransformerArgs, frames: int, _: float | None) -> float:
     tokens = (args.image_size // args.patch_size) ** 2 + 1 + args.num_registers
     return _blocks(args.num_blocks, args.model_channels, args.mlp_ratio, tokens * frames, tokens)
 
 
-def _column_encoder(args: ColumnEncoderArgs, frames: int) -> float:
+def _column_encoder(args: ColumnEncoderArgs, frames: int, _: float | None) -> float:
     cells = [(args.image_size / args.patch_size / (1 << level)) ** 2 for level in range(len(args.channels))]
     convolutions = 2 * (args.num_blocks + args.num_up_blocks)
     return frames * sum(convolutions * 18 * c**2 * n for c, n in zip(args.channels, cells, strict=True))
 
 
-def _structure_flow(args: SparseStructureFlow4DModelArgs, frames: int) -> float:
+def _structure_flow(args: SparseStructureFlow4DModelArgs, frames: int, _: float | None) -> float:
     tokens = (args.resolution // args.patch_size) ** 3
     together = min(args.window_size or frames, frames) if args.expand_self_attn else 1
     rows = tokens * frames
@@ -64,7 +70,7 @@ def _structure_flow(args: SparseStructureFlow4DModelArgs, frames: int) -> float:
     )
 
 
-def _occupancy(args: SparseStructureDecoderArgs | SparseStructureEncoderArgs, frames: int) -> float:
+def _occupancy(args: SparseStructureDecoderArgs | SparseStructureEncoderArgs, frames: int, _: float | None) -> float:
     coarse_first = sorted(args.channels, reverse=True)
     sizes = [(COARSEST << level) ** 3 for level in range(len(coarse_first))]
     convolutions = [2 * args.num_res_blocks] * len(sizes)
@@ -75,12 +81,12 @@ def _occupancy(args: SparseStructureDecoderArgs | SparseStructureEncoderArgs, fr
     )
 
 
-def _latent_flow(args: SLatFlow4DModelArgs, frames: int) -> float:
-    voxels = _voxels(args.resolution) * frames
-    rows = voxels * HALVED ** len(args.io_block_channels) / 2 ** len(args.io_block_channels_t or ())
+def _latent_flow(args: SLatFlow4DModelArgs, frames: int, voxels: float | None) -> float:
+    filled = (voxels or assumed_voxels(args.resolution)) * frames
+    rows = filled * HALVED ** len(args.io_block_channels) / 2 ** len(args.io_block_channels_t or ())
     group = rows if args.expand_self_attn else rows / frames
     widest = args.io_block_channels[0] if args.io_block_channels else args.model_channels
-    convolutions = 2 * 2 * args.num_io_res_blocks * 54 * widest**2 * voxels  # each way, two of a block
+    convolutions = 2 * 2 * args.num_io_res_blocks * 54 * widest**2 * filled  # each way, two of a block
     return (
         _blocks(args.num_blocks, args.model_channels, args.mlp_ratio, rows, group)
         + _cross(args.num_blocks, args.model_channels, args.cond_channels, rows, frames)
@@ -88,8 +94,8 @@ def _latent_flow(args: SLatFlow4DModelArgs, frames: int) -> float:
     )
 
 
-def _sparse_transformer(args: SparseTransformerArgs, frames: int) -> float:
-    rows = _voxels(args.resolution) * frames
+def _sparse_transformer(args: SparseTransformerArgs, frames: int, voxels: float | None) -> float:
+    rows = (voxels or assumed_voxels(args.resolution)) * frames
     together = frames if args.expand_self_attn else 1
     if args.attn_mode == "full":
         group = rows / frames * together
@@ -98,7 +104,7 @@ def _sparse_transformer(args: SparseTransformerArgs, frames: int) -> float:
     return _blocks(args.num_blocks, args.model_channels, args.mlp_ratio, rows, group)
 
 
-COUNTS: Mapping[type, Callable[[Any, int], float]] = {
+COUNTS: Mapping[type, Callable[[Any, int, float | None], float]] = {
     VisionTransformerArgs: _vision_transformer,
     ColumnEncoderArgs: _column_encoder,
     SparseStructureFlow4DModelArgs: _structure_flow,

@@ -128,11 +128,11 @@ def test_a_worker_keeps_networks_where_there_is_room(large: Model, monkeypatch: 
     roles = [STRUCTURE_FLOW, STRUCTURE_DECODER]
     size = sum(p.nbytes for role in roles for p in large.network(role).state_dict().values())
     large.release(roles)
-    monkeypatch.setattr(loading, "_memory", lambda _: 8 * size - 1)
+    monkeypatch.setattr(loading, "device_memory", lambda _: 8 * size - 1)
     large.keep_if_room(roles, 1 / 2)
     large.prepare(roles)
     assert loaded(large) == {STRUCTURE_DECODER}
-    monkeypatch.setattr(loading, "_memory", lambda _: 8 * size)
+    monkeypatch.setattr(loading, "device_memory", lambda _: 8 * size)
     large.keep_if_room(roles, 1 / 2)
     large.prepare(roles)
     large.release(roles)

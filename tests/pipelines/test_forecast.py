@@ -1,0 +1,69 @@
+"""What a run is told to cost before it begins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from ss4d.pipelines import forecast as forecasts
+from ss4d.pipelines.forecast import BESIDE, StageForecast, forecast, known_voxels, shortage
+from ss4d.pipelines.inspect.rerun import Changes, options_of_run
+from ss4d.pipelines.plan import Wish
+from ss4d.pipelines.prepare import Preparation, prepare
+
+
+def again(finished_run: Path, *overrides: str, wish: Wish | None = None) -> Preparation:
+    """The finished run, as it would run again."""
+    return prepare(
+        options_of_run(finished_run, Changes(overrides=overrides, wish=wish or Wish(from_stage="segmentation")))
+    )
+
+
+def most(stages: Sequence[StageForecast]) -> float:
+    return max(stage.peak for stage in stages)
+
+
+def test_stages_with_networks_that_would_run(finished_run: Path) -> None:
+    everything = forecast(again(finished_run), 4)
+    assert [stage.stage for stage in everything] == ["conditioning", "sparse_structure", "slat", "decoding"]
+    assert all(stage.peak > 0 and stage.flop[torch.float32] > 0 for stage in everything)
+    assert [s.stage for s in forecast(again(finished_run, wish=Wish(force=("slat",))), 4)] == ["slat"]
+    assert all(stage.seconds("cpu") > 0 for stage in everything)
+
+
+def test_a_guided_step_counts_twice(finished_run: Path) -> None:
+    wish = Wish(only="slat", force=("slat",))
+    plain, guided = (
+        forecast(again(finished_run, "slat.sampler.steps=8", f"slat.sampler.cfg_strength={strength}", wish=wish), 4)[0]
+        for strength in (0.0, 3.0)
+    )
+    assert plain.flop[torch.float32] < guided.flop[torch.float32] <= 2 * plain.flop[torch.float32]
+
+
+def test_voxels_are_those_that_are_stored(finished_run: Path) -> None:
+    run = again(finished_run, wish=Wish(force=("slat",)))
+    step = next(step for step in run.steps if step.stage == "sparse_structure")
+    assert known_voxels(run, 4) == len(run.store.open(step.ref).read("coords")) / 4
+    assert known_voxels(again(finished_run), 4) is None
+
+
+def test_windows_bound_the_memory(finished_run: Path) -> None:
+    wish = Wish(force=("slat",))
+    whole, windows = (again(finished_run, *sets, wish=wish) for sets in ((), ("slat.window=8",)))
+    assert most(forecast(windows, 64)) < most(forecast(whole, 64)) / 2
+
+
+def test_a_run_that_will_not_fit_is_told_how_many_frames_would(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = again(finished_run)
+    memory = BESIDE + most(forecast(run, 20))
+    monkeypatch.setattr(forecasts, "device_memory", lambda _: memory)
+    assert shortage(run, 20) is None
+    told = shortage(run, 32)
+    assert told is not None
+    assert "for 32 frames" in told
+    assert "--set input.frames=20 would fit" in told
+    monkeypatch.setattr(forecasts, "device_memory", lambda _: BESIDE)
+    assert "no number of frames would fit" in str(shortage(run, 32))
