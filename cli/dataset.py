@@ -31,6 +31,7 @@ from ss4d.cli.options import Debug, Device, Goals, Overrides
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from ss4d.pipelines.dataset.hours import Work
     from ss4d.pipelines.dataset.keys import Settings
     from ss4d.pipelines.dataset.launch import Result
     from ss4d.pipelines.dataset.plan import DatasetPlan
@@ -142,7 +143,7 @@ def plan(
         ss4d dataset plan birds --set slat.sampler.steps=25
     """
     with explained(debug, "nothing was changed"):
-        from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset
+        from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, planned_work
         from ss4d.pipelines.dataset.select import Choice
 
         options = DatasetOptions(
@@ -151,7 +152,10 @@ def plan(
             choice=Choice(where=where, shard=shard, limit=limit),
         )
         typer.echo(_meant(options.settings))
-        _print_plan(plan_dataset(options))
+        plan = plan_dataset(options)
+        _print_plan(plan)
+        if plan.todo:
+            _print_work(planned_work(options, plan))
 
 
 def _meant(settings: "Settings") -> str:
@@ -182,6 +186,19 @@ def _print_plan(plan: "DatasetPlan") -> None:
         typer.echo(text)
     total = sum(stage.run for stage in plan.stages)
     typer.echo(f"{len(plan.todo)} clips have something to do: {total} stages in all.")
+
+
+def _print_work(work: "Work") -> None:
+    """Hours, and where they are from."""
+    from ss4d.pipelines.durations import said_duration
+
+    sources = (
+        ("from what finished clips took", work.measured),
+        ("estimated from their arithmetic on this machine", work.estimated),
+        ("not known", work.unknown),
+    )
+    told = "; ".join(f"{', '.join(stages)} {words}" for words, stages in sources if stages)
+    typer.echo(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
 
 
 # In the order in which `ss4d dataset --help` lists them.

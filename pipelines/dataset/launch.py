@@ -13,6 +13,7 @@ import torch
 from ss4d.pipelines.dataset.catalog import is_current, write_catalog
 from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import EventWriter, worker_name
+from ss4d.pipelines.dataset.hours import Work, expected_work
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, last_settings, open_keys, pinned
 from ss4d.pipelines.dataset.launches import Launch, last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
@@ -83,6 +84,16 @@ def plan_dataset(options: DatasetOptions) -> DatasetPlan:
     """
     keys, _ = open_keys(options.settings)
     return plan_clips(_open(options), keys, options.choice, options.policy)
+
+
+def planned_work(options: DatasetOptions, plan: DatasetPlan) -> Work:
+    """How long what `plan_dataset` planned will compute.
+
+    Raises:
+        ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
+    """
+    keys, model = open_keys(options.settings)
+    return expected_work(_open(options), keys, model.folder, plan)
 
 
 def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:

@@ -18,7 +18,7 @@ from rich.console import Console
 from ss4d.cli.dataset_view import duration, line, picture
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
-from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, run_dataset
+from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, planned_work, run_dataset
 from ss4d.pipelines.dataset.launches import last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
 from ss4d.pipelines.dataset.opened import open_for
@@ -105,6 +105,10 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
     stages = [stage.stage for stage in plan.stages]
     assert (plan.clips, plan.unreadable, plan.finished, len(plan.todo)) == (4, 1, 0, 3)
     assert [(stage.run, stage.reuse, stage.skip, stage.why) for stage in plan.stages] == [(3, 0, 0, "not made yet")] * 6
+    work = planned_work(options, plan)
+    assert (work.measured, work.estimated) == ((), ("conditioning", "sparse_structure", "slat", "decoding"))
+    assert work.unknown == ("segmentation", "export")
+    assert work.seconds > 0
 
     listener = Listener()
     result = run_dataset(options, listener)
@@ -135,6 +139,7 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
     plan = plan_dataset(other)
     assert [(stage.run, stage.reuse) for stage in plan.stages] == [(0, 3)] * 5 + [(3, 0)]
     assert plan.stages[-1].why == "export.frames changed from 6 to 4"
+    assert planned_work(other, plan).unknown == ("export",)
     run_dataset(other, listener)
     assert events(dataset) - first == Counter({(name, "export", "done"): 1 for name in names})
 
@@ -142,6 +147,11 @@ def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions
 def test_what_is_stored_already_is_reused_and_known_from_then_on(options: DatasetOptions) -> None:
     run_dataset(replace(options, choice=Choice(limit=1)), Listener())
     dataset = Dataset(options.folder.absolute(), str(options.folder.absolute() / "store"))
+    plan = plan_dataset(options)
+    work = planned_work(options, plan)
+    assert work.measured == tuple(stage.stage for stage in plan.stages)
+    took = sum(row.seconds for row in read_catalog(dataset) if row.seconds is not None)
+    assert work.seconds == pytest.approx(2 * took)  # two clips are left
     made = events(dataset)
     assert len(made) == 6
     for path in dataset.events.iterdir():
