@@ -24,6 +24,9 @@ def evaluate(
     clips: Annotated[int, typer.Option("--clips", help="How many clips, at most.")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Of the first held-out clip made on the fly.")] = 0,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = Path("evaluation"),
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Measures the answers fitted to the input view, too; takes minutes more.")
+    ] = False,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -44,7 +47,7 @@ def evaluate(
         from ss4d.pipelines.training.evaluate import evaluate as measure
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device)
+        options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device, fit=fit)
         with bar("clips") as progress:
             report = measure(options, progress)
         typer.echo(report.read_text(encoding="utf-8"))

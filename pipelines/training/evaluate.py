@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +17,17 @@ from torch import Tensor
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.networks import Model, ModelChoice, open_model
+from ss4d.pipelines.training.answers import (
+    FIT_CONFIGS,
+    FITS,
+    SAMPLING_SEED,
+    autoencoded,
+    fitted_inflation,
+    model_answer,
+)
 from ss4d.pipelines.training.evaluation_report import Score, read_score, write_report, write_sheet
 from ss4d.pipelines.training.records import open_records
-from ss4d.stages.conditioning import encode_images
-from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
-from ss4d.stages.decoding import decode_gaussians
-from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import (
     MEAN_CLIPS,
@@ -37,8 +42,6 @@ from ss4d.stages.evaluation.metrics import flicker, motion_error, occupancy_iou,
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
-from ss4d.stages.nn.occupancy import occupied_cells
-from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.roles import (
     GAUSSIAN_DECODER,
@@ -49,17 +52,11 @@ from ss4d.stages.roles import (
     STRUCTURE_ENCODER,
     STRUCTURE_FLOW,
 )
-from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.slat import sample_latents
-from ss4d.stages.slat_config import SlatConfig
-from ss4d.stages.sparse_structure import sample_structure
-from ss4d.stages.sparse_structure_config import SparseStructureConfig
-from ss4d.stages.types import Axes, GaussianClip, Progress, StructuredLatents, silent
+from ss4d.stages.types import Axes, Progress, silent
 from ss4d.stages.weights import load_role
 from ss4d.storage.files import write_bytes
 
 METHOD_REVISION = 1  # rises whenever the same clips and weights would get other scores
-SAMPLING_SEED = 42
 ROLES = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, LATENT_FLOW, GAUSSIAN_DECODER)
 ENCODERS = {role: f"training/{role}" for role in (STRUCTURE_ENCODER, LATENT_ENCODER)}
 NUM_SHEETS = 12  # contact sheets: of the first clips
@@ -81,6 +78,7 @@ class EvaluationOptions:
         seed: shifts which procedural clips are made.
         out: where the report goes.
         device: "auto", "cpu" or "cuda".
+        fit: whether answers that are fitted to the input view are measured, too.
     """
 
     model: str
@@ -89,6 +87,7 @@ class EvaluationOptions:
     clips: int = 64
     seed: int = 0
     device: str = "auto"
+    fit: bool = False
 
 
 class Clips(Protocol):
@@ -140,7 +139,7 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = _encoders(model)
     settings = _settings(options, model, encoders)
-    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution, axes))
+    methods = _methods(model, encoders, _cached_mean_shape(options.out, resolution, axes), fit=options.fit)
     scores = ScoreFile(options.out / f"scores-{_digest(settings)}.jsonl", methods)
     ids = clips.ids[: options.clips]
     done = scores.read()
@@ -267,6 +266,7 @@ def _settings(options: EvaluationOptions, model: Model, encoders: Mapping[str, A
         "data": None if options.data is None else str(options.data.absolute()),
         "mean_clips": MEAN_CLIPS,
         "inflation": InflationConfig().model_dump(),
+        **({"fits": [config().model_dump() for config in FIT_CONFIGS]} if options.fit else {}),
     }
 
 
@@ -304,7 +304,9 @@ def _checksum(shape: MeanShape) -> Tensor:
     return torch.tensor([zlib.crc32(shape.cells.numpy().tobytes() + shape.colors.numpy().tobytes())])
 
 
-def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape) -> dict[str, Method]:
+def _methods(
+    model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape, *, fit: bool = False
+) -> dict[str, Method]:
     """What is measured, by name, best expected first."""
     resolution = shape.resolution
 
@@ -315,61 +317,14 @@ def _methods(model: Model, encoders: Mapping[str, Any] | None, shape: MeanShape)
     trained: dict[str, Method] = {"model": lambda clip: model_answer(clip, model)}
     if encoders is not None:
         trained = {"autoencoders": lambda clip: autoencoded(clip, model, encoders), **trained}
+    fitted: dict[str, Method] = {}
+    if fit:
+        trained |= {name: partial(model_answer, model=model, fit=stages) for name, stages in FITS.items()}
+        fitted = {"inflation, fitted": lambda clip: fitted_inflation(clip, model, resolution)}
     return {
         "true voxels": truth_answer,
         **trained,
         "inflation": inflated,
+        **fitted,
         "mean shape": lambda clip: mean_shape_answer(shape, clip.num_frames),
     }
-
-
-def model_answer(clip: TrainingClip, model: Model) -> Answer:
-    """What the whole model makes of the input view; nothing at all if it finds no occupied cell."""
-    images = encode_images(ConditioningConfig(), model.network(IMAGE_ENCODER), input_clip(clip))
-    flow, decoder = (model.network(f"sparse_structure_{part}") for part in ("flow_model", "decoder"))
-    try:
-        sampler = SamplerConfig().resolve(model.folder.structure_sampler)
-        voxels = sample_structure(SparseStructureConfig(sampler=sampler), flow, decoder, images, _generator())
-    except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
-        LOG.warning("%s: %s", clip.seed, error)
-        return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
-    normalization = model.folder.slat_normalization
-    flow, decoder = model.network(LATENT_FLOW), model.network(GAUSSIAN_DECODER)
-    sampler = SamplerConfig().resolve(model.folder.slat_sampler)
-    latents = sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
-    return Answer(decode_gaussians(DecodingConfig(), decoder, latents), voxels.coords)
-
-
-def autoencoded(clip: TrainingClip, model: Model, encoders: Mapping[str, Any]) -> Answer:
-    """The truth through both autoencoders: occupancy through one, the true cells' looks through the other."""
-    decoder = model.network(STRUCTURE_DECODER)
-    device = decoder.out_layer[-1].weight.device
-    side = clip.resolution
-    grids = torch.zeros(clip.num_frames, 1, side, side, side)
-    t, x, y, z = clip.coords[:, 1:].long().unbind(1)
-    grids[t, 0, x, y, z] = 1
-    with torch.no_grad():
-        latent, _ = encoders[STRUCTURE_ENCODER](grids.to(device))
-        cells, _ = occupied_cells(decoder, latent)
-        sites = Sites(clip.coords.to(device))
-        mean, _ = encoders[LATENT_ENCODER](SparseTensor(sites, clip.feats.to(device)))
-    latents = StructuredLatents(
-        coords=clip.coords, feats=mean.float().cpu(), num_frames=clip.num_frames, resolution=side
-    )
-    return Answer(decode_gaussians(DecodingConfig(), model.network(GAUSSIAN_DECODER), latents), cells)
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(SAMPLING_SEED)
-
-
-def _nothing(num_frames: int) -> GaussianClip:
-    empty = torch.zeros(0, 3)
-    return GaussianClip(
-        means=empty,
-        scales=empty,
-        quats=torch.zeros(0, 4),
-        colors=empty,
-        opacities=torch.zeros(0),
-        offsets=torch.zeros(num_frames + 1, dtype=torch.int64),
-    )

@@ -27,7 +27,7 @@ def fit_appearance(
     gaussians: GaussianClip,
     clip: Clip,
     camera: InputCamera,
-    device: torch.device,
+    device: torch.device | str,
     *,
     progress: Progress = silent,
 ) -> FittedGaussians:
@@ -42,7 +42,7 @@ def fit_seen(
     clip: Clip,
     camera: Camera,
     yaw: float,
-    device: torch.device,
+    device: torch.device | str,
     *,
     progress: Progress = silent,
 ) -> FittedGaussians:
@@ -61,6 +61,7 @@ def fit_seen(
         device: to compute on.
         progress: told after every step.
     """
+    device = torch.device(device)
     wanted = targets(clip, config.size, device)
     terms = Terms(ssim=0.2, temporal=config.temporal, spatial=config.spatial, others=config.others)
     moved, losses = fitted(

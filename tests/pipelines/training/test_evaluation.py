@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import model_path
+from ss4d.pipelines.training import answers
 from ss4d.pipelines.training import evaluate as evaluation
 from ss4d.pipelines.training.evaluate import EvaluationOptions, ProceduralClips, ScoreFile, evaluate
 from ss4d.pipelines.training.evaluation_report import Score, margins, summary
@@ -25,6 +27,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import mean_shape, mean_shape_answer, occupied_by, truth_answer
 from ss4d.stages.evaluation.metrics import occupancy_iou, psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white
+from ss4d.stages.fitting.config import AppearanceFitConfig, StructureFitConfig
 from ss4d.stages.nn.checkpoint import save_network
 from ss4d.stages.nn.latent_encoder import SLatEncoder, SLatEncoderArgs
 from ss4d.stages.nn.occupancy import SparseStructureEncoder, SparseStructureEncoderArgs
@@ -176,6 +179,18 @@ def test_evaluation_goes_on_where_it_stopped(
     assert len(measured) == 3  # two at first, then the one that was new
     assert again["clips"][:2] == first["clips"]
     assert len(ScoreFile(scores, first["methods"]).read()) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_fitted_answers_are_measured_beside_the_others(
+    model: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "StructureFitConfig", partial(StructureFitConfig, steps=1))
+    monkeypatch.setattr(answers, "AppearanceFitConfig", partial(AppearanceFitConfig, steps=1, size=16))
+    options = EvaluationOptions(model=str(model), data=records, out=tmp_path, clips=1, device="cpu", fit=True)
+    methods = report_of(evaluate(options))["methods"]
+    assert {*answers.FITS, "inflation, fitted"} < set(methods)
+    assert all(methods[name]["psnr"]["mean"] > 0 for name in methods)
 
 
 @pytest.mark.usefixtures("quick")
