@@ -48,7 +48,7 @@ def test_version() -> None:
     ("typed", "proposed"),
     [
         ("ss4d insp", {"inspect"}),
-        ("ss4d run clip.mp4 --goal s", {"segmentation", "sparse_structure", "slat"}),
+        ("ss4d run clip.mp4 --goal s", {"segmentation", "sparse_structure", "structure_fit", "slat"}),
         ("ss4d dataset run birds --goal dec", {"decoding"}),
         ("ss4d inspect output/runs/bird exp", {"export"}),
     ],
