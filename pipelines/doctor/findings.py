@@ -31,7 +31,7 @@ class Check:
 
     def line(self) -> str:
         """The check as one line, without its group."""
-        return f"{self.state:<8} {self.name:<28} {self.says}"
+        return f"{self.state:<8} {self.name:<36} {self.says}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from ss4d.stages.ops.cuda import PACKAGES
 from ss4d.stages.ops.kernel_choice import ANY, EVERYTHING_AUTO, KERNELS, ORDER, PARTS, Choice, Use, choose_kernels
 from ss4d.stages.ops.kernel_names import AUTO, AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.ops.rasterize import rasterize
+from tests.helpers.pretend_device import PRETENDED, PretendDevice
 
 CPU = torch.device("cpu")
 IN_HALF = Use(device=CPU, dtypes=frozenset({torch.float16}))
@@ -189,6 +190,17 @@ def test_what_has_no_gradients_does_not_train(packages: Packages) -> None:
     packages.install("spconv.pytorch", "")
     found = choice("convolution", use=Use(device=CPU, dtypes=ANY, gradients=True))
     assert found == Choice(kernel="torch", asked_for=False, passed_over={"spconv": "has no gradients"})
+
+
+def test_torch_alone_is_enough_on_a_gpu(packages: Packages) -> None:
+    """On one that is not there, for which torch's varlen has no kernel either."""
+    with torch.no_grad(), PretendDevice(values=True):
+        chosen = choose_kernels(Use(device=PRETENDED, dtypes=frozenset({torch.float16, torch.float32})))
+    named = {part: found.kernel for part, found in chosen.choices.items()}
+    assert named == {"attention": "torch", "convolution": "torch", "rasterizer": "torch"}
+    assert list(chosen.choices["attention"].passed_over) == ["flash3", "varlen", "xformers"]
+    assert chosen.choices["convolution"].passed_over == {"spconv": "is not installed"}
+    assert chosen.choices["rasterizer"].passed_over["gsplat"] == "is not installed"
 
 
 def test_a_kernel_for_another_device_is_refused() -> None:
