@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ss4d.cli.main import app
 from ss4d.pipelines import forecast as forecasts
 from ss4d.pipelines.forecast import BESIDE, StageForecast, forecast, known_voxels, shortage
 from ss4d.pipelines.inspect.rerun import Changes, options_of_run
@@ -67,3 +69,14 @@ def test_a_run_that_will_not_fit_is_told_how_many_frames_would(
     assert "--set input.frames=20 would fit" in told
     monkeypatch.setattr(forecasts, "device_memory", lambda _: BESIDE)
     assert "no number of frames would fit" in str(shortage(run, 32))
+
+
+def test_a_plan_for_a_device_states_memory_arithmetic_and_time(finished_run: Path) -> None:
+    words = ["plan", str(finished_run), "--from", "conditioning", "--device", "cpu"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "Estimated for 4 frames on cpu, with as many voxels as most objects have" in " ".join(told.output.split())
+    rows = [line.split() for line in told.output.splitlines() if "GiB" in line and "TFLOP" not in line]
+    assert [row[0] for row in rows[:-1]] == ["conditioning", "sparse_structure", "slat", "decoding"]
+    told = CliRunner().invoke(app, [*words[:2], "--device", "cpu"])
+    assert "Estimated" not in told.output  # nothing is left to compute
