@@ -29,6 +29,7 @@ SizeName = Literal["tiny", "published"]
 PICTURE = 512  # pixels of a side of what is drawn
 TIME = 700.0  # of the flow, x 1000
 NUM_SUBJECTS = 6
+SHELL_AREA = 15  # voxels of a sphere of radius 1 and of the thickness that surfaces have, 1.2 cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +105,17 @@ def subjects(given: Inputs) -> Iterator[Subject]:
 
 
 def shells(frames: int, voxels: int, resolution: int) -> Tensor:
-    """Coordinates of a sphere's surface that sways from frame to frame, `voxels` of them in each, sorted."""
+    """Coordinates of a sphere's surface that sways from frame to frame, `voxels` of them in each, sorted.
+
+    Few voxels are those of a small sphere, many of a thick surface: neighbors are as many as on an object's surface.
+    """
+    radius = min(0.375 * resolution, (voxels / SHELL_AREA) ** 0.5)
     axis = torch.arange(resolution)
     cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flatten(0, 2)
     parts = []
     for frame in range(frames):
         center = torch.tensor([frame % 3 - 1.5, -0.5, -0.5]) + resolution / 2
-        nearest = ((cells - center).norm(dim=1) - 0.375 * resolution).abs().argsort(stable=True)[:voxels].sort().values
+        nearest = ((cells - center).norm(dim=1) - radius).abs().argsort(stable=True)[:voxels].sort().values
         parts.append(torch.cat([torch.tensor([[0, frame]]).expand(voxels, 2), cells[nearest]], 1))
     return torch.cat(parts).int()
 

@@ -15,8 +15,9 @@ from torch.nn import functional
 from ss4d.stages.ops import rasterize_reference
 from ss4d.stages.ops.attention import Attention, attention, plan
 from ss4d.stages.ops.conv import Convolution, conv
-from ss4d.stages.ops.coords import Sites
+from ss4d.stages.ops.coords import PerAxis, Sites
 from ss4d.stages.ops.geometry import orbit_camera
+from ss4d.stages.ops.pooling import NOT_MERGED, pooling
 from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.ops.windows import Groups
 from ss4d.stages.types import GaussianClip
@@ -63,17 +64,20 @@ def _attention_error(
 
 
 def convolution_error(convolve: Convolution, device: torch.device, dtype: torch.dtype, *, gradients: bool) -> float:
-    """The error over space, over time and over both, on coordinates that lie one after the other and that do not."""
+    """The error over space, over time and over both, on coordinates that lie one after the other and that do not, of
+    rows and of copies of merged rows.
+    """
     return max(
-        _convolution_error(convolve, kernel, dtype, device, gradients, transposed=transposed)
-        for kernel in ((3, 3, 3), (3, 1, 1, 1), (3, 3, 3, 3))
-        for transposed in (False, True)
+        _convolution_error(convolve, kernel, stride, dtype, device, gradients, transposed=transposed)
+        for kernel, merged in (((3, 3, 3), (1, 2, 2, 2)), ((3, 1, 1, 1), (2, 1, 1, 1)), ((3, 3, 3, 3), (2, 2, 2, 2)))
+        for stride, transposed in ((NOT_MERGED, False), (NOT_MERGED, True), (merged, False))
     )
 
 
 def _convolution_error(
     convolve: Convolution,
     kernel: tuple[int, ...],
+    stride: PerAxis,
     dtype: torch.dtype,
     device: torch.device,
     gradients: bool,
@@ -85,12 +89,13 @@ def _convolution_error(
     if transposed:
         coords = coords.t().contiguous().t()
     weight = _rows(64, *kernel, 32, seed=1) / (math.prod(kernel) * 32) ** 0.5
-    values = (_rows(len(coords), 32, seed=0), weight, _rows(64, seed=2), _rows(len(coords), 64, seed=3))
+    num_rows = len(coords) if stride == NOT_MERGED else len(pooling(Sites(coords), stride).coarse)
+    values = (_rows(num_rows, 32, seed=0), weight, _rows(64, seed=2), _rows(len(coords), 64, seed=3))
 
     def results(of: Convolution, place: torch.device, numbers: torch.dtype) -> list[Tensor]:
         sites = Sites(coords.to(place))
         *leaves, push = _leaves([x.to(dtype) for x in values], place, numbers, gradients)
-        return _with_gradients(of(leaves[0], sites, leaves[1], leaves[2]), leaves, push, gradients)
+        return _with_gradients(of(leaves[0], sites, leaves[1], leaves[2], stride), leaves, push, gradients)
 
     return _worst(results(convolve, device, dtype), results(conv, CPU, torch.float64))
 
