@@ -18,8 +18,8 @@ from ss4d.stages.types import Camera, Clip, FittedGaussians, GaussianClip, Input
 
 LOG = logging.getLogger("ss4d")
 FINER = 2  # times as many pixels as the loss compares: what a frame's gain is measured with
-LEAST_OVERLAP = 0.7  # of outline and mask after the fit
-LEAST_LIKENESS = 0.84  # of outlines before and after, from views that the loss does not see
+LEAST_OVERLAP = 0.72  # of outline and mask after the fit
+LEAST_LIKENESS = 0.8  # of outlines before and after, from views that the loss does not see
 
 
 def fit_appearance(
