@@ -19,7 +19,7 @@ from ss4d.stages.types import Camera, Clip, FittedGaussians, GaussianClip, Input
 LOG = logging.getLogger("ss4d")
 FINER = 2  # times as many pixels as the loss compares: what a frame's gain is measured with
 LEAST_OVERLAP = 0.72  # of outline and mask after the fit
-LEAST_LIKENESS = 0.8  # of outlines before and after, from views that the loss does not see
+LEAST_LIKENESS = 0.82  # of outlines before and after, from views that the loss does not see
 
 
 def fit_appearance(
@@ -89,7 +89,7 @@ def fit_seen(
 def _better(
     before: GaussianClip, after: GaussianClip, wanted: Tensor, camera: Camera, yaw: float, config: AppearanceFitConfig
 ) -> Tensor:
-    """Which frames (t) the fit made better, on the CPU; none if it made fewer than half of them better."""
+    """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better."""
     size, found = wanted.shape[1], []
     for t in range(len(wanted)):
         (old, old_sides), (new, new_sides) = (
@@ -104,7 +104,7 @@ def _better(
             and float(iou(old_sides[..., 3] > 0.5, new_sides[..., 3] > 0.5).mean()) >= LEAST_LIKENESS
         )
     better = torch.tensor(found)
-    return better if better.float().mean() >= 0.5 else torch.zeros_like(better)
+    return better if better.float().mean() > 0.5 else torch.zeros_like(better)
 
 
 def _seen(
