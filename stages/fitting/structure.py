@@ -61,7 +61,7 @@ class Projection:
         x, y = near[:, :1] + steps, near[:, 1:] + steps
         across = ((x - places[:, :1]).abs() <= halves[:, None]) & (x >= 0) & (x < rays)
         down = ((y - places[:, 1:]).abs() <= halves[:, None]) & (y >= 0) & (y < rays)
-        cells, row, column = torch.nonzero(down[:, :, None] & across[:, None, :], as_tuple=True)
+        cells, row, column = torch.nonzero(down[:, :, None] & across[:, None, :]).unbind(1)
         return cells, y[cells, row] * rays + x[cells, column]
 
     def read(self, pictures: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def fit_outline(
         with torch.no_grad():
             solid = decoder(moved)[:, 0].flatten(1) > 0
         if config.carve:
-            solid &= ~_beside(seen, projection)
+            solid = solid & ~_beside(seen, projection)
         latents.append(moved.cpu())
         grids.append(solid.cpu())
         losses += loss * (len(latent) / len(masks))

@@ -15,6 +15,7 @@ from ss4d.stages.fitting.config import AppearanceFitConfig
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Clip, GaussianClip
+from tests.helpers.pretend_device import PretendDevice
 
 CPU = torch.device("cpu")
 QUICK = AppearanceFitConfig(steps=15, size=48)
@@ -107,6 +108,14 @@ def test_an_empty_frame_stays_empty() -> None:
     after = fit(truth, gap, input_clip(truth), AppearanceFitConfig(steps=2, size=32))
     assert after.offsets.tolist() == gap.offsets.tolist()
     assert after.fitted[1] == 0
+
+
+def test_what_needs_no_gradients_leaves_nothing_on_the_cpu() -> None:
+    truth = clip("walker")
+    still = AppearanceFitConfig(steps=0, size=32)
+    with PretendDevice(values=True):
+        after = fit_seen(still, dull(truth), input_clip(truth), input_camera(truth, SOURCE_SIZE), truth.yaw, "cuda:0")
+    assert torch.equal(after.means, dull(truth).means)
 
 
 def test_groups_join_what_is_near_in_space_and_time() -> None:

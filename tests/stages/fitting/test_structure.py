@@ -13,6 +13,7 @@ from ss4d.stages.evaluation.views import input_camera, input_clip
 from ss4d.stages.fitting.config import StructureFitConfig
 from ss4d.stages.fitting.structure import Projection, fit_outline
 from ss4d.stages.types import Camera, Voxels
+from tests.helpers.pretend_device import PretendDevice
 
 SIDE = 16
 
@@ -91,6 +92,17 @@ def test_what_does_not_get_better_is_left_as_it_was(wrong: str, caplog: pytest.L
     assert torch.equal(after.coords, before.coords)
     assert torch.equal(after.latent, before.latent)
     assert "came out no better" in caplog.text
+
+
+def test_what_needs_no_gradients_leaves_nothing_on_the_cpu() -> None:
+    truth = clip("walker")
+    before, camera = guessed(truth), input_camera(truth, SOURCE_SIZE)
+    carve = StructureFitConfig(steps=0)
+    expected = fit_outline(carve, Decoder(), before, input_clip(truth), camera)  # type: ignore[arg-type]
+    with PretendDevice(values=True) as device:
+        given = fit_outline(carve, device.move(Decoder()), before, input_clip(truth), camera)  # type: ignore[arg-type]
+    assert torch.equal(given.coords, expected.coords)
+    assert len(expected.coords) < len(before.coords)
 
 
 def test_frames_beyond_a_batch_are_fitted_alike() -> None:
