@@ -125,7 +125,7 @@ def fit_outline(
         with torch.no_grad():
             solid = decoder(moved)[:, 0].flatten(1) > 0
         if config.carve:
-            solid = solid & ~_beside(seen, projection)
+            solid = solid & _near(seen, projection)
         latents.append(moved.cpu())
         grids.append(solid.cpu())
         losses += loss * (len(latent) / len(masks))
@@ -176,11 +176,11 @@ def _fitted(
     return latent.detach(), torch.tensor(losses)
 
 
-def _beside(masks: Tensor, projection: Projection) -> Tensor:
-    """Cells (t, n) whose center shows further from the mask than half of the cell does."""
+def _near(masks: Tensor, projection: Projection) -> Tensor:
+    """Cells (t, n) whose center shows in the mask, or no further from it than half of the cell does."""
     margin = max(int((projection.halves.median() * FINE).round()), 1)
     grown = functional.max_pool2d(_small(masks, FINE)[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0]
-    return projection.read(grown) < 0.5
+    return projection.read(grown) >= 0.5
 
 
 def _better(config: StructureFitConfig, before: Tensor, after: Tensor, masks: Tensor, projection: Projection) -> Tensor:
