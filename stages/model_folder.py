@@ -243,7 +243,8 @@ def _known(question: Callable[[Files, str], Answer | None], files: Files, name: 
 
 
 def _notice(file: Path | None) -> str | None:
-    return None if file is None else file.read_text(encoding="utf-8").strip()
+    # It is for people to read: in whatever code it is written, a folder is not refused for it.
+    return None if file is None else file.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _params(sampler: _Sampler, *option: str) -> SamplerParams:

@@ -1,11 +1,9 @@
-"""Model folders: what is written is read back, and whatever is wrong is named."""
+"""Networks of model folders: what is written is read back, and whatever is wrong is named."""
 
-import hashlib
 import json
 import re
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +12,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ss4d.stages import model_folder
 from ss4d.stages.errors import ModelError
-from ss4d.stages.model_folder import IMAGE_ENCODER, LocalFiles, ModelFolder, NetworkFiles, sha256_of
+from ss4d.stages.model_folder import IMAGE_ENCODER, ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS, save_network
-from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
-from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureDecoderArgs
+from ss4d.stages.nn.image_encoders import VisionTransformer
+from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.precision import Precision
-from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.tensor_file import TensorFile
 from ss4d.stages.weights import Description, check_role, describe, load_network, load_role
 from tests.helpers.places import DATA
+from tests.helpers.small_folder import DECODER, ENCODER, ROLE, edit_json, pipeline
+
+pytest_plugins = ["tests.helpers.small_folder"]
 
 CPU = torch.device("cpu")
 OFFICIAL = json.loads((DATA / "official_layout.json").read_text())  # of the published model
-ROLE = "sparse_structure_decoder"
-DECODER = SparseStructureDecoderArgs(
-    out_channels=1, latent_channels=3, num_res_blocks=1, channels=(8, 4), num_res_blocks_middle=1
-)
-ENCODER = VisionTransformerArgs(image_size=28, patch_size=14, model_channels=12, num_blocks=2, num_heads=2)
-
-
-def pipeline() -> dict[str, Any]:
-    sampler = {
-        "name": "FlowEulerGuidanceIntervalSampler",
-        "args": {"sigma_min": 1e-5},
-        "params": {"steps": 25, "cfg_strength": 5, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0},
-    }
-    return {
-        "name": "TrellisVideoTo4DPipeline",
-        "args": {
-            "models": {ROLE: "ckpts/decoder"},
-            "sparse_structure_sampler": sampler,
-            "slat_sampler": {**sampler, "params": {**sampler["params"], "steps": 12}},
-            "slat_normalization": {"mean": [0.0, 1], "std": [1.0, 2.5]},
-            "image_cond_model": "ckpts/image_encoder",
-        },
-    }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A model folder with an occupancy decoder and an image encoder."""
-    torch.manual_seed(0)
-    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline()))
-    save_network(tmp_path / "ckpts/decoder", "SparseStructureDecoder", DECODER, SparseStructureDecoder(DECODER))
-    save_network(tmp_path / "ckpts/image_encoder", "VisionTransformer", ENCODER, VisionTransformer(ENCODER))
-    return tmp_path
-
-
-def edit_json(file: Path, edit: Callable[[Any], None]) -> None:
-    data = json.loads(file.read_text())
-    edit(data)
-    file.write_text(json.dumps(data))
 
 
 def edit_tensors(file: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -134,51 +94,6 @@ def test_an_occupancy_decoder_in_half_precision_gives_nearly_the_same(folder: Pa
     given, wanted = half(latent), load(folder)(latent)
     assert given.dtype == torch.float32
     assert 0 < (given - wanted).abs().max() < 5e-3 * wanted.abs().max()
-
-
-def test_pipeline_values_are_read(folder: Path) -> None:
-    model = ModelFolder.open(folder)
-    assert model.structure_sampler == SamplerParams(steps=25, cfg_strength=5.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
-    assert model.slat_sampler.steps == 12
-    assert model.slat_normalization == LatentNormalization(mean=(0, 1), std=(1, 2.5))
-    assert describe(model.description(IMAGE_ENCODER)).args == ENCODER
-
-
-def test_each_sampler_value_that_an_older_folder_lacks_has_its_default(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class LaterParams(SamplerParams):
-        solver: str = "euler"
-
-    monkeypatch.setattr(model_folder, "SamplerParams", LaterParams)
-    given = {"steps": 25, "cfg_strength": 5.0, "cfg_interval": (0.5, 1.0), "rescale_t": 3.0}
-    for values in ({}, {"temperature": None}, {"temperature": 0.3, "solver": None}):
-        edit_json(folder / "pipeline.json", lambda d, v=values: d["args"]["slat_sampler"].update(params={**given, **v}))
-        read = ModelFolder.open(folder).slat_sampler
-        assert read == LaterParams(**given, temperature=values.get("temperature") or 1.0, solver="euler")
-
-
-@pytest.mark.parametrize(
-    ("name", "strength", "interval"),
-    [
-        ("FlowEulerSampler", 0, (0.5, 1)),
-        ("FlowEulerCfgSampler", 5, (0, 1)),
-        ("FlowEulerGuidanceIntervalSampler", 5, (0.5, 1)),
-    ],
-)
-def test_a_samplers_name_says_where_it_guides(
-    folder: Path, name: str, strength: float, interval: tuple[float, float]
-) -> None:
-    edit_json(folder / "pipeline.json", lambda d: d["args"]["slat_sampler"].update(name=name))
-    params = ModelFolder.open(folder).slat_sampler
-    assert (params.cfg_strength, params.cfg_interval) == (strength, interval)
-
-
-def test_sampler_values_left_out_are_the_authors(folder: Path) -> None:
-    edit_json(folder / "pipeline.json", lambda d: d["args"]["slat_sampler"].update(params={}))
-    params = ModelFolder.open(folder).slat_sampler
-    assert params == SamplerParams(steps=50, cfg_strength=3.0, cfg_interval=(0.0, 1.0), rescale_t=1.0, temperature=1.0)
 
 
 def test_what_nothing_reads_in_a_pipeline_does_not_matter(folder: Path) -> None:
@@ -268,87 +183,6 @@ def test_a_wrong_network_option_is_named_with_its_file(folder: Path, edit: Any, 
         load(folder)
 
 
-@pytest.mark.parametrize(
-    ("edit", "expected"),
-    [
-        (lambda d: d["args"].pop("slat_sampler"), r"option args\.slat_sampler"),
-        (lambda d: d["args"]["slat_sampler"]["params"].update(steps=0), r"option args\.slat_sampler\.params\.steps"),
-        (lambda d: d["args"]["slat_sampler"]["params"].update(eta=1), r"option args\.slat_sampler\.params\.eta"),
-        (lambda d: d["args"]["slat_sampler"].update(name="Ddim"), r"option args\.slat_sampler\.name"),
-        (lambda d: d["args"]["slat_normalization"].update(std=[1.0, 0.0]), r"option args\.slat_normalization\.std\.1"),
-        (lambda d: d["args"]["slat_normalization"].update(std=[1.0]), "equally long, got 2 and 1"),
-    ],
-)
-def test_a_wrong_pipeline_option_is_named(folder: Path, edit: Any, expected: str) -> None:
-    edit_json(folder / "pipeline.json", edit)
-    with pytest.raises(ModelError, match=rf"pipeline\.json.*{expected}"):
-        ModelFolder.open(folder)
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """A repository whose files all lie in one folder; it notes what it is asked for."""
-
-    folder: Path
-    asked: list[str] = field(default_factory=list)
-
-    def find(self, name: str) -> Path | None:
-        self.asked.append(name)
-        file = self.folder / Path(name).name
-        return file if file.exists() else None
-
-    def sha256(self, name: str) -> bytes | None:
-        file = self.find(name)
-        return None if file is None else sha256_of(file)
-
-    def address(self, name: str) -> str:
-        return f"there:{name}"
-
-
-@pytest.mark.parametrize("reference", ["../decoder", "/etc/decoder", "a/b/../../../c", "", "..\\decoder", "C:/x/y"])
-def test_a_path_that_leaves_the_folder_is_refused(folder: Path, reference: str) -> None:
-    edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: reference}))
-    model = ModelFolder.read(LocalFiles(folder), lambda repository: pytest.fail(f"asked for {repository}"))
-    for question in (model.files, model.fingerprint):
-        with pytest.raises(ModelError, match="must stay inside the model folder"):
-            question(ROLE)
-
-
-def test_a_path_into_another_repository_is_asked_of_it(folder: Path, tmp_path: Path) -> None:
-    before = ModelFolder.open(folder).fingerprint(ROLE)
-    there = Elsewhere(tmp_path / "elsewhere")
-    (folder / "ckpts").rename(there.folder)
-    repositories = {"org/repo": there}
-    edit_json(folder / "pipeline.json", lambda d: d["args"]["models"].update({ROLE: "org/repo/ckpts/decoder"}))
-    model = ModelFolder.read(LocalFiles(folder), repositories.__getitem__)
-    load_role(model, ROLE, TORCH_OPS, device=CPU)
-    assert there.asked == ["ckpts/decoder.json", "ckpts/decoder.safetensors"]
-    assert model.fingerprint(ROLE) == before
-    with pytest.raises(ModelError, match=r"org/repo/ckpts/decoder\.json"):
-        load(folder)
-    (there.folder / "decoder.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"there:ckpts/decoder\.safetensors is missing"):
-        model.files(ROLE)
-
-
-def test_dinov2_by_name_comes_from_its_repository_and_never_from_a_pickle(folder: Path) -> None:
-    edit_json(folder / "pipeline.json", lambda d: d["args"].update(image_cond_model="dinov2_vitl14_reg"))
-    pickle = folder / "dinov2_vitl14_reg4_pretrain.pth"
-    pickle.touch()
-
-    class OnePickle(Elsewhere):
-        def find(self, name: str) -> Path | None:
-            assert name == "model.safetensors"
-            return pickle
-
-    repositories = {"facebook/dinov2-with-registers-large": OnePickle(folder)}
-    model = ModelFolder.read(LocalFiles(folder), repositories.__getitem__)
-    assert describe(model.description(IMAGE_ENCODER)).args.image_size == 518
-    assert model.fingerprint(IMAGE_ENCODER) == hashlib.sha256(sha256_of(pickle)).hexdigest()
-    with pytest.raises(ModelError, match=r"pretrain\.pth is a pickle.*model\.safetensors"):
-        load_role(model, IMAGE_ENCODER, TORCH_OPS, device=CPU)
-
-
 def test_the_hubs_names_for_dinov2_load_and_a_lost_key_is_named(tmp_path: Path) -> None:
     encoder = VisionTransformer(ENCODER)
     state: dict[str, torch.Tensor] = {}
@@ -376,22 +210,6 @@ def test_the_hubs_names_for_dinov2_load_and_a_lost_key_is_named(tmp_path: Path) 
     save_file(state, files.weights)
     with pytest.raises(ModelError, match=r"lacks tensor 'blocks\.1\.attn\.qkv\.weight'"):
         load_network(description, files, TORCH_OPS, device=CPU)
-
-
-def test_a_fingerprint_follows_the_bytes_of_description_and_weights(folder: Path) -> None:
-    def digest(file: str) -> bytes:
-        return hashlib.sha256((folder / file).read_bytes()).digest()
-
-    before = ModelFolder.open(folder).fingerprint(ROLE)
-    parts = digest("ckpts/decoder.json") + digest("ckpts/decoder.safetensors")
-    assert before == hashlib.sha256(parts).hexdigest()
-    edit_tensors(folder / "ckpts/decoder.safetensors", lambda s: s["input_layer.bias"].add_(1))
-    assert ModelFolder.open(folder).fingerprint(ROLE) != before
-
-
-def test_an_unknown_role_is_named_with_those_there_are(folder: Path) -> None:
-    with pytest.raises(ModelError, match=f"names no slat_decoder_mesh; it has {ROLE}, {IMAGE_ENCODER}"):
-        ModelFolder.open(folder).files("slat_decoder_mesh")
 
 
 def test_tensors_are_read_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,12 +254,6 @@ def test_the_size_of_a_network_is_known_from_the_heads_of_its_files(folder: Path
 def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read as safetensors"):
         TensorFile(tmp_path)
-
-
-def test_a_folders_notice_is_handed_on(folder: Path) -> None:
-    assert ModelFolder.open(folder).notice is None
-    (folder / "NOTICE.md").write_text("These weights are untrained.\n")
-    assert ModelFolder.open(folder).notice == "These weights are untrained."
 
 
 @pytest.mark.parametrize("role", OFFICIAL)
