@@ -61,7 +61,7 @@ def test_the_results_and_the_record(done: Path, clip: Path) -> None:
     assert made["input"]["path"] == str(clip)
     assert len(made["input"]["sha256"]) == 64
     left_to_the_model = {**asdict(SLAT_SAMPLER), "cfg_interval": list(SLAT_SAMPLER.cfg_interval)}
-    assert made["config"]["slat"]["sampler"] == {**left_to_the_model, "steps": 2}
+    assert made["config"]["slat"]["sampler"] == {**left_to_the_model, "steps": 2, "solver": "euler"}
     assert "torch" in made["versions"]
     assert set(states(done).values()) == {"computed"}
     for stage in ORDER:
