@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from ss4d.stages.errors import ModelError
 from ss4d.stages.model_folder import ModelFolder, NetworkFiles
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
-from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
+from ss4d.stages.nn.column_encoder import ColumnEncoderArgs
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoderArgs
+from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG, VisionTransformerArgs
+from ss4d.stages.nn.latent_flow import SLatFlow4DModelArgs
 from ss4d.stages.nn.occupancy import SparseStructureDecoderArgs, SparseStructureEncoderArgs
+from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModelArgs
 from ss4d.stages.ops.backend import TORCH_OPS, Ops
 from ss4d.stages.precision import Precision
+from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.tensor_file import TensorFile
 from ss4d.stages.typed_json import naming, read_json
 
@@ -38,6 +43,14 @@ class HasComputed(Protocol):
     def computed(self) -> dict[str, Tensor]: ...
 
 
+# What can play a role; the roles of installed stages are their own matter.
+ARGS_BY_ROLE: Mapping[str, tuple[type, ...]] = {
+    IMAGE_ENCODER: (VisionTransformerArgs, ColumnEncoderArgs),
+    STRUCTURE_FLOW: (SparseStructureFlow4DModelArgs,),
+    STRUCTURE_DECODER: (SparseStructureDecoderArgs,),
+    LATENT_FLOW: (SLatFlow4DModelArgs,),
+    GAUSSIAN_DECODER: (SLatGaussianDecoderArgs,),
+}
 # The hub's names for DINOv2's tensors, replaced in this order; query, key and value are joined besides.
 DINOV2_HUB_NAMES = (
     ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
@@ -110,8 +123,7 @@ def load_role(
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
-    files = folder.files(role)
-    description = describe(files.description)
+    files, description = _described(folder, role)
     torso = torso_dtype(description, precision)
     module = load_network(description, files, ops, device=device, torso=torso, left_over=left_over)
     return module.eval().requires_grad_(False)
@@ -126,10 +138,30 @@ def check_role(folder: ModelFolder, role: str, precision: Precision, *, left_ove
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
-    files = folder.files(role)
-    description = describe(files.description)
+    files, description = _described(folder, role)
     outline = _outline(description, files, TORCH_OPS, torso_dtype(description, precision), left_over)
     return sum(tensor.nbytes for tensor in outline.wanted.values())
+
+
+def _described(folder: ModelFolder, role: str) -> tuple[NetworkFiles, Description]:
+    """The files of the network that plays `role`, and its description, which fits what pipeline.json says of it.
+
+    Raises:
+        ModelError: naming the file and the option at fault.
+    """
+    files = folder.files(role)
+    description = describe(files.description)
+    kinds = ARGS_BY_ROLE.get(role, (object,))
+    if not isinstance(description.args, kinds):
+        known = " or ".join(name for name, network in NETWORKS.items() if network.args in kinds)
+        raise ModelError(f"{files.description}: a {description.name} cannot be the {role}, which takes a {known}")
+    given = len(folder.slat_normalization.mean)
+    if isinstance(description.args, SLatFlow4DModelArgs) and given not in (1, description.args.out_channels):
+        raise ModelError(
+            f"{folder.path / 'pipeline.json'}: option args.slat_normalization has {given} means, but the latents of "
+            f"{role} have {description.args.out_channels} channels"
+        )
+    return files, description
 
 
 def load_network(
@@ -188,11 +220,11 @@ def _outline(
     Raises:
         ModelError: naming the file and the tensor or option at fault.
     """
-    with naming(files.description), torch.device("meta"):  # the file brings every tensor: none is made or held twice
-        module = NETWORKS[description.name].build(description.args, ops)
+    file = TensorFile(files.weights)
+    with naming(files.description):
+        module = _without_weights(description, ops, len(file.shapes))
     if isinstance(module, HasTorso):
         module.set_torso_dtype(torso)
-    file = TensorFile(files.weights)
     names = dinov2_from_hub(file.shapes) if "embeddings.cls_token" in file.shapes else {n: (n,) for n in file.shapes}
     outline = _Outline(
         module=module,
@@ -205,6 +237,23 @@ def _outline(
         left_over(files.weights, unused)
     _check_tensors(description.name, outline)
     return outline
+
+
+def _without_weights(description: Description, ops: Ops, num_tensors: int) -> nn.Module:
+    """The network on the meta device: its file, of so many tensors, brings them all, and none is made or held twice.
+
+    Raises:
+        ModelError: naming the option that no file of so many tensors can have, or that no memory could hold.
+    """
+    args = description.args
+    for name in (field.name for field in fields(args) if field.name.startswith("num_") and "blocks" in field.name):
+        if (getattr(args, name) or 0) > num_tensors:
+            raise ModelError(f"option {name} is {getattr(args, name)}, but its weights are {num_tensors} tensors")
+    try:
+        with torch.device("meta"):
+            return NETWORKS[description.name].build(args, ops)
+    except RuntimeError as error:  # the bytes of a tensor are more than torch can count
+        raise ModelError(f"options of this size make no network: {error}") from error
 
 
 def dinov2_from_hub(names: Collection[str]) -> dict[str, tuple[str, ...]]:

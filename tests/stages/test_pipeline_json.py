@@ -1,6 +1,7 @@
 """What a model folder says of itself: samplers, normalization, and where the files of its networks are."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from ss4d.stages import model_folder
 from ss4d.stages.errors import ModelError
 from ss4d.stages.model_folder import IMAGE_ENCODER, LocalFiles, ModelFolder, sha256_of
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import LATENT_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
-from ss4d.stages.weights import describe, load_role
+from ss4d.stages.weights import check_role, describe, load_role
+from tests.helpers.places import ROOT
 from tests.helpers.small_folder import ENCODER, ROLE, edit_json
 
 pytest_plugins = ["tests.helpers.small_folder"]
@@ -170,3 +173,19 @@ def test_a_folders_notice_is_handed_on(folder: Path) -> None:
     assert ModelFolder.open(folder).notice == "These weights are untrained."
     (folder / "NOTICE.md").write_bytes("Kräfte".encode("latin-1"))
     assert ModelFolder.open(folder).notice == "Kr\ufffdfte"
+
+
+def test_a_normalization_of_other_channels_than_the_latents_have_is_named(tmp_path: Path) -> None:
+    tiny = ROOT / "configs" / "models" / "tiny"
+    copy = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    channels = len(ModelFolder.open(tiny).slat_normalization.mean)
+
+    def check(count: int) -> None:
+        numbers = {"mean": [0.0] * count, "std": [1.0] * count}
+        edit_json(copy / "pipeline.json", lambda d: d["args"].update(slat_normalization=numbers))
+        check_role(ModelFolder.open(copy), LATENT_FLOW, "float32")
+
+    for fitting in (channels, 1):  # one number is that of every channel
+        check(fitting)
+    with pytest.raises(ModelError, match=r"pipeline\.json: option args\.slat_normalization has \d+ means, .* channels"):
+        check(channels - 1)

@@ -164,6 +164,14 @@ def test_bad_json_is_named(folder: Path, file: str) -> None:
         load(folder)
 
 
+def test_a_network_that_cannot_play_its_role_is_named(folder: Path) -> None:
+    edit_json(folder / "pipeline.json", lambda d: d["args"].update(image_cond_model="ckpts/decoder"))
+    with pytest.raises(
+        ModelError, match=r"decoder\.json: a SparseStructureDecoder cannot be the image_cond_model, .* or "
+    ):
+        load(folder, IMAGE_ENCODER)
+
+
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
@@ -174,6 +182,8 @@ def test_bad_json_is_named(folder: Path, file: str) -> None:
         (lambda d: d["args"].pop("channels"), r"decoder\.json: option args\.channels"),
         (lambda d: d["args"].update(norm_type="group"), r"decoder\.json: option norm_type is 'group'"),
         (lambda d: d["args"].update(channels=[]), r"decoder\.json: option channels is empty"),
+        (lambda d: d["args"].update(num_res_blocks=10**9), r"decoder\.json: option num_res_blocks is 1000000000, but"),
+        (lambda d: d["args"].update(channels=[10**18, 4]), r"decoder\.json: options of this size make no network"),
         (lambda d: d["args"].update(channels=[8, 0]), r"decoder\.json: option channels is \(8, 0\)"),
     ],
 )
