@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ss4d.pipelines.implementation import Implementation, Stage
 from ss4d.stages.errors import ValueSpecError
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
+
+COMPUTED = (Tokens, Voxels, StructuredLatents, GaussianClip)  # what networks make, so that numbers may overflow
 
 
 def check_result(
@@ -55,6 +57,13 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
     for name, spec in value.specs().items():
         if spec.axes[:1] == ("t",) and not len(getattr(value, name)):
             yield f"{name} must have at least one frame; it has none"
+    for name in (name for kind in COMPUTED if isinstance(value, kind) for name in kind.specs()):
+        finite = getattr(value, name).isfinite()
+        if not finite.all():
+            yield (
+                f"{name} must be finite; {finite.numel() - int(finite.sum()):,} of {finite.numel():,} numbers are not: "
+                "weights may be damaged, or values overflow float16, which --set precision=bfloat16 would show"
+            )
     if isinstance(value, Voxels) and grid not in (None, value.resolution):
         yield f"resolution must be {grid}, as the model's flow of structured latents works on; got {value.resolution}"
     if isinstance(value, Voxels) and not len(value.coords):

@@ -84,6 +84,12 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (STRUCTURE, voxels(coords=rows([0, 0, -1, 2, 3])), "at least 0"),
         (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 0, 3, 3, 3])), "sorted .* row 1 is"),
         (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 1, 0, 0, 0])), "each once"),
+        (STRUCTURE, voxels(latent=torch.full((2, 1, 1, 1, 1), torch.inf)), "latent must be finite; 2 of 2 numbers"),
+        (
+            DECODER,
+            replace(gaussians([0, 3]), means=torch.tensor([[torch.nan, 0, 0]] * 3)),
+            "means must be .*; 3 of 9",
+        ),
         (DECODER, gaussians([0, 2]), "offsets must rise from 0 to 3"),
         (DECODER, gaussians([0, 4, 3]), "offsets must rise"),
         (replace(OTHER, stage="export"), None, "must write files"),
