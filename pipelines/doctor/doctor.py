@@ -4,11 +4,11 @@ Nothing that goes wrong ends it: each finding is a line, and what a run would me
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -64,28 +64,36 @@ class DoctorOptions:
 
 
 def examine(options: DoctorOptions, tell: Callable[[Check], None]) -> Findings:
-    """Examines the machine; `tell` hears of each finding as it comes, and `options.out` gets all as JSON.
+    """Examines the machine; `tell` hears of each finding as it comes, and `options.out` gets all so far as JSON.
 
     Raises:
         InputError: there is no such device.
-        ConfigError: the file's folder is not there.
+        ConfigError: the file cannot be written.
     """
-    if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError(f"--json {options.out}: there is no folder {options.out.parent}; make it first")
     device = torch.device(resolve_device(options.device))
     size = options.size or USUAL[device.type]
-    facts = {**facts_of(device), "size": size}
-    checks = []
-    for check in _checks(device, size, EXTENTS[device.type, size], facts):
+    found = Findings(facts={**facts_of(device), "size": size}, checks=(), finished=False)
+    _keep(options.out, found)
+    for check in _checks(device, size, EXTENTS[device.type, size], found.facts):
         tell(check)
-        checks.append(check)
-    findings = Findings(facts=facts, checks=tuple(checks))
-    if options.out is not None:
-        options.out.write_text(json.dumps(findings.plain(), indent=1) + "\n", encoding="utf-8")
-    return findings
+        found = replace(found, checks=(*found.checks, check))
+        _keep(options.out, found)
+    found = replace(found, finished=True)
+    _keep(options.out, found)
+    return found
 
 
-def _checks(device: torch.device, size: SizeName, extent: Extent, facts: dict[str, object]) -> Iterator[Check]:
+def _keep(file: Path | None, found: Findings) -> None:
+    """Writes what is found so far: a driver may end the process, and then a report needs it most."""
+    if file is None:
+        return
+    try:
+        file.write_text(json.dumps(found.plain(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {file}: cannot be written: {error.strerror}") from error
+
+
+def _checks(device: torch.device, size: SizeName, extent: Extent, facts: Mapping[str, Any]) -> Iterator[Check]:
     yield from guarded("machine", "device", partial(machine_checks, device, facts))
     use = Use(device=device, dtypes=frozenset({torch.float32, extent.half}))
     try:

@@ -36,10 +36,17 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All checks, and what they were made on."""
+    """All checks so far, and what they were made on.
+
+    Attributes:
+        facts: of the machine.
+        checks: in their order.
+        finished: whether no more are to come; false in the file of an examination that was ended from outside.
+    """
 
     facts: Mapping[str, Any]
     checks: tuple[Check, ...]
+    finished: bool
 
     @property
     def failed(self) -> list[Check]:
@@ -48,7 +55,8 @@ class Findings:
 
     def plain(self) -> dict[str, Any]:
         """The same as plain data."""
-        content = {"schema": 1, "facts": dict(self.facts), "checks": [asdict(check) for check in self.checks]}
+        checks = [asdict(check) for check in self.checks]
+        content = {"schema": 1, "finished": self.finished, "facts": dict(self.facts), "checks": checks}
         plain: dict[str, Any] = json.loads(json.dumps(content), parse_constant=str)  # JSON has no infinity
         return plain
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def facts_of(device: torch.device) -> dict[str, Any]:
     }
 
 
-def machine_checks(device: torch.device, facts: dict[str, Any]) -> Iterator[Check]:
+def machine_checks(device: torch.device, facts: Mapping[str, Any]) -> Iterator[Check]:
     """The facts as lines, and whether torch computes on the device at all."""
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     yield Check(group=GROUP, name="program", state="ok", says=f"ss4d {facts['ss4d']}, python {facts['python']}")

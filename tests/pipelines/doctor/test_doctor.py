@@ -48,6 +48,7 @@ def test_a_cpu_that_works_is_found_to(examined: tuple[Result, dict[str, Any]]) -
     (asset,) = [check for check in found["checks"] if check["name"] == "asset"]
     assert len(asset["numbers"]["counts"]) == 2
     assert found["facts"]["packages"]["torch"] == torch.__version__
+    assert found["finished"]
 
 
 def test_the_page_has_a_line_for_each_finding(examined: tuple[Result, dict[str, Any]]) -> None:
@@ -135,11 +136,29 @@ def test_too_small_a_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_findings_are_json_whatever_was_measured() -> None:
     check = Check(group="a", name="b", state="failed", says="c", numbers={"rms": float("inf")})
-    plain = Findings(facts={}, checks=(check,)).plain()
+    plain = Findings(facts={}, checks=(check,), finished=True).plain()
     assert json.loads(json.dumps(plain, allow_nan=False))["checks"][0]["numbers"] == {"rms": "Infinity"}
 
 
-def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["doctor", "--json", str(tmp_path / "none" / "card.json")])
+@pytest.mark.parametrize(("file", "words"), [("none/card.json", "cannot be written: No such file"), ("", "directory")])
+def test_a_file_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str
+) -> None:
+    monkeypatch.setattr(doctor, "_checks", lambda *_: pytest.fail("it is examined before that is known"))
+    done = CliRunner().invoke(app, ["doctor", "--device", "cpu", "--json", str(tmp_path / file)])
     assert done.exit_code == 1
-    assert "there is no folder" in " ".join(done.output.split())
+    assert words in " ".join(done.output.split())
+
+
+def test_what_is_found_is_kept_if_the_process_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def checks(*_: object) -> Iterator[Check]:
+        yield Check(group="kernels", name="attention torch", state="ok", says="so")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "_checks", checks)
+    file = tmp_path / "card.json"
+    with pytest.raises(KeyboardInterrupt):
+        doctor.examine(doctor.DoctorOptions(device="cpu", out=file), lambda _: None)
+    found = json.loads(file.read_text())
+    assert [check["name"] for check in found["checks"]] == ["attention torch"]
+    assert not found["finished"]
