@@ -40,7 +40,7 @@ def refusal(
     )
     clip = f"the {frames} frames of this clip" if frames else f"a clip of {ASSUMED_FRAMES} frames"
     return (
-        f"precision {precision} means float16, which a CPU computes too slowly: choose --set precision=bfloat16 "
+        f"precision {precision} computes in float16 here, for which a CPU is too slow: choose --set precision=bfloat16 "
         f"({said_duration(work / product_rate(torch.bfloat16))}) or --set precision=float32 "
         f"({said_duration(work / product_rate(torch.float32))}); both are estimated for {clip} and this model, "
         "from a short measurement on this machine"

@@ -125,7 +125,7 @@ def test_a_run_fetches_what_its_goals_need_and_a_plan_no_weights(
 def test_a_precision_that_a_cpu_cannot_do_is_refused_from_descriptions(
     fake_hub: "FakeHub", repository: "Repository", clip: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="precision float16 means float16, which a CPU computes too slowly"):
+    with pytest.raises(ConfigError, match="precision float16 computes in float16 here, for which a CPU is too slow"):
         planned(options(clip, tmp_path / "out", "precision=float16"))
     assert repository.main
     assert not [words for words in fake_hub.asked if words.endswith(".safetensors")]

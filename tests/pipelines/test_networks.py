@@ -57,7 +57,7 @@ def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None
     sampler = SamplerParams(steps=100_000, cfg_strength=0.0)
     for precision, role in (("published", STRUCTURE_DECODER), ("float16", IMAGE_ENCODER)):
         with pytest.raises(
-            ConfigError, match=f"precision {precision} means float16, .* precision=bfloat16 .about"
+            ConfigError, match=f"precision {precision} computes in float16 here, .* precision=bfloat16 .about"
         ) as at:
             half(folder, precision).check_precision({role: None}, None)
         assert "about 1 min) or --set precision=float32 (about 1 min); both are estimated for a clip of" in str(
@@ -79,7 +79,7 @@ def test_half_precision_on_a_cpu_is_refused_before_weights_are_hashed(
         overrides=[f"model={folder}", "precision=published", "input.frames=5"],
         device="cpu",
     )
-    with pytest.raises(ConfigError, match=r"means float16, .* for the 5 frames of this clip"):
+    with pytest.raises(ConfigError, match=r"computes in float16 here, .* for the 5 frames of this clip"):
         begin(options)
     assert not (tmp_path / "out").exists()
 
