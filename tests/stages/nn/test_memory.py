@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ss4d.pipelines.bench.subjects import shells
 from ss4d.stages.nn import pieces
 from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
@@ -37,18 +38,6 @@ def published(role: str) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def shells() -> Tensor:
-    """Coordinates of a sphere's surface that sways from frame to frame, `VOXELS` of them in each."""
-    axis = torch.arange(GRID)
-    cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flatten(0, 2)
-    coords = []
-    for frame in range(FRAMES):
-        center = torch.tensor([30.5 + frame % 3, 31.5, 31.5])
-        nearest = ((cells - center).norm(dim=1) - 24).abs().argsort(stable=True)[:VOXELS].sort().values
-        coords.append(torch.cat([torch.tensor([[0, frame]]).expand(VOXELS, 2), cells[nearest]], 1))
-    return torch.cat(coords).int()
-
-
 def flow_condition() -> tuple[Tensor, Tensor]:
     """Times and image tokens, on the device."""
     return torch.empty(1, FRAMES, device="cuda"), torch.empty(1, FRAMES, TOKENS, 1024, device="cuda")
@@ -62,13 +51,13 @@ def structure_pass(_: PretendDevice, net: nn.Module) -> Callable[[], object]:
 
 def latent_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
     t, cond = flow_condition()
-    x = SparseTensor(Sites(device.there(shells())), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
+    x = SparseTensor(Sites(device.there(shells(FRAMES, VOXELS, GRID))), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
     return lambda: net(x, t, cond)
 
 
 def decoder_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
     assert isinstance(net, SLatGaussianDecoder)
-    x = SparseTensor(Sites(device.there(shells())), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
+    x = SparseTensor(Sites(device.there(shells(FRAMES, VOXELS, GRID))), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
     return lambda: net.activate(net.split(net(x), x.coords))
 
 
