@@ -198,7 +198,10 @@ def _print_work(work: "Work") -> None:
         ("not known", work.unknown),
     )
     told = "; ".join(f"{', '.join(stages)} {words}" for words, stages in sources if stages)
-    typer.echo(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
+    if work.measured or work.estimated:
+        typer.echo(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
+    else:
+        typer.echo("How long they take is not known: no finished clip tells, nor arithmetic on this machine.")
 
 
 # In the order in which `ss4d dataset --help` lists them.

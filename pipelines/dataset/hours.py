@@ -4,6 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 
+import torch
+
 from ss4d.pipelines.dataset.index import open_index
 from ss4d.pipelines.dataset.keys import StageKeys
 from ss4d.pipelines.dataset.layout import Dataset
@@ -47,7 +49,9 @@ def expected_work(dataset: Dataset, keys: StageKeys, folder: ModelFolder, plan: 
     if asked and (frames := _mean_frames(dataset, keys, plan)):
         device = resolve_device("auto")
         forecasts = forecast_stages(keys.config, folder, asked, frames, None)
-        estimated = {forecast.stage: forecast.seconds(device) for forecast in forecasts}
+        # No CPU is given float16 to compute, so its rate there tells nothing of the machine that will be.
+        told = [forecast for forecast in forecasts if device != "cpu" or torch.float16 not in forecast.flop]
+        estimated = {forecast.stage: forecast.seconds(device) for forecast in told}
     known = measured | estimated
     return Work(
         seconds=sum(runs[stage] * seconds for stage, seconds in known.items()),

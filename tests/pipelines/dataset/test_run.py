@@ -95,8 +95,9 @@ def changed(options: DatasetOptions, *overrides: str) -> DatasetOptions:
 
 def test_half_precision_on_a_cpu_is_refused_before_a_worker_starts(options: DatasetOptions) -> None:
     with pytest.raises(ConfigError, match=r"computes in float16 here, .* for a clip of 32 frames and this model"):
-        run_dataset(changed(options, "precision=float16"), Listener())
+        run_dataset(half := changed(options, "precision=float16"), Listener())
     assert not open_dataset(options.folder).launches.exists()
+    assert planned_work(half, plan_dataset(half)).estimated == ()
 
 
 def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
