@@ -19,7 +19,7 @@ from ss4d.stages.ops.device import check_device
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
-num_frames = Deferred("ss4d.stages.video_io:num_frames")
+num_chosen = Deferred("ss4d.stages.video_io:num_chosen")
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
 
 
@@ -133,7 +133,7 @@ def _check_precision(options: RunOptions, config: RunConfig, model: Model, store
 
 def count_frames(options: RunOptions, config: RunConfig) -> Callable[[], int]:
     """Counts the frames of the input that are used."""
-    return lambda: len(config.input.indices(num_frames(options.source)))
+    return lambda: int(num_chosen(options.source, config.input))
 
 
 def _recipes(config: RunConfig, model: Model, source_digest: str, seed: int) -> Recipes:

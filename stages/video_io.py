@@ -93,6 +93,25 @@ def num_frames(path: Path) -> int:
             return sum(1 for _ in _at_constant_rate(_packet_times(path, container, stream, fps), fps))
 
 
+def num_chosen(path: Path, config: InputConfig) -> int:
+    """How many frames of an input `read_video` would give; decodes none.
+
+    Raises:
+        InputError: the input is missing, unreadable or of no known kind, or has no frame that is chosen.
+    """
+    total = num_frames(path)
+    chosen = len(config.indices(total))
+    if not chosen:
+        raise _no_frame(path, total, config)
+    return chosen
+
+
+def _no_frame(path: Path, seen: int, config: InputConfig) -> InputError:
+    if not seen:
+        return InputError(f"{path} holds no frame; give a video with at least one.")
+    return InputError(f"{path} has {seen} frames, so input.start cannot be {config.start}; choose at most {seen - 1}.")
+
+
 def write_video(path: Path, frames: Iterable[Tensor], fps: float) -> None:
     """Writes frames as an MP4 that browsers play: H.264 yuv420p with its index first (VP9 where libx264 is missing).
 
@@ -198,12 +217,8 @@ def _collect(path: Path, frames: Iterable[tuple[str, Decode]], fps: float, choic
             )
         if len(chosen) == choice.most:
             break
-    if not seen:
-        raise InputError(f"{path} holds no frame; give a video with at least one.")
     if not chosen:
-        raise InputError(
-            f"{path} has {seen} frames, so input.start cannot be {choice.config.start}; choose at most {seen - 1}."
-        )
+        raise _no_frame(path, seen, choice.config)
     if choice.spread is not None:
         LOG.info("%d of %d frames, one every %.2f s", len(chosen), choice.of, choice.every / fps)
     return Video(frames=_stack(chosen), fps=fps / choice.every)

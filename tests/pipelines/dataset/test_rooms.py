@@ -10,7 +10,7 @@ from tests.helpers.places import ROOT
 DATASET = ROOT / "pipelines" / "dataset"
 PREFIX = "ss4d.pipelines.dataset."
 # Files in the folder itself that start a run or plan one, and so stand above `workers`; the others stand below.
-ABOVE_WORKERS = {"plan", "launch"}
+ABOVE_WORKERS = {"plan", "hours", "launch"}
 # What `workers` takes from below; of it, everything else is handed to the workers as values.
 BELOW_WORKERS = {"events", "checks"}
 
