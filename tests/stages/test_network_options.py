@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ss4d.stages.errors import ModelError
 from ss4d.stages.model_folder import NetworkFiles
@@ -58,6 +59,7 @@ def test_the_authors_flow_without_levels_of_its_own_kind_is_refused(tmp_path: Pa
     file = tmp_path / "network.json"
     file.write_text(json.dumps({"name": "SLatFlow4DModel", "args": {**FLOW, "io_block_channels": [32]}}))
     files = NetworkFiles(weights=tmp_path / "network.safetensors", description=file)
+    save_file({str(number): torch.zeros(1) for number in range(100)}, files.weights)  # the head is read first
     with pytest.raises(ModelError, match=r"network\.json: option conv_type is '3D'"):
         load_network(describe(file), files, TORCH_OPS, device=CPU)
 
