@@ -158,9 +158,11 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
 
     def prepare_networks() -> None:
         stages = run.config.stages()
-        if told := shortage(run, count_frames(options, run.config)()):
+        roles = [role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles]
+        # To count the frames of a video is to look through it: not where no network is to run.
+        if roles and (told := shortage(run, count_frames(options, run.config)())):
             reporter.message(told)
-        run.model.prepare([role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles])
+        run.model.prepare(roles)
         record.update(
             device=run.model.device,
             kernels=run.model.kernels,

@@ -44,10 +44,9 @@ def resized(camera: Camera, size: int) -> Camera:
 def drawn(gaussians: Gaussians, offsets: Tensor, frames: Tensor, cameras: Sequence[Camera]) -> Tensor:
     """Pictures (k, s, s, 4) of the frames (k), each from one of as many cameras of one size, with gradients."""
     device = gaussians.means.device
-    matrices = {id(camera): torch.tensor(camera.world_to_camera) for camera in cameras}
     views = Views(
         frames=frames.to(device),
-        world_to_camera=torch.stack([matrices[id(camera)] for camera in cameras]).to(device),
+        world_to_camera=torch.tensor([camera.world_to_camera for camera in cameras], device=device),
         focals=torch.tensor([camera.focal for camera in cameras], device=device),
         backgrounds=torch.zeros(len(cameras), 3, device=device),
         height=cameras[0].height,
