@@ -1,6 +1,7 @@
-"""How much arithmetic a pass of a network takes, in closed form from its options: an estimate, within a fifth or so.
+"""How much arithmetic a pass of a network takes, in closed form from its options: an estimate.
 
-Only matrix products and convolutions count. How many voxels an object has is not known beforehand: as many as objects
+At the published size it is within a fifth of what is counted; small models have fewer image tokens than it takes. Only
+matrix products and convolutions count. How many voxels an object has is not known beforehand: as many as objects
 have at the published size, scaled as a surface is.
 """
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
-from ss4d.stages.nn.arithmetic import HALVED, IMAGE_TOKENS, assumed_voxels
+from ss4d.stages.nn.arithmetic import COARSEST, HALVED, IMAGE_TOKENS, assumed_voxels
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoderArgs, read_representation
 from ss4d.stages.nn.image_encoders import VisionTransformerArgs
 from ss4d.stages.nn.latent_flow import SLatFlow4DModelArgs
@@ -73,7 +73,7 @@ def _gaussian_decoder(args: SLatGaussianDecoderArgs, width: int, frames: int, vo
 
 
 def _structure_decoder(args: SparseStructureDecoderArgs, width: int, frames: int, _: float | None) -> float:
-    cells = (16 << (len(args.channels) - 1)) ** 3
+    cells = (COARSEST << (len(args.channels) - 1)) ** 3
     return min(frames, FRAMES_AT_ONCE) * cells * args.channels[-1] * 2 * (width + FULL)
 
 
