@@ -4,6 +4,7 @@ Axes: n Gaussian, t frame, v other view; images as in `ss4d.stages.fitting.pictu
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,6 +57,43 @@ class Start:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """What pictures of the Gaussians should look like, a few frames at a time.
+
+    Attributes:
+        wanted: (t, s, s, 4) from the input's camera.
+        seen: that camera.
+        others: other views.
+        before: what each of these saw of each of the batches at the start.
+        batches: frames that are drawn together.
+    """
+
+    wanted: Tensor
+    seen: Camera
+    others: Sequence[Camera]
+    before: Sequence[Sequence[Tensor]]
+    batches: Sequence[Tensor]
+
+    def pull(self, start: Start, by: Tensor, step: int, terms: Terms) -> float:
+        """Adds the gradient of the pictures' loss to `by`; gives that loss.
+
+        What the object does not cover is black and white by turns: always black, specks beside it would be painted
+        black, which looks right there and nowhere else, instead of fading away.
+        """
+        light, total = float(step % 2), 0.0
+        for number, batch in enumerate(self.batches):
+            view = (step + number) % len(self.others)
+            cameras = [self.seen] * len(batch) + [self.others[view]] * len(batch)
+            pictures = drawn(start.moved(by), start.offsets, torch.cat([batch, batch]), cameras)
+            loss = picture_loss(pictures[: len(batch)], self.wanted[batch], light, terms.ssim)
+            aside = picture_loss(pictures[len(batch) :], self.before[view][number], light, terms.ssim)
+            loss = (loss + terms.others * aside) * (len(batch) / len(self.wanted))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        return total
+
+
 def fitted(
     clip: GaussianClip,
     wanted: Tensor,
@@ -84,31 +122,15 @@ def fitted(
     gaussians, offsets = unpacked(clip, wanted.device)
     groups = grouped(gaussians.means, offsets)
     start = Start(gaussians, offsets, groups, reach * groups.spacing)
+    aim = _aim(start, wanted, camera, yaw)
     by = torch.zeros(len(clip.means), 10, device=wanted.device, requires_grad=True)
     adam = torch.optim.Adam([by], lr=rate)
-    size = wanted.shape[1]
-    seen, others = resized(camera, size), around(yaw, OTHER_VIEWS, size)
-    batches = torch.split(torch.arange(len(wanted)), FRAMES_AT_ONCE)
-    before = [[_still(start, batch, other) for batch in batches] for other in others]
     losses = []
     for step in range(steps):
         for group in adam.param_groups:
             group["lr"] = rate * (LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * step / steps)) / 2)
         adam.zero_grad()
-        # What the object does not cover is black and white by turns: always black, specks beside it would be painted
-        # black, which looks right there and nowhere else, instead of fading away.
-        light, total = float(step % 2), 0.0
-        for number, batch in enumerate(batches):
-            view = (step + number) % len(others)
-            moved = start.moved(by)
-            pictures = drawn(
-                moved, offsets, torch.cat([batch, batch]), [seen] * len(batch) + [others[view]] * len(batch)
-            )
-            loss = picture_loss(pictures[: len(batch)], wanted[batch], light, terms.ssim)
-            loss = loss + terms.others * picture_loss(pictures[len(batch) :], before[view][number], light, terms.ssim)
-            share = loss * (len(batch) / len(wanted))
-            share.backward()  # type: ignore[no-untyped-call]
-            total += share.item()
+        total = aim.pull(start, by, step, terms)
         apart, change = groups.unevenness(by)
         smooth = terms.spatial * apart + terms.temporal * change
         smooth.backward()  # type: ignore[no-untyped-call]
@@ -126,9 +148,16 @@ def fitted(
     ), losses
 
 
-def _still(start: Start, frames: Tensor, camera: Camera) -> Tensor:
+def _aim(start: Start, wanted: Tensor, camera: Camera, yaw: float) -> Aim:
+    size = wanted.shape[1]
+    others = around(yaw, OTHER_VIEWS, size)
+    batches = torch.split(torch.arange(len(wanted)), FRAMES_AT_ONCE)
     with torch.no_grad():
-        return drawn(start.gaussians, start.offsets, frames, [camera] * len(frames))
+        before = [
+            [drawn(start.gaussians, start.offsets, batch, [other] * len(batch)) for batch in batches]
+            for other in others
+        ]
+    return Aim(wanted, resized(camera, size), others, before, batches)
 
 
 def picture_loss(pictures: Tensor, wanted: Tensor, light: float, structure: float) -> Tensor:

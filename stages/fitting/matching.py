@@ -180,6 +180,19 @@ def _unusual(view: View) -> float:
     return PRIOR * ((view.pitch - USUAL_PITCH) / SPREAD_OF_PITCH) ** 2
 
 
+def _as_gaussians(points: Tensor, frames: Tensor, num_frames: int, resolution: int) -> tuple[Gaussians, Tensor]:
+    """A round Gaussian in each cell, nearly opaque, sorted by frame; and where each frame begins."""
+    gaussians = Gaussians(
+        means=points[frames.argsort(stable=True)],
+        scales=torch.full((len(points), 3), CELL / resolution),
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(points), 4),
+        colors=torch.zeros(len(points), 3),
+        opacities=torch.full((len(points), 1), 0.98),
+    )
+    counts = torch.bincount(frames, minlength=num_frames)
+    return gaussians, torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+
 def _refined(
     points: Tensor, frames: Tensor, masks: Tensor, resolution: int, view: View, known: Known
 ) -> tuple[View, float]:
@@ -196,15 +209,7 @@ def _refined(
     held = {fixed.get(name, name) for name in ("yaw", "pitch", "distance", "fov") if getattr(known, name) is not None}
     free = [{"params": [numbers[name]], "lr": RATES[name]} for name in numbers if name not in held]
     adam = torch.optim.Adam(free)
-    order = frames.argsort(stable=True)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(frames, minlength=len(masks)).cumsum(0)])
-    cells = Gaussians(
-        means=points[order],
-        scales=torch.full((len(points), 3), CELL / resolution),
-        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(points), 4),
-        colors=torch.zeros(len(points), 3),
-        opacities=torch.full((len(points), 1), 0.98),
-    )
+    cells, offsets = _as_gaussians(points, frames, len(masks), resolution)
     size, count = masks.shape[1], len(masks)
     best = (view, math.inf)
     for step in range(STEPS + 1):
