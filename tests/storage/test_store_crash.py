@@ -50,6 +50,7 @@ def fill(writer: Writer, number: int, ready: Connection | None = None) -> None:
 
 def make(root: Path, number: int, replace: bool, ready: Connection) -> None:
     """What a child does: tells after its first array, and again at the end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
         with ArtifactStore(root).create(ref_of(number), replace=replace) as writer:
             fill(writer, number, ready)
