@@ -41,7 +41,7 @@ class Entry:
 
     Attributes:
         id: of the clip.
-        stage: "" for a clip that cannot be read, which has only this row.
+        stage: "" for a clip that cannot be read and has stages left that would; it is its only row if it never could.
         state: "done"; "failed", if its last attempt failed; "to do"; "not needed", as image tokens are once the
             artifacts made from them exist; or "unreadable".
         key: of the artifact, whether it is stored or not.
@@ -95,15 +95,17 @@ TABLE = make_dataclass("CatalogRow", COLUMNS.items())  # what the table's schema
 def catalog(opened: OpenedDataset) -> Iterator[tuple[object, ...]]:
     """The rows of the catalog, with the columns `COLUMNS`, clip by clip; last come the clips that cannot be read."""
     keys, index = opened.keys, opened.index
-    columns = keys.of([row.sha256 or "" for row in opened.readable])
+    known = opened.known
+    columns = keys.of([row.sha256 or "" for row in known])
     missing = keys.missing(columns, index.complete(keys.stages), index.missed())
-    index.want([row.id for row in opened.readable], columns)
+    index.want([row.id for row in known], columns)
     seeds = {stage: keys.seed if implementation.seeded else None for stage, implementation in keys.stages.items()}
     versions = {name: json.dumps(packages) for name, packages in index.versions().items()}
     for number, (clip, stage, state, *rest, made_with) in enumerate(index.query(_CATALOG)):
         needed = state != TO_DO or stage in missing[number // len(keys.stages)]
         yield (clip, stage, state if needed else NOT_NEEDED, *rest, versions.get(made_with), seeds[stage])
-    yield from (_unreadable(row) for row in opened.rows if row.error is not None)
+    finished = {row.id for row, stages in zip(known, missing, strict=True) if not keys.read_source(stages)}
+    yield from (_unreadable(row) for row in opened.rows if row.error is not None and row.id not in finished)
 
 
 def write_catalog(opened: OpenedDataset) -> Counter[tuple[str, str]]:

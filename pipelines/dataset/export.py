@@ -125,12 +125,12 @@ def export_assets(
 
 
 def _finished(opened: OpenedDataset, rows: Sequence[Row]) -> list[_Asset]:
-    readable = [row for row in rows if row.error is None]
+    known = [row for row in rows if row.sha256 is not None]
     goals = opened.keys.goals
-    made = opened.keys.of([row.sha256 or "" for row in readable])
+    made = opened.keys.of([row.sha256 or "" for row in known])
     complete = opened.index.complete(goals)
     assets = []
-    for number, row in enumerate(readable):
+    for number, row in enumerate(known):
         refs = [ArtifactRef(goal, made[goal][number]) for goal in goals]
         if all(ref.key in complete[ref.stage] for ref in refs):
             assets.append(_Asset(row, refs))

@@ -41,8 +41,8 @@ class Group:
 
 def open_failures(opened: OpenedDataset) -> list[Attempt]:
     """The last failed attempt at each artifact that is still missing and was not cleared, latest first."""
-    columns = opened.keys.of([row.sha256 or "" for row in opened.readable])
-    clips = [row.id for row in opened.readable]
+    columns = opened.keys.of([row.sha256 or "" for row in opened.known])
+    clips = [row.id for row in opened.known]
     wanted = {pair for column in columns.values() for pair in zip(clips, column, strict=True)}
     last = {
         (attempt.clip, attempt.key): attempt

@@ -5,7 +5,7 @@ of a stage is made once, with blanks in their places, and each key costs one has
 """
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -175,6 +175,10 @@ class StageKeys:
             known[row] if row in known else known.setdefault(row, self._todo(dict(zip(order, row, strict=True))))
             for row in zip(*done, strict=True)
         ]
+
+    def read_source(self, stages: Iterable[str]) -> bool:
+        """Whether any of these stages reads the clip's input itself."""
+        return any(self.stages[stage].source for stage in stages)
 
     def _todo(self, states: Mapping[str, int]) -> tuple[str, ...]:
         needed = {*self.goals, *(stage for stage, state in states.items() if state == MISSED)}

@@ -32,15 +32,16 @@ class Row:
     Attributes:
         id: unique in the dataset, and valid as a file name.
         source: the video file or the folder of images, as an absolute path.
-        sha256: of its content, see `ss4d.stages.video_io.input_digest`; None if it cannot be read.
-        bytes: of the file, or of the folder's files.
+        sha256: of its content when it could be read last, see `ss4d.stages.input_files.input_digest`; None if it never
+            could. What was made from it counts even while the input is away.
+        bytes: of the file, or of the folder's files, then, as is all that follows but `error`.
         modified: time of its last change, in nanoseconds since 1970; with `bytes` it tells whether to read it again.
         frames: number of frames; 0 if unknown, as are width, height and fps.
         width: of a frame in pixels.
         height: of a frame in pixels.
         fps: frames per second; 24 if the input states none.
         tags: separated by commas: the folders that it was found in, or the tags of a table.
-        error: why it cannot be read; None if it can.
+        error: why it cannot be read now; None if it can.
     """
 
     id: str
@@ -168,11 +169,21 @@ def _read_all(
     saved = time.monotonic()
     tell(0)
     for done, row in enumerate(read, 1):
-        rows[row.source] = row
+        rows[row.source] = _with_known(row, rows.get(row.source))
         tell(done)
         if time.monotonic() - saved > SAVE_SECONDS:
             _write(dataset, clips, rows)
             saved = time.monotonic()
+
+
+def _with_known(row: Row, before: Row | None) -> Row:
+    """The row of a clip that was read, or of one that cannot be read now with what was known of it before.
+
+    An input that is away, or not whole yet, takes nothing from what was made of it.
+    """
+    if row.error is None or before is None or before.sha256 is None:
+        return row
+    return replace(before, tags=row.tags, error=row.error)
 
 
 def _write(dataset: Dataset, clips: Sequence[Listed], rows: dict[str, Row]) -> None:
@@ -274,17 +285,16 @@ def read_clip(clip: Listed) -> Row:
 
     Whatever goes wrong with one file is recorded in its row, and must not stop the others.
     """
-    row = _blank_row(clip)
     path = Path(clip.source)
     try:
-        row = replace(row, sha256=input_digest(path))
+        row = replace(_blank_row(clip), sha256=input_digest(path))
         video = read_video(path, InputConfig(count=1))
         height, width = video.frames.shape[1:3]
         return replace(row, frames=num_frames(path), width=width, height=height, fps=round(video.fps, 6))
     except InputError as error:
-        return replace(row, error=str(error))
+        return replace(_blank_row(clip), error=str(error))
     except Exception as error:
-        return replace(row, error=f"{type(error).__name__}: {error}")
+        return replace(_blank_row(clip), error=f"{type(error).__name__}: {error}")
 
 
 def _read_alone(clip: Listed, seconds: float) -> Row:

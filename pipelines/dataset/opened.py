@@ -21,9 +21,9 @@ class OpenedDataset:
     index: Index
 
     @property
-    def readable(self) -> list[Row]:
-        """The rows of the clips that can be read; only those have keys."""
-        return [row for row in self.rows if row.error is None]
+    def known(self) -> list[Row]:
+        """The rows of the clips that could be read once, now or earlier; only those have keys."""
+        return [row for row in self.rows if row.sha256 is not None]
 
 
 @contextmanager

@@ -38,15 +38,15 @@ class DatasetPlan:
 
     Attributes:
         clips: number of chosen clips, readable or not.
-        unreadable: of these, that cannot be read.
+        unreadable: of these, that cannot be read, and are not finished.
         finished: of these, with all artifacts.
         given_up: of these, that failed in earlier runs and are not run again, by cause.
         todo: the others.
         history: what earlier runs recorded of them.
         stages: in order; counts over `todo`.
         recipes: of a clip without its source's hash.
-        keys: of all artifacts, by stage, one for each of `readable`.
-        readable: the ids of the clips that can be read.
+        keys: of all artifacts, by stage, one for each of `known`.
+        known: the ids of the clips whose content is known, though it may be away.
     """
 
     clips: int
@@ -58,7 +58,7 @@ class DatasetPlan:
     stages: Sequence[StagePlan]
     recipes: Mapping[str, Mapping[str, Any]]
     keys: Mapping[str, Sequence[str]]
-    readable: Sequence[str]
+    known: Sequence[str]
 
 
 def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy) -> DatasetPlan:
@@ -72,32 +72,30 @@ def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
     asked = None if choice.shard is None else {row.id for row in of_shard(rows, choice.shard)}
     with open_index(dataset, asked) as index:
         rows = select(rows, choice, index, keys)
-        readable = [row for row in rows if row.error is None]
-        made = keys.of([_digest(row) for row in readable])
+        known = [row for row in rows if row.sha256 is not None]
+        made = keys.of([_digest(row) for row in known])
         complete, missed = index.complete(keys.stages), index.missed()
-        history = _history(readable, made, index.failures())
+        history = _history(known, made, index.failures())
     _check_store(dataset, complete)
     missing = keys.missing(made, complete, missed)
     unfinished = [n for n, stages in enumerate(missing) if stages]
-    given_up = {
-        n: failures for n in unfinished if policy.given_up(failures := history.failures.get(readable[n].id, {}))
-    }
+    away = {n for n in unfinished if known[n].error is not None and keys.read_source(missing[n])}
+    able = [n for n in unfinished if n not in away]
+    given_up = {n: failures for n in able if policy.given_up(failures := history.failures.get(known[n].id, {}))}
     goals = made[keys.last]
-    chosen = [n for n in unfinished if n not in given_up]
+    chosen = [n for n in able if n not in given_up]
     recipes = keys.recipes()
     return DatasetPlan(
         clips=len(rows),
-        unreadable=len(rows) - len(readable),
-        finished=len(readable) - len(unfinished),
+        unreadable=len(rows) - len(known) + len(away),
+        finished=len(known) - len(unfinished),
         given_up=Counter(max(known, key=lambda cause: known[cause]) for known in given_up.values()),
-        todo=[
-            Todo(Source(readable[n].id, readable[n].source, _digest(readable[n])), goals[n], missing[n]) for n in chosen
-        ],
+        todo=[Todo(Source(known[n].id, known[n].source, _digest(known[n])), goals[n], missing[n]) for n in chosen],
         history=history,
         stages=_stages(keys, made, complete, missing, chosen, recipes, last_recipes(dataset)),
         recipes=recipes,
         keys=made,
-        readable=[row.id for row in readable],
+        known=[row.id for row in known],
     )
 
 
@@ -112,7 +110,7 @@ def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
 
 
 def _digest(row: Row) -> str:
-    assert row.sha256 is not None  # the clip can be read
+    assert row.sha256 is not None  # the clip could be read once
     return row.sha256
 
 

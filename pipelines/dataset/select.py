@@ -94,8 +94,8 @@ def select(rows: Sequence[Row], choice: Choice, index: Index, keys: StageKeys) -
         true = _true_of(choice.where, chosen, index, keys)
         chosen = [row for row in chosen if row.id in true]
     if choice.limit is not None:
-        readable = [number for number, row in enumerate(chosen) if row.error is None]
-        chosen = chosen[: [*readable, len(chosen)][min(choice.limit, len(readable))]]
+        known = [number for number, row in enumerate(chosen) if row.sha256 is not None]
+        chosen = chosen[: [*known, len(chosen)][min(choice.limit, len(known))]]
     return chosen
 
 
@@ -113,9 +113,12 @@ def of_shard(rows: Sequence[Row], shard: str | None) -> list[Row]:
 
 def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> set[str]:
     """The ids of the clips that match the expression."""
-    readable = [row for row in rows if row.error is None]
-    index.want([row.id for row in readable], keys.of([row.sha256 or "" for row in readable]))
-    facts = {clip: known for clip, *known in index.query(_FACTS, goals=json.dumps(keys.goals))}
+    known = [row for row in rows if row.sha256 is not None]
+    index.want([row.id for row in known], keys.of([row.sha256 or "" for row in known]))
+    facts = {clip: (state, *measured) for clip, state, *measured in index.query(_FACTS, goals=json.dumps(keys.goals))}
+    for row in known:
+        if row.error is not None and facts[row.id][0] != "done":
+            facts[row.id] = ("unreadable", *facts[row.id][1:])
     table = ([*(getattr(row, name) for name in _ROW), *facts.get(row.id, _UNREADABLE)] for row in rows)
     return set(_ask(where, table))
 

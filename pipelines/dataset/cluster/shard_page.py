@@ -30,7 +30,7 @@ def attempts_of(dataset: Dataset, ended: ShardEnd) -> list[Attempt]:
         return []
     plan = ended.result.plan
     keys = {key for column in plan.keys.values() for key in column}
-    batches = read_events(dataset.events, {}, set(plan.readable))
+    batches = read_events(dataset.events, {}, set(plan.known))
     return [attempt for batch in batches for attempt in batch.attempts if attempt.clip and attempt.key in keys]
 
 

@@ -51,7 +51,7 @@ class Card:
         row: of the manifest.
         state: one of `STATES`.
         failure: of a clip that failed or cannot be read.
-        entries: of the catalog, one per stage; empty for a clip that cannot be read.
+        entries: of the catalog, one per stage; empty for a clip that never could be read.
         logged: whether it has a log.
     """
 
@@ -117,7 +117,7 @@ def read_sheet(opened: OpenedDataset, where: str | None = None) -> Sheet:
     rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
     chosen = replace(opened, rows=rows)
     failures = open_failures(chosen)
-    entries = map(Entry.of, catalog(chosen))
+    entries = (entry for entry in map(Entry.of, catalog(chosen)) if entry.stage)
     by_clip = {clip: tuple(group) for clip, group in groupby(entries, key=lambda entry: entry.id)}
     logs = set(listed(opened.dataset.logs))
     return Sheet(
@@ -156,7 +156,7 @@ def _cards(
     rows: Iterable[Row], entries: Mapping[str, tuple[Entry, ...]], failed: Mapping[str, Attempt], logs: set[str]
 ) -> Iterator[Card]:
     for row in rows:
-        mine = entries[row.id] if row.error is None else ()
+        mine = entries[row.id] if row.sha256 is not None else ()
         state = _state(row, mine, row.id in failed)
         failure = _failure(row, failed.get(row.id)) if state in (FAILED, UNREADABLE) else None
         yield Card(row=row, state=state, failure=failure, entries=mine, logged=f"{row.id}.log" in logs)
@@ -164,10 +164,10 @@ def _cards(
 
 def _state(row: Row, entries: Sequence[Entry], failed: bool) -> str:
     """The state of a clip, as `--where` has it."""
+    if entries and entries[-1].state == DONE:
+        return DONE
     if row.error is not None:
         return UNREADABLE
-    if entries[-1].state == DONE:
-        return DONE
     return FAILED if failed else TO_DO
 
 
