@@ -1,19 +1,27 @@
-# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · demo
+# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · demo · pins
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset demo
+.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset demo pins
 
-.venv/.runs: pyproject.toml constraints.txt
+# Everything is installed as requirements/ pins it, and refused if its hash is another. Nothing is built on the way but
+# the project itself, since what builds a package would come unchecked.
+PIP := $(BIN)/python -m pip install --quiet --no-deps
+CHECKED := $(PIP) --require-hashes --only-binary :all: --requirement
+
+.venv/.runs: pyproject.toml requirements/torch.txt requirements/run.txt
 	@echo "Installing torch for the CPU and what the program needs into .venv: some minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python .ci/install_torch.py constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python .ci/install_torch.py requirements
+	$(CHECKED) requirements/run.txt
+	$(PIP) --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	touch $@
 
-.venv/.develops: .venv/.runs
+.venv/.develops: .venv/.runs requirements/develop.txt
 	@echo "Installing what its development needs: some minutes more."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(CHECKED) requirements/develop.txt
+	$(BIN)/python -m pip check
 	touch $@
 
 setup: .venv/.develops
@@ -52,3 +60,15 @@ bench-compare: .venv/.develops
 # An hour; docs/benchmarks.md has the tables and says how to measure a part.
 bench-dataset: .venv/.develops
 	$(BIN)/python -m tests.benchmarks.dataset
+
+# After a change of the dependencies; UPGRADE=--upgrade takes the newest. CUDA's list comes first, and leads the others.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command 'make pins' $(UPGRADE)
+ON_CPU := --no-emit-package torch --excludes requirements/cuda_only.in
+
+pins: .venv/.runs
+	$(CHECKED) requirements/uv.txt
+	$(COMPILE) pyproject.toml --group build --output-file requirements/cuda.txt
+	$(COMPILE) pyproject.toml --group build --extra cuda --constraint requirements/cuda.txt --output-file requirements/cuda_kernels.txt
+	$(COMPILE) pyproject.toml --group build $(ON_CPU) --constraint requirements/cuda.txt --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml --group build $(ON_CPU) --extra dev --constraint requirements/cuda_kernels.txt --output-file requirements/develop.txt
+	$(COMPILE) --group pins --output-file requirements/uv.txt

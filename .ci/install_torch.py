@@ -1,9 +1,10 @@
-"""Installs the CPU build of torch that the constraints pin, and never downloads CUDA libraries.
+"""Installs the CPU build of torch that `torch.txt` pins, and never downloads CUDA libraries.
 
-Usage: python .ci/install_torch.py CONSTRAINTS
+Usage: python .ci/install_torch.py FOLDER_OF_REQUIREMENTS
 
 Where pip's index lists the CPU build, or serves nothing else (macOS, Windows), pip installs it. Elsewhere the plain
-name would bring CUDA packages, so uv installs it from PyTorch's own CPU index, whose address uv knows.
+name would bring CUDA packages, so uv installs it from PyTorch's own CPU index, whose address uv knows. Each of them
+refuses a file that has another hash than the pinned ones.
 """
 
 import re
@@ -13,10 +14,11 @@ from importlib import metadata
 from pathlib import Path
 
 
-def pinned(constraints: Path, package: str) -> str:
-    found = re.search(rf"^{package}==(\S+)$", constraints.read_text(), re.MULTILINE)
+def pinned(torch: Path) -> str:
+    """The version, without its build."""
+    found = re.search(r"^torch==([^\s+]+)", torch.read_text(), re.MULTILINE)
     if found is None:
-        sys.exit(f"{constraints} does not pin {package}")
+        sys.exit(f"{torch} does not pin torch")
     return found[1]
 
 
@@ -27,20 +29,20 @@ def installed() -> str | None:
         return None
 
 
-def main(constraints: Path) -> None:
-    version = pinned(constraints, "torch")
+def main(requirements: Path) -> None:
+    torch = requirements / "torch.txt"
+    version = pinned(torch)
     if installed() == version:
         return
     pip = [sys.executable, "-m", "pip"]
+    checked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--requirement"]
     listed = subprocess.run([*pip, "index", "versions", "torch"], capture_output=True, text=True, check=False).stdout
-    if f"{version}+cpu" in re.findall(r"[^\s,()]+", listed):
-        subprocess.run([*pip, "install", "--quiet", f"torch=={version}+cpu"], check=True)
-    elif sys.platform != "linux":
-        subprocess.run([*pip, "install", "--quiet", f"torch=={version}"], check=True)
+    if sys.platform != "linux" or f"{version}+cpu" in re.findall(r"[^\s,()]+", listed):
+        subprocess.run([*pip, "install", "--quiet", *checked, torch], check=True)
     else:
-        subprocess.run([*pip, "install", "--quiet", f"uv=={pinned(constraints, 'uv')}"], check=True)
+        subprocess.run([*pip, "install", "--quiet", *checked, requirements / "uv.txt"], check=True)
         uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--torch-backend", "cpu"]
-        subprocess.run([*uv, f"torch=={version}"], check=True)
+        subprocess.run([*uv, *checked, torch], check=True)
 
 
 if __name__ == "__main__":
