@@ -25,6 +25,10 @@ def bench(
         int | None, typer.Option("--frames", min=1, help="Of the clip; by default as many as take minutes.")
     ] = None,
     voxels: Annotated[int | None, typer.Option("--voxels", min=1, help="Of each frame, on a sphere's surface.")] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stage", metavar="STAGE", help="Measures this stage alone; by default all. Repeatable."),
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each measurement; medians count.")] = 3,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Writes the report as JSON too, to compare it later.")
@@ -37,11 +41,13 @@ def bench(
     share of what products of large matrices reach here, the peak of memory, and how much longer the naive way takes:
     all neighbors gathered, absent ones as zeros, attention to tokens of zeros, tables made anew, float32.
 
+    With OMP_NUM_THREADS=1 seconds on a CPU are those of the processor, so that other work does not count.
+
     For example:
 
         ss4d bench
         ss4d bench --size published --device cuda --out card.json
-        ss4d bench --size published --precision bfloat16 --frames 2 --repeats 1
+        ss4d bench --size published --stage slat --frames 4 --voxels 1500
     """
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.bench.bench import BenchOptions, run_bench
@@ -49,7 +55,14 @@ def bench(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = BenchOptions(
-            size=size, device=device, precision=precision, frames=frames, voxels=voxels, repeats=repeats, out=out
+            size=size,
+            device=device,
+            precision=precision,
+            frames=frames,
+            voxels=voxels,
+            stages=stages,
+            repeats=repeats,
+            out=out,
         )
         with bar("measured") as progress:
             report = run_bench(options, progress)
@@ -59,5 +72,5 @@ def bench(
             f"{facts['device']}, {facts['threads']} threads, torch {facts['torch']}"
         )
         reached = (f"{most / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, most in facts["ceilings"].items())
-        say(f"products of large matrices reach {', '.join(reached)}")
+        say(f"seconds are those {facts['seconds']}; products of large matrices reach {', '.join(reached)}")
         print_table(COLUMNS, map(cells, report.rows))

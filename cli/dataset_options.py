@@ -57,8 +57,8 @@ def settings_for(
 ) -> "Settings":
     """The settings that a command means; see `ss4d.pipelines.dataset.keys.choose_settings`."""
     # Not at the top: torch takes seconds to import, and --help should not.
-    from ss4d.pipelines.config import with_goals
+    from ss4d.pipelines.config import as_overrides
     from ss4d.pipelines.dataset.keys import choose_settings
     from ss4d.pipelines.dataset.layout import open_dataset
 
-    return choose_settings(open_dataset(folder), config, with_goals(overrides, goals), seed)
+    return choose_settings(open_dataset(folder), config, as_overrides(overrides, goals), seed)

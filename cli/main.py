@@ -15,7 +15,7 @@ from ss4d.cli.doctor import doctor
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
-from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Memory, Name, Only, Out, Overrides, Store
 from ss4d.cli.plan import plan
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
@@ -70,6 +70,7 @@ def run(
     goals: Goals = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
     device: Device = "auto",
+    memory: Memory = None,
     name: Name = None,
     engine: Annotated[
         Literal["auto", "prefect", "direct"],
@@ -111,7 +112,7 @@ def run(
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from ss4d.pipelines.config import with_goals
+        from ss4d.pipelines.config import as_overrides
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
@@ -121,7 +122,7 @@ def run(
             source=source,
             out=out,
             config=config,
-            overrides=with_goals(overrides, goals),
+            overrides=as_overrides(overrides, goals, memory),
             seed=seed,
             device=device,
             name=name,

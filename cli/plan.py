@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Force, FromStage, Goals, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, Force, FromStage, Goals, Memory, Name, Only, Out, Overrides, Store
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -31,8 +31,12 @@ def plan(
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
-        typer.Option("--device", help="Device that it is for; given, what the run would take on it is estimated, too."),
+        typer.Option(
+            "--device",
+            help="Device that it is for, here or elsewhere; given, what the run would take on it is estimated, too.",
+        ),
     ] = None,
+    memory: Memory = None,
     from_stage: FromStage = None,
     only: Only = None,
     force: Force = None,
@@ -54,14 +58,14 @@ def plan(
         ss4d plan clip.mp4 --config ss4d --device cuda
     """
     with explained(debug, "nothing was changed"):
-        from ss4d.pipelines.config import with_goals
+        from ss4d.pipelines.config import as_overrides
         from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
         from ss4d.pipelines.prepare import RunOptions, count_frames, prepare
 
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
-            said = with_goals(overrides, goals)
+            said = as_overrides(overrides, goals, memory)
             changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device or "auto", wish=wish)
             options = options_of_run(target, changes)
         else:
@@ -70,14 +74,14 @@ def plan(
                 source=target,
                 out=out,
                 config=config or "tiny",
-                overrides=with_goals(overrides, goals),
+                overrides=as_overrides(overrides, goals, memory),
                 seed=42 if seed is None else seed,
                 device=device or "auto",
                 name=name,
                 store=store,
                 wish=wish,
             )
-        run = prepare(options)
+        run = prepare(options, to_run=False)
         steps = run.steps
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)
@@ -92,23 +96,29 @@ def _estimate(run: "Preparation", frames: int) -> None:
     from ss4d.pipelines.durations import said_duration
     from ss4d.pipelines.forecast import forecast, known_voxels, shortage
 
-    device, voxels = run.model.device, known_voxels(run, frames)
-    stages = [(stage, stage.seconds(device)) for stage in forecast(run, frames)]
+    device, voxels, stages = run.model.device, known_voxels(run, frames), forecast(run, frames)
     if not stages:
         return
-    typer.echo(
-        f"Estimated for {frames} frames on {device}, with "
-        + ("as many voxels as most objects have" if voxels is None else f"the {voxels:,.0f} voxels a frame that it has")
-        + ", and networks that reach half of the rate of large matrix products here:"
-    )
+    seconds = [stage.seconds(device) for stage in stages] if run.model.has_device else None
+    assumed = "as many voxels as most objects have" if voxels is None else f"the {voxels:,.0f} voxels a frame it has"
+    rate = "" if seconds is None else ", and networks that reach half of the rate of large matrix products here"
+    typer.echo(f"Estimated for {frames} frames on {device}, with {assumed}{rate}:")
+    times = ["not known"] * len(stages) if seconds is None else map(said_duration, seconds)
     print_table(
         ("stage", "memory", "TFLOP", "time"),
         [
-            (stage.stage, f"{stage.peak / 2**30:.1f} GiB", f"{sum(stage.flop.values()) / 1e12:.3g}", said_duration(s))
-            for stage, s in stages
+            (stage.stage, f"{stage.peak / 2**30:.1f} GiB", f"{sum(stage.flop.values()) / 1e12:.3g}", time)
+            for stage, time in zip(stages, times, strict=True)
         ],
     )
-    most = max(stage.peak for stage, _ in stages) / 2**30
-    typer.echo(f"In all {said_duration(sum(s for _, s in stages))}, and {most:.1f} GiB beside the program itself.")
+    most = f"{max(stage.peak for stage in stages) / 2**30:.1f} GiB beside the program itself"
+    if seconds is None:
+        work = sum(sum(stage.flop.values()) for stage in stages)
+        typer.echo(
+            f"In all {work / 1e12:.3g} TFLOP, and {most}. How long that takes is not known without the card, and there "
+            "is no CUDA device here; docs/gpu.md has what arithmetic says of some."
+        )
+    else:
+        typer.echo(f"In all {said_duration(sum(seconds))}, and {most}.")
     if told := shortage(run, frames):
         typer.echo(told)

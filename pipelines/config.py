@@ -16,6 +16,7 @@ from ss4d.pipelines.networks import ModelChoice
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.stages import STAGES
 from ss4d.stages.input_files import InputConfig
+from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import SamplerParams
@@ -263,9 +264,12 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-def with_goals(overrides: Sequence[str] | None, goals: Sequence[str] | None) -> list[str]:
-    """What a user says with --set and --goal, all of it as --set has it."""
-    return [*(overrides or ()), *([f"goals=[{', '.join(goals)}]"] if goals else ())]
+def as_overrides(
+    overrides: Sequence[str] | None, goals: Sequence[str] | None, memory: Memory | None = None
+) -> list[str]:
+    """What a user says with --set, --goal and --memory, all of it as --set has it."""
+    said = [f"goals=[{', '.join(goals)}]"] if goals else []
+    return [*(overrides or ()), *said, *([f"memory={memory}"] if memory else ())]
 
 
 def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:

@@ -2,22 +2,22 @@
 
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ss4d.pipelines.config import RunConfig
 from ss4d.pipelines.durations import passes, product_rate
-from ss4d.pipelines.loading import device_memory
+from ss4d.pipelines.loading import KEPT_TOKENS, device_memory
 from ss4d.pipelines.plan import REUSE, RUN
 from ss4d.pipelines.prepare import Preparation
 from ss4d.pipelines.stage_result import stored_result
 from ss4d.stages.frame_windows import frame_windows
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.nn.arithmetic import flop
-from ss4d.stages.nn.peaks import peak
+from ss4d.stages.nn.arithmetic import Load, flop
+from ss4d.stages.nn.peaks import kept, peak
 from ss4d.stages.ops.device import Device
-from ss4d.stages.weights import check_role, describe, torso_dtype
+from ss4d.stages.weights import describe, frame_tokens, torso_dtype, weights_size
 
 EFFICIENCY = 0.5  # of the rate of large matrix products, which networks reach as a whole
 BESIDE = 1 << 30  # bytes that a process takes on a device besides weights and what passes through them
@@ -30,7 +30,7 @@ class StageForecast:
     Attributes:
         stage: its name.
         flop: floating-point operations, by what they are computed in.
-        peak: bytes of its networks and of what passes through them.
+        peak: bytes of its networks, of what passes through them, and of what they keep from pass to pass.
     """
 
     stage: str
@@ -55,24 +55,26 @@ def forecast_stages(
 
     Args:
         config: with every value filled in.
-        folder: with the networks.
+        folder: that describes the networks; their weights need not be there.
         stages: by name.
         frames: of the clip.
         voxels: of a frame; None if that is not known.
     """
-    chosen, found = config.stages(), []
+    chosen, room, found = config.stages(), KEPT_TOKENS[config.memory], []
     for stage in (stage for stage in stages if chosen[stage].roles):
         windows = frame_windows(frames, getattr(config.section(stage), "window", None), 1)
+        load = Load(frames=len(windows[0]), voxels=voxels, tokens=frame_tokens(folder))
         work: dict[torch.dtype, float] = {}
-        weights = passing = 0.0
+        staying = passing = 0.0
         for role, sampler in config.uses([stage]).items():
             network = describe(folder.description(role))
             dtype = torso_dtype(network, config.precision)
             times = passes(role, sampler) * len(windows)
-            work[dtype] = work.get(dtype, 0) + times * flop(network.args, len(windows[0]), voxels)
-            weights += check_role(folder, role, config.precision, left_over=lambda _file, _names: None)
-            passing = max(passing, peak(network.args, dtype.itemsize, len(windows[0]), voxels))
-        found.append(StageForecast(stage=stage, flop=work, peak=weights + passing))
+            work[dtype] = work.get(dtype, 0) + times * flop(network.args, load)
+            staying += weights_size(folder, role, config.precision)
+            staying += len(windows) * kept(network.args, dtype.itemsize, load, room // len(windows))
+            passing = max(passing, peak(network.args, dtype.itemsize, load))
+        found.append(StageForecast(stage=stage, flop=work, peak=staying + passing))
     return found
 
 
@@ -84,18 +86,30 @@ def known_voxels(run: Preparation, frames: int) -> float | None:
 
 
 def shortage(run: Preparation, frames: int) -> str | None:
-    """What to say if a run will not fit the memory of its device; None if it will."""
-    memory = device_memory(run.model.device)
-    stages = forecast(run, frames)
-    if not stages or _fits(stages, memory):
+    """What to say if a run will not fit the memory of its device; None if it will, or if the device is not here."""
+    if not run.model.has_device:
         return None
-    device, worst = run.model.device, max(stages, key=lambda stage: stage.peak)
-    fewer = bisect(range(1, frames), False, key=lambda count: not _fits(forecast(run, count), memory))
-    remedy = f"--set input.frames={fewer} would fit" if fewer else "no number of frames would fit"
+    device, stages = run.model.device, forecast(run, frames)
+    memory = device_memory(device)
+    if _fits(stages, memory):
+        return None
+    worst = max(stages, key=lambda stage: stage.peak)
     return (
         f"{worst.stage} is estimated to take {worst.peak / 2**30:.1f} GiB for {frames} frames, and the {device} "
-        f"has {memory / 2**30:.1f} GiB: {remedy}"
+        f"has {memory / 2**30:.1f} GiB: {_remedy(run, frames, memory)} would fit"
     )
+
+
+def _remedy(run: Preparation, frames: int, memory: int) -> str:
+    """What would fit where the whole clip does not."""
+    lean = replace(run, config=run.config.model_copy(update={"memory": "low"}))
+    if _fits(forecast(lean, frames), memory):
+        return "--memory low"
+    fewer = bisect(range(1, frames), False, key=lambda count: not _fits(forecast(lean, count), memory))
+    if not fewer:
+        return "no number of frames"
+    saving = "" if _fits(forecast(run, fewer), memory) else "--memory low with "
+    return f"{saving}--set input.frames={fewer}"
 
 
 def _fits(stages: Sequence[StageForecast], memory: int) -> bool:

@@ -6,10 +6,10 @@ import torch
 
 from ss4d.pipelines.durations import passes, product_rate, said_duration
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.nn.arithmetic import flop
+from ss4d.stages.nn.arithmetic import Load, flop
 from ss4d.stages.precision import Precision
 from ss4d.stages.sampler_params import SamplerParams
-from ss4d.stages.weights import describe, torso_dtype
+from ss4d.stages.weights import describe, frame_tokens, torso_dtype
 
 ASSUMED_FRAMES = 32  # of a clip that is not known
 
@@ -34,9 +34,9 @@ def refusal(
         uses: the roles of the networks to run, and the sampler of each that is sampled.
         frames: of the clip; None if it is not known.
     """
+    load = Load(frames=frames or ASSUMED_FRAMES, tokens=frame_tokens(folder))
     work = sum(
-        flop(describe(folder.description(role)).args, frames or ASSUMED_FRAMES) * passes(role, sampler)
-        for role, sampler in uses.items()
+        flop(describe(folder.description(role)).args, load) * passes(role, sampler) for role, sampler in uses.items()
     )
     clip = f"the {frames} frames of this clip" if frames else f"a clip of {ASSUMED_FRAMES} frames"
     return (

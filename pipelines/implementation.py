@@ -116,7 +116,8 @@ class Implementation:
         optional: the stages whose results it takes where they are not left out.
         calls_for: the methods of other stages that its result calls for, where these are left to the method "auto".
         roles: the networks it runs, as the model folder names them.
-        seeded: whether it draws random numbers.
+        seeded: whether it takes random numbers.
+        draws: whether it draws Gaussians.
         resolve: fills in what the configuration leaves to the model folder.
         package: where it comes from; set when it is found, None for what comes with the program.
         given: set when a run's stages are put in order: the stage whose result stands for that of each in `inputs` and
@@ -137,6 +138,7 @@ class Implementation:
     calls_for: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
     seeded: bool = False
+    draws: bool = False
     resolve: Callable[[Any, ModelFolder], StageConfig] = as_given
     package: Package | None = None
     given: Mapping[str, str | None] = field(default_factory=dict)

@@ -5,6 +5,7 @@ Small ones stay, and so do those that a worker keeps for its next clip.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import psutil
 import torch
 from torch import nn
 
+from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
+from ss4d.stages.nn.flow_trunk import KEPT_BYTES, FlowTrunk
 from ss4d.stages.ops.device import Device, resolve_device
-from ss4d.stages.ops.kernel_choice import Use, choose_kernels
+from ss4d.stages.ops.kernel_choice import OF_NETWORKS, Use, choose_kernels
 from ss4d.stages.ops.kernel_names import Part
+from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.precision import Precision
 from ss4d.stages.weights import check_role, describe, load_role, torso_dtype, warn_of_left_over
 
@@ -30,16 +34,24 @@ TORSO_DTYPES: Mapping[Precision, frozenset[torch.dtype]] = {
 SMALL = 1 << 26  # bytes of a weights file: loading such a network again would cost more than its memory is worth
 # Of a device's memory that networks may take from one clip to the next; the rest is for what passes through them.
 KEPT_SHARE = 1 / 4
+# Bytes of keys and values of image tokens that a flow keeps from one sampler step to the next.
+KEPT_TOKENS: Mapping[Memory, int] = {"default": KEPT_BYTES, "low": 0}
 
 
 class Loader:
     """Chooses the kernels for a device, and loads networks that run on them.
+
+    Attributes:
+        device: that computes.
+        kernels: that are chosen so far.
+        ops: those of them that networks are given.
 
     Args:
         folder: that describes the networks.
         device: "auto", "cpu" or "cuda".
         precision: of the torsos.
         kernels: by part of the work, a kernel's name, or "auto".
+        memory: whether flows keep what saves time.
         left_over: is filled with the tensors that no network took, by the name of their file.
 
     Raises:
@@ -53,17 +65,32 @@ class Loader:
         device: str,
         precision: Precision,
         kernels: Mapping[Part, str],
+        memory: Memory,
         left_over: dict[str, list[str]],
     ) -> None:
         self.device = resolve_device(device)
-        use = Use(device=torch.device(self.device), dtypes=TORSO_DTYPES[precision])
-        self.kernels = choose_kernels(use, kernels)
+        self._use = Use(device=torch.device(self.device), dtypes=TORSO_DTYPES[precision])
+        self._wanted = kernels
+        self.kernels = choose_kernels(self._use, kernels, OF_NETWORKS)
         LOG.info("%s", self.kernels.said())
         self.ops = self.kernels.ops
         self._folder, self._left_over = folder, left_over
         self._precision: Precision = precision
+        self._kept_tokens = KEPT_TOKENS[memory]
         self._networks: dict[str, nn.Module] = {}
         self._kept: set[str] = set()
+
+    @cached_property
+    def rasterize(self) -> Rasterize:
+        """What draws Gaussians: chosen when something is to be drawn, since to try it takes a second or more.
+
+        Raises:
+            ModelError: a kernel that is asked for cannot be used.
+        """
+        chosen = choose_kernels(self._use, self._wanted, ("rasterizer",))
+        LOG.info("%s", chosen.said())
+        self.kernels |= chosen
+        return chosen.rasterize
 
     def _dtype(self, role: str) -> torch.dtype:
         return torso_dtype(describe(self._folder.description(role)), self._precision)
@@ -114,9 +141,12 @@ class Loader:
             device = torch.device(self.device)
             if self._precision == "published":  # else the configuration says it
                 LOG.info("%s computes in %s", role, str(self._dtype(role)).removeprefix("torch."))
-            self._networks[role] = load_role(
+            network = load_role(
                 self._folder, role, self.ops, device=device, precision=self._precision, left_over=self._note_left_over
             )
+            if isinstance(network, FlowTrunk):
+                network.kept_bytes = self._kept_tokens
+            self._networks[role] = network
         return self._networks[role]
 
     def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:

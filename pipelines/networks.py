@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import Hub
 from ss4d.pipelines.implementation import Deferred
+from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import DINOV2_NAME, DINOV2_REPOSITORY, Files, ModelFolder
-from ss4d.stages.ops.device import check_device, resolve_device
+from ss4d.stages.ops.device import check_word, finds_cuda, meant_device
 from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.precision import Precision
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ss4d.pipelines.loading import Loader
     from ss4d.stages.ops.backend import Ops
     from ss4d.stages.ops.device import Device
+    from ss4d.stages.ops.rasterize import Rasterize
 
 computes_in_half = Deferred("ss4d.pipelines.half_precision:computes_in_half")
 half_refusal = Deferred("ss4d.pipelines.half_precision:refusal")
@@ -65,6 +67,12 @@ class ModelChoice(BaseModel):
         default=KernelNames(), description="by name, or auto: the best that is there and works, see docs/gpu.md"
     )
 
+    memory: Memory = Field(
+        default="default",
+        description="low: keys and values of the image tokens are made anew at each sampler step, instead of keeping "
+        "up to 1.25 GiB of them; results are the same",
+    )
+
     def keeping(self, revisions: Mapping[str, str]) -> Self:
         """This choice, and of repositories for which it names no revision those given here, by ORG/NAME."""
         return self.model_copy(update={"revisions": {**revisions, **self.revisions}})
@@ -93,21 +101,37 @@ class Model:
         from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
 
         choice = self._choice
-        return Loader(self.folder, self._device, choice.precision, choice.kernels.by_part(), self._left_over)
+        return Loader(
+            self.folder, self._device, choice.precision, choice.kernels.by_part(), choice.memory, self._left_over
+        )
 
     @property
     def device(self) -> "Device":
-        """The device that the networks run on."""
-        return self._loader.device
+        """The device that the networks are to run on."""
+        return meant_device(self._device)
+
+    @property
+    def has_device(self) -> bool:
+        """Whether this machine has the device."""
+        return self.device == "cpu" or finds_cuda()
 
     @property
     def ops(self) -> "Ops":
-        """The kernels for the device."""
+        """The kernels of networks for the device."""
         return self._loader.ops
 
     @property
+    def rasterize(self) -> "Rasterize":
+        """What draws Gaussians on the device.
+
+        Raises:
+            ModelError: the kernel that is asked for cannot be used.
+        """
+        return self._loader.rasterize
+
+    @property
     def kernels(self) -> dict[str, Any]:
-        """Which kernel does each part of the work, and why the others do not."""
+        """Which kernel does each part of the work, as far as there was work, and why the others do not."""
         return self._loader.kernels.recorded()
 
     @property
@@ -123,9 +147,7 @@ class Model:
         """
         if not roles or self._choice.precision not in ("published", "float16"):
             return False
-        return resolve_device(self._device) == "cpu" and bool(
-            computes_in_half(self.folder, self._choice.precision, roles)
-        )
+        return self.device == "cpu" and bool(computes_in_half(self.folder, self._choice.precision, roles))
 
     def check_precision(self, uses: Mapping[str, SamplerParams | None], frames: Callable[[], int] | None) -> None:
         """Refuses float16 on a CPU; reads descriptions, and no weights.
@@ -150,13 +172,15 @@ class Model:
         """
         self._loader.keep_if_room(roles, share)
 
-    def prepare(self, roles: Collection[str]) -> None:
-        """Finds faults in the files of the networks that play `roles` before anything computes.
+    def prepare(self, roles: Collection[str], *, draws: bool = False) -> None:
+        """Finds faults before anything computes: in files of the networks that play `roles`, in what is to draw.
 
         Raises:
-            ModelError: a file is missing or wrong; names it.
+            ModelError: a file is missing or wrong, or a kernel cannot be used; names it.
         """
         self._loader.prepare(roles)
+        if draws:
+            _ = self._loader.rasterize
 
     def release(self, roles: Collection[str]) -> None:
         """Gives back the memory of the networks that play `roles`, but for those that stay."""
@@ -216,10 +240,12 @@ class Model:
 def open_model(choice: ModelChoice, device: str) -> Model:
     """The model that is chosen, the same object for the same choice and word for a device.
 
+    The device need not be there until something is computed.
+
     Raises:
         ConfigError, InputError, ModelError: naming what cannot be.
     """
-    check_device(device)
+    check_word(device)
     return _open(choice.model_dump_json(include=set(ModelChoice.model_fields)), device)
 
 

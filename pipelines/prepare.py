@@ -15,7 +15,7 @@ from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
-from ss4d.stages.ops.device import check_device
+from ss4d.stages.ops.device import check_device, check_word
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
@@ -83,8 +83,12 @@ class Preparation:
         return self.model.notice if any(known.roles for known in self.config.stages().values()) else None
 
 
-def prepare(options: RunOptions) -> Preparation:
+def prepare(options: RunOptions, *, to_run: bool = True) -> Preparation:
     """Reads the configuration, the hashes of input and weights, and what is stored; loads no network, writes nothing.
+
+    Args:
+        options: what a user asks for.
+        to_run: whether it is to run on this machine, which must then have the device.
 
     Raises:
         ConfigError, InputError, ModelError, PluginError, StoreError: one sentence each, see `ss4d.pipelines.errors`.
@@ -93,7 +97,7 @@ def prepare(options: RunOptions) -> Preparation:
     name = _run_name(options)
     check_seed(options.seed)
     location = _location(options)
-    check_device(options.device)
+    (check_device if to_run else check_word)(options.device)
     source_digest = input_digest(options.source)
     folder = options.out / "runs" / name
     before = read_record(folder)

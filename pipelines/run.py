@@ -158,11 +158,12 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
 
     def prepare_networks() -> None:
         stages = run.config.stages()
-        roles = [role for job in jobs if job.step.action == RUN for role in stages[job.step.stage].roles]
+        running = [stages[job.step.stage] for job in jobs if job.step.action == RUN]
+        roles = [role for stage in running for role in stage.roles]
         # To count the frames of a video is to look through it: not where no network is to run.
         if roles and (told := shortage(run, count_frames(options, run.config)())):
             reporter.message(told)
-        run.model.prepare(roles)
+        run.model.prepare(roles, draws=any(stage.draws for stage in running))
         record.update(
             device=run.model.device,
             kernels=run.model.kernels,

@@ -11,6 +11,7 @@ from ss4d.pipelines.errors import PluginError
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import Model
 from ss4d.stages.input_files import InputConfig
+from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.types import Progress, Value, Video
 from ss4d.stages.video_io import read_video
 
@@ -72,6 +73,12 @@ class StageInputs:
         """The network that plays `role` in the model folder, ready to run on the run's device."""
         self._declared(role in self.implementation.roles, f"roles with {role!r}")
         return self.model.network(role)
+
+    @property
+    def rasterize(self) -> Rasterize:
+        """Draws a frame of Gaussians from a camera; see `ss4d.stages.ops.rasterize`."""
+        self._declared(self.implementation.draws, "draws=True")
+        return self.model.rasterize
 
     def generator(self) -> torch.Generator:
         """A CPU generator, so that a seed means the same on every device (docs/model.md, section 4)."""

@@ -148,8 +148,9 @@ def _appearance_fit(config: AppearanceFitConfig, inputs: "StageInputs") -> Any:
 def _export(config: ExportConfig, inputs: "StageInputs") -> None:
     gaussians, fps = inputs.value("appearance_fit"), inputs.value("segmentation").fps
     camera = inputs.value("camera") if inputs.gives("camera") else None
-    render = inputs.model.ops.rasterize
-    export_asset(config, gaussians, fps, inputs.folder, render=render, camera=camera, progress=inputs.progress)
+    export_asset(
+        config, gaussians, fps, inputs.folder, render=inputs.rasterize, camera=camera, progress=inputs.progress
+    )
 
 
 def _structure_sampler(config: SparseStructureConfig, folder: ModelFolder) -> SparseStructureConfig:
@@ -225,6 +226,7 @@ BUILT_IN = (
         run=_export,
         inputs=("appearance_fit", "segmentation"),
         optional=("camera",),
+        draws=True,
         revision=2,
     ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ss4d.pipelines.config import with_goals
+from ss4d.pipelines.config import as_overrides
 from ss4d.pipelines.dataset import layout
 from ss4d.pipelines.dataset.contents import DatasetContents
 from ss4d.pipelines.dataset.keys import choose_settings
@@ -52,7 +52,7 @@ def run(
         source=Path(source),
         out=Path(out),
         config=config,
-        overrides=with_goals(overrides, goals),
+        overrides=as_overrides(overrides, goals),
         seed=seed,
         device=device,
         name=name,

@@ -187,7 +187,7 @@ def write_random_model(
 
 def _random(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
     """Tensors for a network on the meta device, in half precision: weights that keep the size of what passes."""
-    state = module.computed() if isinstance(module, HasComputed) else {}
+    state = {name: make() for name, make in module.computed().items()} if isinstance(module, HasComputed) else {}
     for name, tensor in module.state_dict().items():
         if name in state:
             continue

@@ -57,7 +57,7 @@ def sample_latents(
         LOG.info("slat: %d frames in %d windows of %d", voxels.num_frames, len(windows), len(windows[0]))
     parts = window_rows(coords.to(device), len(feats), windows)
     flows = [GuidedLatentFlow(flow, Sites(part.coords)) for part in parts]
-    kept = [flow.kept_tokens(len(windows) * len(part.frames) * cond.shape[2]) for part in parts]
+    kept = [flow.kept_tokens(len(parts)) for _ in parts]
 
     def velocity(condition: Tensor | None) -> Velocity:
         def of_part(i: int, x: Tensor, t: float) -> Tensor:

@@ -42,7 +42,7 @@ def sample_structure(
 
     guided = GuidedStructureFlow(flow)
 
-    kept = flow.kept_tokens(num_frames * cond.shape[2])
+    kept = flow.kept_tokens()
 
     def velocity(condition: Tensor | None) -> Velocity:
         return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition, kept)[0]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ss4d.stages.errors import ModelError
 from ss4d.stages.model_folder import ModelFolder, NetworkFiles
+from ss4d.stages.nn.arithmetic import image_tokens
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.column_encoder import ColumnEncoderArgs
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoderArgs
@@ -26,6 +27,8 @@ from ss4d.stages.tensor_file import TensorFile
 from ss4d.stages.typed_json import naming, read_json
 
 LOG = logging.getLogger("ss4d")
+MOST_TENSORS = 10_000  # of a network whose file is not looked at; published ones have 700
+MOST_COMPUTED = 1 << 30  # bytes of a tensor that follows from the options; published ones have 16 MiB at most
 LeftOver = Callable[[Path, Sequence[str]], None]  # hears of a weights file and the tensors in it that nothing takes
 
 
@@ -40,7 +43,7 @@ class HasTorso(Protocol):
 class HasComputed(Protocol):
     """A network with buffers that follow from its options, so that a file may leave them out."""
 
-    def computed(self) -> dict[str, Tensor]: ...
+    def computed(self) -> dict[str, Callable[[], Tensor]]: ...
 
 
 # What can play a role; the roles of installed stages are their own matter.
@@ -150,11 +153,7 @@ def _described(folder: ModelFolder, role: str) -> tuple[NetworkFiles, Descriptio
         ModelError: naming the file and the option at fault.
     """
     files = folder.files(role)
-    description = describe(files.description)
-    kinds = ARGS_BY_ROLE.get(role, (object,))
-    if not isinstance(description.args, kinds):
-        known = " or ".join(name for name, network in NETWORKS.items() if network.args in kinds)
-        raise ModelError(f"{files.description}: a {description.name} cannot be the {role}, which takes a {known}")
+    description = _describe_as(role, files.description)
     given = len(folder.slat_normalization.mean)
     if isinstance(description.args, SLatFlow4DModelArgs) and given not in (1, description.args.out_channels):
         raise ModelError(
@@ -162,6 +161,44 @@ def _described(folder: ModelFolder, role: str) -> tuple[NetworkFiles, Descriptio
             f"{role} have {description.args.out_channels} channels"
         )
     return files, description
+
+
+def weights_size(folder: ModelFolder, role: str, precision: Precision) -> int:
+    """Bytes that the weights of the network that plays `role` take once they are loaded, by its description alone.
+
+    Raises:
+        ModelError: naming the file and the option at fault.
+    """
+    file = folder.description(role)
+    description = _describe_as(role, file)
+    with naming(file):
+        module = _without_weights(description, TORCH_OPS, MOST_TENSORS)
+    if isinstance(module, HasTorso):
+        module.set_torso_dtype(torso_dtype(description, precision))
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def frame_tokens(folder: ModelFolder) -> int:
+    """How many image tokens a frame has, by the description of the image encoder.
+
+    Raises:
+        ModelError: naming the file and the option at fault.
+    """
+    return image_tokens(_describe_as(IMAGE_ENCODER, folder.description(IMAGE_ENCODER)).args)
+
+
+def _describe_as(role: str, file: Path | None) -> Description:
+    """What the description of the network that plays `role` says.
+
+    Raises:
+        ModelError: naming the file and the option at fault.
+    """
+    description = describe(file)
+    kinds = ARGS_BY_ROLE.get(role, (object,))
+    if not isinstance(description.args, kinds):
+        known = " or ".join(name for name, network in NETWORKS.items() if network.args in kinds)
+        raise ModelError(f"{file}: a {description.name} cannot be the {role}, which takes a {known}")
+    return description
 
 
 def load_network(
@@ -186,7 +223,7 @@ def load_network(
         if name in outline.sources:
             state[name] = outline.file.read(outline.sources[name], device, tensor.dtype)
         else:
-            state[name] = outline.computed[name].to(device, tensor.dtype)
+            state[name] = outline.computed[name]().to(device, tensor.dtype)
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, tensor in chain(module.named_parameters(), module.named_buffers()) if tensor.is_meta]
     assert not left, f"{description.name} keeps {left} out of its state, so no file can bring them"
@@ -202,14 +239,14 @@ class _Outline:
         wanted: its tensors, of the shape and precision that they have once they are loaded.
         file: with the weights.
         sources: by the name of a tensor, the tensors in the file that make it up.
-        computed: the tensors that follow from the network's options.
+        computed: gives the tensors that follow from the network's options.
     """
 
     module: nn.Module
     wanted: Mapping[str, Tensor]
     file: TensorFile
     sources: Mapping[str, tuple[str, ...]]
-    computed: Mapping[str, Tensor]
+    computed: Mapping[str, Callable[[], Tensor]]
 
 
 def _outline(
@@ -236,6 +273,7 @@ def _outline(
     if unused := sorted(outline.sources.keys() - outline.wanted.keys()):
         left_over(files.weights, unused)
     _check_tensors(description.name, outline)
+    _check_computed(files, outline)
     return outline
 
 
@@ -293,6 +331,16 @@ def _check_tensors(network: str, outline: _Outline) -> None:
             raise ModelError(
                 f"{file.path}: tensor {name!r} is {shape} of {file.formats[sources[name][0]]}, "
                 f"but {network} needs {tuple(tensor.shape)} of floating point"
+            )
+
+
+def _check_computed(files: NetworkFiles, outline: _Outline) -> None:
+    """Refuses tensors that would be computed, since the file leaves them out, and that no memory could hold."""
+    for name in outline.computed.keys() - outline.sources.keys():
+        if (size := outline.wanted[name].nbytes) > MOST_COMPUTED:
+            raise ModelError(
+                f"{files.description}: with options of this size, tensor {name!r}, which {files.weights} leaves to be "
+                f"computed, takes {size / 2**30:,.0f} GiB"
             )
 
 

@@ -3,7 +3,7 @@
 import json
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 
 import ss4d
-from ss4d.pipelines.bench.clock import ceiling, costs, peak_memory, seconds_of
+from ss4d.pipelines.bench.clock import ceiling, costs, counts_processor, peak_memory, seconds_of
 from ss4d.pipelines.bench.report import Report, Row
-from ss4d.pipelines.bench.subjects import NUM_SUBJECTS, Inputs, SizeName, Subject, subjects
+from ss4d.pipelines.bench.subjects import STAGES, Inputs, SizeName, Subject, num_subjects, subjects
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import Use, choose_kernels
@@ -30,7 +30,10 @@ CLIPS: dict[tuple[SizeName, str], tuple[int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What is measured; None is what `CLIPS` says, or for the precision, float16 on CUDA and float32 elsewhere."""
+    """What is measured.
+
+    None is what `CLIPS` says, for the precision float16 on CUDA and float32 elsewhere, and all stages.
+    """
 
     size: SizeName = "tiny"
     device: str = "auto"
@@ -38,6 +41,7 @@ class BenchOptions:
     frames: int | None = None
     voxels: int | None = None
     repeats: int = 3
+    stages: Sequence[str] | None = None
     out: Path | None = None
 
 
@@ -46,8 +50,11 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
 
     Raises:
         InputError: there is no such device, or a frame cannot have so many voxels.
-        ConfigError: the report's folder is not there.
+        ConfigError: the report's folder is not there, or nothing of a stage is measured.
     """
+    stages = options.stages or STAGES
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ConfigError(f"--stage {unknown[0]}: measured are {', '.join(STAGES)}")
     if options.out is not None and not options.out.parent.is_dir():
         raise ConfigError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
     name = resolve_device(options.device)
@@ -62,20 +69,22 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
         device=device,
         dtype=dtype,
         ops=chosen.ops,
+        rasterize=chosen.rasterize,
     )
     ceilings = {_name(kind): ceiling(device, kind) for kind in dict.fromkeys((torch.float32, dtype))}
     rows: list[Row] = []
+    calls = _Calls(progress, num_subjects(stages) * (options.repeats + 2))
+    calls.done(0)
     with torch.no_grad():
-        for done, subject in enumerate(subjects(given)):
-            progress(done, NUM_SUBJECTS)
-            rows += _measured(subject, given, ceilings, options.repeats)
-    progress(NUM_SUBJECTS, NUM_SUBJECTS)
+        for subject in subjects(given, stages):
+            rows += _measured(subject, given, ceilings, options.repeats, calls.done)
     facts = {
         "ss4d": ss4d.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if name == "cuda" else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
+        "seconds": "of the processor" if counts_processor(device) else "of the wall clock",
         "size": given.size,
         "frames": given.frames,
         "voxels": given.voxels,
@@ -90,15 +99,33 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
     return report
 
 
-def _measured(subject: Subject, given: Inputs, ceilings: dict[str, float], repeats: int) -> Iterator[Row]:
-    """The row of all the work, then those of its kinds of layers."""
+@dataclass
+class _Calls:
+    """Counts what is measured, and tells it."""
+
+    progress: Progress
+    total: int
+    count: int = 0
+
+    def done(self, more: int = 1) -> None:
+        self.count += more
+        self.progress(self.count, self.total)
+
+
+def _measured(
+    subject: Subject, given: Inputs, ceilings: dict[str, float], repeats: int, done: Callable[[], None]
+) -> Iterator[Row]:
+    """The row of all the work, then those of its kinds of layers; `done` hears of each call or pair of calls."""
     memory = peak_memory(subject.fast, given.device)  # this first call builds the tables that a run keeps
+    done()
     seconds, ratios = [], []
     for _ in range(repeats):
         seconds.append(seconds_of(subject.fast, given.device))
         if subject.plain is not None:  # one after the other, so that both see the same disturbances
             ratios.append(seconds_of(subject.plain, given.device) / seconds[-1])
+        done()
     flop, layers = costs(subject.fast, subject.network, given.device)
+    done()
     # What has no torso to turn to another precision computes in float32.
     most = ceilings[_name(given.dtype if subject.network is not None else torch.float32)]
     median = statistics.median(seconds)

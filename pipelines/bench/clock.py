@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,13 +46,22 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def counts_processor(device: torch.device) -> bool:
+    """Whether seconds are those of the processor: on one thread of a CPU, so that other work there does not count."""
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock, when the device has done all that it was given."""
+    wait(device)
+    return time.process_time() if counts_processor(device) else time.perf_counter()
+
+
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """How long one call takes on a device that has nothing else to do."""
-    wait(device)
-    begun = time.perf_counter()
+    begun = now(device)
     work()
-    wait(device)
-    return time.perf_counter() - begun
+    return now(device) - begun
 
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -78,14 +88,9 @@ def costs(
     Layers are waited for one by one, so their seconds may add up to a little more than the call takes undisturbed.
     Without a network no layers are told apart.
     """
-
-    def clock() -> float:
-        wait(device)
-        return time.perf_counter()
-
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         flop = _by_layer(work, network, counter.get_total_flops)
-    seconds = _by_layer(work, network, clock)  # not while it is counted, which takes time
+    seconds = _by_layer(work, network, partial(now, device))  # not while it is counted, which takes time
     return sum(flop.values()), {kind: Cost(seconds[kind], flop[kind]) for kind in seconds} if network else {}
 
 

@@ -3,7 +3,7 @@
 Axes: t frame, l token, c channel; sparse rows are (b, t, x, y, z).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,21 +14,23 @@ from ss4d.pipelines.bench.naive import NAIVE_OPS
 from ss4d.pipelines.hub import model_path
 from ss4d.stages.errors import InputError
 from ss4d.stages.model_folder import ModelFolder
-from ss4d.stages.nn.block import Kept
+from ss4d.stages.nn.arithmetic import image_tokens
+from ss4d.stages.nn.block import KeptTokens
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.guide import GuidedLatentFlow, GuidedStructureFlow
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import orbit_camera
+from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.published import PUBLISHED
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.types import GaussianClip
 from ss4d.stages.weights import Description, HasTorso, describe
 
 SizeName = Literal["tiny", "published"]
+Networks = Mapping[str, Description]  # by role
 PICTURE = 512  # pixels of a side of what is drawn
 TIME = 700.0  # of the flow, x 1000
-NUM_SUBJECTS = 6
 SHELL_AREA = 15  # voxels of a sphere of radius 1 and of the thickness that surfaces have, 1.2 cells
 
 
@@ -61,7 +63,8 @@ class Inputs:
         voxels: of each frame.
         device: that computes.
         dtype: that the torsos compute in.
-        ops: kernels.
+        ops: kernels of networks.
+        rasterize: draws.
     """
 
     size: SizeName
@@ -70,38 +73,7 @@ class Inputs:
     device: torch.device
     dtype: torch.dtype
     ops: Ops
-
-
-def subjects(given: Inputs) -> Iterator[Subject]:
-    """All that is measured, in the order of a run; a network is made when its turn comes, and let go after it.
-
-    Raises:
-        InputError: a frame cannot have so many voxels.
-    """
-    networks = _descriptions(given.size)
-    resolution = networks[LATENT_FLOW].args.resolution
-    if given.voxels > resolution**3:
-        raise InputError(f"--voxels must be at most {resolution**3}, all cells of the grid, got {given.voxels}")
-    encoding = _encoding(networks[IMAGE_ENCODER], given)
-    tokens = encoding.fast()
-    yield encoding
-    del encoding
-    yield _structure(networks[STRUCTURE_FLOW], given, tokens)
-    yield _occupancy(networks[STRUCTURE_DECODER], given, networks[STRUCTURE_FLOW].args.resolution)
-    coords = shells(given.frames, given.voxels, resolution).to(given.device)
-    yield _latents(networks[LATENT_FLOW], given, tokens, coords)
-    decoder = _build(networks[GAUSSIAN_DECODER], given, given.ops)
-    x = SparseTensor(Sites(coords), torch.randn(len(coords), decoder.args.latent_channels, device=given.device))
-
-    def decode() -> Any:
-        return decoder.activate(decoder.split(decoder(x), x.coords))
-
-    yield Subject(stage="decoding", work="Gaussian decoder", network=decoder, fast=decode)
-    scene, camera = (
-        _first_frame(decode(), given.voxels * decoder.representation.num_gaussians),
-        orbit_camera(30, 20, size=PICTURE),
-    )
-    yield Subject(stage="export", work="one picture", network=None, fast=lambda: given.ops.rasterize(scene, camera))
+    rasterize: Rasterize
 
 
 def shells(frames: int, voxels: int, resolution: int) -> Tensor:
@@ -120,7 +92,7 @@ def shells(frames: int, voxels: int, resolution: int) -> Tensor:
     return torch.cat(parts).int()
 
 
-def _descriptions(size: SizeName) -> Mapping[str, Description]:
+def _descriptions(size: SizeName) -> Networks:
     if size == "tiny":
         folder = ModelFolder.open(model_path("bundled:tiny"))
         roles = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, LATENT_FLOW, GAUSSIAN_DECODER)
@@ -130,9 +102,9 @@ def _descriptions(size: SizeName) -> Mapping[str, Description]:
     return networks | {IMAGE_ENCODER: describe(None)}
 
 
-def _build(network: Description, given: Inputs, ops: Ops) -> Any:
+def _build(network: Description, given: Inputs) -> Any:
     with given.device:
-        module = NETWORKS[network.name].build(network.args, ops)
+        module = NETWORKS[network.name].build(network.args, given.ops)
     if isinstance(module, HasTorso):
         module.set_torso_dtype(given.dtype)
     return module.eval().requires_grad_(False)
@@ -150,21 +122,31 @@ def _build_both(network: Description, given: Inputs) -> tuple[Any, Any]:
     return fast.eval().requires_grad_(False), plain.eval().requires_grad_(False)
 
 
-def _encoding(network: Description, given: Inputs) -> Subject:
-    encoder = _build(network, given, given.ops)
+def _tokens(networks: Networks, given: Inputs) -> Tensor:
+    """Image tokens (t, l, c), random."""
+    count = image_tokens(networks[IMAGE_ENCODER].args)
+    return torch.randn(given.frames, count, networks[LATENT_FLOW].args.cond_channels, device=given.device)
+
+
+def _latent_sites(networks: Networks, given: Inputs) -> Tensor:
+    return shells(given.frames, given.voxels, networks[LATENT_FLOW].args.resolution).to(given.device)
+
+
+def _encoding(networks: Networks, given: Inputs) -> Subject:
+    encoder = _build(networks[IMAGE_ENCODER], given)
     side = encoder.args.image_size
     images = torch.rand(given.frames, encoder.image_channels, side, side, device=given.device)
     return Subject(stage="conditioning", work="image encoder", network=None, fast=lambda: encoder(images))
 
 
-def _structure(network: Description, given: Inputs, tokens: Tensor) -> Subject:
-    args = network.args
-    fast, plain = _build_both(network, given)
+def _structure(networks: Networks, given: Inputs) -> Subject:
+    fast, plain = _build_both(networks[STRUCTURE_FLOW], given)
+    args = fast.args
     x = torch.randn(1, given.frames, args.out_channels, *(args.resolution,) * 3, device=given.device)
-    t, cond = torch.full((1, given.frames), TIME, device=given.device), tokens[None]
-    zeros, kept = torch.zeros_like(cond), fast.kept_tokens(cond.shape[:3].numel())
+    t, cond = torch.full((1, given.frames), TIME, device=given.device), _tokens(networks, given)[None]
+    zeros, kept = torch.zeros_like(cond), fast.kept_tokens()
 
-    def step(flow: Any, negative: Tensor | None, kept: Kept | None) -> tuple[Tensor, Tensor]:
+    def step(flow: Any, negative: Tensor | None, kept: KeptTokens | None) -> tuple[Tensor, Tensor]:
         guided = GuidedStructureFlow(flow)
         return guided(x, t, cond, kept), guided(x, t, negative)
 
@@ -177,25 +159,22 @@ def _structure(network: Description, given: Inputs, tokens: Tensor) -> Subject:
     )
 
 
-def _occupancy(network: Description, given: Inputs, resolution: int) -> Subject:
-    decoder = _build(network, given, given.ops)
-    latent = torch.randn(given.frames, network.args.latent_channels, *(resolution,) * 3, device=given.device)
-    return Subject(
-        stage="sparse_structure",
-        work="occupancy decoder",
-        network=None,
-        fast=lambda: decoder(latent),
-    )
+def _occupancy(networks: Networks, given: Inputs) -> Subject:
+    decoder = _build(networks[STRUCTURE_DECODER], given)
+    side = networks[STRUCTURE_FLOW].args.resolution
+    latent = torch.randn(given.frames, decoder.args.latent_channels, *(side,) * 3, device=given.device)
+    return Subject(stage="sparse_structure", work="occupancy decoder", network=None, fast=lambda: decoder(latent))
 
 
-def _latents(network: Description, given: Inputs, tokens: Tensor, coords: Tensor) -> Subject:
-    fast, plain = _build_both(network, given)
+def _latents(networks: Networks, given: Inputs) -> Subject:
+    fast, plain = _build_both(networks[LATENT_FLOW], given)
+    tokens, coords = _tokens(networks, given), _latent_sites(networks, given)
     copies = -given.frames % fast.frame_multiple
     cond = torch.cat([tokens, *(tokens[-1:] for _ in range(copies))])[None]
     t, zeros = torch.full(cond.shape[:2], TIME, device=given.device), torch.zeros_like(cond)
     sites = Sites(coords)
-    x = torch.randn(len(coords), network.args.out_channels, device=given.device)
-    guided, kept = GuidedLatentFlow(fast, sites), fast.kept_tokens(cond.shape[:3].numel())
+    x = torch.randn(len(coords), fast.args.out_channels, device=given.device)
+    guided, kept = GuidedLatentFlow(fast, sites), fast.kept_tokens()
 
     def naive_pass(tokens: Tensor) -> Tensor:
         return GuidedLatentFlow(plain, Sites(coords))(x, t, tokens)
@@ -209,6 +188,26 @@ def _latents(network: Description, given: Inputs, tokens: Tensor, coords: Tensor
     )
 
 
+def _decoder(networks: Networks, given: Inputs) -> tuple[Any, Callable[[], Any]]:
+    """The Gaussian decoder, and what decodes with it."""
+    decoder = _build(networks[GAUSSIAN_DECODER], given)
+    coords = _latent_sites(networks, given)
+    x = SparseTensor(Sites(coords), torch.randn(len(coords), decoder.args.latent_channels, device=given.device))
+    return decoder, lambda: decoder.activate(decoder.split(decoder(x), x.coords))
+
+
+def _decoding(networks: Networks, given: Inputs) -> Subject:
+    decoder, decode = _decoder(networks, given)
+    return Subject(stage="decoding", work="Gaussian decoder", network=decoder, fast=decode)
+
+
+def _picture(networks: Networks, given: Inputs) -> Subject:
+    decoder, decode = _decoder(networks, given)
+    scene = _first_frame(decode(), given.voxels * decoder.representation.num_gaussians)
+    camera = orbit_camera(30, 20, size=PICTURE)
+    return Subject(stage="export", work="one picture", network=None, fast=lambda: given.rasterize(scene, camera))
+
+
 def _first_frame(gaussians: Any, count: int) -> GaussianClip:
     return GaussianClip(
         means=gaussians.means[:count].cpu(),
@@ -218,3 +217,35 @@ def _first_frame(gaussians: Any, count: int) -> GaussianClip:
         opacities=gaussians.opacities[:count, 0].cpu(),
         offsets=torch.tensor([0, count]),
     )
+
+
+# By stage, in the order of a run.
+SUBJECTS: Sequence[tuple[str, Callable[[Networks, Inputs], Subject]]] = (
+    ("conditioning", _encoding),
+    ("sparse_structure", _structure),
+    ("sparse_structure", _occupancy),
+    ("slat", _latents),
+    ("decoding", _decoding),
+    ("export", _picture),
+)
+STAGES = tuple(dict.fromkeys(stage for stage, _ in SUBJECTS))
+
+
+def num_subjects(stages: Collection[str] = STAGES) -> int:
+    """How many pieces of work of these stages are measured."""
+    return sum(stage in stages for stage, _ in SUBJECTS)
+
+
+def subjects(given: Inputs, stages: Collection[str] = STAGES) -> Iterator[Subject]:
+    """All that is measured of the stages, in the order of a run; a network is made when its turn comes.
+
+    Raises:
+        InputError: a frame cannot have so many voxels.
+    """
+    networks = _descriptions(given.size)
+    resolution = networks[LATENT_FLOW].args.resolution
+    if given.voxels > resolution**3:
+        raise InputError(f"--voxels must be at most {resolution**3}, all cells of the grid, got {given.voxels}")
+    for stage, make in SUBJECTS:
+        if stage in stages:
+            yield make(networks, given)

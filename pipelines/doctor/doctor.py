@@ -117,4 +117,5 @@ def _inputs(device: torch.device, size: SizeName, extent: Extent, chosen: Chosen
         device=device,
         dtype=extent.half if size == "published" or device.type == "cuda" else torch.float32,
         ops=chosen.ops,
+        rasterize=chosen.rasterize,
     )

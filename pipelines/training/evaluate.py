@@ -164,7 +164,7 @@ def score_clip(
     clip: TrainingClip, methods: Mapping[str, Method], model: Model, sheet: Path | None
 ) -> dict[str, dict[str, float | None]]:
     """The measures of every method on one clip; draws a contact sheet if told where."""
-    render = model.ops.rasterize
+    render = model.rasterize
     truth, seen = over_white(clip.views), over_white(clip.frames)
     scores, drawn = {}, {}
     for name, method in methods.items():

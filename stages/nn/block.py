@@ -39,17 +39,40 @@ class Condition:
         time: (frames, C) embedding of the flow time; (frames, 6 C) modulation where blocks share theirs.
         tokens: (frames x L, context channels) image tokens; None where all of them are zeros.
         plan: attention of rows to the tokens of their frame; None where there are no tokens.
-        kept: keys and values of these tokens by the module that makes them, which adds its own; None keeps none.
+        kept: keeps keys and values of these tokens from pass to pass; None keeps none.
     """
 
     frames: Frames
     time: Tensor
     tokens: Tensor | None
     plan: AttentionPlan | None
-    kept: "Kept | None" = None
+    kept: "KeptTokens | None" = None
 
 
-Kept = dict[Attention, KeysValues]
+class KeptTokens:
+    """Keys and values of the same image tokens, kept from pass to pass: those of the first blocks, as many as fit.
+
+    Args:
+        room: bytes that they may take together.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: dict[Attention, KeysValues] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(tensor.nbytes for pair in self._kept.values() for tensor in pair)
+
+    def of(self, attention: Attention, tokens: Tensor) -> KeysValues:
+        """What `attention` sees in `tokens` (tokens, context channels), which must always be the same."""
+        if attention in self._kept:
+            return self._kept[attention]
+        made = attention.keys_values(tokens)
+        if self.size + sum(tensor.nbytes for tensor in made) <= self._room:
+            self._kept[attention] = made
+        return made
 
 
 def rows_of(sites: Sites, extent: Extent, *, head_channels: int, rope_base: float | None) -> Rows:
@@ -148,11 +171,7 @@ class ConditionedBlock(nn.Module):
         """What rows (N, C) find in the tokens: (N, C), or (C) where it is the same for all."""
         if condition.tokens is None or condition.plan is None:
             return self.cross_attn.of_zeros()
-        context: Tensor | KeysValues = condition.tokens
-        if condition.kept is not None:
-            if self.cross_attn not in condition.kept:
-                condition.kept[self.cross_attn] = self.cross_attn.keys_values(condition.tokens)
-            context = condition.kept[self.cross_attn]
+        context = condition.tokens if condition.kept is None else condition.kept.of(self.cross_attn, condition.tokens)
         seen: Tensor = self.cross_attn(self.norm2(x), condition.plan, context=context)
         return seen
 

@@ -9,14 +9,17 @@ from torch import Tensor, nn
 NUM_TIME_FREQUENCIES = 128
 
 
-def constant(compute: Callable[[], Tensor]) -> Tensor:
-    """What `compute` gives, for a buffer on the device that networks are being built on.
+def constant(shape: tuple[int, ...], compute: Callable[[], Tensor]) -> Tensor:
+    """What `compute` gives, of this shape and in float32, for a buffer on the device that networks are being built on.
 
-    Computed on the CPU: on the meta device the first arithmetic imports torch's compiler, which takes seconds.
+    Computed on the CPU, and not at all for the meta device, whose tensors have no values.
     """
+    place = torch.empty(0).device
+    if place.type == "meta":
+        return torch.empty(shape)
     with torch.device("cpu"):
         values = compute()
-    return values.to(torch.empty(0).device)
+    return values.to(place)
 
 
 def absolute_position(positions: Tensor, channels: int) -> Tensor:

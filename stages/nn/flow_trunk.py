@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ss4d.stages.nn.args import at_least_one, head_count, one_of
-from ss4d.stages.nn.block import Condition, ConditionedBlock, Kept, modulation_layer, rows_of
+from ss4d.stages.nn.block import Condition, ConditionedBlock, KeptTokens, modulation_layer, rows_of
 from ss4d.stages.nn.embed import TimestepEmbedder
 from ss4d.stages.nn.precision import cast_weights
 from ss4d.stages.ops.attention import token_plan
@@ -17,9 +17,10 @@ from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.coords import Sites
 from ss4d.stages.ops.windows import EACH_FRAME, WHOLE_CLIP, Extent, frames
 
-# Of keys and values of image tokens. Small models save a seventh of a pass; at the published size it would be a
-# hundredth, and 4 GB.
-KEPT_BYTES = 1 << 28
+# Of keys and values of image tokens. A small object or a small model has more tokens than rows: with all blocks of the
+# published latent flow they are a third of a pass over 3,000 voxels a frame. So many bytes hold those of 9 frames in
+# half precision; of 32 frames they would take 4 GiB, and save a hundredth where there are 20,000 voxels.
+KEPT_BYTES = 5 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ class FlowTrunk(nn.Module):
         widths_in: channels that the input layer takes and gives.
         widths_out: channels that the output layer takes and gives.
 
+    Attributes:
+        torso_dtype: that the blocks compute in.
+        kept_bytes: that keys and values of a clip's image tokens may take from one sampler step to the next.
+
     Raises:
         ModelError: naming an option that cannot be honored.
     """
@@ -78,6 +83,7 @@ class FlowTrunk(nn.Module):
         self._args = args
         self.heads = head_count(args.model_channels, args.num_heads, args.num_head_channels)
         self.torso_dtype = torch.float32
+        self.kept_bytes = KEPT_BYTES
         self.t_embedder = TimestepEmbedder(args.model_channels)
         self.adaLN_modulation = modulation_layer(args.model_channels) if args.share_mod else None
         self.input_layer = nn.Linear(*widths_in)
@@ -101,13 +107,11 @@ class FlowTrunk(nn.Module):
         self.torso_dtype = dtype
         cast_weights(self.blocks, dtype)
 
-    def kept_tokens(self, num_tokens: int) -> Kept | None:
-        """A new memory for keys and values of so many image tokens, or None where they would take too much of it."""
-        args = self._args
-        size = len(self.blocks) * num_tokens * 2 * args.model_channels * self.torso_dtype.itemsize
-        return {} if size <= KEPT_BYTES else None
+    def kept_tokens(self, sharers: int = 1) -> KeptTokens:
+        """A new memory for keys and values of image tokens, for one of so many `sharers` of `kept_bytes`."""
+        return KeptTokens(self.kept_bytes // sharers)
 
-    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor | None, kept: Kept | None) -> Tensor:
+    def transform(self, h: Tensor, sites: Sites, time: Tensor, cond: Tensor | None, kept: KeptTokens | None) -> Tensor:
         """Rows (N, C) through all blocks.
 
         Args:

@@ -4,7 +4,7 @@ Rows are (n, c) on sites (b, t, x, y, z); Gaussians are packed voxel by voxel, (
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,19 +96,20 @@ class SLatGaussianDecoder(SparseTransformer):
         super().__init__(args, args.latent_channels, out_channels, ops)
         self.args, self.representation = args, representation
         if representation.perturbed:
-            self.register_buffer("offset_perturbation", constant(lambda: self.computed()["offset_perturbation"]))
+            shape = (representation.num_gaussians, 3)
+            self.register_buffer("offset_perturbation", constant(shape, self.computed()["offset_perturbation"]))
 
     @property
     def frame_multiple(self) -> int:
         """Part of a clip that begins at a multiple of so many frames has the attention windows of the whole clip."""
         return self.args.extent[0] or 1
 
-    def computed(self) -> dict[str, Tensor]:
-        """The buffers that follow from the options, by name."""
+    def computed(self) -> dict[str, Callable[[], Tensor]]:
+        """What gives the buffers that follow from the options, by name."""
         shape = self.representation
         if not shape.perturbed:
             return {}
-        return {"offset_perturbation": offset_perturbation(shape.num_gaussians, shape.voxel_size)}
+        return {"offset_perturbation": lambda: offset_perturbation(shape.num_gaussians, shape.voxel_size)}
 
     def forward(self, x: SparseTensor) -> Tensor:
         """Latents (N, latent channels) to the raw channels (N, 14 G) of each voxel; see `split` and `activate`."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.errors import ModelError
-from ss4d.stages.nn.block import Kept
+from ss4d.stages.nn.block import KeptTokens
 from ss4d.stages.nn.column_encoder import lifted
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
@@ -25,7 +25,7 @@ class GuidedStructureFlow:
     def __init__(self, flow: SparseStructureFlow4DModel) -> None:
         self._flow = flow
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: KeptTokens | None = None) -> Tensor:
         """Velocity (b, t, c, r, r, r) at `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels
@@ -42,7 +42,7 @@ class GuidedLatentFlow:
     def __init__(self, flow: SLatFlow4DModel, sites: Sites) -> None:
         self._flow, self._sites = flow, sites
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: KeptTokens | None = None) -> Tensor:
         """Velocity (n, c) at rows `x`, c the flow's output channels; arguments are those of the flow."""
         args = self._flow.args
         width = args.in_channels - args.out_channels

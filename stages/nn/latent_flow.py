@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.args import at_least_one, one_of
-from ss4d.stages.nn.block import Kept
+from ss4d.stages.nn.block import KeptTokens
 from ss4d.stages.nn.embed import absolute_position
 from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
@@ -190,7 +190,7 @@ class SLatFlow4DModel(FlowTrunk):
         for part in (self.input_blocks, self.input_blocks_t, self.out_blocks_t, self.out_blocks):
             cast_weights(part, dtype)
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> SparseTensor:
+    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None, kept: KeptTokens | None = None) -> SparseTensor:
         """Velocity at `x`.
 
         Args:
@@ -224,7 +224,7 @@ class SLatFlow4DModel(FlowTrunk):
             level = _residual(block, level, strides, ways_back)
         return x.replace(self.out_layer(layer_norm(level.x.feats.float(), FINAL_EPS)))
 
-    def _torso(self, level: _Level, cond: Tensor | None, kept: Kept | None) -> SparseTensor:
+    def _torso(self, level: _Level, cond: Tensor | None, kept: KeptTokens | None) -> SparseTensor:
         x, dtype = level.x, self.torso_dtype
         h = x.feats + absolute_position(x.coords[:, 2:], self.args.model_channels).to(dtype)
         return x.replace(self.transform(h, x.sites, level.time, cond, kept))

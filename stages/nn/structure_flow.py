@@ -3,6 +3,7 @@
 Axes: b clip, t frame, c channels, x y z cells; tokens are packed rows on the full grid, x slowest, z fastest.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.args import at_least_one
-from ss4d.stages.nn.block import Kept
+from ss4d.stages.nn.block import KeptTokens
 from ss4d.stages.nn.embed import absolute_position, constant
 from ss4d.stages.nn.flow_trunk import FlowArgs, FlowTrunk
 from ss4d.stages.nn.norm import FINAL_EPS, layer_norm
@@ -59,15 +60,16 @@ class SparseStructureFlow4DModel(FlowTrunk):
         _check(args)
         self.args = args
         self.pos_emb: Tensor
-        self.register_buffer("pos_emb", constant(lambda: self.computed()["pos_emb"]))
+        shape = ((args.resolution // args.patch_size) ** 3, channels)
+        self.register_buffer("pos_emb", constant(shape, self.computed()["pos_emb"]))
         self._grid: tuple[Any, Sites] | None = None
 
-    def computed(self) -> dict[str, Tensor]:
-        """The buffers that follow from the options, by name."""
+    def computed(self) -> dict[str, Callable[[], Tensor]]:
+        """What gives the buffers that follow from the options, by name."""
         side = self.args.resolution // self.args.patch_size
-        return {"pos_emb": absolute_position(_cells(side), self.args.model_channels)}
+        return {"pos_emb": lambda: absolute_position(_cells(side), self.args.model_channels)}
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: Kept | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None, kept: KeptTokens | None = None) -> Tensor:
         """Velocity at `x`.
 
         Args:

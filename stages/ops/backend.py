@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ss4d.stages.ops.attention import Attention, attention
 from ss4d.stages.ops.conv import Convolution, conv
-from ss4d.stages.ops.rasterize import Rasterize, rasterize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +14,11 @@ class Ops:
         attention: q (Nq, H, D), k (Nk, H, D), v (Nk, H, D), plan -> (Nq, H, D); see `ss4d.stages.ops.attention`.
         conv: feats (N, C_in), sites, weight (C_out, k..., C_in), bias (C_out) -> (N, C_out), or with a stride
             feats (M, C_in) of merged cells; see `ss4d.stages.ops.conv`.
-        rasterize: one frame of Gaussians, camera -> RGB (h, w, 3), alpha (h, w); see `ss4d.stages.ops.rasterize`.
     """
 
     attention: Attention
     conv: Convolution
-    rasterize: Rasterize
 
 
 # Runs on every device torch knows, deterministic on a CPU.
-TORCH_OPS = Ops(attention=attention, conv=conv, rasterize=rasterize)
+TORCH_OPS = Ops(attention=attention, conv=conv)

@@ -31,7 +31,7 @@ from ss4d.stages.ops.probes import (
     picture_error,
     picture_seconds,
 )
-from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.ops.rasterize import Rasterize, rasterize
 from ss4d.stages.ops.rasterize_torch import torch_rasterizer
 from ss4d.stages.ops.varlen import HALF, torch_varlen
 
@@ -81,6 +81,7 @@ ORDER: Mapping[Part, Mapping[str, Sequence[Sequence[str]]]] = {
     "rasterizer": {"cuda": [["gsplat"], ["torch", "numba"]], "cpu": [["numba"], ["torch"]]},
 }
 PARTS: tuple[Part, ...] = get_args(Part)
+OF_NETWORKS: tuple[Part, ...] = ("attention", "convolution")
 EVERYTHING_AUTO: Mapping[Part, str] = dict.fromkeys(PARTS, AUTO)
 
 
@@ -133,10 +134,25 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenKernels:
-    """The kernels of a process, and how they were chosen."""
+    """The kernels of a process by the part of the work that they do, and how they were chosen."""
 
-    ops: Ops
+    kernels: Mapping[Part, Any]
     choices: Mapping[Part, Choice]
+
+    @property
+    def ops(self) -> Ops:
+        """Those that networks are given."""
+        return Ops(attention=self.kernels["attention"], conv=self.kernels["convolution"])
+
+    @property
+    def rasterize(self) -> Rasterize:
+        """The one that draws."""
+        draw: Rasterize = self.kernels["rasterizer"]
+        return draw
+
+    def __or__(self, others: "ChosenKernels") -> "ChosenKernels":
+        """These and others, for other parts of the work."""
+        return ChosenKernels(kernels={**self.kernels, **others.kernels}, choices={**self.choices, **others.choices})
 
     def said(self) -> str:
         """The choice and its reasons in a line."""
@@ -147,16 +163,19 @@ class ChosenKernels:
         return {part: asdict(choice) for part, choice in self.choices.items()}
 
 
-def choose_kernels(use: Use, wanted: Mapping[Part, str] = EVERYTHING_AUTO) -> ChosenKernels:
-    """One kernel for each part: the one that is asked for by name, or the best that is there and works.
+def choose_kernels(
+    use: Use, wanted: Mapping[Part, str] = EVERYTHING_AUTO, parts: Sequence[Part] = PARTS
+) -> ChosenKernels:
+    """One kernel for each of these parts: the one that is asked for by name, or the best that is there and works.
 
     Raises:
         ModelError: one that is asked for is not for this device, is not there, or does not work.
     """
-    chosen = {part: _chosen(part, wanted[part], use) for part in PARTS}
-    kernels = {part: kernel for part, (kernel, _) in chosen.items()}
-    ops = Ops(attention=kernels["attention"], conv=kernels["convolution"], rasterize=kernels["rasterizer"])
-    return ChosenKernels(ops=ops, choices={part: choice for part, (_, choice) in chosen.items()})
+    chosen = {part: _chosen(part, wanted[part], use) for part in parts}
+    return ChosenKernels(
+        kernels={part: kernel for part, (kernel, _) in chosen.items()},
+        choices={part: choice for part, (_, choice) in chosen.items()},
+    )
 
 
 def kernels_for(part: Part, device: torch.device) -> list[str]:

@@ -13,6 +13,8 @@ from ss4d.pipelines.forecast import BESIDE, StageForecast, forecast, known_voxel
 from ss4d.pipelines.inspect.rerun import Changes, options_of_run
 from ss4d.pipelines.plan import Wish
 from ss4d.pipelines.prepare import Preparation, prepare
+from ss4d.stages.roles import STRUCTURE_FLOW
+from ss4d.stages.weights import describe, frame_tokens
 
 
 def again(finished_run: Path, *overrides: str, wish: Wish | None = None) -> Preparation:
@@ -52,8 +54,18 @@ def test_voxels_are_those_that_are_stored(finished_run: Path) -> None:
 
 def test_windows_bound_the_memory(finished_run: Path) -> None:
     wish = Wish(force=("slat",))
-    whole, windows = (again(finished_run, *sets, wish=wish) for sets in ((), ("slat.window=8",)))
+    whole, windows = (again(finished_run, "memory=low", *sets, wish=wish) for sets in ((), ("slat.window=8",)))
     assert most(forecast(windows, 64)) < most(forecast(whole, 64)) / 2
+
+
+def test_what_is_kept_from_step_to_step_is_counted(finished_run: Path) -> None:
+    wish = Wish(force=("sparse_structure",))
+    keeping, lean = (again(finished_run, *sets, wish=wish) for sets in ((), ("memory=low",)))
+    flow = describe(lean.model.folder.description(STRUCTURE_FLOW)).args
+    tokens = 4 * frame_tokens(lean.model.folder)
+    kept = flow.num_blocks * tokens * 2 * flow.model_channels * 4
+    assert forecast(keeping, 4)[0].peak == forecast(lean, 4)[0].peak + kept
+    assert forecast(keeping, 4)[0].flop == forecast(lean, 4)[0].flop
 
 
 def test_a_run_that_will_not_fit_is_told_how_many_frames_would(
@@ -69,6 +81,31 @@ def test_a_run_that_will_not_fit_is_told_how_many_frames_would(
     assert "--set input.frames=20 would fit" in told
     monkeypatch.setattr(forecasts, "device_memory", lambda _: BESIDE)
     assert "no number of frames would fit" in str(shortage(run, 32))
+
+
+def test_a_run_that_would_fit_with_less_memory_is_told_so(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = Wish(only="slat", force=("slat",))
+    run, lean = again(finished_run, wish=wish), again(finished_run, "memory=low", wish=wish)
+    memory = BESIDE + most(forecast(lean, 20))
+    assert most(forecast(run, 20)) > most(forecast(lean, 20))
+    monkeypatch.setattr(forecasts, "device_memory", lambda _: memory)
+    assert str(shortage(run, 20)).endswith("--memory low would fit")
+    assert str(shortage(run, 32)).endswith("--memory low with --set input.frames=20 would fit")
+    assert shortage(lean, 20) is None
+
+
+def test_a_card_that_is_not_here_has_memory_and_arithmetic_but_no_time(finished_run: Path) -> None:
+    """Nor is anything tried on it."""
+    words = ["plan", str(finished_run), "--from", "conditioning", "--device"]
+    here, elsewhere = (CliRunner().invoke(app, [*words, device]) for device in ("cpu", "cuda"))
+    assert elsewhere.exit_code == 0, elsewhere.output
+    assert "Estimated for 4 frames on cuda" in elsewhere.output
+    assert "not known without the card" in elsewhere.output
+    stages = [stage.stage for stage in forecast(again(finished_run, wish=Wish(from_stage="conditioning")), 4)]
+    rows = [[line.split()[:4] for line in told.stdout.splitlines() if line.split()[:1] in [[s] for s in stages]]
+            for told in (here, elsewhere)]  # fmt: skip
+    assert [row for row in rows[1] if "GiB" in row] == [row for row in rows[0] if "GiB" in row]
+    assert len(rows[1]) >= len(stages)
 
 
 def test_a_plan_for_a_device_states_memory_arithmetic_and_time(finished_run: Path) -> None:

@@ -17,6 +17,8 @@ from ss4d.pipelines.networks import KernelNames, Model, ModelChoice, open_model
 from ss4d.pipelines.prepare import RunOptions, prepare
 from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.stages.errors import ModelError
+from ss4d.stages.nn.flow_trunk import KEPT_BYTES
+from ss4d.stages.ops import kernel_choice
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import SamplerParams
 from tests.conftest import draw_frames, save_frames
@@ -98,7 +100,7 @@ def test_the_log_says_what_each_network_computes_in(folder: Path, caplog: pytest
         model.network(STRUCTURE_DECODER)
         model.network(IMAGE_ENCODER)
     said = [f"{STRUCTURE_DECODER} computes in float16", f"{IMAGE_ENCODER} computes in float32"]
-    assert caplog.messages == ["kernels: attention torch; convolution torch; rasterizer numba", *said]
+    assert caplog.messages == ["kernels: attention torch; convolution torch", *said]
 
 
 def loaded(model: Model) -> set[str]:
@@ -148,6 +150,37 @@ def test_faults_of_large_networks_are_found_before_any_computes(large: Model) ->
         large.prepare([STRUCTURE_FLOW])
 
 
+@pytest.mark.parametrize(
+    ("holds", "sentence"),
+    [
+        (False, r"tensor 'pos_emb', which .*safetensors leaves to be computed, takes [\d,]+ GiB"),
+        (True, r"tensor 'pos_emb' is \(8, 224\) of F\d\d, but SparseStructureFlow4DModel needs \(8000000000, 224\)"),
+    ],
+    ids=["left out", "of another shape"],
+)
+def test_a_grid_that_no_memory_holds_is_refused_before_its_positions_are_computed(
+    folder: Path, holds: bool, sentence: str
+) -> None:
+    files = open_model(ModelChoice(model=str(folder)), "cpu").folder.files(STRUCTURE_FLOW)
+    assert files.description is not None
+    content = json.loads(files.description.read_text())
+    content["args"]["resolution"] = 4000
+    files.description.write_text(json.dumps(content))
+    state = load_file(files.weights)
+    del state["pos_emb"]
+    save_file(state | ({"pos_emb": torch.zeros(8, 224)} if holds else {}), files.weights)
+    with pytest.raises(ModelError, match=sentence):
+        open_model(ModelChoice(model=str(folder)), "cpu").network(STRUCTURE_FLOW)
+
+
+def test_little_memory_keeps_nothing_from_step_to_step(folder: Path) -> None:
+    flows = [
+        open_model(ModelChoice(model=str(folder), memory=memory), "cpu").network(LATENT_FLOW)
+        for memory in ("default", "low")
+    ]
+    assert [flow.kept_bytes for flow in flows] == [KEPT_BYTES, 0]
+
+
 def test_a_run_has_one_large_network_at_a_time(large: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
     flows = {STRUCTURE_FLOW, LATENT_FLOW}
@@ -172,8 +205,29 @@ def test_a_run_has_one_large_network_at_a_time(large: Model, tmp_path: Path, mon
     assert max(map(len, seen)) == 1
 
 
+def test_what_draws_is_tried_only_where_something_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = kernel_choice.Kernel(make=lambda _: pytest.fail("a rasterizer was made"))
+    monkeypatch.setattr(kernel_choice, "KERNELS", {**kernel_choice.KERNELS, "rasterizer": {"numba": broken}})
+    options = RunOptions(
+        source=save_frames(folder.parent / "disc", draw_frames(1)),
+        out=folder.parent / "out",
+        overrides=[f"model={folder}", "sparse_structure.sampler.steps=1", "goals=[sparse_structure]"],
+        device="cpu",
+        engine="direct",
+    )
+    record = json.loads((run_clip(options, LogReporter()) / "run.json").read_text())
+    assert list(record["kernels"]) == ["attention", "convolution"]
+
+
+def test_what_cannot_draw_is_refused_before_anything_computes(folder: Path) -> None:
+    asked = ModelChoice(model=str(folder), kernels=KernelNames(rasterizer="gsplat"))
+    with pytest.raises(ModelError, match=r"kernels\.rasterizer: gsplat is not for cpu"):
+        open_model(asked, "cpu").prepare([], draws=True)
+
+
 def test_a_kernel_that_is_asked_for_by_name(folder: Path) -> None:
     drawing = open_model(ModelChoice(model=str(folder), kernels=KernelNames(rasterizer="torch")), "cpu")
+    drawing.prepare([], draws=True)
     assert drawing.kernels["rasterizer"] == {"kernel": "torch", "asked_for": True, "passed_over": {}}
     for_cards = open_model(ModelChoice(model=str(folder), kernels=KernelNames(attention="flash3")), "cpu")
     with pytest.raises(ModelError, match=r"kernels\.attention: flash3 is not for cpu; choose auto, torch"):

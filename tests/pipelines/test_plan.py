@@ -53,6 +53,11 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path)
 
 
+def test_what_changes_no_result_is_in_no_key() -> None:
+    changed = load_config("tiny", ["memory=low", "kernels.rasterizer=torch"])
+    assert recipes(config=changed).of_all() == recipes().of_all()
+
+
 def test_a_first_run_runs_everything(store: ArtifactStore) -> None:
     steps = plan(store, recipes())
     assert set(actions(steps)) == {RUN}

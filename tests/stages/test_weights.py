@@ -20,7 +20,7 @@ from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.precision import Precision
 from ss4d.stages.tensor_file import TensorFile
-from ss4d.stages.weights import Description, check_role, describe, load_network, load_role
+from ss4d.stages.weights import Description, check_role, describe, load_network, load_role, weights_size
 from tests.helpers.places import DATA
 from tests.helpers.small_folder import DECODER, ENCODER, ROLE, edit_json, pipeline
 
@@ -258,7 +258,9 @@ def test_the_size_of_a_network_is_known_from_the_heads_of_its_files(folder: Path
     model = ModelFolder.open(folder)
     for role in (ROLE, IMAGE_ENCODER):
         network = load_role(model, role, TORCH_OPS, device=CPU, precision=precision)
-        assert check_role(model, role, precision) == sum(tensor.nbytes for tensor in network.state_dict().values())
+        size = sum(tensor.nbytes for tensor in network.state_dict().values())
+        assert check_role(model, role, precision) == size
+        assert weights_size(model, role, precision) == size
 
 
 def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Lanes:
         """
         model = open_model(self._setup.config, self._setup.device)
         model.keep_if_room(self._setup.roles, self._setup.memory_share)
-        model.prepare(self._setup.roles)
+        model.prepare(self._setup.roles, draws=any(stage.draws for stage in self._stages.values()))
 
     def serve(self, clips: "queue.SimpleQueue[Source | None]") -> None:
         """Runs one clip after the other until there is None."""

@@ -22,6 +22,7 @@ from ss4d.pipelines.doctor.kernels import kernel_checks
 from ss4d.stages.ops.attention import AttentionPlan, attention
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.ops.kernel_choice import KERNELS, ORDER, Kernel, Use, choose_kernels
+from ss4d.stages.ops.rasterize import rasterize
 
 CPU = torch.device("cpu")
 FLOAT32 = Use(device=CPU, dtypes=frozenset({torch.float32}))
@@ -95,7 +96,7 @@ def test_what_has_no_memory_left_does_not_hide_the_rest(monkeypatch: pytest.Monk
         raise ValueError("no more")
 
     monkeypatch.setattr(networks, "subjects", subjects)
-    given = Inputs(size="tiny", frames=1, voxels=1, device=CPU, dtype=torch.float32, ops=TORCH_OPS)
+    given = Inputs(size="tiny", frames=1, voxels=1, device=CPU, dtype=torch.float32, ops=TORCH_OPS, rasterize=rasterize)
     _, slat, decoding, rest = guarded("networks", "passes", partial(networks.network_checks, given))
     assert slat.state == "failed"
     assert slat.says == "OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB"

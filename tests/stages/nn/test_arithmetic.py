@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ss4d.stages.nn.arithmetic import flop
+from ss4d.stages.nn.arithmetic import Load, flop
 from ss4d.stages.nn.checkpoint import NETWORKS, network_args
 from ss4d.stages.nn.column_encoder import ColumnEncoderArgs
 from ss4d.stages.nn.image_encoders import DINOV2_VITL14_REG
@@ -26,14 +26,14 @@ def published(role: str) -> Any:
 
 @pytest.mark.parametrize("role", COUNTED)
 def test_the_published_networks_take_about_what_was_counted(role: str) -> None:
-    assert flop(published(role), 32) == pytest.approx(COUNTED[role] * 1e12, rel=0.2)
+    assert flop(published(role), Load(frames=32)) == pytest.approx(COUNTED[role] * 1e12, rel=0.2)
 
 
 def test_frames_that_see_each_other_cost_more_than_frames_alone() -> None:
     flow = published(LATENT_FLOW)
-    assert flop(flow, 64) > 3 * flop(flow, 32)
+    assert flop(flow, Load(frames=64)) > 3 * flop(flow, Load(frames=32))
     for alone in (replace(flow, expand_self_attn=False), published(STRUCTURE_FLOW), DINOV2_VITL14_REG):
-        assert flop(alone, 64) == pytest.approx(2 * flop(alone, 32))
+        assert flop(alone, Load(frames=64)) == pytest.approx(2 * flop(alone, Load(frames=32)))
 
 
 def test_every_network_has_its_count() -> None:
@@ -45,4 +45,5 @@ def test_every_network_has_its_count() -> None:
     ]
     counted = {type(args) for args in (*map(published, COUNTED), DINOV2_VITL14_REG, *others)}
     assert counted == {kind.args for kind in NETWORKS.values()}
-    assert all(flop(args, 4) == pytest.approx(4 * flop(args, 1)) for args in (*others[:2], others[3]))
+    few, one = Load(frames=4), Load(frames=1)
+    assert all(flop(args, few) == pytest.approx(4 * flop(args, one)) for args in (*others[:2], others[3]))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ss4d.pipelines.bench.subjects import shells
 from ss4d.stages.nn import pieces
+from ss4d.stages.nn.arithmetic import Load
 from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
@@ -85,8 +86,8 @@ def test_published_networks_peak_under(
         assert activations <= most, f"{activations:.2f} GiB"
     # One network is loaded at a time, so this is all that a run takes of a card, beside what torch itself needs.
     assert activations + 2 * OFFICIAL[role]["parameters"] / GIB < 8
-    assert peak(net.args, 2, FRAMES) / GIB == pytest.approx(activations, rel=0.1)
-    assert peak(net.args, 2, FRAMES, VOXELS) == peak(net.args, 2, FRAMES)
+    assert peak(net.args, 2, Load(frames=FRAMES)) / GIB == pytest.approx(activations, rel=0.1)
+    assert peak(net.args, 2, Load(frames=FRAMES, voxels=VOXELS)) == peak(net.args, 2, Load(frames=FRAMES))
 
 
 @torch.no_grad()

@@ -268,7 +268,7 @@ def test_no_tokens_stand_for_tokens_of_zeros_in_structure(cross_head_norm: bool)
 def test_kept_keys_and_values_are_those_of_the_tokens(args: SLatFlow4DModelArgs, monkeypatch) -> None:
     net = built(SLatFlow4DModel, args)
     (x, t, cond), other = latents(6), latents(7)[1]
-    kept = net.kept_tokens(cond.shape[:3].numel())
+    kept = net.kept_tokens()
     first, again = net(x, t, cond, kept), net(x, other, cond, kept)
     assert torch.equal(first.feats, net(x, t, cond).feats)
     assert torch.equal(again.feats, net(x, other, cond).feats)
@@ -277,10 +277,18 @@ def test_kept_keys_and_values_are_those_of_the_tokens(args: SLatFlow4DModelArgs,
     assert torch.equal(net(x, t, cond, kept).feats, first.feats)
 
 
-def test_keys_and_values_are_kept_of_small_models_alone() -> None:
-    net = built(SparseStructureFlow4DModel, STRUCTURE)
-    assert net.kept_tokens(1000) == {}
-    assert net.kept_tokens(10**7) is None
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [1, 2])
+def test_keys_and_values_are_kept_of_as_many_blocks_as_fit(parts: int) -> None:
+    net = built(SLatFlow4DModel, LATENT)
+    x, t, cond = latents(6)
+    plain, one_block = net(x, t, cond).feats, 2 * cond.shape[:3].numel() * LATENT.model_channels * 4
+    for room, blocks in ((0, 0), (parts * one_block - 1, 0), (parts * one_block, 1), (1 << 20, len(net.blocks))):
+        net.kept_bytes = room
+        kept = net.kept_tokens(parts)
+        for _ in range(2):
+            assert torch.equal(net(x, t, cond, kept).feats, plain)
+            assert kept.size == blocks * one_block
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -107,6 +107,7 @@ def choice(part: Part, word: str = AUTO, *, use: Use = IN_HALF) -> Choice:
 def test_a_cpu_computes_with_torch_and_numba() -> None:
     chosen = choose_kernels(Use(device=CPU, dtypes=ANY))
     assert chosen.ops == TORCH_OPS
+    assert chosen.rasterize is rasterize
     assert chosen.said() == "kernels: attention torch; convolution torch; rasterizer numba"
 
 
