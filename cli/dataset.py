@@ -196,12 +196,18 @@ def _print_work(work: "Work") -> None:
         ("from what finished clips took", work.measured),
         ("estimated from their arithmetic on this machine", work.estimated),
         ("not known", work.unknown),
+        ("refused by a machine without a card, for float16", work.refused),
     )
     told = "; ".join(f"{', '.join(stages)} {words}" for words, stages in sources if stages)
     if work.measured or work.estimated:
         typer.echo(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
     else:
         typer.echo("How long they take is not known: no finished clip tells, nor arithmetic on this machine.")
+    if work.refused:
+        typer.echo(
+            f"This machine has no card, and would refuse {', '.join(work.refused)}, which compute in float16: run the "
+            "dataset where there is one, or with --set precision=bfloat16."
+        )
 
 
 # In the order in which `ss4d dataset --help` lists them.

@@ -24,12 +24,15 @@ class Work:
         seconds: of one clip after the other.
         measured: the stages of which finished clips tell how long they take.
         estimated: those of which the arithmetic of their networks tells it, on this machine.
-        unknown: those of which nothing does, which do not count.
+        refused: those that this machine would refuse, since they compute in float16 and it has no card; they do not
+            count.
+        unknown: those of which nothing tells it, which do not count either.
     """
 
     seconds: float
     measured: tuple[str, ...]
     estimated: tuple[str, ...]
+    refused: tuple[str, ...]
     unknown: tuple[str, ...]
 
 
@@ -46,18 +49,20 @@ def expected_work(dataset: Dataset, keys: StageKeys, folder: ModelFolder, plan: 
     measured = {stage: seconds for stage, seconds in _taken(dataset, plan).items() if stage in runs}
     asked = [stage for stage in runs if stage not in measured and keys.stages[stage].roles]
     estimated: dict[str, float] = {}
+    refused: list[str] = []
     if asked and (frames := _mean_frames(dataset, keys, plan)):
         device = resolve_device("auto")
         forecasts = forecast_stages(keys.config, folder, asked, frames, None)
         # No CPU is given float16 to compute, so its rate there tells nothing of the machine that will be.
-        told = [forecast for forecast in forecasts if device != "cpu" or torch.float16 not in forecast.flop]
-        estimated = {forecast.stage: forecast.seconds(device) for forecast in told}
+        refused = [forecast.stage for forecast in forecasts if device == "cpu" and torch.float16 in forecast.flop]
+        estimated = {known.stage: known.seconds(device) for known in forecasts if known.stage not in refused}
     known = measured | estimated
     return Work(
         seconds=sum(runs[stage] * seconds for stage, seconds in known.items()),
         measured=tuple(measured),
         estimated=tuple(estimated),
-        unknown=tuple(stage for stage in runs if stage not in known),
+        refused=tuple(refused),
+        unknown=tuple(stage for stage in runs if stage not in known and stage not in refused),
     )
 
 

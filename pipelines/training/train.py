@@ -13,7 +13,7 @@ from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.run import run_training
-from ss4d.stages.training.training import training_of
+from ss4d.stages.training.training import Training, training_of
 
 
 class GoodRecords:
@@ -60,8 +60,7 @@ def train_model(options: DataTrainOptions, say: Callable[[str], None]) -> bool:
     if options.recipe not in RECIPES:
         raise ConfigError(f"there is no recipe {options.recipe!r}; take one of {', '.join(RECIPES)}")
     records = None if options.data is None else GoodRecords(open_records(options.data, "train"))
-    hub = Hub()
-    training = training_of(options, lambda location: ModelFolder.read(hub.model(location), hub.repository), say)
+    training = opened(options, say)
     if records is not None:
         training = replace(training, store=records, store_digest=records.digest())
     try:
@@ -69,3 +68,13 @@ def train_model(options: DataTrainOptions, say: Callable[[str], None]) -> bool:
     finally:
         if records is not None and records.skipped:
             say(f"{len(records.skipped)} of {len(records)} records could not be used: {', '.join(records.skipped)}")
+
+
+def opened(options: DataTrainOptions, say: Callable[[str], None]) -> Training:
+    """What the options ask for; a model of the hub that it starts from is named with its commit."""
+    hub = Hub()
+    training = training_of(options, lambda location: ModelFolder.read(hub.model(location), hub.repository), say)
+    if training.start is None or not hub.commits:
+        return training
+    commits = ", ".join(f"{name} at {commit}" for name, commit in hub.commits.items())
+    return replace(training, start=replace(training.start, origin=f"{training.start.origin} ({commits})"))

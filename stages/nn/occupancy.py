@@ -164,10 +164,19 @@ class SparseStructureEncoder(nn.Module):
 
 
 def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
-    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size."""
+    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size.
+
+    Raises:
+        ModelError: logits are not numbers, of which none is above 0.
+    """
     coords = []
     for start in range(0, len(latent), FRAMES_AT_ONCE):
         logits = decoder(latent[start : start + FRAMES_AT_ONCE])[:, 0]
+        if logits.isnan().any():
+            raise ModelError(
+                "which cells are occupied came out as not-a-number (NaN): weights may be damaged, or values overflow "
+                "float16, which --set precision=bfloat16 would show"
+            )
         cells = torch.nonzero(logits > 0).int().cpu()
         coords.append(torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1))
         coords[-1][:, 1] += start

@@ -24,6 +24,8 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.plan import REUSE, RUN
 from ss4d.pipelines.prepare import Preparation, RunOptions, prepare
 from ss4d.pipelines.run import LogReporter, run_clip
+from ss4d.pipelines.training import train
+from ss4d.pipelines.training.train_options import DataTrainOptions
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.training.tiny import file_name
 from ss4d.stages.types import silent
@@ -199,3 +201,13 @@ def test_users_variables_are_heeded(fake_hub: "FakeHub", repository: "Repository
     offline = plan(HF_HOME=home, HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
     assert "is not on this machine and HF_HUB_OFFLINE is set" in " ".join(offline.stderr.split())
+
+
+def test_training_from_a_model_of_the_hub_names_its_commits(
+    fake_hub: "FakeHub", repository: "Repository", tmp_path: Path
+) -> None:
+    options = DataTrainOptions(recipe="tiny", out=tmp_path / "trained", device="cpu", init=f"hub:{NAME}")
+    start = train.opened(options, lambda _: None).start
+    assert start is not None
+    parts = fake_hub.repositories["org/parts"]
+    assert start.origin == f"hub:{NAME} ({NAME} at {repository.main}, org/parts at {parts.main})"

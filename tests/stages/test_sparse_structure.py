@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ss4d.stages.errors import InputError
+from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.nn.occupancy import FRAMES_AT_ONCE, SparseStructureDecoder, SparseStructureDecoderArgs, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel, SparseStructureFlow4DModelArgs
 from ss4d.stages.ops.backend import TORCH_OPS
@@ -108,6 +108,14 @@ def test_a_frame_without_cells_is_empty_and_the_others_keep_their_index() -> Non
 def test_a_clip_without_cells_is_refused_with_a_remedy(flow, decoder) -> None:
     torch.nn.init.constant_(decoder.out_layer[2].bias, -1e3)
     with pytest.raises(InputError, match="came out empty: no cell of 2 frames is occupied; try another seed"):
+        sample_structure(CONFIG, flow, decoder, tokens(2), seed())
+
+
+@pytest.mark.parametrize("where", ["flow", "decoder"])
+def test_what_is_no_number_is_not_taken_for_an_empty_clip(flow, decoder, where: str) -> None:
+    broken = flow.out_layer if where == "flow" else decoder.out_layer[2]
+    torch.nn.init.constant_(broken.bias, float("nan"))
+    with pytest.raises(ModelError, match=r"came out as not-a-number .* precision=bfloat16"):
         sample_structure(CONFIG, flow, decoder, tokens(2), seed())
 
 

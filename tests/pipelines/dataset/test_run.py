@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from ss4d.cli.dataset_view import duration, line, picture
+from ss4d.cli.main import app
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
 from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, planned_work, run_dataset
@@ -97,7 +99,11 @@ def test_half_precision_on_a_cpu_is_refused_before_a_worker_starts(options: Data
     with pytest.raises(ConfigError, match=r"computes in float16 here, .* for a clip of 32 frames and this model"):
         run_dataset(half := changed(options, "precision=float16"), Listener())
     assert not open_dataset(options.folder).launches.exists()
-    assert planned_work(half, plan_dataset(half)).estimated == ()
+    work = planned_work(half, plan_dataset(half))
+    assert work.estimated == ()
+    assert work.refused == ("conditioning", "sparse_structure", "slat", "decoding")
+    told = CliRunner().invoke(app, ["dataset", "plan", str(options.folder), "--set", "precision=float16"])
+    assert "would refuse conditioning, sparse_structure, slat, decoding, which compute in float16" in told.output
 
 
 def test_every_clip_once_and_then_what_a_change_asks_for(options: DatasetOptions) -> None:
