@@ -11,7 +11,10 @@ MODEL = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
 WIDTH = 110  # columns
 # Written by people; the cards of models are written by the program.
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "SECURITY.md", *(page for top in ("docs", "examples", "tests") for page in (ROOT / top).rglob("*.md"))]
+    [
+        *ROOT.glob("[A-Z]*.md"),
+        *(page for top in ("docs", "examples", "tests") for page in (ROOT / top).rglob("*.md")),
+    ]
 )
 # "docs/model.md, section 4" or "docs/model.md, sections 4 to 6", also broken over two lines of a docstring.
 CITATION = re.compile(r"docs/model\.md,\s+sections? (\d+)(?: (?:to|and) (\d+))?")

@@ -139,8 +139,8 @@ def _ray(work: ShardWork, workers: int, address: str | None) -> TaskEngine:
 
 def _missing(extra: str, error: ImportError) -> EngineError:
     return EngineError(
-        f"--engine {extra} needs packages that are not installed ({error.name}): pip install '.[{extra}]' in the checkout, "
-        "on all machines"
+        f"--engine {extra} needs packages that are not installed ({error.name}): pip install '.[{extra}]' in the "
+        "checkout, on all machines"
     )
 
 
