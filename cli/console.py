@@ -1,5 +1,6 @@
 """How a run looks in a terminal: a line a stage, with a bar where there is someone to watch it."""
 
+import re
 import shlex
 import time
 from collections import Counter
@@ -9,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,12 +21,47 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 
 if TYPE_CHECKING:
     from ss4d.pipelines.plan import Step
     from ss4d.pipelines.stage_result import StageResult
 
-console = Console(stderr=True)
+# What a terminal would obey, and what would turn the order of letters around; all but the ends of lines and tabs.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """The text with a picture of one letter for each control character: it may come from anybody's file or its name."""
+    return _CONTROL.sub(
+        lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text
+    )
+
+
+class _Plain(RenderHook):
+    """Lets a console write no control character but its own."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_PlainPart(part) for part in renderables]
+
+
+class _PlainPart:
+    def __init__(self, part: ConsoleRenderable) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for text, style, control in console.render(self._part, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+def new_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that is safe to print anybody's text with."""
+    made = Console(stderr=stderr, width=width)
+    made.push_render_hook(_Plain())
+    return made
+
+
+console = new_console(stderr=True)
 # Seconds until the first line about a long step where no bar can be drawn, and from one line to the next.
 FIRST_LINE, LINE_INTERVAL = 5.0, 30.0
 
@@ -58,6 +95,17 @@ class _Lines:
 def say(text: str) -> None:
     """Prints one line as it is, on the error stream."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def output(text: str) -> None:
+    """Prints lines as they are, on the standard output."""
+    typer.echo(plain(text))
+
+
+def to_copy(path: Path | str) -> str:
+    """A path as a shell takes it for an argument: quoted, and no option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 # What the files of an asset are, by the first part of their names.
@@ -128,4 +176,4 @@ class ConsoleReporter:
             files = f"{count} files" if count > 1 else "1 file"
             self.message(f"  {named:<14} {MEANINGS.get(name, files).format(files=files)}")
         self.message(f"  {RECORD:<14} configuration, seed, versions, seconds and memory per stage")
-        self.message(f"To look at it: ss4d report {shlex.quote(str(folder))}")
+        self.message(f"To look at it: ss4d report {to_copy(folder)}")

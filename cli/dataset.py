@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ss4d.cli.console import say
+from ss4d.cli.console import output, say, to_copy
 from ss4d.cli.dataset_data import catalog_app, failures, init, retry
 from ss4d.cli.dataset_export import export
 from ss4d.cli.dataset_options import (
@@ -151,7 +151,7 @@ def plan(
             settings=settings_for(dataset, config, overrides, goals, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
         )
-        typer.echo(_meant(options.settings))
+        output(_meant(options.settings))
         plan = plan_dataset(options)
         _print_plan(plan)
         if plan.todo:
@@ -171,7 +171,7 @@ def _tell(result: "Result", dataset: Path) -> None:
         say("Nothing is left to do.")
         return
     if ending.snapshot.failed:
-        say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+        say(f"Why: ss4d dataset failures {to_copy(dataset)}")
     if ending.snapshot.state == "interrupted":
         raise KeyboardInterrupt
     if ending.reason:
@@ -183,9 +183,9 @@ def _print_plan(plan: "DatasetPlan") -> None:
     rows = [(stage.stage, str(stage.run), str(stage.reuse), str(stage.skip), stage.why) for stage in plan.stages]
     print_table(("stage", "run", "reuse", "not needed", "why"), rows)
     for text in summary(plan, None):
-        typer.echo(text)
+        output(text)
     total = sum(stage.run for stage in plan.stages)
-    typer.echo(f"{len(plan.todo)} clips have something to do: {total} stages in all.")
+    output(f"{len(plan.todo)} clips have something to do: {total} stages in all.")
 
 
 def _print_work(work: "Work") -> None:
@@ -200,11 +200,11 @@ def _print_work(work: "Work") -> None:
     )
     told = "; ".join(f"{', '.join(stages)} {words}" for words, stages in sources if stages)
     if work.measured or work.estimated:
-        typer.echo(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
+        output(f"They take {said_duration(work.seconds)} of computing, one after the other ({told}).")
     else:
-        typer.echo("How long they take is not known: no finished clip tells, nor arithmetic on this machine.")
+        output("How long they take is not known: no finished clip tells, nor arithmetic on this machine.")
     if work.refused:
-        typer.echo(
+        output(
             f"This machine has no card, and would refuse {', '.join(work.refused)}, which compute in float16: run the "
             "dataset where there is one, or with --set precision=bfloat16."
         )

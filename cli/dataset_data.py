@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ss4d.cli.console import bar, say
+from ss4d.cli.console import bar, say, to_copy
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, settings_for
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Goals, Overrides, Store
@@ -153,7 +153,7 @@ def rebuild(
         if found.unlisted:
             say(f"{found.unlisted} artifacts belong to inputs that are not in the manifest.")
         if found.damaged:
-            say(f"{found.damaged.total()} are damaged: ss4d verify {shlex.quote(opened.dataset.store)} --repair")
+            say(f"{found.damaged.total()} are damaged: ss4d verify {to_copy(opened.dataset.store)} --repair")
         say(f"Wrote {opened.dataset.catalog}.")
 
 
@@ -261,4 +261,4 @@ def _print_states(counts: "Counter[tuple[str, str]]") -> None:
 
 def _command(name: str, dataset: Path, words: Sequence[str] = ()) -> str:
     """A command for the user to copy."""
-    return shlex.join(["ss4d", "dataset", name, str(dataset), *words])
+    return " ".join(["ss4d", "dataset", name, to_copy(dataset), *map(shlex.quote, words)])

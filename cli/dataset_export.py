@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ss4d.cli.console import bar, say
+from ss4d.cli.console import bar, say, to_copy
 from ss4d.cli.dataset_data import LISTED, opened_for
 from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
 from ss4d.cli.exits import FAILED
@@ -55,8 +55,9 @@ def export(
         if done.unfinished:
             say(f"{done.unfinished} of the chosen clips {'has' if done.unfinished == 1 else 'have'} none yet.")
         if done.damaged:
+            store = to_copy(opened.dataset.store)
             say(
-                f"{len(done.damaged)} are damaged or gone: `ss4d verify {opened.dataset.store} --repair`, then "
-                f"`ss4d dataset catalog rebuild {dataset}`, and the next run makes them again."
+                f"{len(done.damaged)} are damaged or gone: `ss4d verify {store} --repair`, then "
+                f"`ss4d dataset catalog rebuild {to_copy(dataset)}`, and the next run makes them again."
             )
             raise typer.Exit(FAILED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from ss4d.cli.console import say
+from ss4d.cli.console import say, to_copy
 from ss4d.cli.dataset_options import (
     ClipTimeout,
     Config,
@@ -199,7 +199,7 @@ def _tell(submitted: "Submitted", dataset: Path) -> None:
     if left := len(submitted.after.todo):
         say(f"{left} are left to do: the same command runs them.")
     if submitted.after.given_up or submitted.after.todo:
-        say(f"Why: ss4d dataset failures {shlex.quote(str(dataset))}")
+        say(f"Why: ss4d dataset failures {to_copy(dataset)}")
     if submitted.unfinished:
         for run in submitted.unfinished:
             say(f"ss4d: {run.name} {run.state}: {run.message}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ss4d.cli.console import output
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug
 from ss4d.cli.tables import print_table
@@ -60,8 +61,8 @@ def _print(found: "RunDiff") -> None:
     if rows:
         print_table(("differs", "", "A", "B"), rows)
     if same := [name for name, group in groups if not group]:
-        typer.echo(f"The same: {', '.join(same)}.")
-    typer.echo("")
+        output(f"The same: {', '.join(same)}.")
+    output("")
     print_table(
         ("stage", "results", "how far apart"),
         [

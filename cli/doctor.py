@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ss4d.cli.console import say
+from ss4d.cli.console import output, say
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Device
@@ -49,14 +49,14 @@ def doctor(
 
         def tell(check: "Check") -> None:
             if check.group not in printed:
-                typer.echo(f"\n{check.group}")
+                output(f"\n{check.group}")
                 printed.add(check.group)
-            typer.echo(check.line())
+            output(check.line())
 
         findings = examine(DoctorOptions(device=device, size=size, out=out), tell)
         states = [check.state for check in findings.checks]
         counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        typer.echo(f"\n{', '.join(counts)}")
+        output(f"\n{', '.join(counts)}")
         if out is not None:
             say(f"All numbers: {out}")
         if findings.failed:

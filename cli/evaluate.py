@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ss4d.cli.console import bar, say
+from ss4d.cli.console import bar, output, say
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Device
 
@@ -50,5 +50,5 @@ def evaluate(
         options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device, fit=fit)
         with bar("clips") as progress:
             report = measure(options, progress)
-        typer.echo(report.read_text(encoding="utf-8"))
+        output(report.read_text(encoding="utf-8"))
         say(f"Report and contact sheets: {report.parent}")

@@ -10,8 +10,9 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from ss4d.cli.console import console
+from ss4d.cli.console import console, plain
 from ss4d.cli.exits import DEFECT, FAILED, INTERRUPTED, TERMINATED
+from ss4d.cli.streams import OutputError
 
 
 @contextmanager
@@ -24,10 +25,12 @@ def explained(debug: bool, interrupted: str, folder: str = "--out") -> Iterator[
         folder: the argument that says where the command writes.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not where nohup lets a command outlive its terminal
+        signal.signal(signal.SIGHUP, _terminate)
     handler = _log_to_console(debug)
     try:
         yield
-    except typer.Exit:
+    except (typer.Exit, OutputError):
         raise
     except SystemExit as error:
         if error.code != TERMINATED:
@@ -58,13 +61,18 @@ def _leave(code: int, sentence: str, debug: bool) -> NoReturn:
 
 
 def _terminate(*_: object) -> NoReturn:
-    """SIGTERM ends a command the way Ctrl-C does: temporary folders are removed, helping processes ended."""
+    """SIGTERM and SIGHUP end a command the way Ctrl-C does: temporary folders are removed, helping processes ended."""
     raise SystemExit(TERMINATED)
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 def _log_to_console(debug: bool) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("      %(message)s"))
+    handler.setFormatter(_PlainFormatter("      %(message)s"))
     logger = logging.getLogger("ss4d")
     logger.addHandler(handler)
     logger.propagate = False  # Prefect would print the line again

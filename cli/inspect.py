@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from ss4d.cli.console import console, say
+from ss4d.cli.console import console, new_console, say
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, stage_names
 
@@ -178,8 +178,8 @@ def _show_array(array: "ArrayStatistics") -> None:
 
 
 def _output() -> Console:
-    """The standard output; as wide as the terminal, or wide enough where there is narray."""
-    return Console(width=None if sys.stdout.isatty() else WIDE)
+    """The standard output; as wide as the terminal, or wide enough where there is none."""
+    return new_console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _print_json(data: object) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ss4d.cli.console import output
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Force, FromStage, Goals, Memory, Name, Only, Out, Overrides, Store
 from ss4d.cli.tables import print_table
@@ -85,7 +86,7 @@ def plan(
         steps = run.steps
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)
-        typer.echo(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")
+        output(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")
         if device is not None:
             _estimate(run, count_frames(options, run.config)())
 
@@ -102,7 +103,7 @@ def _estimate(run: "Preparation", frames: int) -> None:
     seconds = [stage.seconds(device) for stage in stages] if run.model.has_device else None
     assumed = "as many voxels as most objects have" if voxels is None else f"the {voxels:,.0f} voxels a frame it has"
     rate = "" if seconds is None else ", and networks that reach half of the rate of large matrix products here"
-    typer.echo(f"Estimated for {frames} frames on {device}, with {assumed}{rate}:")
+    output(f"Estimated for {frames} frames on {device}, with {assumed}{rate}:")
     times = ["not known"] * len(stages) if seconds is None else map(said_duration, seconds)
     print_table(
         ("stage", "memory", "TFLOP", "time"),
@@ -114,11 +115,11 @@ def _estimate(run: "Preparation", frames: int) -> None:
     most = f"{max(stage.peak for stage in stages) / 2**30:.1f} GiB beside the program itself"
     if seconds is None:
         work = sum(sum(stage.flop.values()) for stage in stages)
-        typer.echo(
+        output(
             f"In all {work / 1e12:.3g} TFLOP, and {most}. How long that takes is not known without the card, and there "
             "is no CUDA device here; docs/gpu.md has what arithmetic says of some."
         )
     else:
-        typer.echo(f"In all {said_duration(sum(seconds))}, and {most}.")
+        output(f"In all {said_duration(sum(seconds))}, and {most}.")
     if told := shortage(run, frames):
-        typer.echo(told)
+        output(told)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ss4d.cli.console import output, say
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, stage_names
@@ -48,27 +49,27 @@ def stages(
                     _print(offer)
                     problems += [offer.problem] if offer.problem else []
         for problem in dict.fromkeys(problems):
-            typer.echo(f"ss4d: {problem}", err=True)
+            say(f"ss4d: {problem}")
         if problems:
             raise typer.Exit(FAILED)
 
 
 def _print_stage(stage: "Stage") -> None:
     package = f", added by {stage.package}" if stage.package else ""
-    typer.echo(f"{stage.name}: {stage.meaning}; gives {'files' if stage.gives_files else 'arrays'}{package}\n")
+    output(f"{stage.name}: {stage.meaning}; gives {'files' if stage.gives_files else 'arrays'}{package}\n")
 
 
 def _print(offer: "Offer") -> None:
     if offer.problem:
-        typer.echo(f"{offer.stage}.method = {offer.methods[0]}: cannot be used\n")
+        output(f"{offer.stage}.method = {offer.methods[0]}: cannot be used\n")
         return
     usual = " (default)" if offer.default else ""
-    typer.echo(f"{offer.stage}.method = {' | '.join(offer.methods)}{usual}, from {offer.package}")
+    output(f"{offer.stage}.method = {' | '.join(offer.methods)}{usual}, from {offer.package}")
     random = ", random numbers" if offer.seeded else ""
     networks = f"; networks: {', '.join(offer.networks)}" if offer.networks else ""
-    typer.echo(f"  takes: {', '.join(offer.takes) or 'nothing'}{random}{networks}")
+    output(f"  takes: {', '.join(offer.takes) or 'nothing'}{random}{networks}")
     print_table(
         ("key", "type", "default", "range", "meaning"),
         [(p.key, p.kind, p.default, p.limits, p.meaning) for p in offer.parameters],
     )
-    typer.echo("")
+    output("")

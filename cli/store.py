@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from ss4d.cli.console import bar, say
+from ss4d.cli.console import bar, output, say
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug
@@ -127,9 +127,9 @@ def gc(
                 progress=progress,
             )
         for unused in sorting.unused:
-            typer.echo(f"{decimal(unused.size):>10}  {unused.ref}  {unused.reason}")
+            output(f"{decimal(unused.size):>10}  {unused.ref}  {unused.reason}")
         for name, size in sorting.abandoned.items():
-            typer.echo(f"{decimal(size):>10}  {name}  unfinished, and abandoned")
+            output(f"{decimal(size):>10}  {name}  unfinished, and abandoned")
         freed = sum(unused.size for unused in sorting.unused) + sum(sorting.abandoned.values())
         say(f"{'Would free' if dry_run else 'Freed'} {decimal(freed)} of {len(sorting.unused)} artifacts.")
         say(f"Kept: {decimal(sum(sorting.kept.values()))} of {len(sorting.kept)} artifacts in use.")

@@ -15,12 +15,14 @@ from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import ModelChoice
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.stages import STAGES
+from ss4d.pipelines.yaml_text import MOST_CHARACTERS, parse_yaml
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.sampler_config import SamplerConfig
 from ss4d.stages.sampler_params import SamplerParams
 from ss4d.stages.stage_config import StageConfig
+from ss4d.storage.files import reading
 
 SECTIONS = "sections"  # a field of the configuration, and no key of a file
 
@@ -215,13 +217,14 @@ def _read_yaml(source: str) -> tuple[dict[str, Any], Path]:
         )
     else:
         try:
-            text = Path(source).read_text()
+            with reading(Path(source)) as file:
+                text = file.read(4 * MOST_CHARACTERS + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read the configuration file {source}: {_cause(error)}") from error
     try:
-        data = yaml.safe_load(text)
+        data = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{source} is not valid YAML: {_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold configuration keys and values, but holds {type(data).__name__}")
     folder = Path(source).absolute().parent
@@ -239,9 +242,14 @@ def _parse(override: str) -> tuple[str, Any]:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes key=value, for example slat.sampler.steps=12; got {override!r}")
     try:
-        return key, yaml.safe_load(text)
+        return key, parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: the value {text!r} is not valid YAML") from error
+        raise ConfigError(f"--set {key}: the value {text[:40]!r} is not valid YAML ({_line(error)})") from error
+
+
+def _line(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text, in one line."""
+    return " ".join(str(error).split())
 
 
 def _leave_to_another_method(data: dict[str, Any], key: str, method: Any) -> None:

@@ -198,8 +198,10 @@ def store_location(store: str) -> str:
 def _run_name(options: RunOptions) -> str:
     if options.name is None:
         return re.sub(r"[^\w.-]+", "_", options.source.absolute().stem).strip("._-") or "clip"
-    if not re.fullmatch(r"[\w-][\w.-]*", options.name):
-        raise ConfigError(f"--name may hold letters, digits, '.', '_' and '-'; got {options.name!r}")
+    if not re.fullmatch(r"\w[\w.-]*", options.name):
+        raise ConfigError(
+            f"--name may hold letters, digits, '_' and, after the first, '.' and '-'; got {options.name!r}"
+        )
     return options.name
 
 

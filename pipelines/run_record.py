@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ss4d import __version__
 from ss4d.storage.errors import NewerError
-from ss4d.storage.files import write_json
+from ss4d.storage.files import read_plain, write_json
 
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
@@ -87,7 +87,7 @@ def read_record(folder: Path) -> EarlierRun | None:
     """
     path = folder / RECORD
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
         refuse_newer(data, str(path))
         return EarlierRun.model_validate_json(data)
     except FileNotFoundError:

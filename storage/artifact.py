@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from ss4d.storage.refs import ArtifactRef
 SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
 _DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions
 _BLANK = "0" * 64
-# What helps against damage, as the end of a sentence.
-REMEDY = "`ss4d verify STORE --repair` deletes it, and the next run makes it again"
+
+
+def remedy(location: str) -> str:
+    """What helps against damage in the store at a place, as the end of a sentence."""
+    return f"`ss4d verify {shlex.quote(location)} --repair` deletes it, and the next run makes it again"
 
 
 def group(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,10 +81,11 @@ def files_digest(digests: Mapping[str, str]) -> str:
 class Artifact:
     """A complete artifact, read in parts as asked for; see `ArtifactStore.open`."""
 
-    def __init__(self, ref: ArtifactRef, parts: Parts, attributes: dict[str, Any]) -> None:
+    def __init__(self, ref: ArtifactRef, parts: Parts, attributes: dict[str, Any], location: str) -> None:
         self.ref = ref
         self.attributes = attributes
         self._parts = parts
+        self._location = location
 
     def arrays(self) -> tuple[str, ...]:
         """The names of its arrays, in the order in which they were written."""
@@ -155,7 +160,7 @@ class Artifact:
         return {name.removeprefix(f"{FILES}/"): path for name, path in paths.items()}
 
     def _damaged(self, reason: str) -> DamageError:
-        return DamageError(f"{self.ref} is damaged: {reason}", REMEDY)
+        return DamageError(f"{self.ref} is damaged: {reason}", remedy(self._location))
 
 
 def _is_digest_of(digest: object, data: bytes) -> bool:

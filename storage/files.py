@@ -9,8 +9,10 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,7 +76,7 @@ def read_json(path: Path) -> Any:
         StoreError: if it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged, it is not JSON ({error}); delete it and run again") from error
 
@@ -99,9 +101,28 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)  # replacing a file by another link to it does nothing
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BufferedReader]:
+    """A plain file, open to be read; a pipe or a device in its place, which might never end, is refused.
+
+    Raises:
+        OSError: if it cannot be read, or is no plain file.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        yield file
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a plain file. Raises as `reading` does."""
+    with reading(path) as file:
+        return file.read()
+
+
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
+    """The SHA-256 of a plain file's content, in hexadecimal digits. Raises as `reading` does."""
+    with reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

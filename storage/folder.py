@@ -23,6 +23,7 @@ from ss4d.storage.files import (
     is_orphan,
     listed,
     owned_name,
+    read_plain,
     sha256_of,
     sync,
     sync_tree,
@@ -53,12 +54,17 @@ class FolderParts(Parts):
 
     def read(self, name: str) -> bytes:
         try:
-            return self._file(name).read_bytes()
+            return read_plain(self._file(name))
         except FileNotFoundError as error:  # deleted meanwhile
             raise _missing(name) from error
 
     def array(self, name: str) -> tuple[Store, str]:
-        return LocalStore(self._inside(name), read_only=True), ""
+        folder = self._inside(name)
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:  # Zarr would follow a link, and wait for a pipe
+                if not entry.is_file(follow_symlinks=False):
+                    raise DamageError(f"its part {entry.name!r} is no plain file")
+        return LocalStore(folder, read_only=True), ""
 
     def fetch(self, digests: Mapping[str, str]) -> dict[str, Path]:
         """Gives the files themselves, checked as copies are."""
@@ -180,7 +186,7 @@ class FolderPlace(Place):
         found = {}
         for path in sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")):
             with suppress(FileNotFoundError):  # deleted meanwhile
-                found[path.relative_to(top).as_posix()] = path.read_text()
+                found[path.relative_to(top).as_posix()] = read_plain(path).decode()
         return found
 
     def sweep(self) -> None:

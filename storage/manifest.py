@@ -11,7 +11,7 @@ import pyarrow  # type: ignore[import-untyped] # the library has no type marker
 from pyarrow import parquet
 
 from ss4d.storage.errors import StoreError
-from ss4d.storage.files import write_bytes
+from ss4d.storage.files import read_plain, write_bytes
 
 R = TypeVar("R")
 _COLUMNS: dict[Any, pyarrow.DataType] = {
@@ -73,7 +73,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _read(path: Path) -> pyarrow.Table:
-    data = path.read_bytes()
+    data = read_plain(path)
     try:
         return parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # OSError: a page's checksum

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ss4d.storage.archive import ArchivePlace
-from ss4d.storage.artifact import FILES_GROUP, REMEDY, SCHEMA_VERSION, Artifact, files_digest, read_root, root_bytes
+from ss4d.storage.artifact import FILES_GROUP, SCHEMA_VERSION, Artifact, files_digest, read_root, remedy, root_bytes
 from ss4d.storage.codec import ArrayData, check_chunks, write_array
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import delete, sha256_of
@@ -157,9 +157,11 @@ class ArtifactStore:
         try:
             parts = self.place.parts(ref)
             if parts is not None:
-                return Artifact(ref, parts, read_root(parts, ref))
+                return Artifact(ref, parts, read_root(parts, ref), self.location)
         except DamageError as error:
-            raise DamageError(f"{ref} was never finished or is damaged ({error}) in {self.location}", REMEDY) from error
+            raise DamageError(
+                f"{ref} was never finished or is damaged ({error}) in {self.location}", remedy(self.location)
+            ) from error
         raise DamageError(f"{ref} is missing in {self.location}", f"a run with --force {ref.stage} makes it again")
 
     def occupied(self, ref: ArtifactRef) -> bool:

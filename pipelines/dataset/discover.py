@@ -22,7 +22,7 @@ VIDEOS |= {".ogv", ".ts", ".webm", ".wmv"}
 IMAGES = STILLS - VIDEOS
 TABLE = ".parquet"
 SOURCE_COLUMNS = ("source", "path")
-NAME = re.compile(r"[\w-][\w.-]*")
+NAME = re.compile(r"\w[\w.-]*")
 MAX_NAME = 120  # bytes of an id: a file name has 255, and logs add to it
 
 
@@ -82,7 +82,7 @@ def find_clips(source: str) -> Finding:
 
 def new_id(name: str, taken: Container[str]) -> str:
     """An id made of a name: valid as a file name on any system, and not in `taken`, which is in lower case."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "clip"
+    plain = re.sub(r"[^\w.-]+", "_", name).lstrip("._-").rstrip("._") or "clip"
     short = plain.encode()[:MAX_NAME].decode(errors="ignore")
     if short == plain and plain.casefold() not in taken:
         return plain
@@ -149,8 +149,8 @@ def _in_table(path: Path) -> list[Found]:
             raise ConfigError(f"row {index} of {path} has no path in {column!r}, but {source!r}")
         if clip is not None and not (NAME.fullmatch(str(clip)) and len(str(clip).encode()) <= MAX_NAME):
             raise ConfigError(
-                f"row {index} of {path} has the id {clip!r}; an id names files: letters, digits, '.', '_' and '-', at "
-                f"most {MAX_NAME}"
+                f"row {index} of {path} has the id {clip!r}; an id names files: letters, digits, '.', '_' and '-', the "
+                f"first of them neither '.' nor '-', at most {MAX_NAME}"
             )
         file = os.path.abspath(path.parent / source)
         name = os.path.splitext(os.path.basename(file))[0]

@@ -3,12 +3,14 @@
 Artifacts are known by key alone, so an artifact counts for every configuration that has its key.
 """
 
+import errno
 import json
 import os
 import sqlite3
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from shutil import disk_usage
 from typing import Any
 
 from ss4d.pipelines.dataset.events import Attempt, Batch, read_events
@@ -220,6 +222,8 @@ def explained(dataset: Dataset) -> Iterator[None]:
             raise StoreError(
                 f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
             ) from error
+        if _is_full(error, dataset):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(dataset.index)) from error
         remedy = "try again when no other process is writing it"
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             remedy = "make it and the folder it lies in writable"
@@ -229,6 +233,15 @@ def explained(dataset: Dataset) -> Iterator[None]:
             f"{dataset.index} is damaged ({error}): delete it, and `ss4d dataset catalog rebuild {dataset.folder}` "
             "makes it again"
         ) from error
+
+
+def _is_full(error: sqlite3.OperationalError, dataset: Dataset) -> bool:
+    """Whether there is no room for the index; for its helping files SQLite says so as an error of reading and writing.
+
+    Those are made larger by 32 KiB at a time.
+    """
+    kind = error.sqlite_errorcode & 0xFF
+    return kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and disk_usage(dataset.folder).free < 1 << 16)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.prepare import store_location
 from ss4d.storage.errors import NewerError
-from ss4d.storage.files import write_json
+from ss4d.storage.files import read_plain, write_json
 
 SCHEMA = 1
 DESCRIPTION = "dataset.json"
@@ -147,7 +147,7 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
     """
     path = folder / DESCRIPTION
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_plain(path))
         version = _Version.model_validate(data).schema_version
         if version > SCHEMA:
             raise NewerError(

@@ -18,6 +18,7 @@ from ss4d.stages.errors import ValueSpecError
 from ss4d.storage.archive import Archive
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.files import read_plain
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
@@ -302,7 +303,7 @@ def open_run(path: str | Path) -> OpenedRun:
         record = _packed_record(path)
         return OpenedRun(path, record, _stages(record.stages, open_store(path)))
     try:
-        data = (path / RECORD).read_bytes()
+        data = read_plain(path / RECORD)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
             f"{path} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"

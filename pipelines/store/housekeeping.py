@@ -23,8 +23,9 @@ from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.known_runs import folders_of_runs, known_folders
 from ss4d.stages.types import Progress
 from ss4d.storage.archive import archive_name, write_archive
-from ss4d.storage.artifact import REMEDY
+from ss4d.storage.artifact import remedy
 from ss4d.storage.errors import StoreError
+from ss4d.storage.files import read_plain
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 from ss4d.storage.verify import Findings, problems, verify
@@ -196,7 +197,7 @@ def references(folders: Sequence[Path]) -> References:
         running |= unfinished
     for path in (path for folder in folders for path in _records(folder)):
         try:
-            record = parse_record(path.read_bytes(), str(path))
+            record = parse_record(read_plain(path), str(path))
             changed = path.stat().st_mtime
         except FileNotFoundError:  # deleted meanwhile
             continue
@@ -265,13 +266,13 @@ def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
     if target.suffix != ".zip":
         raise ConfigError(f"the file to pack into must end in .zip; got {target}")
     opened = open_run(run)
-    record = json.loads((run / RECORD).read_bytes()) | {"store": PACKED_STORE}
+    record = json.loads(read_plain(run / RECORD)) | {"store": PACKED_STORE}
     text = (json.dumps(record, indent=2) + "\n").encode()
     members = {f"runs/{run.resolve().name}/{RECORD}": lambda: text}
     sizes: dict[str, int] = {}
     for index, (name, stage) in enumerate(opened.stages.items()):
         if found := problems(stage.store, stage.ref):
-            raise StoreError(f"{stage.ref} is damaged ({found[0]}); {REMEDY}; then pack")
+            raise StoreError(f"{stage.ref} is damaged ({found[0]}); {remedy(stage.store.location)}; then pack")
         if (parts := stage.store.place.parts(stage.ref)) is not None:
             files = parts.sizes()
             members |= {archive_name(stage.ref, file): partial(parts.read, file) for file in files}

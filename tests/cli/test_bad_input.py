@@ -198,8 +198,9 @@ def test_a_dead_prefect_server(command: Callable[..., list[str]], tmp_path: Path
     refused(finished, "http://127.0.0.1:9/api", "--engine direct")
 
 
-def test_a_name_that_would_leave_the_folder(ss4d: Run, tmp_path: Path, clip: Path) -> None:
-    refused(ss4d(clip, tmp_path / "out", "--name", "../elsewhere"), "--name", "../elsewhere")
+@pytest.mark.parametrize("name", ["../elsewhere", "-"])
+def test_a_name_that_would_leave_the_folder_or_be_an_option(ss4d: Run, tmp_path: Path, clip: Path, name: str) -> None:
+    refused(ss4d(clip, tmp_path / "out", "--name", name), "--name", repr(name))
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """How the command's process ends: everything written, every exit handler done, with the code of the command."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ss4d.cli.home import provide_home
 
 ENDING = """
 import atexit, sys, threading, time
@@ -49,4 +52,74 @@ def test_a_full_disk_is_told() -> None:
         words = [sys.executable, "-m", "ss4d.cli.entry", "config", "tiny"]
         ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
-    assert "disk is full" in ended.stderr
+    assert ended.stderr == "ss4d: the standard output cannot be written: No space left on device\n"
+
+
+CLOSED = """
+import os, sys
+for descriptor in {closed!r}:
+    os.close(descriptor)
+os.execv(sys.executable, [sys.executable, "-m", "ss4d.cli.entry", "config", "tiny"])
+"""
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_closed_streams_are_no_error(closed: tuple[int, ...]) -> None:
+    words = [sys.executable, "-c", CLOSED.format(closed=closed)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_messages_that_nobody_can_be_shown_end_no_work() -> None:
+    code = "from ss4d.cli import streams; streams.open_streams(); from ss4d.cli.console import say; say('x'); print(1)"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"1\n")
+
+
+HANGUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.{before})
+from ss4d.cli.entry import main
+import ss4d.cli.main
+from ss4d.cli.failures import explained
+
+def app():
+    with explained(False, "nothing is lost"):
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("goes on")
+
+ss4d.cli.main.app = app
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "said"), [("SIG_DFL", 1, "terminated; nothing is lost"), ("SIG_IGN", 0, "")]
+)
+def test_a_terminal_that_goes_away_ends_a_command_unless_nohup_began_it(before: str, status: int, said: str) -> None:
+    words = [sys.executable, "-c", HANGUP.format(before=before)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert said in ended.stderr
+    assert ended.stdout == ("" if status else "goes on\n")
+    assert bool(ended.returncode) == bool(status)
+
+
+def test_without_a_home_caches_have_a_folder_that_only_the_user_can_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])
+    provide_home()
+    home = Path(os.environ["HOME"])
+    assert home.parent == tmp_path
+    assert home.stat().st_mode & 0o777 == 0o700
+    monkeypatch.delenv("HOME")
+    provide_home()
+    assert Path(os.environ["HOME"]) == home
+    monkeypatch.delenv("HOME")
+    home.chmod(0o755)  # as one that somebody else made, to look into
+    provide_home()
+    assert Path(os.environ["HOME"]) != home

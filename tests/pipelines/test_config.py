@@ -28,6 +28,11 @@ def test_bundled_configurations_name_every_key(name: str) -> None:
     assert yaml_keys(data) == yaml_keys(load_config(name).described())
 
 
+def test_numbers_are_written_as_people_write_them() -> None:
+    config = load_config("tiny", ["slat.sampler.cfg_strength=1e9"])
+    assert config.described()["slat"]["sampler"]["cfg_strength"] == 1e9
+
+
 def test_overrides_apply_in_order() -> None:
     config = load_config("tiny", ["slat.sampler.steps=3", "slat.sampler.steps=5", "segmentation.method=alpha"])
     assert config.section("slat").sampler.steps == 5

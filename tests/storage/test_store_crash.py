@@ -161,7 +161,7 @@ def seen(root: Path) -> int:
     parts = FolderPlace(root).parts(ref_of(1))
     if parts is None:
         return 0
-    artifact = Artifact(ref_of(1), parts, read_root(parts, ref_of(1)))
+    artifact = Artifact(ref_of(1), parts, read_root(parts, ref_of(1)), "store")
     generation = artifact.attributes["generation"]
     assert artifact.read("feats").tolist() == [[generation] * 2] * 3
     assert artifact.files()["a.ply"].read_text() == str(generation)

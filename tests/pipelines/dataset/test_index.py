@@ -1,6 +1,7 @@
 """Index and catalog: what events and store tell of a dataset, whatever else is lost; which clips a choice means."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from ss4d.cli.main import app
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.failures import clear_failures, groups, open_failures
-from ss4d.pipelines.dataset.index import open_index
+from ss4d.pipelines.dataset.index import explained, open_index
 from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
@@ -125,6 +126,14 @@ def test_an_index_that_cannot_be_used(dataset: Dataset) -> None:
         open_index(dataset),
     ):
         pass
+
+
+def test_a_full_disk_is_told_as_one(dataset: Dataset) -> None:
+    full = sqlite3.connect(":memory:")
+    full.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(OSError, match="No space left") as caught, explained(dataset):
+        full.execute("CREATE TABLE a (b)")
+    assert caught.value.filename == str(dataset.index)
 
 
 def test_a_hundred_thousand_artifacts_are_read_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,8 @@ def test_ids_are_unique_file_names() -> None:
     assert ids[0] == "a_b"
     assert ids[5] == "vögel_große"
     assert all(len(name.encode()) < 200 and "/" not in name and not name.startswith(".") for name in ids)
+    assert new_id("-rf", ()) == "rf"  # no option of a command
+    assert new_id("-.-", ()) == "clip"
     assert new_id("a b", {"a_b"}) == new_id("a b", {"a_b", "other"})
 
 

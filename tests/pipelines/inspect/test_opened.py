@@ -146,7 +146,7 @@ def test_a_damaged_description_is_no_missing_one(copy: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"complete", b"completf", 1))
     rows = {row.stage: row for row in open_run(copy).summaries()}
     assert rows["slat"].state == "damaged"
-    assert "ss4d verify STORE --repair" in (rows["slat"].problem or "")
+    assert f"ss4d verify {copy}" in (rows["slat"].problem or "")
 
 
 @pytest.mark.parametrize(
