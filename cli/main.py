@@ -15,7 +15,22 @@ from ss4d.cli.doctor import doctor
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
-from ss4d.cli.options import Debug, Device, Force, FromStage, Goals, Memory, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import (
+    Debug,
+    Device,
+    End,
+    Force,
+    Fps,
+    FromStage,
+    Goals,
+    Memory,
+    Name,
+    Only,
+    Out,
+    Overrides,
+    Start,
+    Store,
+)
 from ss4d.cli.plan import plan
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
@@ -53,7 +68,7 @@ def run(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A video file, or a folder of images, with or without alpha.",
+            help="A video file, an animated image, or a folder or archive of images, with or without alpha.",
             readable=False,  # the run itself says in one sentence what is wrong with it
         ),
     ],
@@ -68,6 +83,9 @@ def run(
     ] = "tiny",
     overrides: Overrides = None,
     goals: Goals = None,
+    start: Start = None,
+    end: End = None,
+    fps: Fps = None,
     seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
     device: Device = "auto",
     memory: Memory = None,
@@ -106,13 +124,14 @@ def run(
         ss4d run clip.mp4
         ss4d run frames/ --out results --seed 7
         ss4d run clip.mp4 --set slat.sampler.steps=25
+        ss4d run film.mp4 --start 12s --end 14.5s --fps 12
         ss4d run clip.mp4 --from slat
         ss4d run clip.mp4 --force slat --store s3://bucket/prefix
         ss4d run clip.mp4 --config ss4d --device cuda
     """
     with explained(debug, "finished stages are kept, and the same command goes on where it stopped"):
         # Not at the top: torch takes seconds to import, and --help should not.
-        from ss4d.pipelines.config import as_overrides
+        from ss4d.pipelines.config import as_overrides, with_frames
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
@@ -122,7 +141,7 @@ def run(
             source=source,
             out=out,
             config=config,
-            overrides=as_overrides(overrides, goals, memory),
+            overrides=with_frames(as_overrides(overrides, goals, memory), start, end, fps),
             seed=seed,
             device=device,
             name=name,

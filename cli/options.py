@@ -31,6 +31,22 @@ Goals = Annotated[
         help="A stage whose result is wanted; by default **export**. Repeatable. What it needs runs, and no more.",
     ),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option("--start", metavar="FRAME|2.5s", help="The first frame that is used, by number from 0 or by time."),
+]
+End = Annotated[
+    str | None,
+    typer.Option("--end", metavar="FRAME|4s", help="The frame after the last that is used, by number or by time."),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        metavar="RATE",
+        help="Frames per second of the clip: of a video that has more, so many are used; images have so many.",
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run's folder; by default the input's name.")]
 Store = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import typer
 
 from ss4d.cli.console import output
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, Force, FromStage, Goals, Memory, Name, Only, Out, Overrides, Store
+from ss4d.cli.options import Debug, End, Force, Fps, FromStage, Goals, Memory, Name, Only, Out, Overrides, Start, Store
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ def plan(
     ],
     overrides: Overrides = None,
     goals: Goals = None,
+    start: Start = None,
+    end: End = None,
+    fps: Fps = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random numbers; by default the run's, or 42.")
     ] = None,
@@ -59,14 +62,14 @@ def plan(
         ss4d plan clip.mp4 --config ss4d --device cuda
     """
     with explained(debug, "nothing was changed"):
-        from ss4d.pipelines.config import as_overrides
+        from ss4d.pipelines.config import as_overrides, with_frames
         from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
         from ss4d.pipelines.prepare import RunOptions, count_frames, prepare
 
+        said = with_frames(as_overrides(overrides, goals, memory), start, end, fps)
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
-            said = as_overrides(overrides, goals, memory)
             changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device or "auto", wish=wish)
             options = options_of_run(target, changes)
         else:
@@ -75,7 +78,7 @@ def plan(
                 source=target,
                 out=out,
                 config=config or "tiny",
-                overrides=as_overrides(overrides, goals, memory),
+                overrides=said,
                 seed=42 if seed is None else seed,
                 device=device or "auto",
                 name=name,

@@ -280,6 +280,12 @@ def as_overrides(
     return [*(overrides or ()), *said, *([f"memory={memory}"] if memory else ())]
 
 
+def with_frames(overrides: Sequence[str], start: str | None, end: str | None, fps: float | None) -> list[str]:
+    """What a user says with --set, --start, --end and --fps, all of it as --set has it."""
+    said = {"start": start, "end": end, "fps": fps, "rate": fps}
+    return [*overrides, *(f"input.{key}={value}" for key, value in said.items() if value is not None)]
+
+
 def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:
     """One pydantic problem as a sentence that names the key, the value and what is allowed."""
     location = [str(part) for part in problem["loc"]]

@@ -14,7 +14,7 @@ from ss4d.pipelines.graph import after
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.trees import flattened
 from ss4d.stages.input_files import input_digest
-from ss4d.stages.stage_config import AsBefore
+from ss4d.stages.stage_config import AsBefore, Limit
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
@@ -116,13 +116,16 @@ class Recipes:
 def parameters(section: BaseModel, leave_out: Set[str] = frozenset()) -> Any:
     """A section of a configuration as a recipe has it.
 
-    A file counts by its content, and an option that came later only where it changes something, see `AsBefore`.
+    A file counts by its content, an option that came later only where it changes something, see `AsBefore`, and a
+    `Limit` never.
     """
     return to_jsonable_python(
         {
             name: _by_content(getattr(section, name))
             for name, field in type(section).model_fields.items()
-            if name not in leave_out and AsBefore(getattr(section, name)) not in field.metadata
+            if name not in leave_out
+            and AsBefore(getattr(section, name)) not in field.metadata
+            and Limit() not in field.metadata
         }
     )
 

@@ -64,10 +64,10 @@ class StageInputs:
             raise PluginError(f"{self.implementation} asks {stage} for files, but it gives {type(result).__name__}")
         return result
 
-    def video(self) -> Video:
-        """The frames of the run's input that its configuration chooses."""
+    def video(self, *, side: int | None = None) -> Video:
+        """The frames of the run's input that its configuration chooses; larger ones than `side` pixels are reduced."""
         self._declared(self.implementation.source, "source=True")
-        return read_video(self.source, self.input_config)
+        return read_video(self.source, self.input_config, side=side, progress=self.progress)
 
     def network(self, role: str) -> Any:
         """The network that plays `role` in the model folder, ready to run on the run's device."""

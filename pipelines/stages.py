@@ -28,6 +28,9 @@ from ss4d.stages.sparse_structure_config import SparseStructureConfig
 if TYPE_CHECKING:
     from ss4d.pipelines.stage_inputs import StageInputs
 
+# Sides of a crop that a frame may be wide: an object of a quarter of the frame's width loses nothing.
+FINEST = 4
+
 # In the order of a run.
 STAGES = (
     Stage(
@@ -95,7 +98,7 @@ export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
 def _segmentation(config: SegmentationConfig, inputs: "StageInputs") -> Any:
-    return segment(config, inputs.video(), progress=inputs.progress)
+    return segment(config, inputs.video(side=FINEST * config.size), progress=inputs.progress)
 
 
 def _conditioning(config: ConditioningConfig, inputs: "StageInputs") -> Any:

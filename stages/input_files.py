@@ -8,20 +8,36 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ss4d.stages.errors import InputError
-from ss4d.stages.stage_config import AsBefore
+from ss4d.stages.reading.series import frame_names
+from ss4d.stages.stage_config import AsBefore, Limit
 
-STILLS = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+MOST_PIXELS = 178_956_970  # beyond that Pillow refuses a picture, whatever is set here
+SECONDS = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *s")
+
+
+def check_place(value: int | str | None) -> int | str | None:
+    """A frame's number, or seconds such as "2.5s"; raises ValueError for anything else."""
+    if isinstance(value, str) and not SECONDS.fullmatch(value):
+        raise ValueError("must be a frame's number, or seconds such as 2.5s")
+    if isinstance(value, int) and value < 0:
+        raise ValueError("must be 0 or more")
+    return value
 
 
 class InputConfig(BaseModel):
-    """Which frames of the input are used."""
+    """Which frames of the input are used, and how they are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    start: int = Field(0, ge=0, description="first frame, counted from 0")
+    start: Annotated[int | str, AfterValidator(check_place)] = Field(
+        0, description="first frame, counted from 0, or where it is in seconds, such as 2.5s"
+    )
+    end: Annotated[int | str | None, AsBefore(None), AfterValidator(check_place)] = Field(
+        None, description="the frame after the last, or its time in seconds, such as 4s; null: the input's end"
+    )
     step: int = Field(1, ge=1, description="use every step-th frame from there; 1 uses all")
     count: int | None = Field(None, ge=1, description="use at most this many frames; null uses all")
     frames: Annotated[int | None, AsBefore(None)] = Field(
@@ -30,17 +46,38 @@ class InputConfig(BaseModel):
     fps: float = Field(
         24.0, gt=0, allow_inf_nan=False, description="frames per second of an input that states none: images, a still"
     )
+    rate: Annotated[float | None, AsBefore(None)] = Field(
+        None, gt=0, allow_inf_nan=False, description="use this many frames per second, if there are more; null uses all"
+    )
+    premultiplied: Annotated[bool, AsBefore(False)] = Field(
+        False, description="whether colors are multiplied by alpha already; false: straight alpha"
+    )
+    max_pixels: Annotated[int, Limit()] = Field(
+        100_000_000, ge=1, le=MOST_PIXELS, description="largest picture that is decoded"
+    )
+    memory: Annotated[float, Limit()] = Field(
+        4.0, gt=0, allow_inf_nan=False, description="GiB that the frames that are used may take"
+    )
 
-    def candidates(self, total: int) -> range:
-        """Which of `total` frames start, step and count choose."""
-        return range(total)[self.start :: self.step][: self.count]
+    def candidates(self, total: int, rate: float) -> range:
+        """Which of `total` frames, `rate` a second, start, end, step and count choose."""
+        begin, end = _frame(self.start, rate), total if self.end is None else _frame(self.end, rate)
+        return range(total)[begin : max(begin, end) : self.step][: self.count]
 
-    def indices(self, total: int) -> Sequence[int]:
-        """Which of `total` frames are used, in order."""
-        some = self.candidates(total)
-        if self.frames is None or len(some) <= self.frames:
+    def indices(self, total: int, rate: float) -> Sequence[int]:
+        """Which of `total` frames, `rate` a second, are used, in order."""
+        some = self.candidates(total, rate)
+        most = len(some) if self.frames is None else self.frames
+        if self.rate is not None and some:
+            most = min(most, max(1, round(len(some) * self.step * self.rate / rate)))
+        if len(some) <= most:
             return some
-        return [some[i * len(some) // self.frames] for i in range(self.frames)]
+        return [some[i * len(some) // most] for i in range(most)]
+
+
+def _frame(place: int | str, rate: float) -> int:
+    """The frame at a place: its number, or what is shown from that second on."""
+    return place if isinstance(place, int) else round(float(place.rstrip("s ")) * rate)
 
 
 def input_digest(path: Path) -> str:
@@ -76,19 +113,13 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder in natural order, hidden ones left out; raises InputError if there is none."""
+    """The frames in a folder in natural order; hidden files, folders and files that are no images are passed over.
+
+    Raises:
+        InputError: there is no image, or they are not of one series, see `frame_names`.
+    """
     try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir()]
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); make it readable or give another.") from error
-    images = [entry for entry in entries if entry.suffix.lower() in STILLS and not entry.is_dir()]
-    if not images:
-        held = f"holds no image among its {len(entries)} entries" if entries else "is an empty folder"
-        raise InputError(f"{folder} {held}; give a folder of images ({', '.join(sorted(STILLS))}) or a video file.")
-    return sorted(images, key=_natural)
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts 2.png before 10.png: runs of digits by value, then the rest letter by letter."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], path.name
+    return [folder / name for name in frame_names(str(folder), names)]

@@ -17,6 +17,11 @@ class AsBefore:
     value: Any
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Marks an option that only says what is refused: it changes no result, so no key."""
+
+
 class StageConfig(BaseModel):
     """Base of a stage's configuration: frozen, of exact types, without unknown keys.
 

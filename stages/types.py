@@ -87,10 +87,15 @@ def _check(name: str, value: object, spec: ArraySpec, sizes: dict[str, int]) -> 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Video(Value):
-    """Frames as read from the input."""
+    """Frames as read from the input.
+
+    Attributes:
+        scale: pixels of the input, along a side, that one of these stands for; 1 where nothing was reduced.
+    """
 
     frames: Tensor = array("t h w c", torch.uint8, "straight RGB or RGBA, 0 to 255")
     fps: float
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

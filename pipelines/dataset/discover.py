@@ -13,7 +13,7 @@ from typing import NoReturn
 from ss4d.pipelines.dataset.layout import DESCRIPTION
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.errors import InputError
-from ss4d.stages.input_files import STILLS
+from ss4d.stages.reading.series import STILLS
 from ss4d.storage.manifest import read_columns
 
 # The files that are clips in a folder; a pattern or a table may name other kinds, too.

@@ -80,5 +80,9 @@ def _taken(dataset: Dataset, plan: DatasetPlan) -> dict[str, float]:
 def _mean_frames(dataset: Dataset, keys: StageKeys, plan: DatasetPlan) -> int:
     """Of the clips that have something to do; 0 if the manifest does not say it of any."""
     wanted = {todo.source.id for todo in plan.todo}
-    total = [row.frames for row in read_manifest(dataset) if row.id in wanted and row.frames]
-    return round(fmean(len(keys.config.input.indices(count)) for count in total)) if total else 0
+    chosen = [
+        len(keys.config.input.indices(row.frames, row.fps or keys.config.input.fps))
+        for row in read_manifest(dataset)
+        if row.id in wanted and row.frames
+    ]
+    return round(fmean(chosen)) if chosen else 0

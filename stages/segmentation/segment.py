@@ -41,7 +41,7 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
         ModelError: the bundled saliency network is missing or damaged.
     """
     frames = video.frames
-    tracker = _tracker(config, frames)
+    tracker = _tracker(config, frames, video.scale)
     method = config.method if config.method != "auto" else _choose(frames)
     rgb = frames[..., :3].contiguous()
     if method == "alpha":
@@ -59,6 +59,7 @@ def segment(config: SegmentationConfig, video: Video, *, progress: Progress = si
     LOG.info("segmentation: %s, confidence %.2f", NAMES[method], float(confidence[seen].mean()))
     cropped, opacity, crop = crop_clip(torch.cat([rgb, alpha[..., None]], dim=-1), config.size)
     progress(1, 1)
+    crop = torch.round(crop * video.scale).long()
     return Clip(rgb=cropped, alpha=opacity, crop=crop, confidence=confidence, method=method, fps=video.fps)
 
 
@@ -68,10 +69,11 @@ def _choose(frames: Tensor) -> Method:
     return "color_key" if find_key(frames[..., :3])[1] >= UNIFORM else "saliency"
 
 
-def _tracker(config: SegmentationConfig, frames: Tensor) -> ObjectTracker | None:
+def _tracker(config: SegmentationConfig, frames: Tensor, scale: float) -> ObjectTracker | None:
+    """What follows the object that the user pointed at, in pixels of the input; None if he did not."""
     if config.box is None and config.point is None:
         return None
-    height, width = frames.shape[1:3]
+    height, width = (round(side * scale) for side in frames.shape[1:3])
     if config.point is not None and not (config.point[0] < width and config.point[1] < height):
         raise InputError(f"segmentation.point {config.point} lies outside the frames of {width} x {height} pixels.")
     if config.box is not None:
@@ -80,7 +82,12 @@ def _tracker(config: SegmentationConfig, frames: Tensor) -> ObjectTracker | None
             raise InputError(
                 f"segmentation.box {config.box} must have left < right <= {width} and top < bottom <= {height}."
             )
-    return ObjectTracker((height, width), config.box, config.point)
+    box, point = config.box, config.point
+    if box is not None:
+        box = round(box[0] / scale), round(box[1] / scale), round(box[2] / scale), round(box[3] / scale)
+    if point is not None:
+        point = int(point[0] / scale), int(point[1] / scale)
+    return ObjectTracker((frames.shape[1], frames.shape[2]), box, point)
 
 
 def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:

@@ -10,13 +10,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest
-from ss4d.stages.video_io import _at_constant_rate, num_frames, read_video, write_video
+from ss4d.stages.video_io import num_frames, read_video, write_video
 
 SIZE = 64
 LEVELS = (0, 50, 100, 150, 200, 250)  # the gray level of a frame tells which it is
@@ -109,23 +108,6 @@ def test_frames_are_taken_by_time_stamp(tmp_path: Path) -> None:
     assert {0, 5} <= set(shown)
     seconds = len(shown) / video.fps
     assert seconds == pytest.approx(0.7, abs=0.15)
-
-
-@given(st.lists(st.floats(0.02, 0.5), min_size=1, max_size=20), st.floats(2, 40))
-def test_constant_rate_takes_the_nearest_frame(gaps: list[float], rate: float) -> None:
-    times = np.cumsum(gaps)
-    taken = [decode() for decode in _at_constant_rate([(t, lambda i=i: i) for i, t in enumerate(times)], rate)]
-    assert len(taken) >= 1
-    for k, index in enumerate(taken):
-        distance = np.abs(times - times[0] - k / rate)
-        assert distance[index] == pytest.approx(distance.min())
-    assert len(taken) / rate == pytest.approx(times[-1] - times[0] + 1 / rate, abs=0.51 / rate)
-
-
-@given(st.integers(1, 50), st.sampled_from([24.0, 30000 / 1001, 60.0]))
-def test_constant_rate_keeps_every_frame_of_a_regular_video(count: int, rate: float) -> None:
-    rounded = [(5 + round(i / rate, 3), lambda i=i: i) for i in range(count)]  # webm rounds to milliseconds
-    assert [decode() for decode in _at_constant_rate(rounded, rate)] == list(range(count))
 
 
 def test_frames_are_counted_without_decoding(tmp_path: Path) -> None:
@@ -242,10 +224,18 @@ def test_pixel_types(tmp_path: Path, name: str, save: Callable[[Path], None], ex
     assert read_video(tmp_path / name, InputConfig()).frames[0, 1, 1].tolist() == expected
 
 
-def test_frames_without_alpha_among_others_are_opaque(tmp_path: Path) -> None:
+def test_frames_without_alpha_among_others_are_opaque(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "0.png")
     Image.new("RGBA", (4, 4), (4, 5, 6, 7)).save(tmp_path / "1.png")
     assert read_video(tmp_path, InputConfig()).frames[:, 0, 0].tolist() == [[1, 2, 3, 255], [4, 5, 6, 7]]
+    assert "0.png without alpha, unlike the other frames" in caplog.text
+
+
+def test_colors_that_alpha_is_multiplied_into_are_restored(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (50, 25, 0, 128)).save(tmp_path / "a.png")
+    pixel = read_video(tmp_path / "a.png", InputConfig(premultiplied=True)).frames[0, 0, 0].tolist()
+    assert pixel == [100, 50, 0, 128]
+    assert read_video(tmp_path / "a.png", InputConfig()).frames[0, 0, 0].tolist() == [50, 25, 0, 128]
 
 
 def test_upside_down_photograph_is_turned(tmp_path: Path) -> None:
@@ -330,12 +320,64 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read_video(tmp_path / "a.mp4", InputConfig())
 
 
-def test_a_clip_over_the_memory_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_over_the_memory_bound_are_refused(tmp_path: Path) -> None:
+    folder, memory = save_folder(tmp_path / "frames"), 8 * 6 * 3 * 5 / 2**30
+    with pytest.raises(InputError, match=r"has 11 frames to be used.* of input.memory; choose fewer.*frames=5"):
+        read_video(folder, InputConfig(memory=memory))
+    assert len(read_video(folder, InputConfig(memory=memory, frames=5)).frames) == 5
+
+
+@pytest.mark.parametrize("name", ["still.png", "moving.gif", "film.mp4"])
+def test_pictures_over_the_pixel_bound_are_refused(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(pixels[..., :3]) for pixels in rgba_frames()]
+    if name.endswith("mp4"):
+        encode(tmp_path / name, "libx264", "yuv420p")
+    else:
+        frames[0].save(tmp_path / name, **({"save_all": True, "append_images": frames[1:]} if "gif" in name else {}))
+    with pytest.raises(InputError, match=r"64 x 64 pixels, more than the 4,095 of input.max_pixels"):
+        read_video(tmp_path / name, InputConfig(max_pixels=SIZE * SIZE - 1))
+    assert len(read_video(tmp_path / name, InputConfig(max_pixels=SIZE * SIZE)).frames)
+
+
+@pytest.mark.parametrize("name", ["folder", "film.mp4", "alpha.webm"])
+def test_large_frames_are_reduced_while_they_are_read(tmp_path: Path, name: str) -> None:
+    if name == "folder":
+        (tmp_path / name).mkdir()
+        for t, pixels in enumerate(rgba_frames()):
+            Image.fromarray(pixels[..., :3]).save(tmp_path / name / f"{t}.jpg")
+    else:
+        encode(tmp_path / name, *(("libx264", "yuv420p") if name.endswith("mp4") else ("libvpx-vp9", "yuva420p")))
+    whole, small = (read_video(tmp_path / name, InputConfig(), side=side) for side in (None, 16))
+    assert small.frames.shape == (6, 16, 16, whole.frames.shape[3])
+    assert (whole.scale, small.scale) == (1, 4)
+    middle = whole.frames[:, 26:38, 18:46, :3].float().mean((1, 2)), small.frames[:, 7:9, 5:11, :3].float().mean((1, 2))
+    assert (middle[0] - middle[1]).abs().max() < 4
+
+
+def test_start_and_end_are_frames_or_seconds(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "frames")
-    monkeypatch.setattr("ss4d.stages.video_io.MAX_BYTES", 8 * 6 * 3 * 5)
-    with pytest.raises(InputError, match="more than 5 chosen frames"):
-        read_video(folder, InputConfig())
-    assert len(read_video(folder, InputConfig(count=5)).frames) == 5
+
+    def read(**choice: Any) -> list[int]:
+        return read_video(folder, InputConfig(fps=10.0, **choice)).frames[:, 0, 0, 0].tolist()
+
+    assert read(start=2, end=5) == [2, 3, 4]
+    assert read(start="0.2s", end="0.5 s") == [2, 3, 4]
+    assert read(start="0.8s") == [8, 9, 10]
+    assert read(end=99, step=5) == [0, 5, 10]
+    assert read(rate=5.0, end=8) == [0, 2, 4, 6]
+    assert read(rate=50.0, end=3) == [0, 1, 2]
+    with pytest.raises(InputError, match=r"none lies from input.start 5 up to input.end 5"):
+        read(start=5, end=5)
+    with pytest.raises(ValidationError, match=r"seconds such as 2.5s"):
+        InputConfig(end="five")
+    video = read_video(folder, InputConfig(fps=10.0, rate=5.0))
+    assert video.fps == pytest.approx(10 * 6 / 11)
+
+
+def test_progress_is_told_of_each_frame_that_is_used(tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    read_video(save_folder(tmp_path / "frames"), InputConfig(frames=3), progress=lambda i, n: steps.append((i, n)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_digest_follows_content_and_names(tmp_path: Path) -> None:

@@ -215,3 +215,15 @@ def test_parts_are_sorted_and_specks_dropped() -> None:
     assert (without_specks(mask) == (disc(30, 30, 10) | disc(80, 80, 20))).all()
     assert parts(np.zeros((4, 4), bool)) == []
     assert grown((10, 10, 20, 30), 1.5, 21, 100) == (6, 4, 21, 36)
+
+
+def test_frames_that_were_reduced_are_measured_in_pixels_of_the_input() -> None:
+    rgba = np.full((1, SIZE, SIZE, 4), 90, np.uint8)
+    rgba[..., 3] = 255 * (disc(30, 60, 18) | disc(90, 60, 20))
+    whole, small = (Video(frames=torch.from_numpy(rgba), fps=12.0, scale=scale) for scale in (1.0, 4.0))
+    near = segment(SegmentationConfig(size=64, point=(30, 60)), whole)
+    far = segment(SegmentationConfig(size=64, point=(120, 240)), small)
+    assert torch.equal(near.alpha, far.alpha)
+    assert far.crop.tolist() == [4 * side for side in near.crop.tolist()]
+    with pytest.raises(InputError, match="lies outside the frames of 480 x 480"):
+        segment(SegmentationConfig(size=64, point=(480, 0)), small)

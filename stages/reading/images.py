@@ -1,0 +1,179 @@
+"""Pictures that Pillow or libheif decode: upright, in sRGB, of 8 bit."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, cast
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from ss4d.stages.errors import InputError
+from ss4d.stages.reading.picture import Bounds, Picture
+from ss4d.stages.reading.timeline import Timeline, steady, timeline, typical_step
+
+LOG = logging.getLogger("ss4d")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+DEFAULT_DURATION = 0.1  # seconds a frame of an animation is shown that asks for none, as browsers do
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def open_image(file: IO[bytes], name: str, bounds: Bounds) -> Image.Image | None:
+    """The image a file begins with; None when it holds something else, such as a video.
+
+    Raises:
+        InputError: it is too large, or a HEIC picture that is damaged or that nothing here can decode.
+    """
+    image = _with_pillow(file, name)
+    if image is None:
+        return _with_libheif(file, name, bounds)
+    bounds.check(name, *image.size)
+    return image
+
+
+def _with_pillow(file: IO[bytes], name: str) -> Image.Image | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `Bounds` has a sentence for it
+        try:
+            return Image.open(file, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name} is larger than any picture that can be read: {error}") from error
+        except UNREADABLE:
+            file.seek(0)
+            return None
+
+
+def _with_libheif(file: IO[bytes], name: str, bounds: Bounds) -> Image.Image | None:
+    """The picture that a HEIF file presents: not its tiles, thumbnails and depth maps."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] != b"ftyp" or head[8:12] not in HEIF_BRANDS:
+        return None
+    try:
+        import pillow_heif  # an extra: what comes with it has licenses of its own
+    except ImportError as error:
+        raise InputError(
+            f"{name} is a HEIC picture: install ss4d-pipeline[heif] to read it, or save it as PNG or JPEG."
+        ) from error
+    try:
+        held = pillow_heif.open_heif(file)
+        bounds.check(name, *held.size)
+        return held[held.primary_index].to_pillow()
+    except InputError:
+        raise
+    except (*UNREADABLE, RuntimeError) as error:
+        raise InputError(f"{name} is a HEIC picture that cannot be decoded ({error}); save it as PNG.") from error
+
+
+def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> Picture:
+    """Frame `index` of an open image, upright, as RGB or RGBA of 8 bit in sRGB.
+
+    Raises:
+        InputError: it is damaged, or of a pixel type without a known range.
+    """
+    width, height = image.size
+    try:
+        image.seek(index)
+        if bounds.side is not None and index == 0:
+            image.draft(None, (bounds.side, bounds.side))  # JPEG is decoded at a fraction of its size, at no cost
+        upright = ImageOps.exif_transpose(image)
+        colored = _in_srgb(_of_8_bit(upright, name), name)
+        size = bounds.reduced(*colored.size)
+        if size != colored.size:
+            colored = colored.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise InputError(f"{name} is damaged ({error}); replace it.") from error
+    return Picture(np.array(colored), max(width, height) / max(colored.size))
+
+
+def _of_8_bit(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bit gray: Pillow would clip instead of scaling
+        gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        made = Image.fromarray(gray)
+        made.info = dict(image.info)
+        return made
+    if image.mode == "F":
+        raise InputError(f"{name} holds floating-point pixels, whose range is unknown; save it with 8 or 16 bit.")
+    return image
+
+
+def _in_srgb(image: Image.Image, name: str) -> Image.Image:
+    """As RGB or RGBA; what an embedded color profile says is converted."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert(mode)
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image.convert(mode)
+        if image.mode not in ("CMYK", "L"):
+            image, alpha = image.convert("RGB"), image.convert("RGBA").getchannel("A") if mode == "RGBA" else None
+        else:
+            alpha = None
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        converted = ImageCms.profileToProfile(image, source, SRGB, renderingIntent=intent, outputMode="RGB")
+    except (ImageCms.PyCMSError, *UNREADABLE) as error:
+        LOG.warning("%s has a color profile that cannot be used (%s): its colors are taken for sRGB", name, error)
+        return image.convert(mode)
+    made = cast(Image.Image, converted)  # not in place, so it is an image
+    if alpha is not None:
+        made.putalpha(alpha)
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFrames:
+    """A still or animated image as the frames of a clip.
+
+    Attributes:
+        image: open.
+        first: index of its first frame that is shown: the still that stands for an animation is none.
+    """
+
+    image: Image.Image
+    name: str
+    line: Timeline
+    first: int = 0
+    damage: str | None = None
+
+    def label(self, frame: int) -> str:
+        """The frame's number."""
+        return f"frame {frame}"
+
+    def read(self, wanted: Sequence[int], bounds: Bounds) -> Iterator[Picture]:
+        """The wanted frames, in order."""
+        shown, picture = -1, None
+        for frame in wanted:
+            index = self.first + self.line.picture(frame)
+            if picture is None or index != shown:
+                shown, picture = index, decode_image(self.image, index, self.name, bounds)
+            yield picture
+
+
+def image_frames(image: Image.Image, name: str, fps: float) -> ImageFrames:
+    """The frames of an open image; a still has the rate `fps`.
+
+    Raises:
+        InputError: an animation is damaged.
+    """
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return ImageFrames(image, name, steady(1, fps))
+    first = 1 if image.info.get("default_image") else 0
+    shown = []
+    for index in range(first, count):
+        try:
+            image.seek(index)
+            image.load()  # webp states how long a frame is shown only once it is decoded
+        except UNREADABLE as error:
+            raise InputError(f"{name} is damaged after {index} frames ({error}); replace it.") from error
+        shown.append((image.info.get("duration") or DEFAULT_DURATION * 1000) / 1000)
+    step = typical_step([0.0, *np.cumsum(shown).tolist()]) or DEFAULT_DURATION
+    return ImageFrames(image, name, timeline(shown, 1 / step), first)
