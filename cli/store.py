@@ -83,8 +83,8 @@ def gc(
         typer.Option(
             "--forget",
             metavar="DIR",
-            help="A folder of runs, or a dataset, that is noted in the store and is gone; or a pattern in quotes. "
-            "Repeatable.",
+            help="A folder of runs, or a dataset, that is noted in the store and is gone, as DIR or HOST:DIR; or a "
+            "pattern in quotes. Repeatable.",
         ),
     ] = None,
     min_age: Annotated[
@@ -126,6 +126,8 @@ def gc(
                 dry_run=dry_run,
                 progress=progress,
             )
+        for sentence in sorting.doubts:
+            say(f"Note: {sentence}.")
         for unused in sorting.unused:
             output(f"{decimal(unused.size):>10}  {unused.ref}  {unused.reason}")
         for name, size in sorting.abandoned.items():

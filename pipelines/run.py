@@ -11,14 +11,16 @@ from typing import Any, Protocol
 from ss4d.pipelines.engines import ENGINES, Schedule, chosen_engine
 from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.implementation import Deferred
+from ss4d.pipelines.one_writer import only_settings
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, count_frames, prepare, recorded
 from ss4d.pipelines.results import lay_out
-from ss4d.pipelines.run_record import machine, versions, write_record
+from ss4d.pipelines.run_record import machine, read_record, versions, write_record
 from ss4d.pipelines.stage_result import StageResult, stored_result
-from ss4d.pipelines.store_notes import register
+from ss4d.pipelines.store_notes import note_run
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import sweep_temporary_files
+from ss4d.storage.refs import artifact_key
 
 LOG = logging.getLogger("ss4d")
 run_job = Deferred("ss4d.pipelines.tasks:run_job")
@@ -104,14 +106,33 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced
     run.folder.mkdir(parents=True, exist_ok=True)
-    _register(run)
-    sweep_temporary_files(run.folder)
-    if run.notice:
-        reporter.message(f"Note: {run.notice}")
+    with only_settings(run.folder, _settings_of(run)):
+        if read_record(run.folder) != run.before:  # a run of this name has ended meanwhile
+            run = prepare(options)
+        sweep_temporary_files(run.folder)
+        if run.notice:
+            reporter.message(f"Note: {run.notice}")
+        _make(options, run, reporter, started)
+    return run.folder
+
+
+def _settings_of(run: Preparation) -> str:
+    """The same for two runs that make the same files."""
+    return artifact_key({"goals": list(run.config.goals), "keys": [step.ref.key for step in run.steps]})
+
+
+def _make(options: RunOptions, run: Preparation, reporter: Reporter, started: float) -> None:
+    """Computes what is missing, lays the results out, and keeps the record."""
     record = _start_record(options, run)
     earlier = run.before.results if run.before else []
     record.update(results=earlier)
     try:
+        _note(run)
+        if any(step.action == REUSE and not run.store.contains(step.ref) for step in run.steps):
+            # Deleted as what nobody needed, between the plan and the note.
+            run = prepare(options)
+            record = _start_record(options, run)
+            record.update(results=earlier)
         _go_through(options, run, record, reporter)
         whole = all(run.store.contains(goal) for goal in run.goals)
         # With --only, a goal may not be there; the files of an earlier one stay.
@@ -131,13 +152,13 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
         raise
     seconds = round(time.monotonic() - started, 3)
     record.update(state="complete" if whole else "partial", results=files, finished=_now(), wall_seconds=seconds)
-    return run.folder
 
 
-def _register(run: Preparation) -> None:
-    """Tells a store that others may use, too, where this run lies."""
+def _note(run: Preparation) -> None:
+    """Tells the store, which others may use too, what this run needs."""
     try:
-        register(run.store, run.folder.parent)
+        keys = {step.stage: step.ref.key for step in run.steps}
+        note_run(run.store, run.folder, keys, anew=run.computes)
     except (OSError, StoreError):
         if run.computes:  # else nothing is to be written, and it may be an archive
             raise

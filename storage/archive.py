@@ -165,6 +165,9 @@ class ArchivePlace(Place):
     def note(self, _name: str, _text: str | None) -> None:
         self._refuse()
 
+    def text_of(self, _name: str) -> None:
+        return None
+
     def noted(self, _name: str) -> bool:
         return False
 

@@ -45,6 +45,31 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_once(path: Path, data: bytes) -> None:
+    """Writes a file unless there is one; of several processes that do, one succeeds.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends without an error.

@@ -178,6 +178,12 @@ class FolderPlace(Place):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, text.encode())
 
+    def text_of(self, name: str) -> str | None:
+        try:
+            return (self._root / _NOTES / check_name(name)).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def noted(self, name: str) -> bool:
         return (self._root / _NOTES / check_name(name)).is_file()
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS, _NOTES = ".attempts", ".notes"
 _ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-_UPLOADS = 8  # at once
+_UPLOADS = 8  # at once, as are downloads of notes
 
 
 def is_url(location: str) -> bool:
@@ -150,6 +150,13 @@ class ObjectPlace(Place):
             else:
                 obstore.put(self._objects, path, text.encode())
 
+    def text_of(self, name: str) -> str | None:
+        try:
+            with reached(self._location):
+                return bytes(obstore.get(self._objects, f"{_NOTES}/{check_name(name)}").bytes()).decode()
+        except FileNotFoundError:
+            return None
+
     def noted(self, name: str) -> bool:
         try:
             with reached(self._location):
@@ -160,12 +167,15 @@ class ObjectPlace(Place):
 
     def notes(self, folder: str) -> dict[str, str]:
         top = f"{_NOTES}/{check_name(folder)}"
-        found = {}
         with reached(self._location):
-            for path in sorted(_list(self._objects, top)):
-                with suppress(FileNotFoundError):  # deleted meanwhile
-                    found[path.removeprefix(f"{top}/")] = bytes(obstore.get(self._objects, path).bytes()).decode()
-        return found
+            names = [path.removeprefix(f"{_NOTES}/") for path in sorted(_list(self._objects, top))]
+        with ThreadPoolExecutor(_UPLOADS) as pool:
+            texts = pool.map(self.text_of, names)
+            return {
+                name.removeprefix(f"{folder}/"): text
+                for name, text in zip(names, texts, strict=True)
+                if text is not None  # else deleted meanwhile
+            }
 
     def sweep(self) -> None:
         """Leaves attempts to `ss4d gc`, since finding them takes listing them all."""

@@ -74,6 +74,9 @@ class Place(Protocol):
     def note(self, name: str, text: str | None, /) -> None:
         """Keeps a short text beside the artifacts under a name such as "missed/slat/ab12"; None deletes it."""
 
+    def text_of(self, name: str, /) -> str | None:
+        """The note of that name; None if there is none."""
+
     def noted(self, name: str, /) -> bool:
         """Whether there is a note of that name."""
 

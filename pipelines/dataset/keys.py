@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ss4d.pipelines.config import RunConfig, bundled_configs, load_config
+from ss4d.pipelines.dataset.launch_lines import read_lines
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import Model, open_model
@@ -87,15 +88,12 @@ def last_settings(dataset: Dataset) -> Settings | None:
     """The settings of the last launch whose record can be read; None if there is none.
 
     Raises:
+        NewerError: if a newer version of the program wrote a line.
         OSError: if the records cannot be read.
     """
-    try:
-        lines = dataset.launches.read_bytes().splitlines()
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines):
+    for line in reversed(read_lines(dataset)):
         with suppress(ValidationError):  # cut off by a kill, or edited by hand
-            return Settings.model_validate_json(line)
+            return Settings.model_validate(line.data)
     return None
 
 

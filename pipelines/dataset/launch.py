@@ -19,6 +19,7 @@ from ss4d.pipelines.dataset.launches import Launch, last_recipes, only_launch
 from ss4d.pipelines.dataset.layout import Dataset, open_dataset
 from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.plan import DatasetPlan, plan_clips
+from ss4d.pipelines.dataset.references import known_digests
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.dataset.workers.coordinator import Coordinator, Ending
 from ss4d.pipelines.dataset.workers.limits import Limits, resident_bytes
@@ -27,7 +28,7 @@ from ss4d.pipelines.dataset.workers.policy import Policy
 from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally, Watcher
 from ss4d.pipelines.dataset.workers.worker import Setup
 from ss4d.pipelines.run_record import versions
-from ss4d.pipelines.store_notes import register
+from ss4d.pipelines.store_notes import note_launch
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.processors import num_processors
 from ss4d.stages.sampler_params import SamplerParams
@@ -48,6 +49,7 @@ class DatasetOptions:
         policy: what follows from failures.
         limits: what a clip may take.
         command: that continues the run if it is interrupted.
+        patience: seconds to wait for another run of these clips that is about to end.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class DatasetOptions:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     command: str = ""
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     device = resolve_device(options.device)
     places = _places(device, options.workers, options.lanes)
     keys, model = open_keys(options.settings, device)
-    with only_launch(dataset, options.choice.shard):
+    with only_launch(dataset, options.choice.shard, options.patience):
         plan = plan_clips(dataset, keys, options.choice, options.policy)
         if plan.todo:
             if model.notice and any(implementation.roles for implementation in keys.stages.values()):
@@ -155,7 +158,6 @@ def _compute(
 ) -> Result:
     store = open_store(dataset.store)
     store.check_writable()
-    register(store, dataset.folder)
     setup = Setup(
         config=keys.config,
         seed=keys.seed,
@@ -207,7 +209,9 @@ def _launch(
         "command": options.command,
         "todo": len(plan.todo),
     }
-    return Launch(dataset, pinned(options.settings, keys), plan.recipes, details)
+    launch = Launch(dataset, pinned(options.settings, keys), plan.recipes, details)
+    note_launch(open_store(dataset.store), dataset.folder, plan.recipes, known_digests(dataset))
+    return launch
 
 
 def _end(launch: Launch, snapshot: Snapshot, reason: str | None) -> None:

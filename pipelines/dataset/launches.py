@@ -1,24 +1,26 @@
 """`runs.jsonl`: the launches of a dataset, a line for each start and each end; and the lock that keeps them apart."""
 
 import fcntl
-import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from ss4d.pipelines.dataset.events import Cause, event_files, now, worker_name
 from ss4d.pipelines.dataset.keys import Settings
+from ss4d.pipelines.dataset.launch_lines import append_line, read_lines
 from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.select import parse_shard
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import machine, versions
-from ss4d.storage.manifest import locked
+from ss4d.storage.errors import StoreError
 
-SCHEMA = 1
+POLL = 0.5  # seconds between two looks at a lock
 LaunchRecipes = Mapping[str, Mapping[str, Any]]  # by stage; of a clip without its source's hash
 
 
@@ -39,7 +41,7 @@ class Launch:
         self, dataset: Dataset, settings: Settings, recipes: LaunchRecipes, details: Mapping[str, Any]
     ) -> None:
         self._dataset = dataset
-        self._common = {"schema": SCHEMA, "launch": secrets.token_hex(4), **settings.recorded(), "recipes": recipes}
+        self._common = {"launch": secrets.token_hex(4), **settings.recorded(), "recipes": recipes}
         self._append(event="begun", coordinator=worker_name(), versions=versions(), machine=machine(), **details)
 
     def end(
@@ -69,11 +71,7 @@ class Launch:
         )
 
     def _append(self, **content: Any) -> None:
-        line = json.dumps({**self._common, "time": now(), **content}).encode() + b"\n"
-        with locked(self._dataset.lock("runs")), self._dataset.launches.open("ab") as file:
-            if _is_torn(self._dataset.launches):
-                file.write(b"\n")
-            file.write(line)
+        append_line(self._dataset, {**self._common, "time": now(), **content})
 
 
 @dataclass(frozen=True)
@@ -101,38 +99,78 @@ def recorded_launches(dataset: Dataset) -> list[RecordedLaunch]:
     """Every launch whose lines can be read, the oldest first.
 
     Raises:
+        NewerError: if a newer version of the program wrote a line.
         OSError: if the records cannot be read.
     """
-    try:
-        lines = dataset.launches.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
+    return _read(dataset)[0]
+
+
+def all_launches(dataset: Dataset) -> list[RecordedLaunch]:
+    """Every launch, the oldest first.
+
+    Raises:
+        StoreError: if a line cannot be read, so that it is unknown what a launch needed.
+        OSError: if the records cannot be read.
+    """
+    launches, damaged = _read(dataset)
+    if damaged:
+        raise StoreError(
+            f"line {damaged[0]} of {dataset.launches} cannot be read, so it is unknown what that run of the dataset "
+            "needs, and nothing is deleted; put the line back from a copy, or, if that run is over and another has "
+            "begun since, take the line out"
+        )
+    return launches
+
+
+class _LaunchLine(BaseModel):
+    """What every line holds."""
+
+    launch: str
+    event: Literal["begun", "ended"]
+    coordinator: str = ""  # of the first line alone
+    recipes: dict[str, dict[str, Any]]
+
+
+def _read(dataset: Dataset) -> tuple[list[RecordedLaunch], list[int]]:
+    """The launches, and the numbers of the lines that tell of none."""
     found: dict[str, RecordedLaunch] = {}
-    for line in lines:
+    damaged = []
+    for line in read_lines(dataset):
         try:
-            data = json.loads(line)
-            begun = found.get(data["launch"])
-            coordinator = data["coordinator"] if begun is None else begun.coordinator
-            found[data["launch"]] = RecordedLaunch(coordinator, data["recipes"], data["event"] == "ended")
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off by a kill, or edited by hand
-    return list(found.values())
+            data = _LaunchLine.model_validate(line.data)
+        except ValidationError:
+            damaged.append(line.number)
+            continue
+        begun = found.get(data.launch)
+        if begun is not None and begun.recipes != data.recipes:  # lines of the first schema carry no digest
+            damaged.append(line.number)
+        coordinator = begun.coordinator if begun else data.coordinator
+        found[data.launch] = RecordedLaunch(coordinator, data.recipes, data.event == "ended")
+    return list(found.values()), damaged
 
 
 @contextmanager
-def only_launch(dataset: Dataset, shard: str | None) -> Iterator[None]:
+def only_launch(dataset: Dataset, shard: str | None, patience: float = 0.0) -> Iterator[None]:
     """Locks the dataset while it runs, since two runs of the same clips would make everything twice.
 
-    A run of all clips excludes every other run; a run of a shard excludes only runs of all clips. The submission
-    sees to it that no two machines run the same shard.
+    A run of all clips excludes every other run; a run of a shard excludes runs of all clips, and of the same shard.
+
+    Args:
+        dataset: that is run.
+        shard: such as "2/8"; None for all clips.
+        patience: seconds to wait for another run that is about to end.
 
     Raises:
         ConfigError: another run is in progress.
         OSError: the dataset's folder cannot be written.
     """
-    with dataset.lock("run").open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, (fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            until = time.monotonic() + patience
+            _lock(stack, dataset.lock("run"), fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH, until)
+            if shard is not None:
+                part = parse_shard(shard)
+                _lock(stack, dataset.lock(f"run-{part.number}-of-{part.count}"), fcntl.LOCK_EX, until)
         except BlockingIOError as error:
             others = [launch.coordinator for launch in recorded_launches(dataset) if not launch.ended]
             where = f" ({others[-1]})" if others else ""
@@ -140,20 +178,21 @@ def only_launch(dataset: Dataset, shard: str | None) -> Iterator[None]:
                 f"another run of {dataset.folder} is in progress{where}: wait for it, or give each its own part "
                 "with --shard"
             ) from error
-        yield  # the system releases the lock when the file is closed, also after a kill
+        yield  # the system releases a lock when its file is closed, also after a kill
+
+
+def _lock(stack: ExitStack, path: Path, kind: int, until: float) -> None:
+    file = stack.enter_context(path.open("a"))
+    while True:
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(POLL)
 
 
 def last_recipes(dataset: Dataset) -> LaunchRecipes | None:
     """The recipes of the last launch; None if there was none."""
     launches = recorded_launches(dataset)
     return launches[-1].recipes if launches else None
-
-
-def _is_torn(path: Path) -> bool:
-    """Whether the last line was cut off by a kill."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"

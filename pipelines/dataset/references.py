@@ -1,16 +1,32 @@
 """Which artifacts a dataset refers to, for garbage collection, and the events of the deleted ones."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now
 from ss4d.pipelines.dataset.keys import recorded_keys
-from ss4d.pipelines.dataset.launches import RecordedLaunch, recorded_launches
+from ss4d.pipelines.dataset.launches import LaunchRecipes, all_launches
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import read_manifest
 from ss4d.pipelines.run_record import versions
+from ss4d.storage.errors import StoreError
 from ss4d.storage.refs import ArtifactRef
+
+
+def needed_recipes(dataset: Dataset, patience: float) -> tuple[list[LaunchRecipes], list[LaunchRecipes]]:
+    """The recipes of the last launch and of all running ones, each once; and those of the running launches alone.
+
+    Args:
+        dataset: of the launches.
+        patience: as for `dataset_references`.
+
+    Raises:
+        StoreError, OSError: if a launch cannot be read.
+    """
+    launches = all_launches(dataset)
+    running = [launch.recipes for launch in launches if launch.is_running(dataset, patience)]
+    return _different([*running, *(launch.recipes for launch in launches[-1:])]), _different(running)
 
 
 def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactRef], set[ArtifactRef]]:
@@ -25,25 +41,41 @@ def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactR
     Raises:
         StoreError, OSError: if manifest or launches cannot be read.
     """
-    launches = recorded_launches(dataset)
-    if not launches:
+    needed, running = needed_recipes(dataset, patience)
+    if not needed:
         return set(), set()
-    digests = [row.sha256 for row in read_manifest(dataset) if row.sha256 is not None]
-    running = _refs([launch for launch in launches if launch.is_running(dataset, patience)], digests)
-    return running | _refs(launches[-1:], digests), running
+    digests = known_digests(dataset)
+    return recorded_references(needed, digests), recorded_references(running, digests)
 
 
-def _refs(launches: Iterable[RecordedLaunch], digests: Sequence[str]) -> set[ArtifactRef]:
-    different: list[Mapping[str, Mapping[str, Any]]] = []
-    for launch in launches:
-        if launch.recipes not in different:
-            different.append(launch.recipes)
-    return {
-        ArtifactRef(stage, key)
-        for recipes in different
-        for stage, keys in recorded_keys(recipes, digests).items()
-        for key in keys
-    }
+def known_digests(dataset: Dataset) -> list[str]:
+    """Of every clip of the manifest whose content is known. Raises as `read_manifest` does."""
+    return [row.sha256 for row in read_manifest(dataset) if row.sha256 is not None]
+
+
+def recorded_references(launches: Iterable[LaunchRecipes], digests: Sequence[str]) -> set[ArtifactRef]:
+    """The artifacts that launches with these recipes make of clips with these digests.
+
+    Raises:
+        StoreError: if they are no recipes.
+    """
+    try:
+        return {
+            ArtifactRef(stage, key)
+            for recipes in launches
+            for stage, keys in recorded_keys(recipes, digests).items()
+            for key in keys
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"the recipes of a run of a dataset cannot be read ({error!r})") from error
+
+
+def _different(recipes: Iterable[LaunchRecipes]) -> list[LaunchRecipes]:
+    found: list[LaunchRecipes] = []
+    for given in recipes:
+        if given not in found:
+            found.append(given)
+    return found
 
 
 class DeletionNotice(Protocol):

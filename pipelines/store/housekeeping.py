@@ -1,32 +1,38 @@
 """Keeping a store in order: check it, free what no run needs, and pack a run into one file.
 
-What a run needs stands in its record, `run.json`, from before it computes anything until another run takes its name; a
-dataset needs what its launches recorded, see `ss4d.pipelines.dataset.references`.
-A moment passes between a run's look into the store and its record, so what was made within the last hours is kept too.
+What a run needs stands in its record, `run.json`, and in a note in the store, from before it computes anything until
+another run takes its name; a dataset needs what its launches recorded, see `ss4d.pipelines.dataset.references`.
+Records that lie where they can be looked at are believed; of others the notes are.
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ss4d.pipelines.dataset.layout import Dataset, is_dataset, open_dataset
-from ss4d.pipelines.dataset.references import dataset_references, orphaned_references
+from ss4d.pipelines.dataset.references import (
+    dataset_references,
+    known_digests,
+    needed_recipes,
+    orphaned_references,
+)
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.inspect.opened import open_run, parse_record
+from ss4d.pipelines.one_writer import LOCKS
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
-from ss4d.pipelines.store.known_runs import folders_of_runs, known_folders
+from ss4d.pipelines.store.known_runs import Users, known_datasets, needs_of, users_of
+from ss4d.pipelines.store_notes import BEGUN, identity_of, note_launch
 from ss4d.stages.types import Progress
 from ss4d.storage.archive import archive_name, write_archive
 from ss4d.storage.artifact import remedy
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import read_plain
-from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 from ss4d.storage.verify import Findings, problems, verify
 
@@ -67,7 +73,7 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
             f"{location} holds no artifact, but {findings.unexpected[0]}: give the store itself, such as output/store"
         )
     if repair and findings.damaged:
-        with orphaned_references(_datasets(known_folders(store))) as tell:
+        with orphaned_references(known_datasets(store)) as tell:
             for ref in findings.damaged:
                 tell(ref, missed=True)
                 store.remove(ref, missed=True)
@@ -92,20 +98,29 @@ class Sorting:
         abandoned: bytes of unfinished artifacts that nobody works on any more, by name.
         recent: bytes of artifacts that no run refers to, but that were made a short time ago.
         kept: bytes of all the others: runs refer to them, or they are training clips.
+        doubts: sentences on runs that could not be looked at, and are kept.
     """
 
     unused: list[Unused] = field(default_factory=list)
     abandoned: dict[str, int] = field(default_factory=dict)
     recent: dict[ArtifactRef, int] = field(default_factory=dict)
     kept: dict[ArtifactRef, int] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class References:
-    """The artifacts that runs refer to, and of those the ones that unfinished runs refer to."""
+    """What runs refer to.
+
+    Attributes:
+        used: the artifacts.
+        running: of these, what unfinished runs refer to, and those of which that is not known.
+        doubts: sentences on records that cannot be read, whose notes tell what is kept for them.
+    """
 
     used: frozenset[ArtifactRef]
     running: frozenset[ArtifactRef]
+    doubts: tuple[str, ...] = ()
 
 
 def collect(
@@ -125,7 +140,7 @@ def collect(
         location: the store.
         runs: further folders of runs, runs, or datasets; of a store in a folder, those in `../runs` and the dataset
             that it is in are always read, and so are those that left a note in the store when they began.
-        forget: patterns of noted folders that no longer count.
+        forget: patterns of noted folders that cannot be looked at from here and no longer count.
         drop: stages, or "tokens", whose artifacts go even if runs refer to them, unless such a run is unfinished.
         min_age: seconds that an artifact without a run is kept after it was made.
         dry_run: delete nothing.
@@ -134,21 +149,25 @@ def collect(
 
     Raises:
         ConfigError: if there is no store, no folder of runs, or no such stage.
-        StoreError: if a record is damaged, since what its run refers to is then unknown; nothing is deleted.
+        StoreError: if a record is damaged that left no note, since what its run refers to is then unknown; nothing is
+            deleted.
         OSError: if something cannot be deleted or written.
     """
     store = _changeable_store(location)
-    folders = folders_of_runs(store, runs, forget, dry_run=dry_run)
-    stamps, refers = _stamps(folders), references(folders)
+    begun = store.place.text_of(BEGUN)
+    users = users_of(store, runs, forget)
+    refers = references(users)
     sorting = sort_artifacts(store, refers, _dropped(drop, store), min_age)
     sorting.abandoned = store.place.abandoned(abandoned)
+    sorting.doubts = [*refers.doubts, *_elsewhere(users)]
     if dry_run:
         return sorting
     gone = []
-    with orphaned_references(_datasets(folders) if sorting.unused else []) as tell:
+    with orphaned_references(users.datasets if sorting.unused else []) as tell:
         for index, unused in enumerate(sorting.unused):
-            if (now := _stamps(folders)) != stamps:  # a run may have begun meanwhile
-                stamps, refers = now, references(folders)
+            if (now := store.place.text_of(BEGUN)) != begun:  # a run has begun meanwhile
+                begun, users = now, users_of(store, runs, forget)
+                refers = references(users)
             if unused.ref not in (refers.running if unused.reason == DROPPED else refers.used):
                 tell(unused.ref)
                 store.remove(unused.ref)
@@ -157,6 +176,7 @@ def collect(
     for name in sorting.abandoned:
         store.place.discard(name)
     sorting.unused = gone
+    _tidy_notes(store, users)
     return sorting
 
 
@@ -183,52 +203,100 @@ def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str
     return sorting
 
 
-def references(folders: Sequence[Path]) -> References:
-    """What the runs in these folders, and the datasets among them, refer to.
+def references(users: Users) -> References:
+    """What the runs and datasets that use a store refer to; each is read once.
 
     Raises:
-        StoreError: if a record is damaged, or a newer version's.
+        StoreError: if a record is damaged, or a newer version's, and its run left no note.
     """
     used: set[ArtifactRef] = set()
     running: set[ArtifactRef] = set()
-    for dataset in _datasets(folders):
+    doubts: list[str] = []
+    for note in users.unseen.values():
+        used |= (needs := needs_of(note))
+        running |= needs
+    for dataset in users.datasets:
         needed, unfinished = dataset_references(dataset, ABANDONED)
         used |= needed
         running |= unfinished
-    for path in (path for folder in folders for path in _records(folder)):
+    datasets = {dataset.folder.resolve() for dataset in users.datasets}
+    for note in users.seen.values():  # what was a dataset, and is none that can be read
+        if note.recipes and note.folder.resolve() not in datasets:
+            running |= (needs := needs_of(note))
+            used |= needs
+    for path in (path for folder in users.folders for path in _records(folder)):
         try:
-            record = parse_record(read_plain(path), str(path))
-            changed = path.stat().st_mtime
-        except FileNotFoundError:  # deleted meanwhile
+            refs, unfinished_run = _read_references(path)
+        except (FileNotFoundError, NotADirectoryError):  # no run, or deleted meanwhile
             continue
-        except StoreError as error:
-            raise StoreError(f"{error}; nothing is deleted while it is unknown what that run refers to") from error
-        refs = {ArtifactRef(stage, known.key) for stage, known in record.stages.items()}
+        except (StoreError, OSError) as error:
+            note_on = users.note_on(path.parent)
+            if note_on is None:
+                raise StoreError(f"{error}; nothing is deleted while it is unknown what that run refers to") from error
+            doubts.append(f"{error}; what that run noted in the store when it began is kept")
+            refs, unfinished_run = needs_of(note_on), True
         used |= refs
-        if record.state == "running" and changed > time.time() - ABANDONED:
+        if unfinished_run:
             running |= refs
-    return References(frozenset(used), frozenset(running))
+    return References(frozenset(used), frozenset(running), tuple(doubts))
+
+
+def _read_references(path: Path) -> tuple[set[ArtifactRef], bool]:
+    """What the run with a record refers to, and whether it goes on."""
+    data = read_plain(path)
+    record = parse_record(data, str(path))
+    for stage, known in json.loads(data)["stages"].items():  # a key is the hash of its recipe
+        if artifact_key(known["recipe"]) != known["key"]:
+            raise StoreError(f"{path} is not what it was: the key of {stage} does not belong to its recipe")
+    goes_on = record.state == "running" and path.stat().st_mtime > time.time() - ABANDONED
+    return {ArtifactRef(stage, known.key) for stage, known in record.stages.items()}, goes_on
 
 
 def _records(folder: Path) -> list[Path]:
-    """The records of the runs in a folder, or of the run that it is itself."""
-    return sorted([folder / RECORD] if (folder / RECORD).exists() else folder.glob(f"*/{RECORD}"))
+    """Where the records of the runs in a folder would be, or that of the run that it is itself."""
+    if (folder / RECORD).exists():
+        return [folder / RECORD]
+    return [folder / name / RECORD for name in sorted(os.listdir(folder)) if name != LOCKS]
 
 
-def _stamps(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Inode and time of each record and table: both change when it is replaced as a whole."""
-    stamps = {}
-    tables = [path for dataset in _datasets(folders) for path in (dataset.launches, dataset.manifest)]
-    for path in (*tables, *(path for folder in folders for path in _records(folder))):
-        with suppress(FileNotFoundError):  # deleted meanwhile
-            stat = path.stat()
-            stamps[path] = (stat.st_ino, stat.st_mtime_ns)
-    return stamps
+def _elsewhere(users: Users) -> list[str]:
+    """A sentence on each folder of runs that cannot be looked at from here."""
+    places = {f"{note.host}:{note.folder}": note for note in users.unseen.values()}
+    return [
+        f"what runs in {note.folder} on {note.host} noted when they began is kept, since they cannot be looked at from "
+        f"here; if they are gone, say so with --forget {place}"
+        for place, note in sorted(places.items())
+    ]
 
 
-def _datasets(folders: Sequence[Path]) -> list[Dataset]:
-    """Those of the folders that are datasets."""
-    return [open_dataset(folder) for folder in folders if is_dataset(folder)]
+def _tidy_notes(store: ArtifactStore, users: Users) -> None:
+    """Deletes the notes of runs that are gone; what datasets need is noted as it is now."""
+    for name in users.forgotten:
+        store.place.note(name, None)
+    current: set[str] = set()
+    for dataset in users.datasets:
+        digests = known_digests(dataset)
+        for recipes in needed_recipes(dataset, ABANDONED)[0]:
+            current.add(note_launch(store, dataset.folder, recipes, digests))
+    places = {identity_of(folder): folder for folder in users.folders}
+    datasets = {dataset.folder.resolve() for dataset in users.datasets}
+    for name, note in users.seen.items():
+        place = places.get(note.identity)
+        if note.identity is None or place is None or name in current:
+            continue
+        if (place.resolve() in datasets) if not note.run else _is_gone(place / note.run / RECORD):
+            store.place.note(name, None)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is certainly no such file."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _dropped(names: Sequence[str], store: ArtifactStore) -> frozenset[str]:

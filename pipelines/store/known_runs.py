@@ -1,89 +1,143 @@
 """The runs and datasets that use a store: those beside it, those noted in it, and those that a user names."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from ss4d.pipelines.dataset.layout import is_dataset
+from ss4d.pipelines.dataset.layout import Dataset, is_dataset, open_dataset
+from ss4d.pipelines.dataset.references import recorded_references
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.store_notes import NOTES, Note
+from ss4d.pipelines.store_notes import NOTES, Note, identity_of
 from ss4d.storage.errors import StoreError
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.seal import is_whole
 from ss4d.storage.store import ArtifactStore, folder_of
 
 
 @dataclass(frozen=True)
-class _Noted:
-    """A folder of runs that a note in a store names.
+class Users:
+    """Who uses a store.
 
     Attributes:
-        name: of the note.
-        host: that the folder was on.
-        folder: as the note says it.
+        folders: of runs and datasets that can be looked at from here; what is in them counts, whatever notes say.
+        seen: the notes that those left, by the notes' names.
+        unseen: the notes of others, which lie on another machine or are gone; what they say they need counts.
+        forgotten: the names of notes that no longer count.
     """
 
-    name: str
-    host: str
-    folder: Path
+    folders: Sequence[Path]
+    seen: Mapping[str, Note] = field(default_factory=dict)
+    unseen: Mapping[str, Note] = field(default_factory=dict)
+    forgotten: Sequence[str] = ()
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """Those of the folders that are datasets."""
+        return [open_dataset(folder) for folder in self.folders if is_dataset(folder)]
+
+    def note_on(self, run: Path) -> Note | None:
+        """The note that the run in a folder left."""
+        return self.seen.get(f"{NOTES}/{identity_of(run.parent)}/{run.name}")
 
 
-def folders_of_runs(store: ArtifactStore, given: Sequence[Path], forget: Sequence[str], *, dry_run: bool) -> list[Path]:
-    """Every folder of runs, and every dataset, that uses a store: beside it, noted in it, or named by the user.
+def users_of(store: ArtifactStore, given: Sequence[Path], forget: Sequence[str]) -> Users:
+    """Who uses a store: what lies beside it, is noted in it, or named by the user.
 
     Args:
         store: the store.
-        given: what the user names.
-        forget: patterns of noted folders that no longer count.
-        dry_run: keep the notes on those.
+        given: folders that the user names.
+        forget: patterns of folders that cannot be looked at and no longer count, with or without "HOST:" before them.
 
     Raises:
-        ConfigError: if there is none, or one is not there: what its runs refer to is then unknown.
+        ConfigError: if there is none; or if one is not there that left no list of what it needs.
         StoreError: if a note is damaged.
     """
     if missing := [folder for folder in given if not folder.is_dir()]:
         raise ConfigError(f"there is no folder of runs at {', '.join(map(str, missing))}")
-    noted = _noted(store)
-    forgotten = [note for note in noted if any(fnmatchcase(str(note.folder), pattern) for pattern in forget)]
-    noted = [note for note in noted if note not in forgotten]
-    if gone := [note for note in noted if not note.folder.is_dir()]:
-        places = ", ".join(f"{note.folder} on {note.host}" for note in gone)
+    seen, unseen, visible = _sorted_notes(store, [*_beside(store.location), *given], given)
+    forgotten = [name for name, note in unseen.items() if any(_matches(note, pattern) for pattern in forget)]
+    unseen = {name: note for name, note in unseen.items() if name not in forgotten}
+    if silent := [note for note in unseen.values() if note.identity is None]:
+        places = ", ".join(f"{note.folder} on {note.host}" for note in silent)
         raise ConfigError(
             f"runs in {places} use this store and cannot be read, so nothing is deleted; if they are gone, say so with "
-            f"--forget {gone[0].folder}"
+            f"--forget {silent[0].folder}, and if they are those of a folder here, with --runs {silent[0].folder}"
         )
-    folders = _unique([*_beside(store.location), *(note.folder for note in noted), *given])
-    if not folders:
+    if not visible and not unseen:
         raise ConfigError(
             f"there is no folder of runs beside {store.location}, so everything in it would count as unused: "
             "say with --runs where the runs or the datasets lie that use it"
         )
-    if not dry_run:
-        for note in forgotten:
-            store.place.note(note.name, None)
-    return folders
+    return Users(visible, seen, unseen, forgotten)
 
 
-def known_folders(store: ArtifactStore) -> list[Path]:
-    """The folders beside a store and noted in it, without those that are gone.
+def known_datasets(store: ArtifactStore) -> list[Dataset]:
+    """The datasets beside a store and noted in it, without those that cannot be looked at from here.
 
     Raises:
         StoreError: if a note is damaged.
     """
-    noted = (note.folder for note in _noted(store) if note.folder.is_dir())
-    return _unique([*_beside(store.location), *noted])
+    _, _, visible = _sorted_notes(store, _beside(store.location), ())
+    return Users(visible).datasets
 
 
-def _noted(store: ArtifactStore) -> list[_Noted]:
-    found = []
-    for name, text in store.place.notes(NOTES).items():
-        try:
-            note = Note.model_validate_json(text)
-        except ValidationError as error:
-            raise StoreError(f"the note .notes/{NOTES}/{name} in {store.location} is damaged: delete it") from error
-        found.append(_Noted(f"{NOTES}/{name}", note.host, note.folder))
-    return found
+def needs_of(note: Note) -> set[ArtifactRef]:
+    """The artifacts that a note says are needed.
+
+    Raises:
+        StoreError: if it names none.
+    """
+    runs = {ArtifactRef(stage, key) for stage, key in note.keys.items()}
+    return runs | (recorded_references([note.recipes], note.digests) if note.recipes else set())
+
+
+def _sorted_notes(
+    store: ArtifactStore, folders: Iterable[Path], given: Sequence[Path]
+) -> tuple[dict[str, Note], dict[str, Note], list[Path]]:
+    """The notes whose folders can be looked at, the others, and all folders that can be."""
+    read = {f"{NOTES}/{name}": _parsed(text) for name, text in store.place.notes(NOTES).items()}
+    notes = {name: note for name, note in read.items() if note is not None}
+    noted = {note.folder for note in notes.values() if note.folder.is_dir()}
+    identities = {identity_of(folder): folder for folder in (*noted, *folders)}
+    for name in read.keys() - notes.keys():
+        if name.split("/")[1] not in identities:  # else what is in its folder tells
+            raise StoreError(
+                f"the note .notes/{name} in {store.location} is damaged, so it is unknown what is needed, and nothing "
+                "is deleted; run again what left it, or delete it if those runs are gone"
+            )
+    named = {folder.resolve() for folder in given}
+    seen, visible = {}, list(folders)
+    for name, note in notes.items():
+        if note.identity is not None:
+            place = identities.get(note.identity)
+        else:  # of an earlier version: that such a folder of another machine is the one here only its user knows
+            is_here = note.folder.resolve() in named or (note.folder in noted and note.host == socket.gethostname())
+            place = note.folder if is_here else None
+        if place is not None:
+            seen[name] = note
+            visible.append(place)
+    unseen = {name: note for name, note in notes.items() if name not in seen}
+    return seen, unseen, list({folder.resolve(): folder for folder in visible}.values())
+
+
+def _parsed(text: str) -> Note | None:
+    """The note in a text; None if it is not what was written."""
+    try:
+        data: Any = json.loads(text)
+        note = Note.model_validate(data)
+    except (ValueError, ValidationError, RecursionError):
+        return None
+    return note if note.identity is None or is_whole(data) else None
+
+
+def _matches(note: Note, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (str(note.folder), f"{note.host}:{note.folder}"))
 
 
 def _beside(location: str) -> list[Path]:
@@ -95,7 +149,3 @@ def _beside(location: str) -> list[Path]:
         *(folder / "runs" for folder in around if (folder / "runs").is_dir()),
         *(folder for folder in around if is_dataset(folder)),
     ]
-
-
-def _unique(folders: Iterable[Path]) -> list[Path]:
-    return list({folder.resolve(): folder for folder in folders}.values())

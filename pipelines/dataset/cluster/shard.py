@@ -15,6 +15,8 @@ from ss4d.pipelines.dataset.workers.policy import Policy
 from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.errors import explain
 
+ENDING = 600.0  # seconds that a run which was given up may take to end its stage and let go of its shard
+
 
 class ShardWork(BaseModel):
     """What all shards of a submission share; engines pass it on as JSON.
@@ -53,6 +55,7 @@ class ShardWork(BaseModel):
             policy=self.policy,
             limits=self.limits,
             command=self.command,
+            patience=0.0 if shard is None else ENDING,
         )
 
     def title(self, shard: str) -> str:

@@ -14,9 +14,9 @@ from ss4d.pipelines.dataset.keys import Settings, StageKeys
 from ss4d.pipelines.dataset.launches import Launch, recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row
-from ss4d.pipelines.dataset.references import dataset_references
+from ss4d.pipelines.dataset.references import dataset_references, known_digests
 from ss4d.pipelines.store.housekeeping import ABANDONED, Sorting, collect, verify_store
-from ss4d.pipelines.store_notes import register
+from ss4d.pipelines.store_notes import note_launch
 from ss4d.stages.types import silent
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.manifest import write_rows
@@ -142,8 +142,8 @@ def test_what_repair_deletes_is_made_again_though_all_that_follows_is_there(data
 def test_a_store_elsewhere_knows_its_datasets(dataset: Dataset, tmp_path: Path) -> None:
     elsewhere = create_dataset(tmp_path / "other", store=dataset.store)
     write_rows(elsewhere.manifest, Row, [row(name) for name in CLIPS])
-    register(open_store(elsewhere.store), elsewhere.folder)
     end(launch(elsewhere, OLD))
+    note_launch(open_store(elsewhere.store), elsewhere.folder, OLD.recipes(), known_digests(elsewhere))
     end(launch(dataset, NEW))
     assert gc(dataset).unused == []
     ref = min(refs(OLD, ["export"]), key=str)

@@ -205,6 +205,8 @@ def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
             run_dataset(options, Listener())
         with only_launch(dataset, "3/3"):
             pass
+        with pytest.raises(ConfigError, match=r"another run of .* is in progress"), only_launch(dataset, "02/3", 0.6):
+            pass
 
 
 def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:

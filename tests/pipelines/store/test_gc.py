@@ -1,14 +1,13 @@
 """Freeing what no run needs: nothing that a run refers to goes, and nothing while that is uncertain."""
 
-import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -17,45 +16,17 @@ from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.housekeeping import ABANDONED, DROPPED, NO_RUN, Sorting, collect
-from ss4d.pipelines.store_notes import register
-from ss4d.storage.codec import ArrayData
+from ss4d.pipelines.store_notes import Note
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import owned_name
-from ss4d.storage.refs import ArtifactRef, artifact_key
+from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
+from tests.helpers.recorded_runs import make, note, refs, refs_of
 
 if TYPE_CHECKING:
     from tests.helpers.s3_server import S3
 
 pytest_plugins = ["tests.helpers.s3_server"]
-STAGES = ("segmentation", "conditioning", "slat")
-
-
-def refs_of(number: int) -> dict[str, ArtifactRef]:
-    """The artifacts of a run; all runs share the first stage."""
-    return {s: ArtifactRef(s, artifact_key({"stage": s, "number": 0 if s == STAGES[0] else number})) for s in STAGES}
-
-
-def make(store: ArtifactStore, number: int) -> None:
-    for ref in refs_of(number).values():
-        if not store.contains(ref):
-            with store.create(ref) as writer:
-                writer.write("feats", ArrayData(np.full((2, 3), number), ("n", "c")))
-                writer.commit({})
-
-
-@pytest.fixture
-def write_run(finished_run: Path) -> Callable[..., Path]:
-    """Writes the record of a run that refers to the artifacts of that number."""
-    template = json.loads((finished_run / RECORD).read_text())
-
-    def write(folder: Path, number: int, **changes: Any) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        stages = {stage: {**template["stages"][stage], "key": ref.key} for stage, ref in refs_of(number).items()}
-        (folder / RECORD).write_text(json.dumps({**template, "stages": stages, **changes}))
-        return folder
-
-    return write
 
 
 @pytest.fixture
@@ -76,10 +47,6 @@ def run_gc(out: Path, **options: Any) -> Sorting:
 
 def stored(out: Path) -> set[ArtifactRef]:
     return set(ArtifactStore(out / "store").refs())
-
-
-def refs(*numbers: int, without: str = "") -> set[ArtifactRef]:
-    return {ref for number in numbers for stage, ref in refs_of(number).items() if stage != without}
 
 
 def test_what_no_run_refers_to_goes(out: Path) -> None:
@@ -166,7 +133,8 @@ def test_tokens_can_be_dropped_but_not_under_a_run(out: Path, write_run: Callabl
 
 def test_a_run_that_begins_meanwhile_keeps_what_it_needs(out: Path, write_run: Callable[..., Path]) -> None:
     first, second = sorted(refs(2) - refs(1), key=str)
-    sorting = run_gc(out, progress=lambda *_: write_run(out / "runs" / "new", 2))
+    store = ArtifactStore(out / "store")
+    sorting = run_gc(out, progress=lambda *_: note(store, write_run(out / "runs" / "new", 2), 2))
     assert [unused.ref for unused in sorting.unused] == [first]
     assert stored(out) == refs(1) | {second}
 
@@ -232,12 +200,11 @@ def test_the_commands(out: Path) -> None:
 
 def test_runs_elsewhere_that_share_a_store(out: Path, write_run: Callable[..., Path], tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "runs"
-    write_run(elsewhere / "other", 2)
     store = open_store(str(out / "store"))
-    register(store, elsewhere)
-    register(store, out / "runs")  # beside it: needs no note
-    assert len(store.place.notes("runs")) == 1
+    old = write_run(elsewhere / "other", 2)
+    store.place.note("runs/0", Note(host=socket.gethostname(), folder=elsewhere).model_dump_json())  # an old one
     assert run_gc(out).unused == []
+    assert old.exists()
     link = tmp_path / "linked" / "store"
     link.parent.mkdir()
     link.symlink_to(out / "store")
