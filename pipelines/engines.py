@@ -87,7 +87,8 @@ def _patiently(do: Callable[[StageJob], None], job: StageJob, retries: int = RET
 def prefect(schedule: Schedule) -> None:
     """Does the jobs as tasks of a Prefect flow, on the user's server if one is configured, or else on a private one.
 
-    The private server starts while the networks load, and ends with the run, however the run ends.
+    The private server starts while the networks load, and ends with the run, however the run ends. If it ends before,
+    the run goes on without it.
 
     Raises:
         EngineError: the server cannot be started or reached.
@@ -102,12 +103,20 @@ def prefect(schedule: Schedule) -> None:
         # Imported only here: it takes two seconds that the direct engine need not spend, and reads the settings above.
         import httpx
         from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
+        from prefect.settings import (
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_KEY,
+            PREFECT_API_URL,
+            PREFECT_CLIENT_MAX_RETRIES,
+            temporary_settings,
+        )
 
         if server is not None:
             keep_loopback_direct()
             private = temporary_settings(
-                {PREFECT_API_URL: server.wait()}, restore_defaults={PREFECT_API_AUTH_STRING, PREFECT_API_KEY}
+                # On this very machine: who does not answer twice is gone.
+                {PREFECT_API_URL: server.wait(), PREFECT_CLIENT_MAX_RETRIES: 1},
+                restore_defaults={PREFECT_API_AUTH_STRING, PREFECT_API_KEY},
             )
             stack.enter_context(private)
         with get_client(sync_client=True) as client:
@@ -116,16 +125,55 @@ def prefect(schedule: Schedule) -> None:
                     f"the Prefect server at {PREFECT_API_URL.value()} cannot be used "
                     f"({problem or type(problem).__name__}); start it, or use --engine direct"
                 )
+        jobs = _Jobs(schedule)
         try:
-            _run_flow(schedule)
-        except httpx.HTTPError as error:
-            raise EngineError(f"lost the Prefect server at {PREFECT_API_URL.value()}: {error}") from error
+            _run_flow(jobs)
+        except Exception as error:
+            if jobs.failed is not None:
+                raise
+            if server is not None and not server.lives():
+                LOG.warning("the private Prefect server has ended; the run goes on without it")
+            elif isinstance(error, httpx.HTTPError):
+                raise EngineError(f"lost the Prefect server at {PREFECT_API_URL.value()}: {error}") from error
+            else:
+                raise
+    for job in jobs.left():
+        _patiently(schedule.do, job)
 
 
-def _run_flow(schedule: Schedule) -> None:
+class _Jobs:
+    """The jobs of a run, and what has become of them: what an engine says of them may be about itself.
+
+    Attributes:
+        schedule: that they are of.
+        failed: how the last job ended, if it failed.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.failed: BaseException | None = None
+        self._done: set[str] = set()
+
+    def do(self, job: StageJob) -> None:
+        """Does a job."""
+        self.failed = None
+        try:
+            self.schedule.do(job)
+        except BaseException as error:
+            self.failed = error
+            raise
+        self._done.add(job.step.stage)
+
+    def left(self) -> list[StageJob]:
+        """The jobs that are not done, in order."""
+        return [job for job in self.schedule.jobs if job.step.stage not in self._done]
+
+
+def _run_flow(jobs: _Jobs) -> None:
     from prefect import flow
 
-    tasks = {job.step.stage: _task(job, schedule.do) for job in schedule.jobs}
+    schedule = jobs.schedule
+    tasks = {job.step.stage: _task(job, jobs.do) for job in schedule.jobs}
 
     @flow(name="video-to-4d", flow_run_name=schedule.name, persist_result=False)
     def video_to_4d(stages: list[str]) -> None:  # noqa: ARG001  shown as the run's parameters

@@ -1,7 +1,8 @@
 """A private Prefect server for one run: a child process that lives exactly as long as its parent.
 
 The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system
-closes that pipe, and the child leaves. Run as a module it is the child: `python -m ss4d.pipelines.prefect_server HOME`.
+closes that pipe, and the child leaves. Run as a module it is the child:
+`python -m ss4d.pipelines.prefect_server FOLDER`.
 """
 
 import asyncio
@@ -15,15 +16,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 
-import psutil
 from platformdirs import user_cache_path
 
 from ss4d.pipelines.errors import EngineError
+from ss4d.storage.files import is_orphan, listed, owned_name
 
+_PREFIX, _LOG = "server-", "server.log"
 START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the database, 15 to 30 s
 
 # Quiet and offline. `setdefault`, so that a user's own Prefect settings stand.
@@ -49,13 +51,16 @@ class LocalServer:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        # Named after this process, which it ends with, so that who shares `home` can tell whether it still lives.
+        self._folder = home / f"{_PREFIX}{owned_name()}"
 
     def __enter__(self) -> "LocalServer":
-        self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / "server.log").open("wb") as log:
+        _remove_stale(self._home)
+        self._folder.mkdir(parents=True)
+        with (self._folder / _LOG).open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches the run, and the run ends the server.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ss4d.pipelines.prefect_server", str(self._home)],
+                [sys.executable, "-m", "ss4d.pipelines.prefect_server", str(self._folder)],
                 env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -81,10 +86,16 @@ class LocalServer:
                     return url
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
+        with suppress(OSError):  # its folder goes with it
+            shutil.copyfile(self._folder / _LOG, self._home / _LOG)
         raise EngineError(
-            f"the local Prefect server did not start (see {self._home / 'server.log'}); "
+            f"the local Prefect server did not start (see {self._home / _LOG}); "
             "use --engine direct to run without Prefect"
         )
+
+    def lives(self) -> bool:
+        """Whether its process goes on."""
+        return self._process.poll() is None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,6 +107,7 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def keep_loopback_direct() -> None:
@@ -104,10 +116,7 @@ def keep_loopback_direct() -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 
 
-def _serve(home: Path) -> None:
-    _remove_stale(home)
-    folder = home / f"server-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
+def _serve(folder: Path) -> None:
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     os.environ.update(PREFECT_DEFAULTS)
     os.environ["PREFECT_HOME"] = str(folder)
@@ -154,10 +163,9 @@ def _leave_with_parent(folder: Path) -> None:
 
 def _remove_stale(home: Path) -> None:
     """Folders of servers that were killed before they could clean up."""
-    for folder in home.glob("server-*"):
-        pid = folder.name.removeprefix("server-")
-        if folder.is_dir() and not (pid.isdigit() and psutil.pid_exists(int(pid))):
-            shutil.rmtree(folder, ignore_errors=True)
+    for name in listed(home):
+        if name.startswith(_PREFIX) and is_orphan(name.removeprefix(_PREFIX)):
+            shutil.rmtree(home / name, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """Which engine does a run's jobs, and what it does about errors that can pass."""
 
 import errno
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from ss4d.pipelines import engines
-from ss4d.pipelines.engines import Schedule, chosen_engine, direct
+from ss4d.pipelines.engines import Schedule, chosen_engine, direct, prefect
+from ss4d.pipelines.prefect_server import LocalServer
+from ss4d.storage.files import owned_name
+from ss4d.storage.refs import ArtifactRef
 
 PROFILES = """
 active = "mine"
@@ -85,3 +90,40 @@ def test_an_error_that_stays_ends_the_run(
     with pytest.raises(OSError, match=str(error.strerror)):
         direct(schedule(tmp_path, do))
     assert len(seen) == times
+
+
+def test_a_run_goes_on_without_its_private_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while the last stage computes: what is stored is not made again, and nobody waits for the dead."""
+    told: list[tuple[str, float]] = []
+
+    def do(job: Any) -> None:
+        told.append((job.step.stage, time.monotonic()))
+        if job.step.stage == "slat":
+            (server,) = (p for p in psutil.Process().children() if "ss4d.pipelines.prefect_server" in p.cmdline())
+            server.kill()
+
+    jobs = [
+        SimpleNamespace(step=SimpleNamespace(stage=stage, ref=ArtifactRef(stage, "0" * 64)), inputs={})
+        for stage in ("conditioning", "slat")
+    ]
+    said: list[str] = []
+    monkeypatch.setattr(engines.LOG, "warning", said.append)
+    prefect(Schedule("clip", jobs, do, lambda: None, home))  # type: ignore[arg-type]
+    assert [stage for stage, _ in told] == ["conditioning", "slat"]
+    assert time.monotonic() - told[-1][1] < 60  # seconds, and a busy machine; it was minutes
+    assert said == ["the private Prefect server has ended; the run goes on without it"]
+    assert not list(home.glob("server-*"))
+
+
+def test_a_server_of_another_container_keeps_its_folder(tmp_path: Path) -> None:
+    """Its process has a number that means another one here, or none."""
+    host = owned_name().split("-", 3)[3]
+    theirs, dead = (
+        tmp_path / f"server-{digit * 16}-1-{pid}-{name}"
+        for digit, pid, name in (("0", 7, f"other{host}"), ("1", 4194303, host))
+    )
+    for folder in (theirs, dead):
+        folder.mkdir()
+    with LocalServer(tmp_path):
+        assert (theirs.exists(), dead.exists(), len(list(tmp_path.glob("server-*")))) == (True, False, 2)
+    assert list(tmp_path.glob("server-*")) == [theirs]
