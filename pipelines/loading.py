@@ -4,7 +4,7 @@ Small ones stay, and so do those that a worker keeps for its next clip.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import nn
 
+from ss4d.stages.errors import ModelError
 from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.nn.flow_trunk import KEPT_BYTES, FlowTrunk
@@ -53,6 +54,7 @@ class Loader:
         kernels: by part of the work, a kernel's name, or "auto".
         memory: whether flows keep what saves time.
         left_over: is filled with the tensors that no network took, by the name of their file.
+        fingerprint: gives that of the weights that play a role, as they lie there now.
 
     Raises:
         InputError: there is no such device here.
@@ -67,6 +69,7 @@ class Loader:
         kernels: Mapping[Part, str],
         memory: Memory,
         left_over: dict[str, list[str]],
+        fingerprint: Callable[[str], str],
     ) -> None:
         self.device = resolve_device(device)
         self._use = Use(device=torch.device(self.device), dtypes=TORSO_DTYPES[precision])
@@ -74,7 +77,8 @@ class Loader:
         self.kernels = choose_kernels(self._use, kernels, OF_NETWORKS)
         LOG.info("%s", self.kernels.said())
         self.ops = self.kernels.ops
-        self._folder, self._left_over = folder, left_over
+        self._folder, self._left_over, self._fingerprint = folder, left_over, fingerprint
+        self.loaded: dict[str, str] = {}  # fingerprints of the networks that were loaded last, by role
         self._precision: Precision = precision
         self._kept_tokens = KEPT_TOKENS[memory]
         self._networks: dict[str, nn.Module] = {}
@@ -141,13 +145,26 @@ class Loader:
             device = torch.device(self.device)
             if self._precision == "published":  # else the configuration says it
                 LOG.info("%s computes in %s", role, str(self._dtype(role)).removeprefix("torch."))
+            before = self._state(role)
             network = load_role(
                 self._folder, role, self.ops, device=device, precision=self._precision, left_over=self._note_left_over
             )
             if isinstance(network, FlowTrunk):
                 network.kept_bytes = self._kept_tokens
+            self.loaded[role] = self._fingerprint(role)
+            if self._state(role) != before:
+                raise ModelError(f"{self._folder.files(role).weights} has changed while it was read; run again")
             self._networks[role] = network
         return self._networks[role]
+
+    def _state(self, role: str) -> list[tuple[int, int, int]]:
+        """What changes when a file of a network does."""
+        files = self._folder.files(role)
+        try:
+            found = [path.stat() for path in (files.weights, files.description) if path is not None]
+        except OSError as error:
+            raise ModelError(f"{files.weights} cannot be read ({error.strerror})") from error
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found]
 
     def _note_left_over(self, file: Path, tensors: Sequence[str]) -> None:
         if file.name not in self._left_over:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import Hub
 from ss4d.pipelines.implementation import Deferred
+from ss4d.stages.errors import ModelError
 from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import DINOV2_NAME, DINOV2_REPOSITORY, Files, ModelFolder
 from ss4d.stages.ops.device import check_word, finds_cuda, meant_device
@@ -101,8 +102,9 @@ class Model:
         from ss4d.pipelines.loading import Loader  # the one way from what is planned to what computes
 
         choice = self._choice
+        kernels = choice.kernels.by_part()
         return Loader(
-            self.folder, self._device, choice.precision, choice.kernels.by_part(), choice.memory, self._left_over
+            self.folder, self._device, choice.precision, kernels, choice.memory, self._left_over, self._digest
         )
 
     @property
@@ -194,6 +196,16 @@ class Model:
             ModelError: a file is missing or wrong; names it.
         """
         return self._loader.network(role)
+
+    def check_loaded(self, role: str, fingerprint: str) -> None:
+        """Makes sure that the network that was loaded is the one that a run was planned with.
+
+        Raises:
+            ModelError: its files were replaced since, here or on the machine that planned.
+        """
+        if self._loader.loaded[role] != fingerprint:
+            file = self.folder.files(role).weights
+            raise ModelError(f"{file} has changed since the run was planned; nothing made with it is stored: run again")
 
     def fetch(self, roles: Iterable[str]) -> None:
         """Downloads what is not here yet of the networks that play `roles`.

@@ -10,7 +10,8 @@ import torch
 from ss4d.pipelines.errors import PluginError
 from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import Model
-from ss4d.stages.input_files import InputConfig
+from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import InputConfig, input_digest, input_state
 from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.types import Progress, Value, Video
 from ss4d.stages.video_io import read_video
@@ -25,6 +26,7 @@ class StageInputs:
 
     Attributes:
         implementation: whose function it is.
+        recipe: of the result: a key stands for the input and the weights that are really read.
         results: what the stages that it takes gave, by name: a value, or files.
         folder: empty; a stage that gives files writes them here.
         progress: to be called with (steps done, steps in all).
@@ -32,6 +34,7 @@ class StageInputs:
     """
 
     implementation: Implementation
+    recipe: Mapping[str, Any]
     source: Path
     input_config: InputConfig
     results: Mapping[str, Value | Files]
@@ -65,14 +68,31 @@ class StageInputs:
         return result
 
     def video(self, *, side: int | None = None) -> Video:
-        """The frames of the run's input that its configuration chooses; larger ones than `side` pixels are reduced."""
+        """The frames of the run's input that its configuration chooses; larger ones than `side` pixels are reduced.
+
+        Raises:
+            InputError: it cannot be read, or is not what it was when the run was planned.
+        """
         self._declared(self.implementation.source, "source=True")
-        return read_video(self.source, self.input_config, side=side, progress=self.progress)
+        before = input_state(self.source)
+        video = read_video(self.source, self.input_config, side=side, progress=self.progress)
+        if input_digest(self.source) != self.recipe["source"] or input_state(self.source) != before:
+            raise InputError(
+                f"{self.source} has changed since this was planned, and nothing is stored of it: run again, for a clip "
+                "of a dataset after `ss4d dataset init`"
+            )
+        return video
 
     def network(self, role: str) -> Any:
-        """The network that plays `role` in the model folder, ready to run on the run's device."""
+        """The network that plays `role` in the model folder, ready to run on the run's device.
+
+        Raises:
+            ModelError: it cannot be loaded, or is not what it was when the run was planned.
+        """
         self._declared(role in self.implementation.roles, f"roles with {role!r}")
-        return self.model.network(role)
+        network = self.model.network(role)
+        self.model.check_loaded(role, self.recipe["weights"][role])
+        return network
 
     @property
     def rasterize(self) -> Rasterize:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.measures import measures
 from ss4d.pipelines.meter import Meter
 from ss4d.pipelines.networks import open_model
-from ss4d.pipelines.plan import StageJob
+from ss4d.pipelines.plan import StageJob, parameters
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.stage_inputs import Files, StageInputs
 from ss4d.pipelines.stage_result import StageResult, stored_result
 from ss4d.pipelines.values import read_value, scalars, write_value
-from ss4d.stages.errors import ValueSpecError
+from ss4d.stages.errors import InputError, ValueSpecError
 from ss4d.stages.roles import LATENT_FLOW
 from ss4d.stages.types import Progress, Value, Voxels
 from ss4d.stages.weights import describe
@@ -112,6 +112,7 @@ def _inputs(
     """What the stage's function is given; reads its inputs where they are not at hand."""
     return StageInputs(
         implementation=implementation,
+        recipe=job.step.recipe,
         source=job.source,
         input_config=job.config.input,
         results={name: _result(store, ref, handover) for name, ref in job.inputs.items()},
@@ -134,9 +135,19 @@ def _call(implementation: Implementation, job: StageJob, inputs: StageInputs) ->
         if implementation.package is None or isinstance(error, (*USER_ERRORS, OSError, MemoryError)):
             raise
         raise PluginError(f"{implementation} failed: {type(error).__name__}: {error} (--debug shows where)") from error
+    if parameters(job.config.section(implementation.stage), leave_out={"method"}) != _told(job):
+        raise InputError(
+            f"a file that the configuration of {implementation.stage} names has changed since the run was planned, and "
+            "nothing is stored of what it makes: run again"
+        )
     grid = _grid(job) if isinstance(value, Voxels) else None
     check_result(implementation, installed().stage(implementation.stage), value, inputs.folder, grid)
     return value
+
+
+def _told(job: StageJob) -> Any:
+    """The stage's parameters as its key has them."""
+    return job.step.recipe["parameters"][job.step.stage]
 
 
 def _grid(job: StageJob) -> int | None:

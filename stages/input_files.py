@@ -94,6 +94,20 @@ def input_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def input_state(path: Path) -> list[tuple[str, int, int, int]]:
+    """What changes when a file of an input does: name, inode, size and time of each; nothing is read from them.
+
+    Raises:
+        InputError: the input is missing or unreadable, or a folder holds no image.
+    """
+    states = []
+    for file in image_files(path) if os.path.isdir(path) else [path]:
+        with open_file(file) as opened:
+            found = os.fstat(opened.fileno())
+        states.append((file.name, found.st_ino, found.st_size, found.st_mtime_ns))
+    return states
+
+
 def _file_digest(path: Path) -> "hashlib._Hash":
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256")

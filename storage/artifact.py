@@ -92,15 +92,18 @@ class Artifact:
         return tuple(self.attributes["arrays"])
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """An array whose chunks are read when it is indexed.
+        """An array whose chunks are read when it is indexed, and then compared with their own checksums alone.
 
         Raises:
             StoreError: if there is no such array, or it is not as it was when committed.
         """
+        return self._array(name, None)
+
+    def _array(self, name: str, digests: dict[str, str] | None) -> zarr.Array[Any]:
         if name not in self.arrays():
             raise StoreError(f"{self.ref} has no array {name!r}; it has {', '.join(self.arrays()) or 'none'}")
         try:
-            array = open_array(*self._parts.array(name))
+            array = open_array(*self._parts.array(name), digests)
             listed = self.attributes["arrays"][name]
             wanted = listed.get("dtype"), listed.get("shape")
             if (array.dtype.name, list(array.shape)) != wanted:
@@ -111,12 +114,20 @@ class Artifact:
         return array
 
     def read(self, name: str) -> NDArray[Any]:
-        """A whole array in memory, its checksums checked. Raises as `array` does."""
-        array = self.array(name)
+        """A whole array in memory, compared with the SHA-256 that it was committed with. Raises as `array` does.
+
+        A checksum of its own shows that a chunk is whole, and not that it is this array's chunk in this place.
+        """
+        digests: dict[str, str] = {}
+        array = self._array(name, digests)
         try:
-            return read_array(array)
+            data = read_array(array)
         except DamageError as error:
             raise self._damaged(f"{name}: {error}") from error
+        listed = self.attributes["arrays"][name]
+        if "sha256" in listed and files_digest(digests) != listed["sha256"]:
+            raise self._damaged(f"{name}: its chunks are not those that it was stored with")
+        return data
 
     def read_file(self, name: str) -> bytes:
         """The content of a plain file, checked.

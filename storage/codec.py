@@ -5,6 +5,7 @@ missing one is known to be lost: Zarr itself reads a missing chunk as zeros.
 """
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -98,24 +99,48 @@ def write_array(folder: Path, array: ArrayData) -> None:
 
 
 class _WholeStore(WrapperStore[Store]):
-    """Lets a missing chunk be an error: all chunks are written, but Zarr would read zeros."""
+    """Lets a missing chunk be an error: all chunks are written, but Zarr would read zeros.
+
+    Args:
+        store: that holds the array.
+        digests: takes the SHA-256 of each file that is read whole, by its name; None to leave that time.
+    """
+
+    def __init__(self, store: Store, digests: dict[str, str] | None) -> None:
+        super().__init__(store)
+        self._digests = digests
+
+    def _with_store(self, store: Store) -> "_WholeStore":
+        return _WholeStore(store, self._digests)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         with reached(str(self._store)):
             found = await super().get(key, prototype, byte_range)
         if found is None and not key.endswith(ROOT):
             raise DamageError(f"the chunk {key} is missing")
+        if found is not None and byte_range is None and self._digests is not None:
+            # In a thread, so that several chunks are hashed while others are read and decoded.
+            self._digests[key.rpartition("/")[2]] = await asyncio.to_thread(_sha256, found)
         return found
 
 
-def open_array(store: Store, path: str) -> zarr.Array[Any]:
+def _sha256(buffer: Buffer) -> str:
+    return hashlib.sha256(np.ascontiguousarray(buffer.as_numpy_array()).data).hexdigest()
+
+
+def open_array(store: Store, path: str, digests: dict[str, str] | None = None) -> zarr.Array[Any]:
     """The array at `path` in a store of Zarr's, read-only; nothing is read but its description.
+
+    Args:
+        store: of Zarr's.
+        path: in it.
+        digests: takes the SHA-256 of each of the array's files that is read, by its name.
 
     Raises:
         DamageError: if there is none.
     """
     try:
-        return zarr.open_array(_WholeStore(store), path=path, mode="r", zarr_format=3)
+        return zarr.open_array(_WholeStore(store, digests), path=path, mode="r", zarr_format=3)
     except (FileNotFoundError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # what odd JSON leads to
         raise DamageError(f"{ROOT} describes no array: {error}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from ss4d.pipelines.config import RunConfig, load_config
 from ss4d.pipelines.networks import Model, open_model
 from ss4d.pipelines.stage_inputs import StageInputs
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import Value, silent
 
 SEED = 42
@@ -22,9 +23,12 @@ def make_asset(source: Path, folder: Path, config: RunConfig, model: Model) -> N
     """Takes one clip through all stages; `folder` is for the files of the last one."""
     folder.mkdir(parents=True)
     values: dict[str, Value] = {}
+    roles = [role for known in config.stages().values() for role in known.roles]
+    recipe = {"source": input_digest(source), "weights": {role: model.fingerprint(role) for role in roles}}
     for stage, implementation in config.stages().items():
         inputs = StageInputs(
             implementation=implementation,
+            recipe=recipe,
             source=source,
             input_config=config.input,
             results={name: values[name] for name in implementation.inputs},

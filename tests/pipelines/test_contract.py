@@ -112,6 +112,7 @@ def test_what_is_not_declared_is_not_given(tmp_path: Path) -> None:
     """Else it would not be in the key."""
     inputs = StageInputs(
         implementation=STRUCTURE,
+        recipe={},
         source=tmp_path,
         input_config=InputConfig(),
         results={},

@@ -42,7 +42,7 @@ from ss4d.pipelines.networks import open_model
 from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, StageJob, jobs_of, make_plan
 from ss4d.pipelines.tasks import AT_ONCE, run_job
 from ss4d.pipelines.workers import end_with_parent
-from ss4d.stages.errors import InputError
+from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import silent
 from ss4d.storage.store import open_store
@@ -146,11 +146,14 @@ class Lanes:
         """Loads the networks that stay loaded from clip to clip.
 
         Raises:
-            ConfigError, ModelError: one of all networks cannot be loaded.
+            ConfigError, ModelError: one of all networks cannot be loaded, or is not what it was when this was planned.
         """
         model = open_model(self._setup.config, self._setup.device)
         model.keep_if_room(self._setup.roles, self._setup.memory_share)
         model.prepare(self._setup.roles, draws=any(stage.draws for stage in self._stages.values()))
+        for role in self._setup.roles:
+            if model.fingerprint(role) != self._setup.fingerprints[role]:
+                raise ModelError(f"{model.folder.files(role).weights} has changed since the run was planned: run again")
 
     def serve(self, clips: "queue.SimpleQueue[Source | None]") -> None:
         """Runs one clip after the other until there is None."""
