@@ -19,7 +19,11 @@ def doctor(
     device: Device = "auto",
     size: Annotated[
         Literal["published", "reduced"] | None,
-        typer.Option("--size", help="Of the networks; by default published on CUDA and reduced on a CPU."),
+        typer.Option(
+            "--size",
+            help="Of the networks; by default published on CUDA and reduced on a CPU, where published takes half an "
+            "hour and 7 GiB, and is reduced if these are not free.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Writes all findings as JSON, too.")

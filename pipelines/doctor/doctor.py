@@ -7,13 +7,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ss4d.pipelines.bench.subjects import Inputs
 from ss4d.pipelines.doctor.cases import case_checks
+from ss4d.pipelines.doctor.extent import EXTENTS, Extent, SizeName, fitting_size
 from ss4d.pipelines.doctor.findings import Check, Findings, guarded
 from ss4d.pipelines.doctor.kernels import kernel_checks
 from ss4d.pipelines.doctor.machine import facts_of, machine_checks
@@ -22,36 +24,6 @@ from ss4d.pipelines.doctor.two_frames import run_checks
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import ChosenKernels, Use, choose_kernels
-from ss4d.stages.precision import Precision
-
-SizeName = Literal["published", "reduced"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extent:
-    """How far an examination goes.
-
-    Attributes:
-        half: the number format that networks are examined in besides float32.
-        precision: of the run of two frames.
-        frames: of the clip that each network is given.
-        voxels: of each frame.
-    """
-
-    half: torch.dtype
-    precision: Precision
-    frames: int
-    voxels: int
-
-
-# By device and size, so that each takes minutes.
-EXTENTS: dict[tuple[str, SizeName], Extent] = {
-    ("cuda", "published"): Extent(half=torch.float16, precision="published", frames=8, voxels=20_000),
-    ("cuda", "reduced"): Extent(half=torch.float16, precision="float16", frames=8, voxels=300),
-    ("cpu", "published"): Extent(half=torch.bfloat16, precision="bfloat16", frames=2, voxels=3000),
-    ("cpu", "reduced"): Extent(half=torch.bfloat16, precision="float32", frames=2, voxels=100),
-}
-USUAL: dict[str, SizeName] = {"cuda": "published", "cpu": "reduced"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +43,11 @@ def examine(options: DoctorOptions, tell: Callable[[Check], None]) -> Findings:
         ConfigError: the file cannot be written.
     """
     device = torch.device(resolve_device(options.device))
-    size = options.size or USUAL[device.type]
+    size, of_size = fitting_size(device.type, options.size)
     found = Findings(facts={**facts_of(device), "size": size}, checks=(), finished=False)
     _keep(options.out, found)
-    for check in _checks(device, size, EXTENTS[device.type, size], found.facts):
+    checks = _checks(device, size, EXTENTS[device.type, size], found.facts)
+    for check in chain([of_size] if of_size else [], checks):
         tell(check)
         found = replace(found, checks=(*found.checks, check))
         _keep(options.out, found)

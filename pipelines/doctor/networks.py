@@ -1,5 +1,6 @@
 """One pass of each network with random weights: seconds, share of what the device reaches, peak of memory."""
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,6 +10,7 @@ from ss4d.pipelines.bench.clock import ceiling, costs, peak_memory, seconds_of
 from ss4d.pipelines.bench.subjects import Inputs, Subject, subjects
 from ss4d.pipelines.doctor.findings import Check, guarded
 
+LOG = logging.getLogger("ss4d")
 GROUP = "networks"
 
 
@@ -21,6 +23,8 @@ def network_checks(given: Inputs) -> Iterator[Check]:
     yield Check(group=GROUP, name="large matrices", state="ok", says=reached, numbers=numbers)
     for subject in subjects(given):
         name = f"{subject.stage} {subject.work}"
+        if given.size == "published":  # on a CPU, minutes
+            LOG.info("measures %s", name)
         yield from guarded(GROUP, name, partial(_measured, name, subject, given, ceilings))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ss4d.pipelines.doctor.extent import RUN_FRAMES, RUN_STEPS
 from ss4d.pipelines.doctor.findings import Check
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, run_clip
@@ -62,8 +63,8 @@ def run_checks(device: str, size: str, precision: str) -> Iterator[Check]:
                 f"model={folder / 'model'}",
                 f"image_encoder={'null' if reduced else encoder}",
                 f"precision={precision}",
-                "sparse_structure.sampler.steps=2",
-                "slat.sampler.steps=2",
+                f"sparse_structure.sampler.steps={RUN_STEPS}",
+                f"slat.sampler.steps={RUN_STEPS}",
                 "export.frames=4",
                 f"export.size={128 if reduced else 512}",
             ),
@@ -80,7 +81,7 @@ def _clip(folder: Path) -> Path:
     """Two frames of a disc that moves, with alpha."""
     folder.mkdir()
     rows, columns = np.mgrid[:256, :256]
-    for frame in range(2):
+    for frame in range(RUN_FRAMES):
         inside = (rows - 128) ** 2 + (columns - 120 - 16 * frame) ** 2 < 80**2
         pixels = np.stack([rows, columns, 255 - rows, 255 * inside], axis=-1).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{frame}.png")
@@ -102,7 +103,7 @@ def _asset(store: Path, record: Mapping[str, Any]) -> Check:
     counts = clip.offsets.diff().tolist()
     parts = ("means", "scales", "quats", "colors", "opacities")
     broken = [part for part in parts if not getattr(clip, part).isfinite().all()]
-    right = not broken and len(counts) == 2 and min(counts) > 0
+    right = not broken and len(counts) == RUN_FRAMES and min(counts) > 0
     says = f"{' and '.join(f'{count:,}' for count in counts)} Gaussians"
     says += f"; not all numbers: {', '.join(broken)}" if broken else ", all of finite numbers"
     return Check(group=GROUP, name="asset", state="ok" if right else "failed", says=says, numbers={"counts": counts})

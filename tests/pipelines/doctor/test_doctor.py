@@ -1,6 +1,7 @@
 """The examination of a machine: a whole one of this CPU, and what it says of what does not work."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from ss4d.cli.main import app
 from ss4d.pipelines.bench.subjects import Inputs, Subject
-from ss4d.pipelines.doctor import doctor, networks, two_frames
+from ss4d.pipelines.doctor import doctor, extent, networks, two_frames
 from ss4d.pipelines.doctor.cases import case_checks
 from ss4d.pipelines.doctor.findings import Check, Findings, guarded
 from ss4d.pipelines.doctor.kernels import kernel_checks
@@ -133,6 +134,28 @@ def test_too_small_a_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = two_frames.run_checks("cpu", "published", "float32")
     assert check.state == "skipped"
     assert "set TMPDIR" in check.says
+
+
+def test_the_published_size_on_a_cpu_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, check = extent.fitting_size("cpu", "published")
+    assert size == "published"
+    assert check is not None
+    assert re.search(r"published, on a CPU: about \d+ (min|hours) by arithmetic", check.says)
+    # Of 25.3 TFLOP that were counted in a guided step of the structure over two frames, five are made.
+    monkeypatch.setattr(extent, "product_rate", lambda _: 1e12)
+    assert 5 * 25.3 < extent._seconds(extent.EXTENTS["cpu", "published"]) * extent.EFFICIENCY < 2 * 5 * 25.3
+
+
+def test_the_published_size_is_reduced_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extent, "NEEDED_MEMORY", 2**60)
+    monkeypatch.setattr(doctor, "_checks", lambda *_: iter(()))
+    told: list[Check] = []
+    findings = doctor.examine(doctor.DoctorOptions(device="cpu", size="published"), told.append)
+    assert findings.facts["size"] == "reduced"
+    assert [(check.name, check.state) for check in told] == [("size", "skipped")]
+    assert "reduced instead" in told[0].says
+    assert extent.fitting_size("cuda", None) == ("published", None)
+    assert extent.fitting_size("cpu", None) == ("reduced", None)
 
 
 def test_findings_are_json_whatever_was_measured() -> None:
