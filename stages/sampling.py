@@ -16,6 +16,7 @@ from ss4d.stages.sampler_params import SamplerParams, Solver
 from ss4d.stages.types import Progress, silent
 
 Velocity = Callable[[Tensor, float], Tensor]  # (x, t) -> v, shaped like x
+WithAndWithout = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # (x, t) -> v under a condition and under none
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,21 @@ def time_grid(steps: int, rescale_t: float) -> list[float]:
     return times
 
 
-def guided(conditional: Velocity, unconditional: Velocity, strength: float, interval: tuple[float, float]) -> Velocity:
+def one_by_one(conditional: Velocity, unconditional: Velocity) -> WithAndWithout:
+    """Velocities that have no work in common."""
+    return lambda x, t: (conditional(x, t), unconditional(x, t))
+
+
+def guided(
+    conditional: Velocity, with_and_without: WithAndWithout, strength: float, interval: tuple[float, float]
+) -> Velocity:
     """Classifier-free guidance inside the closed interval of t, the conditional velocity alone outside it."""
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        v = conditional(x, t)
         if strength == 0 or not interval[0] <= t <= interval[1]:
-            return v
-        return (1 + strength) * v - strength * unconditional(x, t)
+            return conditional(x, t)
+        v, without = with_and_without(x, t)
+        return (1 + strength) * v - strength * without
 
     return velocity
 
@@ -85,7 +93,7 @@ def clean_estimate(step: Step, sigma_min: float) -> Tensor:
 
 def sample(
     conditional: Velocity,
-    unconditional: Velocity,
+    with_and_without: WithAndWithout,
     noise: Tensor,
     params: SamplerParams,
     progress: Progress = silent,
@@ -93,7 +101,7 @@ def sample(
     solver: Solver = "euler",
 ) -> Tensor:
     """The sample that `noise` flows to under guidance, shaped like `noise`; `progress` hears of every step."""
-    velocity = guided(conditional, unconditional, params.cfg_strength, params.cfg_interval)
+    velocity = guided(conditional, with_and_without, params.cfg_strength, params.cfg_interval)
     x, times = params.temperature * noise, time_grid(params.steps, params.rescale_t)
     if solver == "euler":
         steps = euler_steps(velocity, x, times)

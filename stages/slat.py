@@ -7,11 +7,12 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.frame_windows import blended, frame_windows, window_rows
+from ss4d.stages.nn.block import KeptTokens
 from ss4d.stages.nn.guide import GuidedLatentFlow
 from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.ops.coords import Sites
 from ss4d.stages.sampler_params import LatentNormalization
-from ss4d.stages.sampling import Velocity, latent_noise, network_condition, network_time, sample
+from ss4d.stages.sampling import latent_noise, network_condition, network_time, sample
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.types import Progress, StructuredLatents, Tokens, Voxels, silent
 
@@ -59,18 +60,25 @@ def sample_latents(
     flows = [GuidedLatentFlow(flow, Sites(part.coords)) for part in parts]
     kept = [flow.kept_tokens(len(parts)) for _ in parts]
 
-    def velocity(condition: Tensor | None) -> Velocity:
-        def of_part(i: int, x: Tensor, t: float) -> Tensor:
-            frames = parts[i].frames
-            seen = None if condition is None else condition[:, frames.start : frames.stop]
-            return flows[i](x[parts[i].rows], network_time(t, len(frames), device), seen, kept[i])
+    def given(i: int, x: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor, KeptTokens]:
+        """What the flow of a part takes."""
+        frames = parts[i].frames
+        seen = cond[:, frames.start : frames.stop]
+        return x[parts[i].rows], network_time(t, len(frames), device), seen, kept[i]
 
-        return lambda x, t: blended(parts, lambda i: of_part(i, x, t), len(x))
+    def conditional(x: Tensor, t: float) -> Tensor:
+        return blended(parts, lambda i: flows[i](*given(i, x, t)), len(x))
+
+    def with_and_without(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        # Side by side in the channels, which are blended alike.
+        both = blended(parts, lambda i: torch.cat(flows[i].with_and_without(*given(i, x, t)), 1), len(x))
+        v, without = both.chunk(2, dim=1)
+        return v, without
 
     with torch.no_grad():
         sampler = config.sampler
         latents = sample(
-            velocity(cond), velocity(None), noise.to(device), sampler.params(), progress, solver=sampler.solver
+            conditional, with_and_without, noise.to(device), sampler.params(), progress, solver=sampler.solver
         )
     latents = latents[:num_voxels].cpu() * torch.tensor(normalization.std) + torch.tensor(normalization.mean)
     return StructuredLatents(

@@ -7,7 +7,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.nn.guide import GuidedStructureFlow
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, occupied_cells
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
-from ss4d.stages.sampling import Velocity, network_condition, network_time, sample, structure_noise
+from ss4d.stages.sampling import Velocity, network_condition, network_time, one_by_one, sample, structure_noise
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import Progress, Tokens, Voxels, silent
 
@@ -48,9 +48,9 @@ def sample_structure(
         return lambda x, t: guided(x[None], network_time(t, num_frames, device), condition, kept)[0]
 
     with torch.no_grad():
-        latent = sample(
-            velocity(cond), velocity(None), noise, config.sampler.params(), progress, solver=config.sampler.solver
-        )
+        sampler, under_cond = config.sampler, velocity(cond)
+        both = one_by_one(under_cond, velocity(None))
+        latent = sample(under_cond, both, noise, sampler.params(), progress, solver=sampler.solver)
         coords, resolution = occupied_cells(decoder, latent)
     if not len(coords):
         raise InputError(

@@ -183,7 +183,7 @@ def _latents(networks: Networks, given: Inputs) -> Subject:
         stage="slat",
         work="guided step",
         network=fast,
-        fast=lambda: (guided(x, t, cond, kept), guided(x, t, None)),
+        fast=lambda: guided.with_and_without(x, t, cond, kept),
         plain=lambda: (naive_pass(cond), naive_pass(zeros)),
     )
 

@@ -52,6 +52,15 @@ class GuidedLatentFlow:
         velocity: SparseTensor = self._flow(SparseTensor(self._sites, x), t, cond, kept)
         return velocity.feats
 
+    def with_and_without(
+        self, x: Tensor, t: Tensor, cond: Tensor, kept: KeptTokens | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Velocities at rows `x` under `cond` and under no condition, as two calls give them."""
+        if self._flow.args.in_channels != self._flow.args.out_channels:  # their guides differ
+            return self(x, t, cond, kept), self(x, t, None)
+        both = self._flow.with_and_without(SparseTensor(self._sites, x), t, cond, kept)
+        return both[0].feats, both[1].feats
+
 
 def _no_guide(x: Tensor, axis: int, width: int) -> Tensor:
     """The guide beside `x` that tokens of zeros give: zeros, `width` of them along `axis`."""

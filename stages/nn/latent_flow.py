@@ -144,6 +144,25 @@ class _Level:
         return _Level(unpool(self.x, merged), time)
 
 
+@dataclass(frozen=True, eq=False)
+class _Entered:
+    """Where the way in has led; the way out takes from these lists, so that memory is given back as it goes on.
+
+    Attributes:
+        level: the one that the transformer is given.
+        remembered: rows of each block.
+        ways_back: what undoes each halving.
+    """
+
+    level: list[_Level]
+    remembered: list[Tensor]
+    ways_back: list[tuple[Pooling, Tensor]]
+
+    def copy(self) -> "_Entered":
+        """The same, to go out another time."""
+        return _Entered([*self.level], [*self.remembered], [*self.ways_back])
+
+
 class SLatFlow4DModel(FlowTrunk):
     """The sparse U-net of stage 2.
 
@@ -207,6 +226,21 @@ class SLatFlow4DModel(FlowTrunk):
             InputError: if the shapes do not fit the network or each other.
         """
         self._check_inputs(x, t, cond)
+        return self._leave(x, self._enter(x, t), cond, kept)
+
+    def with_and_without(
+        self, x: SparseTensor, t: Tensor, cond: Tensor, kept: KeptTokens | None = None
+    ) -> tuple[SparseTensor, SparseTensor]:
+        """Velocities at `x` under `cond` and under zeros, as two passes give them; arguments are those of a pass.
+
+        What lies before the first look at tokens is the same for both, and is computed once.
+        """
+        self._check_inputs(x, t, cond)
+        entered = self._enter(x, t)
+        return self._leave(x, entered.copy(), cond, kept), self._leave(x, entered, None, None)
+
+    def _enter(self, x: SparseTensor, t: Tensor) -> _Entered:
+        """All that comes before the tokens: the blocks of the way in."""
         time = self.t_embedder(t).to(self.torso_dtype)
         level = _Level(x.replace(self.input_layer(x.feats).to(self.torso_dtype)), time)
         remembered: list[Tensor] = []
@@ -214,7 +248,11 @@ class SLatFlow4DModel(FlowTrunk):
         for block, strides in zip(chain(self.input_blocks, self.input_blocks_t), self._strides_in, strict=True):
             level = _residual(block, _halve(level, strides, ways_back), (), ways_back)
             remembered.append(level.x.feats)
-        level = _halve(level, self._bare_halvings, ways_back)
+        return _Entered([_halve(level, self._bare_halvings, ways_back)], remembered, ways_back)
+
+    def _leave(self, x: SparseTensor, entered: _Entered, cond: Tensor | None, kept: KeptTokens | None) -> SparseTensor:
+        """The transformer and the way out; takes what is remembered as it goes."""
+        level, remembered, ways_back = entered.level.pop(), entered.remembered, entered.ways_back
         level = replace(level, x=self._torso(level, cond, kept))
         level = _double(level, len(self._bare_halvings), ways_back)
         for block, strides in zip(chain(self.out_blocks_t, self.out_blocks), self._strides_out, strict=True):

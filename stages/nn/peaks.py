@@ -75,7 +75,8 @@ def _latent_flow(args: SLatFlow4DModelArgs, width: int, load: Load) -> float:
     remembered += sum(n * c for n, c in zip(rows[1:], widths[1:], strict=True))
     torso = width * (remembered + 9 * rows[-1] * channels + 4 * load.frames * load.tokens * channels)
     coarse, joined = rows[len(space)], 2 if args.use_skip_connection else 1
-    doubling = width * (3 * joined * coarse * channels + (4 + args.num_io_res_blocks) * rows[0] * widths[0])
+    # Inside a guided step all is remembered until the pass without tokens goes out, too.
+    doubling = width * (3 * joined * coarse * channels + 4 * rows[0] * widths[0] + remembered)
     tables = 27 * sum(rows[: len(space) + 1]) * (4 + NEIGHBORS * 28)  # neighbors, and pairs of those that exist
     return _given(args, width, load) + _turns(args, rows[-1]) + tables + max(torso, doubling)
 

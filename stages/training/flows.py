@@ -24,7 +24,7 @@ from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.splat import Views, splat
 from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
-from ss4d.stages.sampling import Velocity, network_time, sample, time_grid
+from ss4d.stages.sampling import Velocity, network_time, one_by_one, sample, time_grid
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids, window
 from ss4d.stages.training.clips import cut
@@ -265,4 +265,5 @@ def sampled(flow: Flow, noise: Tensor, cond: Tensor, sampler: SamplerParams, lea
 
         return of
 
-    return sample(velocity(cond), velocity(None), noise, sampler)
+    under_cond = velocity(cond)
+    return sample(under_cond, one_by_one(under_cond, velocity(None)), noise, sampler)

@@ -1,6 +1,7 @@
 """The latent stage: the noise contract, odd and empty frames, and rows that belong to their cells."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -81,13 +82,26 @@ def test_without_velocity_latents_are_the_second_noise_of_the_seed_denormalized(
     assert latents.num_frames == num_frames
 
 
-def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow) -> None:
+def asked(flow: SLatFlow4DModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Any, Any, Any]]:
+    """Will hold what the flow is asked: whether without tokens, too; x, t, tokens."""
+    calls: list[tuple[bool, Any, Any, Any]] = []
+    both = flow.with_and_without
+
+    def with_and_without(x: Any, t: Any, cond: Any, kept: Any) -> Any:
+        calls.append((True, x, t, cond))
+        return both(x, t, cond, kept)
+
+    monkeypatch.setattr(flow, "with_and_without", with_and_without)
+    flow.register_forward_pre_hook(lambda module, inputs: calls.append((False, *inputs[:3])))
+    return calls
+
+
+def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow, monkeypatch) -> None:
     odd = voxels(3)
     last = odd.coords[odd.coords[:, 1] == 2]
-    calls = []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[:3]))
+    calls = asked(flow, monkeypatch)
     latents = run(flow, odd)
-    x, t, cond = calls[0]
+    _, x, t, cond = calls[0]
     assert torch.equal(x.coords, torch.cat([odd.coords, last + torch.tensor([0, 1, 0, 0, 0])]))
     assert torch.equal(x.feats[len(odd.coords) :], x.feats[len(odd.coords) - len(last) : len(odd.coords)])
     assert torch.equal(cond, tokens(3).feats[[0, 1, 2, 2]][None])
@@ -95,29 +109,29 @@ def test_an_odd_clip_is_the_even_one_whose_last_frame_is_repeated(flow) -> None:
     assert len(latents.feats) == len(odd.coords)
 
 
-def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow) -> None:
-    calls, heard = [], []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:3]))
+def test_the_flow_is_asked_with_the_tokens_and_inside_the_interval_without_them_too(flow, monkeypatch) -> None:
+    calls, heard = asked(flow, monkeypatch), []
+    config = CONFIG.model_copy(update={"sampler": CONFIG.sampler.model_copy(update={"cfg_interval": (0.8, 1.0)})})
     feats, structure = tokens(2).feats[None], voxels(2)
-    sample_latents(CONFIG, flow, NORMALIZATION, tokens(2), structure, seed(), progress=lambda *call: heard.append(call))
-    expected = [(t, cond) for t in time_grid(2, 2.0)[:-1] for cond in (feats, None)]
-    for (t, cond), (wanted_t, wanted_cond) in zip(calls, expected, strict=True):
-        assert torch.equal(t, torch.full((1, 2), 1000 * wanted_t))
-        assert cond is wanted_cond is None or torch.equal(cond, wanted_cond)
+    sample_latents(config, flow, NORMALIZATION, tokens(2), structure, seed(), progress=lambda *call: heard.append(call))
+    for (without, _, t, cond), wanted in zip(calls, time_grid(2, 2.0)[:-1], strict=True):
+        assert without == (wanted >= 0.8)
+        assert torch.equal(t, torch.full((1, 2), 1000 * wanted))
+        assert torch.equal(cond, feats)
+    assert [without for without, *_ in calls] == [True, False]
     assert heard == [(1, 2), (2, 2)]
 
 
-def test_a_long_clip_is_sampled_in_windows_that_are_blended_at_every_step(flow, caplog) -> None:
-    structure, calls = voxels(13), []
-    flow.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[:3]))
+def test_a_long_clip_is_sampled_in_windows_that_are_blended_at_every_step(flow, caplog, monkeypatch) -> None:
+    structure, calls = voxels(13), asked(flow, monkeypatch)
     config = CONFIG.model_copy(update={"window": 8})
     caplog.set_level("INFO", logger="ss4d")
     windowed = sample_latents(config, flow, NORMALIZATION, tokens(13), structure, seed())
     assert "slat: 13 frames in 3 windows of 8" in caplog.text
-    assert len(calls) == 2 * 2 * 3  # steps, with and without tokens, windows
+    assert len(calls) == 2 * 3  # steps, windows
     starts = [0, 4, 6]
     padded = torch.cat([tokens(13).feats, tokens(13).feats[-1:]])
-    for (x, t, cond), start in zip(calls[:3], starts, strict=True):
+    for (_, x, t, cond), start in zip(calls[:3], starts, strict=True):
         assert t.shape == (1, 8)
         assert torch.equal(cond[0], padded[start : start + 8])
         assert int(x.coords[:, 1].max()) < 8

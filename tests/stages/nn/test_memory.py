@@ -51,9 +51,11 @@ def structure_pass(_: PretendDevice, net: nn.Module) -> Callable[[], object]:
 
 
 def latent_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
+    """Both of a guided step, which have the way in in common."""
+    assert isinstance(net, SLatFlow4DModel)
     t, cond = flow_condition()
     x = SparseTensor(Sites(device.there(shells(FRAMES, VOXELS, GRID))), torch.empty(FRAMES * VOXELS, 8, device="cuda"))
-    return lambda: net(x, t, cond)
+    return lambda: net.with_and_without(x, t, cond)
 
 
 def decoder_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
@@ -67,7 +69,7 @@ def decoder_pass(device: PretendDevice, net: nn.Module) -> Callable[[], object]:
     ("role", "prepare", "most"),
     [
         (STRUCTURE_FLOW, structure_pass, 2.1),
-        (LATENT_FLOW, latent_pass, 3.2),
+        (LATENT_FLOW, latent_pass, 3.6),
         (GAUSSIAN_DECODER, decoder_pass, 6.9),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

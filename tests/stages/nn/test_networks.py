@@ -278,6 +278,16 @@ def test_kept_keys_and_values_are_those_of_the_tokens(args: SLatFlow4DModelArgs,
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("args", VARIANTS.values(), ids=VARIANTS)
+def test_both_velocities_of_a_guided_step_are_those_of_two_passes(args: SLatFlow4DModelArgs) -> None:
+    net = built(SLatFlow4DModel, args)
+    x, t, cond = latents(6)
+    both = net.with_and_without(x, t, cond, net.kept_tokens())
+    for velocity, condition in zip(both, (cond, None), strict=True):
+        assert torch.equal(velocity.feats, net(x, t, condition).feats)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("parts", [1, 2])
 def test_keys_and_values_are_kept_of_as_many_blocks_as_fit(parts: int) -> None:
     net = built(SLatFlow4DModel, LATENT)
