@@ -24,7 +24,7 @@ from ss4d.stages.nn.gaussian_decoder import RawGaussians
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.sampler_config import SamplerConfig
-from ss4d.stages.sampling import clean_estimate, euler_steps, guided, time_grid
+from ss4d.stages.sampling import clean_estimate, euler_steps, guided, one_by_one, time_grid
 from ss4d.stages.segmentation.crop import crop_clip
 from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
@@ -43,7 +43,8 @@ def sampler(case: Case) -> Iterator[Output]:
     def field(condition: Tensor) -> Callable[[Tensor, float], Tensor]:
         return lambda x, t: torch.tanh(0.7 * x + condition) * (1 + t)
 
-    velocity = guided(field(cond), field(torch.zeros_like(cond)), facts["cfg_strength"], tuple(facts["cfg_interval"]))
+    both = one_by_one(field(cond), field(torch.zeros_like(cond)))
+    velocity = guided(field(cond), both, facts["cfg_strength"], tuple(facts["cfg_interval"]))
     steps = list(euler_steps(velocity, case["noise"], time_grid(facts["steps"], facts["rescale_t"])))
     results = {
         "samples": steps[-1].x,
