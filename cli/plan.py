@@ -111,7 +111,7 @@ def _estimate(run: "Preparation", frames: int) -> None:
     print_table(
         ("stage", "memory", "TFLOP", "time"),
         [
-            (stage.stage, f"{stage.peak / 2**30:.1f} GiB", f"{sum(stage.flop.values()) / 1e12:.3g}", time)
+            (stage.stage, f"{stage.peak / 2**30:.1f} GiB", _tera(sum(stage.flop.values())), time)
             for stage, time in zip(stages, times, strict=True)
         ],
     )
@@ -119,10 +119,15 @@ def _estimate(run: "Preparation", frames: int) -> None:
     if seconds is None:
         work = sum(sum(stage.flop.values()) for stage in stages)
         output(
-            f"In all {work / 1e12:.3g} TFLOP, and {most}. How long that takes is not known without the card, and there "
+            f"In all {_tera(work)} TFLOP, and {most}. How long that takes is not known without the card, and there "
             "is no CUDA device here; docs/gpu.md has what arithmetic says of some."
         )
     else:
         output(f"In all {said_duration(sum(seconds))}, and {most}.")
     if told := shortage(run, frames):
         output(told)
+
+
+def _tera(flop: float) -> str:
+    """In units of 10^12, to two digits at least."""
+    return f"{flop / 1e12:,.0f}" if flop > 1e13 else f"{flop / 1e12:.2g}"

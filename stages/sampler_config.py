@@ -37,7 +37,7 @@ class SamplerConfig(BaseModel):
     solver: Annotated[Solver, AsBefore("euler")] = Field(
         default="euler",
         description="euler, as the models were made for; adams_bashforth: each step also looks at the velocity of the "
-        "step before, so that structured latents need half of the steps",
+        "step before, so that structured latents need up to half as many; not below 4 steps with guidance",
     )
 
     @model_validator(mode="after")

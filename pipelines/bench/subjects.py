@@ -5,6 +5,7 @@ Axes: t frame, l token, c channel; sparse rows are (b, t, x, y, z).
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -110,16 +111,19 @@ def _build(network: Description, given: Inputs) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def _build_both(network: Description, given: Inputs) -> tuple[Any, Any]:
-    """The network, and its naive twin in float32."""
-    with given.device:
-        fast = NETWORKS[network.name].build(network.args, given.ops)
-    with torch.device("meta"):
-        plain = NETWORKS[network.name].build(network.args, NAIVE_OPS)
-    plain.load_state_dict(fast.state_dict(), assign=True)
-    assert isinstance(fast, HasTorso)
-    fast.set_torso_dtype(given.dtype)
-    return fast.eval().requires_grad_(False), plain.eval().requires_grad_(False)
+def _naive_twin(network: Description, fast: nn.Module) -> Callable[[], Any]:
+    """Gives the same network in float32 on naive kernels; made when it is first asked for, so that no memory of it is
+    counted before.
+    """
+
+    @cache
+    def twin() -> Any:
+        with torch.device("meta"):
+            plain = NETWORKS[network.name].build(network.args, NAIVE_OPS)
+        plain.load_state_dict({name: tensor.float() for name, tensor in fast.state_dict().items()}, assign=True)
+        return plain.eval().requires_grad_(False)
+
+    return twin
 
 
 def _tokens(networks: Networks, given: Inputs) -> Tensor:
@@ -140,7 +144,8 @@ def _encoding(networks: Networks, given: Inputs) -> Subject:
 
 
 def _structure(networks: Networks, given: Inputs) -> Subject:
-    fast, plain = _build_both(networks[STRUCTURE_FLOW], given)
+    fast = _build(networks[STRUCTURE_FLOW], given)
+    plain = _naive_twin(networks[STRUCTURE_FLOW], fast)
     args = fast.args
     x = torch.randn(1, given.frames, args.out_channels, *(args.resolution,) * 3, device=given.device)
     t, cond = torch.full((1, given.frames), TIME, device=given.device), _tokens(networks, given)[None]
@@ -155,7 +160,7 @@ def _structure(networks: Networks, given: Inputs) -> Subject:
         work="guided step",
         network=fast,
         fast=lambda: step(fast, None, kept),
-        plain=lambda: step(plain, zeros, None),
+        plain=lambda: step(plain(), zeros, None),
     )
 
 
@@ -167,7 +172,8 @@ def _occupancy(networks: Networks, given: Inputs) -> Subject:
 
 
 def _latents(networks: Networks, given: Inputs) -> Subject:
-    fast, plain = _build_both(networks[LATENT_FLOW], given)
+    fast = _build(networks[LATENT_FLOW], given)
+    plain = _naive_twin(networks[LATENT_FLOW], fast)
     tokens, coords = _tokens(networks, given), _latent_sites(networks, given)
     copies = -given.frames % fast.frame_multiple
     cond = torch.cat([tokens, *(tokens[-1:] for _ in range(copies))])[None]
@@ -177,7 +183,7 @@ def _latents(networks: Networks, given: Inputs) -> Subject:
     guided, kept = GuidedLatentFlow(fast, sites), fast.kept_tokens()
 
     def naive_pass(tokens: Tensor) -> Tensor:
-        return GuidedLatentFlow(plain, Sites(coords))(x, t, tokens)
+        return GuidedLatentFlow(plain(), Sites(coords))(x, t, tokens)
 
     return Subject(
         stage="slat",
