@@ -43,11 +43,13 @@ def verify(
         for ref, problems in findings.damaged.items():
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             say(f"damaged: {ref}: {problems[0]}{more}")
+        for ref, origin in findings.suspect.items():
+            say(f"damaged: {ref}: it may have been made from the damaged content of {origin}")
         for sentence in findings.unreadable.values():
             say(f"not checked: {sentence}")
         for name in findings.unexpected:
             say(f"unexpected: {name} is no artifact; it is left alone")
-        num_bad = len(findings.damaged) + len(findings.unreadable)
+        num_bad = len(findings.damaged) + len(findings.suspect) + len(findings.unreadable)
         ending = " The damaged ones are deleted." if repair and findings.damaged else ""
         say(
             f"{findings.num_artifacts - num_bad} of {findings.num_artifacts} artifacts are whole, "
@@ -102,9 +104,9 @@ def gc(
 
     A run refers to the artifacts that its `run.json` lists, from its start until another run takes its name; delete a
     run's folder to let its artifacts go. A dataset refers to the results of its last launch, and to those of launches
-    still in progress. Runs and datasets with a **--store** elsewhere leave a note in that store of where they lie. If a
-    record cannot be read, nothing is deleted. Unfinished artifacts of processes that died go after a week without a
-    change. A run in progress loses nothing, not even with --drop.
+    still in progress. Both note in the store what they need, so that what other machines need stays, too, until
+    **--forget** names it. If a record that left no note cannot be read, nothing is deleted. Unfinished artifacts of
+    processes that died go after a week without a change. A run in progress loses nothing, not even with --drop.
 
     For example:
 

@@ -18,6 +18,7 @@ from ss4d.storage.refs import ArtifactRef
 SCHEMA_VERSION = 2  # of the layout in docs/store.md; raised when an older program could misread it
 _DIGESTS_SINCE = 2  # artifacts of schema 1 carry no digests of descriptions
 _BLANK = "0" * 64
+CHECKED = "checked"  # an attribute: what it was made from was compared with its SHA-256 when it was read
 
 
 def remedy(location: str) -> str:

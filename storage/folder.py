@@ -7,7 +7,6 @@ place. Folders in both are named after the process that owns them, so that anoth
 
 import errno
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
@@ -33,6 +32,7 @@ from ss4d.storage.place import FILES, Parts, Place
 from ss4d.storage.refs import ArtifactRef, ref_of
 
 _STAGING, _REPLACED, _NOTES = ".staging", ".replaced", ".notes"
+_CLOCK = "clock"  # a note that is written to see what time it gets
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what renaming onto an existing name may say
 
 
@@ -45,11 +45,16 @@ class FolderParts(Parts):
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Links, pipes and the like count as files."""
         found = {}
-        for parent, folders, names in os.walk(self._inside(folder)):
-            for name in (*names, *(name for name in folders if Path(parent, name).is_symlink())):
-                path = Path(parent, name)
-                with suppress(FileNotFoundError):  # deleted meanwhile: another artifact is in place of this one
-                    found[path.relative_to(self._folder).as_posix()] = path.lstat().st_size
+        start = len(str(self._folder)) + 1
+        waiting = [str(self._inside(folder))]
+        while waiting:  # without a Path for each file: a store has a million
+            with suppress(OSError), os.scandir(waiting.pop()) as entries:  # or deleted meanwhile
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                        continue
+                    with suppress(FileNotFoundError):  # another artifact is in place of this one
+                        found[entry.path[start:]] = entry.stat(follow_symlinks=False).st_size
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> bytes:
@@ -137,6 +142,11 @@ class FolderPlace(Place):
         """A folder changes when its last file, the description, is written."""
         return self._path(ref).lstat().st_mtime
 
+    def now(self) -> float:
+        """The file server's, if it is one's folder: it sets the times of what is written."""
+        self.note(_CLOCK, "")
+        return (self._root / _NOTES / _CLOCK).stat().st_mtime
+
     def staging(self) -> Path:
         """On the file system of the store, so that the folder can be renamed into its place."""
         return self._root / _STAGING / owned_name()
@@ -203,12 +213,14 @@ class FolderPlace(Place):
                         self.discard(f"{folder}/{name}")
 
     def abandoned(self, age: float) -> dict[str, int]:
-        found = {}
-        for name in (f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)):
+        found: dict[str, int] = {}
+        names = [f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)]
+        latest = self.now() - age if names else 0.0
+        for name in names:
             with suppress(FileNotFoundError):  # its owner lives, and has finished it
                 paths = [self._root / name, *(self._root / name).rglob("*")]
                 stats = [path.lstat() for path in paths]
-                if max(stat.st_mtime for stat in stats) <= time.time() - age:
+                if max(stat.st_mtime for stat in stats) <= latest:
                     found[name] = sum(stat.st_size for path, stat in zip(paths, stats, strict=True) if path.is_file())
         return found
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta  # only its type stubs have it
 
 _ATTEMPTS, _NOTES = ".attempts", ".notes"
+_CLOCK = "clock"  # a note that is written to see what time it gets
 _ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _UPLOADS = 8  # at once, as are downloads of notes
 
@@ -117,6 +117,12 @@ class ObjectPlace(Place):
         with reached(self._location):
             return obstore.head(self._objects, _pointer(ref))["last_modified"].timestamp()
 
+    def now(self) -> float:
+        """The server's."""
+        self.note(_CLOCK, "")
+        with reached(self._location):
+            return obstore.head(self._objects, f"{_NOTES}/{_CLOCK}")["last_modified"].timestamp()
+
     def staging(self) -> Path:
         return self._scratch.new()
 
@@ -187,8 +193,9 @@ class ObjectPlace(Place):
             for path, meta in _list(self._objects, _ATTEMPTS).items():
                 attempts.setdefault("/".join(path.split("/")[:4]), []).append(meta)
         found = {}
+        latest = self.now() - age if attempts else 0.0
         for name, objects in attempts.items():
-            if max(meta["last_modified"].timestamp() for meta in objects) <= time.time() - age and self._is_lost(name):
+            if max(meta["last_modified"].timestamp() for meta in objects) <= latest and self._is_lost(name):
                 found[name] = sum(meta["size"] for meta in objects)
         return found
 

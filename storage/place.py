@@ -58,6 +58,9 @@ class Place(Protocol):
     def modified(self, ref: ArtifactRef, /) -> float:
         """When the artifact was put in its place, in seconds since 1970; raises FileNotFoundError if it is gone."""
 
+    def now(self) -> float:
+        """The time by the clock that `modified` goes by, which may be another host's."""
+
     def staging(self) -> Path:
         """A new name for a local folder to make an artifact in.
 

@@ -5,7 +5,7 @@ and what the descriptions say of each other are checked.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,14 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from ss4d.storage.artifact import FILES_GROUP, files_digest, read_root
+from ss4d.storage.artifact import CHECKED, FILES_GROUP, files_digest, read_root
 from ss4d.storage.codec import check_chunks, chunk_names, open_array, read_array
-from ss4d.storage.errors import DamageError, NewerError
+from ss4d.storage.errors import DamageError, NewerError, StoreError
 from ss4d.storage.place import FILES, ROOT, Parts
-from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.refs import ArtifactRef, ref_of
 from ss4d.storage.store import ArtifactStore
+
+_MOVED = f"{ROOT} or the order of its chunks is not what it was"  # every chunk is whole by itself
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Findings:
         num_artifacts: how many were checked.
         num_bytes: size of all files.
         damaged: what is wrong with each bad one.
+        suspect: artifacts that may have been made from the content of a damaged one whose chunks are whole, but not
+            its own: what was read of it by a version that did not compare it with its SHA-256. And from which.
         unreadable: those that a newer version wrote, and the sentence that says so.
         unexpected: names of files and folders that lie where only artifacts belong.
     """
@@ -36,6 +40,7 @@ class Findings:
     num_artifacts: int = 0
     num_bytes: int = 0
     damaged: dict[ArtifactRef, list[str]] = field(default_factory=dict)
+    suspect: dict[ArtifactRef, ArtifactRef] = field(default_factory=dict)
     unreadable: dict[ArtifactRef, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
 
@@ -62,7 +67,41 @@ def verify(store: ArtifactStore, progress: Callable[[int, int], None]) -> Findin
         except NewerError as error:
             unreadable[ref] = str(error)
         progress(index + 1, len(refs))
-    return Findings(len(refs), num_bytes, damaged, unreadable, store.place.unexpected())
+    silent = {ref for ref, found in damaged.items() if all(problem.endswith(_MOVED) for problem in found)}
+    suspect = _made_from(store, refs, silent) if silent else {}
+    return Findings(len(refs), num_bytes, damaged, suspect, unreadable, store.place.unexpected())
+
+
+def _made_from(
+    store: ArtifactStore, refs: Sequence[ArtifactRef], silent: Set[ArtifactRef]
+) -> dict[ArtifactRef, ArtifactRef]:
+    """What may have been made from the content of artifacts whose damage a reader that checks no SHA-256 cannot see."""
+    inputs: dict[ArtifactRef, list[ArtifactRef]] = {}
+    checked: set[ArtifactRef] = set()
+    for ref in refs:
+        try:
+            attributes = store.open(ref).attributes
+        except StoreError:  # named already
+            continue
+        known = attributes.get("inputs")
+        pairs = known.items() if isinstance(known, dict) else ()
+        inputs[ref] = [found for stage, key in pairs if (found := ref_of(stage, str(key))) is not None]
+        if attributes.get(CHECKED) is True:
+            checked.add(ref)
+    suspect: dict[ArtifactRef, ArtifactRef] = {}
+    waiting = list(silent)
+    users: dict[ArtifactRef, list[ArtifactRef]] = {}
+    for ref, made_from in inputs.items():
+        for other in made_from:
+            users.setdefault(other, []).append(ref)
+    while waiting:
+        origin = waiting.pop()
+        for ref in users.get(origin, ()):
+            # What checked its inputs read no damage; but what a suspect holds is what it was stored with.
+            if ref not in suspect and ref not in silent and not (origin in silent and ref in checked):
+                suspect[ref] = origin
+                waiting.append(ref)
+    return suspect
 
 
 def problems(store: ArtifactStore, ref: ArtifactRef) -> list[str]:
@@ -125,5 +164,5 @@ def _in_array(parts: Parts, name: str, listed: Mapping[str, Any], files: Sequenc
         except DamageError:
             found.append(f"{chunk} is not what it was")
     if not found and "sha256" in listed and files_digest(digests) != listed["sha256"]:
-        found.append(f"its {ROOT} or the order of its chunks is not what it was")
+        found.append(f"its {_MOVED}")
     return found
