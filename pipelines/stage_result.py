@@ -9,13 +9,23 @@ from ss4d.storage.store import ArtifactStore
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result."""
+    """How a job ended: nothing was computed (`reused`), or what it cost; and what can be said of the result.
+
+    Attributes:
+        reused: whether the result was there.
+        seconds: that it took.
+        peak_memory: of the whole process, in bytes.
+        peak_device_memory: in bytes.
+        measures: of the result, see `ss4d.pipelines.measures`.
+        deletions: that the store had seen before anybody looked whether the result was there.
+    """
 
     reused: bool
     seconds: float
-    peak_memory: int  # bytes, whole process
-    peak_device_memory: int  # bytes
-    measures: Mapping[str, float] = field(default_factory=dict)  # see `ss4d.pipelines.measures`
+    peak_memory: int
+    peak_device_memory: int
+    measures: Mapping[str, float] = field(default_factory=dict)
+    deletions: int = 0
 
 
 def stored_result(store: ArtifactStore, ref: ArtifactRef) -> StageResult | None:
@@ -24,8 +34,9 @@ def stored_result(store: ArtifactStore, ref: ArtifactRef) -> StageResult | None:
     Raises:
         StoreError: if a newer version of the program wrote it, or the store cannot be reached.
     """
+    deletions = store.deletions()  # before: what is deleted after this look must not seem to be made after it
     if not store.contains(ref):
         return None
     known = store.open(ref).attributes
     costs = known["seconds"], known["peak_memory"], known["peak_device_memory"]
-    return StageResult(True, *costs, known.get("measures", {}))  # older artifacts have none
+    return StageResult(True, *costs, known.get("measures", {}), deletions)  # older artifacts have no measures

@@ -26,7 +26,7 @@ from ss4d.stages.errors import InputError, ValueSpecError
 from ss4d.stages.roles import LATENT_FLOW
 from ss4d.stages.types import Progress, Value, Voxels
 from ss4d.stages.weights import describe
-from ss4d.storage.artifact import Artifact
+from ss4d.storage.artifact import CHECKED, Artifact
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
@@ -52,6 +52,7 @@ def run_job(
         InputError, ModelError, PluginError, ValueSpecError, StoreError, OSError: see the stages and the store.
     """
     store = _store_at(job.store)
+    deletions = store.deletions()
     known = stored_result(store, job.step.ref)
     if known is not None and not job.step.replace:
         return known
@@ -80,6 +81,7 @@ def run_job(
             {
                 "recipe": dict(job.step.recipe),
                 "inputs": {name: ref.key for name, ref in job.inputs.items()},
+                CHECKED: True,
                 "values": {} if value is None else scalars(value),
                 "measures": measured,
                 "device": inputs.model.device,
@@ -92,7 +94,7 @@ def run_job(
         )
     if value is not None:
         handover.keep(job.step.ref, value)
-    return StageResult(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured)
+    return StageResult(False, meter.seconds, meter.peak_memory, meter.peak_device_memory, measured, deletions)
 
 
 @cache

@@ -21,6 +21,7 @@ from ss4d.storage.objects import ObjectPlace, is_url
 from ss4d.storage.place import FILES, ROOT, Place
 from ss4d.storage.refs import ArtifactRef
 
+DELETIONS = "deletions"  # the note on how many times somebody began to delete
 MISSED = "missed"  # the folder of notes on artifacts that are to be made again
 _ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -206,6 +207,30 @@ class ArtifactStore:
             return sum(parts.sizes().values()) if parts else 0
         except DamageError:  # nothing leads to its files
             return 0
+
+    def deletions(self) -> int:
+        """How many times somebody began to delete here: it orders what is made and what is deleted on many hosts.
+
+        Raises:
+            StoreError: if the note on it is damaged.
+        """
+        text = self.place.text_of(DELETIONS) or "0"
+        if not text.isdecimal():
+            raise StoreError(
+                f"the note .notes/{DELETIONS} in {self.location} is damaged: delete it, and let `ss4d dataset catalog "
+                "rebuild` look into the store for each dataset that uses it"
+            )
+        return int(text)
+
+    def begin_deletion(self, least: int = 1) -> int:
+        """Counts that somebody is about to delete, before anything goes; gives the number, which is at least `least`.
+
+        Raises:
+            StoreError, OSError: if it cannot be noted.
+        """
+        number = max(self.deletions() + 1, least)
+        self.place.note(DELETIONS, str(number))
+        return number
 
     def check_writable(self) -> None:
         """Raises StoreError if artifacts here can only be read."""

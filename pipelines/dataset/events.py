@@ -15,7 +15,9 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ss4d.pipelines.seed import DEFAULT_SEED
 from ss4d.storage.errors import NewerError
@@ -50,6 +52,9 @@ class Attempt:
         seed: of the run.
         versions: hash of the versions in the file's first line, see `version_hash`.
         measures: what the stage measured, see `ss4d.pipelines.measures`.
+        deletions: how many there had been in the store when it was looked at before the attempt; or the number of the
+            one that deleted the artifact. Clocks of hosts do not tell which was first, this does; 0 in events of
+            earlier versions.
     """
 
     clip: str
@@ -67,6 +72,18 @@ class Attempt:
     seed: int = DEFAULT_SEED
     versions: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+    deletions: int = 0
+
+
+class _Header(BaseModel):
+    """The first line of a file."""
+
+    schema_version: int = Field(alias="schema")
+    versions: dict[str, str]
+
+
+_ATTEMPT = TypeAdapter(Attempt)
+_LARGEST = 2**63  # that SQLite can hold
 
 
 def now() -> str:
@@ -112,7 +129,10 @@ class EventWriter:
         Raises:
             OSError: if it cannot be written.
         """
-        self._append(asdict(attempt))
+        line = asdict(attempt)
+        if not attempt.deletions:  # so that earlier versions can read it
+            del line["deletions"]
+        self._append(line)
 
     def close(self) -> None:
         """Closes the file."""
@@ -192,8 +212,8 @@ def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) 
                 match _parsed(line, path):
                     case Attempt() as attempt:
                         attempts.append(attempt)
-                    case dict() as header:
-                        versions[version_hash(header["versions"])] = header["versions"]
+                    case _Header(versions=packages):
+                        versions[version_hash(packages)] = packages
             yield Batch(path.name, end, attempts, versions)
             offset = end
 
@@ -201,25 +221,27 @@ def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) 
 def _is_of(line: bytes, clips: Container[str]) -> bool:
     """Whether an event is of one of the clips or of none; True in doubt."""
     match = _CLIP.match(line)
-    return match is None or not match[1] or json.loads(b'"%s"' % match[1]) in clips
+    try:
+        return match is None or not match[1] or json.loads(b'"%s"' % match[1]) in clips
+    except ValueError:  # damaged: it is told when it is parsed
+        return True
 
 
-def _parsed(line: bytes, path: Path) -> Attempt | dict[str, Any] | None:
+def _parsed(line: bytes, path: Path) -> Attempt | _Header | None:
     """An attempt, or the first line of the file; None, with a warning, if it is damaged."""
     try:
-        data = json.loads(line)
-        if "schema" not in data:
-            attempt = Attempt(**data)
-            if attempt.state in get_args(State):
+        if not line.startswith(b'{"schema"'):
+            attempt = _ATTEMPT.validate_json(line, strict=True)
+            if max(attempt.peak_memory, attempt.number, attempt.seed, attempt.deletions) < _LARGEST:
                 return attempt
-        elif data["schema"] > SCHEMA:
+        elif (header := _Header.model_validate_json(line, strict=True)).schema_version > SCHEMA:
             raise NewerError(
-                f"{path} was written by a newer version of this program (schema {data['schema']}, this one knows "
-                f"{SCHEMA}); upgrade to use this dataset"
+                f"{path} was written by a newer version of this program (schema {header.schema_version}, this one "
+                f"knows {SCHEMA}); upgrade to use this dataset"
             )
-        elif isinstance(data["versions"], dict):
-            return dict(data)
-    except (ValueError, TypeError, KeyError):
+        else:
+            return header
+    except ValidationError:
         pass
     LOG.warning("%s has a damaged line, which is skipped: %.60r", path, line)
     return None

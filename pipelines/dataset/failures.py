@@ -97,6 +97,8 @@ def clear_failures(
     if chosen:
         with EventWriter(opened.dataset.events, versions()) as events:
             for attempt in chosen:
-                events.write(replace(attempt, state="forgiven", time=now(), versions=events.versions))
+                events.write(
+                    replace(attempt, state="forgiven", time=max(now(), attempt.time), versions=events.versions)
+                )
         opened.index.refresh()
     return chosen

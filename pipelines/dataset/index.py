@@ -20,7 +20,7 @@ from ss4d.storage.errors import NewerError, StoreError
 from ss4d.storage.manifest import locked
 from ss4d.storage.refs import ArtifactRef
 
-SCHEMA = 1
+SCHEMA = 2
 PATIENCE = 60  # seconds to wait for another process that writes
 CACHE = 128  # MiB at most: keys are in random order, and the index of a hundred thousand clips is larger
 
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER);
 CREATE TABLE IF NOT EXISTS versions (hash TEXT PRIMARY KEY, packages TEXT);
 CREATE TABLE IF NOT EXISTS artifacts (
     key TEXT PRIMARY KEY, stage TEXT, time TEXT, seconds REAL, peak_memory INTEGER, worker TEXT, versions TEXT,
+    deletions INTEGER DEFAULT 0,
     {", ".join(f"{name} REAL" for name in MEASURES)}
 );
 CREATE TABLE IF NOT EXISTS failures (
@@ -36,7 +37,9 @@ CREATE TABLE IF NOT EXISTS failures (
     message TEXT, cause TEXT, worker TEXT, seed INTEGER, versions TEXT
 );
 CREATE INDEX IF NOT EXISTS failures_by_key ON failures (key, clip);
-CREATE TABLE IF NOT EXISTS gone (key TEXT PRIMARY KEY, time TEXT, missed INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gone (
+    key TEXT PRIMARY KEY, time TEXT, missed INTEGER, deletions INTEGER DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgiven (clip TEXT, key TEXT, time TEXT, PRIMARY KEY (clip, key)) WITHOUT ROWID;
 CREATE VIEW IF NOT EXISTS open_failures AS
     SELECT failures.* FROM failures LEFT JOIN forgiven USING (clip, key)
@@ -47,25 +50,34 @@ FAILURE = (
     *("clip", "stage", "key", "time", "number", "seconds", "peak_memory"),
     *("error", "message", "cause", "worker", "seed", "versions"),
 )
-ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "versions", *MEASURES)
+ARTIFACT = ("key", "stage", "time", "seconds", "peak_memory", "worker", "versions", "deletions", *MEASURES)
+
+_DESCRIBED = tuple(name for name in ARTIFACT[2:] if name != "deletions")
 
 # An artifact that is only known to exist has no time, and gives way to the event of its making. The last value is the
-# time of that event: event files are read in no order, so a later deletion may be known already.
+# time of that event: event files are read in no order, so a later deletion may be known already. Which is later the
+# store's count of deletions tells; only of events of earlier versions, which have none, the clocks of hosts do.
 _ADD_ARTIFACT = f"""
 INSERT INTO artifacts ({", ".join(ARTIFACT)}) SELECT {", ".join(f"?{number}" for number in range(1, len(ARTIFACT) + 1))}
-    WHERE NOT EXISTS (SELECT 1 FROM gone WHERE gone.key = ?1 AND gone.time >= ?{len(ARTIFACT) + 1})
-    ON CONFLICT (key) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in ARTIFACT[2:])} WHERE excluded.time > time
+    WHERE NOT EXISTS (
+        SELECT 1 FROM gone WHERE gone.key = ?1
+            AND (gone.deletions > ?8 OR (gone.deletions = 0 AND ?8 = 0 AND gone.time >= ?{len(ARTIFACT) + 1}))
+    )
+    ON CONFLICT (key) DO UPDATE SET deletions = max(deletions, excluded.deletions),
+    {", ".join(f"{n} = CASE WHEN excluded.time > time THEN excluded.{n} ELSE {n} END" for n in _DESCRIBED)}
 """
 _ADD_FAILURE = f"INSERT INTO failures VALUES ({', '.join('?' * len(FAILURE))})"
 _FORGIVE = """
 INSERT INTO forgiven VALUES (?, ?, ?) ON CONFLICT (clip, key) DO UPDATE SET time = max(time, excluded.time)
 """
 _ADD_GONE = """
-INSERT INTO gone VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET time = excluded.time, missed = excluded.missed WHERE excluded.time >= time
+INSERT INTO gone VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (key) DO UPDATE SET time = excluded.time, missed = excluded.missed, deletions = excluded.deletions
+    WHERE (excluded.deletions, excluded.time) >= (deletions, time)
 """
-_DELETE_GONE = "DELETE FROM artifacts WHERE key = ? AND time <= ?"
+_DELETE_GONE = """
+DELETE FROM artifacts WHERE key = ?1 AND (deletions < ?3 OR (deletions = 0 AND ?3 = 0 AND time <= ?2))
+"""
 
 
 class Index:
@@ -99,6 +111,18 @@ class Index:
         return {
             key for (key,) in self.query("SELECT key FROM gone WHERE missed AND key NOT IN (SELECT key FROM artifacts)")
         }
+
+    def keys(self) -> set[str]:
+        """The keys of all artifacts that are known to be complete."""
+        return {key for (key,) in self.query("SELECT key FROM artifacts")}
+
+    def deletions(self) -> int:
+        """The highest number of a deletion that is known."""
+        (row,) = self.query(
+            "SELECT max(coalesce((SELECT max(deletions) FROM artifacts), 0), "
+            "coalesce((SELECT max(deletions) FROM gone), 0))"
+        )
+        return int(row[0])
 
     def failures(self) -> list[Attempt]:
         """The failed attempts that were not cleared, at artifacts that are still missing, from the oldest on.
@@ -137,14 +161,14 @@ class Index:
             yield from self._connection.execute(statement, values)
 
     def replace(
-        self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], at: str
+        self, artifacts: Iterable[Sequence[object]], versions: Mapping[str, Mapping[str, str]], before: Iterable[str]
     ) -> list[ArtifactRef]:
         """Makes the index anew from all events and a listing of the store; gives the artifacts that are lost.
 
         Args:
             artifacts: in the store: rows with the columns `ARTIFACT`.
             versions: of Python and packages, by the hashes in those rows.
-            at: when the listing started; an artifact made before that is not in it is lost.
+            before: keys of the artifacts that were known before the listing; one that is not in it is lost.
         """
         with self.changing():
             for table in ("files", "versions", "artifacts", "gone", "failures", "forgiven"):
@@ -153,9 +177,12 @@ class Index:
             columns, marks = ", ".join(ARTIFACT), ", ".join("?" * len(ARTIFACT))
             self._connection.execute(f"CREATE TEMP TABLE found AS SELECT {columns} FROM artifacts LIMIT 0")
             self._connection.executemany(f"INSERT INTO found VALUES ({marks})", artifacts)
-            gone = "time < ? AND key NOT IN (SELECT key FROM found)"
-            lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}", (at,)))
-            self._connection.execute(f"DELETE FROM artifacts WHERE {gone}", (at,))
+            self._connection.execute("CREATE TEMP TABLE before (key TEXT)")
+            self._connection.executemany("INSERT INTO before VALUES (?)", ((key,) for key in before))
+            gone = "key IN (SELECT key FROM before) AND key NOT IN (SELECT key FROM found)"
+            lost = list(self._connection.execute(f"SELECT stage, key FROM artifacts WHERE {gone}"))
+            self._connection.execute(f"DELETE FROM artifacts WHERE {gone}")
+            self._connection.execute("DROP TABLE before")
             self._connection.execute(f"INSERT OR IGNORE INTO artifacts ({columns}) SELECT {columns} FROM found")
             self._connection.execute("DROP TABLE found")
             self._add_versions(versions)
@@ -179,9 +206,9 @@ class Index:
             by_state.setdefault(attempt.state, []).append(attempt)
         gone = [attempt for attempt in batch.attempts if attempt.state in ("gone", "missed")]
         self._connection.executemany(
-            _ADD_GONE, ((attempt.key, attempt.time, attempt.state == "missed") for attempt in gone)
+            _ADD_GONE, ((attempt.key, attempt.time, attempt.state == "missed", attempt.deletions) for attempt in gone)
         )
-        self._connection.executemany(_DELETE_GONE, ((attempt.key, attempt.time) for attempt in gone))
+        self._connection.executemany(_DELETE_GONE, ((attempt.key, attempt.time, attempt.deletions) for attempt in gone))
         made = [(*_artifact(attempt, attempt.time), attempt.time) for attempt in by_state.get("done", ())]
         made += [(*_artifact(attempt, ""), attempt.time) for attempt in by_state.get("reused", ())]
         self._connection.executemany(_ADD_ARTIFACT, made)
@@ -274,7 +301,7 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
                     f"{SCHEMA}); upgrade to use this dataset"
                 )
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
-            _add_measures(connection)
+            _add_columns(connection)
             connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
         index = Index(dataset, connection, clips)
         index.refresh()
@@ -283,15 +310,15 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
         connection.close()
 
 
-def _add_measures(connection: sqlite3.Connection) -> None:
-    """Adds columns for the measures that this version of the program knows and the one that made the index did not."""
-    known = {name for _, name, *_ in connection.execute("PRAGMA table_info(artifacts)")}
-    for name in MEASURES:
-        if name not in known:
-            connection.execute(f"ALTER TABLE artifacts ADD COLUMN {name} REAL")
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Adds columns for what this version of the program knows and the one that made the index did not."""
+    wanted = [("artifacts", name, "REAL") for name in MEASURES]
+    for table, name, kind in (*wanted, *((table, "deletions", "INTEGER DEFAULT 0") for table in ("artifacts", "gone"))):
+        if name not in {known for _, known, *_ in connection.execute(f"PRAGMA table_info({table})")}:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 def _artifact(attempt: Attempt, time: str) -> tuple[object, ...]:
     measured = (attempt.measures.get(name) for name in MEASURES)
     costs = attempt.seconds, attempt.peak_memory
-    return (attempt.key, attempt.stage, time, *costs, attempt.worker, attempt.versions, *measured)
+    return (attempt.key, attempt.stage, time, *costs, attempt.worker, attempt.versions, attempt.deletions, *measured)

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now, version_hash
-from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.implementation import TRAINING_CLIP
@@ -55,12 +54,12 @@ class _Described:
         source: str | None = self.attributes["recipe"].get("source")
         return source
 
-    def row(self) -> tuple[object, ...]:
+    def row(self, deletions: int) -> tuple[object, ...]:
         """Its row in the index, with the columns `ss4d.pipelines.dataset.index.ARTIFACT`."""
         known = self.attributes
         measured = (known.get("measures", {}).get(name) for name in MEASURES)
         costs = known["seconds"], known["peak_memory"]
-        return (self.ref.key, self.ref.stage, "", *costs, "", version_hash(known["versions"]), *measured)
+        return (self.ref.key, self.ref.stage, "", *costs, "", version_hash(known["versions"]), deletions, *measured)
 
 
 def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
@@ -74,8 +73,9 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
         NewerError: if a newer version of the program wrote an artifact.
         StoreError, OSError: if the store cannot be read.
     """
-    began = now()
+    before = opened.index.keys()
     store = open_store(opened.dataset.store)
+    deletions = store.deletions()
     rebuilt = Rebuilt()
     rows: list[tuple[object, ...]] = []
     versions: dict[str, Mapping[str, str]] = {}
@@ -86,23 +86,27 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
             rebuilt.damaged[ref.stage] += 1
         else:
             rebuilt.artifacts[ref.stage] += 1
-            rows.append(artifact.row())
-            versions[str(artifact.row()[6])] = artifact.attributes["versions"]
+            rows.append(artifact.row(deletions))
+            versions[str(artifact.row(deletions)[6])] = artifact.attributes["versions"]
             links.add(artifact)
         progress(done, len(refs))
-    lost = opened.index.replace(rows, versions, began)
-    _tell(opened.dataset, store, lost, began)
+    lost = opened.index.replace(rows, versions, before)
+    _tell(opened, store, lost)
     _count_clips(rebuilt, links, opened.rows)
     return rebuilt
 
 
-def _tell(dataset: Dataset, store: ArtifactStore, lost: Sequence[ArtifactRef], at: str) -> None:
+def _tell(opened: OpenedDataset, store: ArtifactStore, lost: Sequence[ArtifactRef]) -> None:
     """Records lost artifacts as events, since shards make indexes from the events alone."""
     if lost:
-        with EventWriter(dataset.events, packages()) as events:
+        # The store may have been deleted with its count.
+        deletion = store.begin_deletion(least=opened.index.deletions() + 1)
+        with EventWriter(opened.dataset.events, packages()) as events:
             for ref in lost:
                 state: State = "missed" if store.misses(ref) else "gone"
-                events.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=at))
+                events.write(
+                    Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=now(), deletions=deletion)
+                )
 
 
 def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[ArtifactRef, _Described | None]]:
@@ -111,7 +115,7 @@ def _read(store: ArtifactStore, refs: Sequence[ArtifactRef]) -> Iterator[tuple[A
     def read(ref: ArtifactRef) -> tuple[ArtifactRef, _Described | None]:
         try:
             artifact = _Described(ref, store.open(ref).attributes)
-            artifact.row()
+            artifact.row(0)
             return ref, artifact
         except (DamageError, KeyError, TypeError, AttributeError):  # or attributes of another program
             return ref, None

@@ -85,10 +85,14 @@ class DeletionNotice(Protocol):
 
 
 @contextmanager
-def orphaned_references(datasets: Sequence[Dataset]) -> Iterator[DeletionNotice]:
+def orphaned_references(datasets: Sequence[Dataset], deletion: int) -> Iterator[DeletionNotice]:
     """Records in datasets which artifacts are deleted, so that their next run makes them again if it needs them.
 
     Recorded before the deletion: if this process dies in between, a run merely finds an artifact that is still there.
+
+    Args:
+        datasets: that are told.
+        deletion: its number, see `ArtifactStore.begin_deletion`.
 
     Raises:
         OSError: if a dataset cannot be written.
@@ -99,6 +103,8 @@ def orphaned_references(datasets: Sequence[Dataset]) -> Iterator[DeletionNotice]
         def tell(ref: ArtifactRef, *, missed: bool = False) -> None:
             state: State = "missed" if missed else "gone"
             for writer in writers:
-                writer.write(Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=now()))
+                writer.write(
+                    Attempt(clip="", stage=ref.stage, key=ref.key, state=state, time=now(), deletions=deletion)
+                )
 
         yield tell

@@ -61,7 +61,7 @@ def _changeable_store(location: str) -> ArtifactStore:
 
 
 def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings:
-    """Checks every artifact; `repair` deletes the damaged ones, so that the next run makes them again.
+    """Checks every artifact; `repair` deletes what is damaged or was made from damage, for the next run to make again.
 
     Raises:
         ConfigError, StoreError, OSError: if there is no store, or it cannot be read, or not be written to repair it.
@@ -73,8 +73,8 @@ def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings
             f"{location} holds no artifact, but {findings.unexpected[0]}: give the store itself, such as output/store"
         )
     if repair and findings.damaged:
-        with orphaned_references(known_datasets(store)) as tell:
-            for ref in findings.damaged:
+        with orphaned_references(known_datasets(store), store.begin_deletion()) as tell:
+            for ref in (*findings.damaged, *findings.suspect):
                 tell(ref, missed=True)
                 store.remove(ref, missed=True)
     return findings
@@ -163,7 +163,12 @@ def collect(
     if dry_run:
         return sorting
     gone = []
-    with orphaned_references(users.datasets if sorting.unused else []) as tell:
+    if sorting.unused:
+        deletion = store.begin_deletion()
+        told = users.datasets
+    else:
+        deletion, told = 0, []
+    with orphaned_references(told, deletion) as tell:
         for index, unused in enumerate(sorting.unused):
             if (now := store.place.text_of(BEGUN)) != begun:  # a run has begun meanwhile
                 begun, users = now, users_of(store, runs, forget)
@@ -185,10 +190,10 @@ NO_RUN, DROPPED = "no run refers to it", "dropped; a run makes it again if it ne
 
 def sort_artifacts(store: ArtifactStore, refers: References, drop: frozenset[str], min_age: float) -> Sorting:
     """Sorts the artifacts of a store, without reading them."""
-    sorting = Sorting()
+    sorting, now = Sorting(), store.place.now()
     for ref in store.refs():
         try:
-            age = time.time() - store.place.modified(ref)
+            age = now - store.place.modified(ref)
         except FileNotFoundError:  # gone meanwhile
             continue
         size = store.size(ref)

@@ -53,6 +53,7 @@ class Recorder:
                 seed=self._seed,
                 versions=self._events.versions,
                 measures=result.measures,
+                deletions=result.deletions,
             )
         )
 

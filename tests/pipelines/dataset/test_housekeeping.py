@@ -56,6 +56,12 @@ def known(dataset: Dataset) -> set[ArtifactRef]:
         return {ArtifactRef(stage, key) for stage, keys in index.complete(OLD.stages).items() for key in keys}
 
 
+def made_since(dataset: Dataset, clip: str, ref: ArtifactRef) -> Attempt:
+    """As it is recorded after the last deletion."""
+    deletions = open_store(dataset.store).deletions()
+    return Attempt(clip=clip, stage=ref.stage, key=ref.key, state="done", time=now(), deletions=deletions)
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     """Two clips, done with two configurations, of which no launch is recorded."""
@@ -103,7 +109,7 @@ def test_dropped_and_made_again(dataset: Dataset) -> None:
     assert stored(dataset) == known(dataset) == refs(NEW) - tokens
     with EventWriter(dataset.events, {}) as events:
         for ref in tokens:
-            events.write(Attempt(clip="a", stage=ref.stage, key=ref.key, state="done", time="9999"))
+            events.write(made_since(dataset, "a", ref))
     assert known(dataset) == refs(NEW)
     (told,) = (file for file in dataset.events.iterdir() if '"gone"' in file.read_text())
     for name in ("a", "z"):
@@ -134,7 +140,7 @@ def test_what_repair_deletes_is_made_again_though_all_that_follows_is_there(data
     assert todo == [(), ("slat",)]
     assert open_store(dataset.store).misses(second)  # so the worker sees it likewise
     with EventWriter(dataset.events, {}) as events:
-        events.write(Attempt(clip="b", stage="slat", key=second.key, state="done", time="9999"))
+        events.write(made_since(dataset, "b", second))
     with open_index(dataset) as index:
         assert index.missed() == set()
 

@@ -117,7 +117,7 @@ def test_who_made_it_counts_more_than_who_found_it(dataset: Dataset) -> None:
 
 def test_an_index_that_cannot_be_used(dataset: Dataset) -> None:
     with open_index(dataset) as index:
-        list(index.query("PRAGMA user_version = 2"))
+        list(index.query("PRAGMA user_version = 3"))
     with pytest.raises(NewerError, match="upgrade to use this dataset"), open_index(dataset):
         pass
     dataset.index.write_bytes(b"no database at all, but long enough to be read as one" * 99)
@@ -323,3 +323,32 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     assert "segmentation 3 0" in printed
     assert "is not a dataset" in command("catalog", dataset.folder.parent, code=1)
     assert "rebuild" in command("catalog", "--help")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": 7},
+        {"peak_memory": 10**30},
+        {"seconds": "long"},
+        {"measures": [1]},
+        {"message": {"of": "another kind"}},
+        {"clip": None},
+        {"state": "lost"},
+        {"time": 1.5},
+    ],
+)
+def test_a_line_of_a_wrong_kind_is_named_and_skipped(
+    dataset: Dataset, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    happen(dataset, attempt("a", "slat"), attempt("b", "slat", "failed"))
+    (file,) = dataset.events.iterdir()
+    lines = file.read_text().splitlines()
+    changed = {**json.loads(lines[2]), **change}
+    file.write_text(
+        "\n".join([*lines[:2], json.dumps(changed), "[]", "7", '{"schema": "x"}', '{"clip": "\\ud800"']) + "\n"
+    )
+    with opened(dataset) as asked:
+        assert asked.index.keys() == {attempt("a", "slat").key}
+        assert asked.index.failures() == []
+    assert caplog.text.count(f"{file} has a damaged line, which is skipped") == 5
