@@ -190,7 +190,7 @@ class FolderPlace(Place):
 
     def text_of(self, name: str) -> str | None:
         try:
-            return (self._root / _NOTES / check_name(name)).read_text()
+            return (self._root / _NOTES / check_name(name)).read_text(errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -200,10 +200,11 @@ class FolderPlace(Place):
     def notes(self, folder: str) -> dict[str, str]:
         top = self._root / _NOTES / check_name(folder)
         found = {}
-        for path in sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                found[path.relative_to(top).as_posix()] = read_plain(path).decode()
-        return found
+        for parent, _, names in os.walk(top, onerror=_refuse):
+            for path in (Path(parent, name) for name in names if not name.startswith(".")):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found[path.relative_to(top).as_posix()] = read_plain(path).decode(errors="replace")
+        return dict(sorted(found.items()))
 
     def sweep(self) -> None:
         for folder in (_STAGING, _REPLACED):
@@ -261,6 +262,12 @@ class FolderPlace(Place):
             raise
         delete(self._root / name)
         return placed
+
+
+def _refuse(error: OSError) -> None:
+    """Does not pass over a folder that is there and cannot be read: what it holds may be what keeps an artifact."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _rename_if_free(source: Path, target: Path) -> bool:

@@ -159,7 +159,9 @@ class ObjectPlace(Place):
     def text_of(self, name: str) -> str | None:
         try:
             with reached(self._location):
-                return bytes(obstore.get(self._objects, f"{_NOTES}/{check_name(name)}").bytes()).decode()
+                return bytes(obstore.get(self._objects, f"{_NOTES}/{check_name(name)}").bytes()).decode(
+                    errors="replace"
+                )
         except FileNotFoundError:
             return None
 

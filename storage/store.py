@@ -19,7 +19,7 @@ from ss4d.storage.files import delete, sha256_of
 from ss4d.storage.folder import FolderPlace
 from ss4d.storage.objects import ObjectPlace, is_url
 from ss4d.storage.place import FILES, ROOT, Place
-from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.refs import ArtifactRef, ref_of
 
 DELETIONS = "deletions"  # the note on how many times somebody began to delete
 MISSED = "missed"  # the folder of notes on artifacts that are to be made again
@@ -250,6 +250,11 @@ class ArtifactStore:
     def misses(self, ref: ArtifactRef) -> bool:
         """Whether the artifact was deleted as one that is to be made again, or lies there damaged at its root."""
         return (self.place.noted(_missed(ref)) or self.occupied(ref)) and not self.contains(ref)
+
+    def all_missed(self) -> list[ArtifactRef]:
+        """What was deleted as to be made again; some of it may be there again."""
+        names = (name.partition("/") for name in self.place.notes(MISSED))
+        return [ref for stage, _, key in names if (ref := ref_of(stage, key)) is not None]
 
     def _publish(self, ref: ArtifactRef, staging: Path, replace: bool) -> None:
         """Puts a finished folder in its place; what lies there goes, unless it is complete and not to be replaced."""

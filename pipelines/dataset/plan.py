@@ -16,7 +16,8 @@ from ss4d.pipelines.dataset.workers.policy import History, Policy
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.plan import why
 from ss4d.storage.errors import StoreError
-from ss4d.storage.store import folder_of
+from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import folder_of, open_store
 
 FINISHED, NOT_YET = "everything is there", "not made yet"
 
@@ -77,6 +78,10 @@ def plan_clips(dataset: Dataset, keys: StageKeys, choice: Choice, policy: Policy
         complete, missed = index.complete(keys.stages), index.missed()
         history = _history(known, made, index.failures())
     _check_store(dataset, complete)
+    for ref in _deleted_elsewhere(dataset):
+        if ref.stage in complete:
+            complete[ref.stage].discard(ref.key)
+            missed.add(ref.key)
     missing = keys.missing(made, complete, missed)
     unfinished = [n for n, stages in enumerate(missing) if stages]
     away = {n for n in unfinished if known[n].error is not None and keys.read_source(missing[n])}
@@ -107,6 +112,12 @@ def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
             f"the store at {dataset.store} was deleted with all artifacts: bring it back, or let "
             f"`ss4d dataset catalog rebuild {dataset.folder}` forget it"
         )
+
+
+def _deleted_elsewhere(dataset: Dataset) -> list[ArtifactRef]:
+    """What `ss4d verify --repair` deleted, perhaps on a machine that could not tell this dataset."""
+    store = open_store(dataset.store)
+    return [ref for ref in store.all_missed() if not store.occupied(ref)]
 
 
 def _digest(row: Row) -> str:

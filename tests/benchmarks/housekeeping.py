@@ -21,7 +21,7 @@ from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 
 STAGES = ("segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export")
-FILES = 8  # of an artifact, besides its description
+FILES = 3  # of an artifact, besides its description
 
 
 def recipe(stage: str, number: int) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from ss4d.pipelines.dataset.keys import Settings, StageKeys
 from ss4d.pipelines.dataset.launches import Launch, recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row
+from ss4d.pipelines.dataset.plan import plan_clips
 from ss4d.pipelines.dataset.references import dataset_references, known_digests
+from ss4d.pipelines.dataset.select import ALL
+from ss4d.pipelines.dataset.workers.policy import Policy
+from ss4d.pipelines.store import housekeeping
 from ss4d.pipelines.store.housekeeping import ABANDONED, Sorting, collect, verify_store
 from ss4d.pipelines.store_notes import note_launch
 from ss4d.stages.types import silent
@@ -143,6 +147,21 @@ def test_what_repair_deletes_is_made_again_though_all_that_follows_is_there(data
         events.write(made_since(dataset, "b", second))
     with open_index(dataset) as index:
         assert index.missed() == set()
+
+
+def test_what_repair_deleted_on_a_machine_without_the_dataset_is_made_again(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "known_datasets", lambda _store: [])
+    second = ArtifactRef("slat", NEW.of([row(name).sha256 or "" for name in CLIPS])["slat"][1])
+    (chunk,) = Path(dataset.store).glob(f"slat/*/{second.key}*/feats/c.*")
+    chunk.write_bytes(b"x")
+    assert plan_clips(dataset, NEW, ALL, Policy()).todo == []
+    verify_store(dataset.store, repair=True, progress=silent)
+    assert second in known(dataset)
+    assert [(todo.source.id, todo.stages) for todo in plan_clips(dataset, NEW, ALL, Policy()).todo] == [
+        ("b", ("slat",))
+    ]
 
 
 def test_a_store_elsewhere_knows_its_datasets(dataset: Dataset, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Who needs what of a store that machines share, each with its own folders under the same paths and its own clock."""
 
+import errno
 import os
 import shutil
 import socket
@@ -242,3 +243,26 @@ def test_what_is_read_grows_with_runs_plus_artifacts(
     assert len(gc(location).unused) == 8
     assert read.count(RECORD) == 4
     assert read.count(BEGUN) == 9
+
+
+def test_notes_that_cannot_be_listed_stop_who_deletes(
+    tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = str(tmp_path / "store")
+    store = open_store(location)
+    for number in (1, 2):
+        make(store, number)
+    note(store, write_run(tmp_path / "elsewhere" / "runs" / "clip", 2), 2)
+    write_run(tmp_path / "runs" / "clip", 1)
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if ".notes" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        gc(location)
+    monkeypatch.undo()
+    assert stored(location) == refs(1, 2)
