@@ -21,8 +21,8 @@ def doctor(
         Literal["published", "reduced"] | None,
         typer.Option(
             "--size",
-            help="Of the networks; by default published on CUDA and reduced on a CPU, where published takes half an "
-            "hour and 7 GiB, and is reduced if these are not free.",
+            help="Of the networks; by default published on CUDA and reduced on a CPU, where published takes minutes "
+            "to an hour and 7 GiB, and is reduced if these are not free.",
         ),
     ] = None,
     out: Annotated[

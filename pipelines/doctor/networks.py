@@ -34,12 +34,13 @@ def _measured(name: str, subject: Subject, given: Inputs, ceilings: dict[torch.d
     flop, _ = costs(subject.fast, None, given.device)
     # What has no torso to turn to another precision computes in float32.
     share = flop / seconds / ceilings[given.dtype if subject.network is not None else torch.float32]
+    whose = "" if given.device.type == "cuda" else " of the process"  # with what it has not given back
     arithmetic = f", {flop / 1e9:,.1f} GFLOP, {share:.0%} of what large matrices reach" if flop else ""
     yield Check(
         group=GROUP,
         name=name,
         state="ok",
-        says=f"{seconds:.3f} s{arithmetic}, peak {memory / 2**20:,.0f} MiB",
+        says=f"{seconds:.3f} s{arithmetic}, peak{whose} {memory / 2**20:,.0f} MiB",
         numbers={"seconds": seconds, "flop": flop, "share": share if flop else None, "peak_memory": memory},
     )
 

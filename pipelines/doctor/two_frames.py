@@ -90,7 +90,8 @@ def _clip(folder: Path) -> Path:
 
 def _stages(record: Mapping[str, Any]) -> Iterator[Check]:
     for stage, done in record["stages"].items():
-        memory = f"{done['peak_memory_mib']:,} MiB, of the device {done['peak_device_memory_mib']:,} MiB"
+        memory = f"of the process {done['peak_memory_mib']:,} MiB"
+        memory += f", of the device {done['peak_device_memory_mib']:,} MiB" if record["device"] == "cuda" else ""
         numbers = {name: done[name] for name in ("seconds", "peak_memory_mib", "peak_device_memory_mib")}
         says = f"{done['seconds']:.2f} s, peak {memory}"
         yield Check(group=GROUP, name=stage, state="ok", says=says, numbers=numbers)

@@ -28,6 +28,7 @@ from tests.stages.nn import test_networks as small
 OFFICIAL = json.loads((DATA / "official_layout.json").read_text())
 FRAMES, VOXELS, GRID, TOKENS = 32, 20_000, 64, 1374
 GIB = 2**30
+ALLOWED = {STRUCTURE_FLOW: 3.4, LATENT_FLOW: 8.7, GAUSSIAN_DECODER: 8.5}  # of all but weights, in GiB
 
 
 def published(role: str) -> nn.Module:
@@ -87,7 +88,9 @@ def test_published_networks_peak_under(
         activations = (device.peak - weights) / GIB
         assert activations <= most, f"{activations:.2f} GiB"
     # One network is loaded at a time, so this is all that a run takes of a card, beside what torch itself needs.
-    assert activations + 2 * OFFICIAL[role]["parameters"] / GIB < 8
+    kept = getattr(net, "kept_bytes", 0) / GIB
+    assert activations + kept <= ALLOWED[role]
+    assert activations + kept + 2 * OFFICIAL[role]["parameters"] / GIB < 8
     assert peak(net.args, 2, Load(frames=FRAMES)) / GIB == pytest.approx(activations, rel=0.1)
     assert peak(net.args, 2, Load(frames=FRAMES, voxels=VOXELS)) == peak(net.args, 2, Load(frames=FRAMES))
 
