@@ -47,6 +47,15 @@ Fps = Annotated[
         help="Frames per second of the clip: of a video that has more, so many are used; images have so many.",
     ),
 ]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        metavar="DIR|VIDEO",
+        help="Masks of the object, one a frame by name or in order, white on it.",
+        readable=False,  # the run itself says in one sentence what is wrong with it
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run's folder; by default the input's name.")]
 Store = Annotated[
     str | None,

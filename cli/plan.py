@@ -7,7 +7,22 @@ import typer
 
 from ss4d.cli.console import output
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, End, Force, Fps, FromStage, Goals, Memory, Name, Only, Out, Overrides, Start, Store
+from ss4d.cli.options import (
+    Debug,
+    End,
+    Force,
+    Fps,
+    FromStage,
+    Goals,
+    Mask,
+    Memory,
+    Name,
+    Only,
+    Out,
+    Overrides,
+    Start,
+    Store,
+)
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -24,6 +39,7 @@ def plan(
     start: Start = None,
     end: End = None,
     fps: Fps = None,
+    mask: Mask = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the random numbers; by default the run's, or 42.")
     ] = None,
@@ -67,7 +83,7 @@ def plan(
         from ss4d.pipelines.plan import RUN, Wish
         from ss4d.pipelines.prepare import RunOptions, count_frames, prepare
 
-        said = with_frames(as_overrides(overrides, goals, memory), start, end, fps)
+        said = with_frames(as_overrides(overrides, goals, memory), start, end, fps, mask)
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):
             changes = Changes(config=config, overrides=said, seed=seed, store=store, device=device or "auto", wish=wish)

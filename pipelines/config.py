@@ -280,10 +280,13 @@ def as_overrides(
     return [*(overrides or ()), *said, *([f"memory={memory}"] if memory else ())]
 
 
-def with_frames(overrides: Sequence[str], start: str | None, end: str | None, fps: float | None) -> list[str]:
-    """What a user says with --set, --start, --end and --fps, all of it as --set has it."""
+def with_frames(
+    overrides: Sequence[str], start: str | None, end: str | None, fps: float | None, mask: Path | None
+) -> list[str]:
+    """What a user says with --set, --start, --end, --fps and --mask, all of it as --set has it."""
     said = {"start": start, "end": end, "fps": fps, "rate": fps}
-    return [*overrides, *(f"input.{key}={value}" for key, value in said.items() if value is not None)]
+    masks = [] if mask is None else [f"segmentation.mask={json.dumps(str(mask))}"]
+    return [*overrides, *(f"input.{key}={value}" for key, value in said.items() if value is not None), *masks]
 
 
 def _sentence(problem: Any, kind: type[BaseModel], stage: str = "") -> str:

@@ -41,6 +41,11 @@ def _foreground(clip: "Clip") -> float:
     return round(int(clip.alpha.sum()) / (255 * max(clip.alpha.numel(), 1)), 6)
 
 
+def _confidence(clip: "Clip") -> float:
+    seen = clip.confidence[clip.confidence > 0]
+    return round(float(seen.min()), 6) if len(seen) else 0.0
+
+
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -70,6 +75,15 @@ MEASURES = {
             format="percent",
             value="Clip",
             of=_foreground,
+        ),
+        Measure(
+            name="confidence",
+            meaning="the lowest of the frames in which the object is seen, from 0 to 1",
+            kind=float,
+            title="Confidence",
+            format="percent",
+            value="Clip",
+            of=_confidence,
         ),
         Measure(
             name="frames",

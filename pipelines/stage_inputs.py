@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
+from torch import Tensor
 
 from ss4d.pipelines.errors import PluginError
 from ss4d.pipelines.implementation import Implementation
@@ -14,6 +15,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest, input_state
 from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.types import Progress, Value, Video
+from ss4d.stages.user_masks import read_masks
 from ss4d.stages.video_io import read_video
 
 V = TypeVar("V", bound=Value)
@@ -82,6 +84,11 @@ class StageInputs:
                 "of a dataset after `ss4d dataset init`"
             )
         return video
+
+    def masks(self, path: Path, video: Video) -> Tensor:
+        """The masks in a file or folder that the configuration names, of the frames of `video`: (t, h, w) uint8."""
+        self._declared(self.implementation.source, "source=True")
+        return read_masks(path, self.source, self.input_config, video)
 
     def network(self, role: str) -> Any:
         """The network that plays `role` in the model folder, ready to run on the run's device.

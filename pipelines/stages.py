@@ -98,7 +98,9 @@ export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
 def _segmentation(config: SegmentationConfig, inputs: "StageInputs") -> Any:
-    return segment(config, inputs.video(side=FINEST * config.size), progress=inputs.progress)
+    video = inputs.video(side=FINEST * config.size)
+    masks = None if config.mask is None else inputs.masks(config.mask, video)
+    return segment(config, video, masks=masks, progress=inputs.progress)
 
 
 def _conditioning(config: ConditioningConfig, inputs: "StageInputs") -> Any:

@@ -17,7 +17,7 @@ def encode_images(
     *,
     progress: Progress = silent,
 ) -> Tokens:
-    """The tokens of every frame, computed on the encoder's device."""
+    """The tokens of every frame, computed on the encoder's device; all 0 where the object is not seen."""
     device = next(iter(encoder.parameters())).device
     seen = torch.cat([clip.rgb, clip.alpha[..., None]], -1)[..., : encoder.image_channels]
     tokens = []
@@ -26,7 +26,9 @@ def encode_images(
             images = encoder_images(frames.to(device), encoder.args.image_size)
             tokens.append(encoder(images).float().cpu())
             progress(sum(map(len, tokens)), len(clip.rgb))
-    return Tokens(feats=torch.cat(tokens))
+    feats = torch.cat(tokens)
+    feats[(clip.alpha == 0).flatten(1).all(1)] = 0
+    return Tokens(feats=feats)
 
 
 def encoder_images(frames: Tensor, size: int) -> Tensor:

@@ -21,7 +21,7 @@ def sample_structure(
     *,
     progress: Progress = silent,
 ) -> Voxels:
-    """The occupied cells of every frame, sampled on the flow's device.
+    """The occupied cells of every frame, sampled on the flow's device; a frame whose tokens are all 0 has none.
 
     Args:
         config: resolved, without nulls.
@@ -52,6 +52,7 @@ def sample_structure(
         both = one_by_one(under_cond, velocity(None))
         latent = sample(under_cond, both, noise, sampler.params(), progress, solver=sampler.solver)
         coords, resolution = occupied_cells(decoder, latent)
+    coords = coords[(tokens.feats != 0).flatten(1).any(1)[coords[:, 1].long()]]
     if not len(coords):
         raise InputError(
             f"the sparse structure came out empty: no cell of {num_frames} frames is occupied; "

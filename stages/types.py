@@ -114,7 +114,9 @@ class Clip(Value):
 class Tokens(Value):
     """What the image encoder sees in each frame."""
 
-    feats: Tensor = array("t l c", torch.float32, "image tokens, normalized over channels")
+    feats: Tensor = array(
+        "t l c", torch.float32, "image tokens, normalized over channels; all 0 of a frame without the object"
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -154,7 +154,7 @@ def method_not(case: Case, wanted: str) -> Check:
 
 def crop_side(case: Case, wanted: float) -> Check:
     left, _, right, _ = case.clip.crop.tolist()
-    return f"crop of {right - left}", abs(right - left - wanted) <= 0.05 * wanted
+    return f"crop of {right - left}", abs(right - left - wanted) <= 0.1 * wanted
 
 
 def object_pixels(case: Case, wanted: list[int]) -> Check:
@@ -236,7 +236,9 @@ def empty_to_the_end(case: Case, found: "re.Match[str]") -> Check:
         run = ss4d.run(case.source, out=Path(out))
         seen, splats = run["segmentation"].value(), run["decoding"].value()
     named = re.search(r"frames ([\d and,]+) of the asset", found.string)
-    frames = map(int, re.findall(r"\d+", named[1])) if named else (seen.confidence == 0).nonzero().flatten().tolist()
+    # Words count an asset's frames from 1, as its files do.
+    numbers = [int(number) - 1 for number in re.findall(r"\d+", named[1])] if named else []
+    frames = numbers or (seen.confidence == 0).nonzero().flatten().tolist()
     visible = {t: int((splats.frame(t).opacities > 0.5).sum()) for t in frames}
     return f"visible Gaussians by frame: {visible}", bool(visible) and not any(visible.values())
 

@@ -23,11 +23,16 @@ def crop_clip(frames: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: every frame is fully transparent, or the object is a single pixel.
     """
-    box = crop_box(frames[..., 3])
-    pixels = frames.cpu().numpy()
-    rgb = torch.empty(len(frames), size, size, 3, dtype=torch.uint8)
-    alpha = torch.empty(len(frames), size, size, dtype=torch.uint8)
-    for t, frame in enumerate(pixels):
+    return crop_frames(frames[..., :3], frames[..., 3], size)
+
+
+def crop_frames(colors: Tensor, opacities: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `crop_clip`, of colors (t, h, w, 3) and opacities (t, h, w) that lie apart; copies a frame at a time."""
+    box = crop_box(opacities)
+    rgb = torch.empty(len(colors), size, size, 3, dtype=torch.uint8)
+    alpha = torch.empty(len(colors), size, size, dtype=torch.uint8)
+    for t, (frame_rgb, frame_alpha) in enumerate(zip(colors.cpu().numpy(), opacities.cpu().numpy(), strict=True)):
+        frame = np.dstack([frame_rgb, frame_alpha])
         # Pillow fills what lies outside with transparent black, and premultiplies while it resizes.
         square = Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS)
         color, opacity = np.split(np.asarray(square).astype(np.float32) / 255, [3], axis=-1)

@@ -10,6 +10,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 SPECK = 0.05  # a part smaller than this share of the largest one is a speck
 POINT_REACH = 0.02  # a point speaks for parts this close to it, as a share of the longer side
 RIM = np.ones((5, 5), np.uint8)  # the soft edge about a part
+SUBJECT = 0.25  # a group of parts this large, over the largest one's area, is a subject of its own
+TOUCHING = 0.03  # parts closer than this share of the longer side belong together
 OVERLAP = 0.3  # a part belongs to the followed object when this share of it lies where the object was
 
 
@@ -75,6 +77,36 @@ class ObjectTracker:
             return np.zeros_like(alpha)
         self._where, self._share = _union(alpha.shape, mine), OVERLAP
         return alpha * (cv2.dilate(self._where.astype(np.uint8), RIM) > 0)
+
+
+def largest_subject(alpha: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    """Alpha (t, h, w) of the largest of the subjects in it, followed over the frames; and how many there are.
+
+    Parts that nearly touch are one subject. What is much smaller than the largest one is none, and stays with it.
+    """
+    groups = [_subjects(frame > 127) for frame in alpha]
+    count = int(np.median([len(found) for found in groups if found] or [0]))
+    if count < 2:
+        return alpha, count
+    kept, where = np.zeros_like(alpha), np.zeros(alpha.shape[1:], np.bool_)
+    for t, found in enumerate(groups):
+        if not found:
+            continue
+        mine = max(found, key=lambda group: int((group & where).sum()))
+        where = mine if (mine & where).any() else found[0]
+        kept[t] = alpha[t] * (cv2.dilate(where.astype(np.uint8), RIM) > 0)
+    return kept, count
+
+
+def _subjects(mask: Mask) -> list[Mask]:
+    """The subjects in a mask, largest first."""
+    reach = 2 * max(1, round(TOUCHING * max(mask.shape) / 2)) + 1
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8))
+    count, labels = cv2.connectedComponents(near)
+    groups = [(labels == k) & mask for k in range(1, count)]
+    areas = [int(group.sum()) for group in groups]
+    order = sorted(range(len(groups)), key=lambda k: -areas[k])
+    return [groups[k] for k in order if areas[k] >= SUBJECT * areas[order[0]]]
 
 
 def _union(shape: tuple[int, ...], masks: list[Mask]) -> Mask:

@@ -56,4 +56,4 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.LANCZOS))

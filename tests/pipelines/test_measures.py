@@ -34,7 +34,7 @@ def clip(alpha: torch.Tensor) -> Clip:
 
 def test_what_is_measured() -> None:
     alpha = torch.tensor([[[255, 0], [0, 0]], [[255, 255], [51, 0]]], dtype=torch.uint8)
-    assert measures(clip(alpha)) == {"foreground": 0.4, "frames": 2}
+    assert measures(clip(alpha)) == {"foreground": 0.4, "confidence": 1.0, "frames": 2}
     assert measures(voxels()) == {"voxels": 2}
     assert measures(gaussians([0, 0, 3])) == {"gaussians": 3}
     assert measures(None) == {}

@@ -62,3 +62,11 @@ def test_other_sizes_are_resampled_with_antialiasing(size: int) -> None:
     ours = encoder_images(rgb, size)[0].permute(1, 2, 0).numpy() * 255
     pillow = np.asarray(Image.fromarray(rgb[0].numpy()).resize((size, size), Image.Resampling.BICUBIC))
     assert np.abs(ours - pillow).max() <= 2
+
+
+def test_a_frame_without_the_object_has_no_tokens(encoder: VisionTransformer) -> None:
+    frames = clip(3, 28)
+    frames.alpha[1] = 0
+    feats = encode_images(ConditioningConfig(), encoder, frames).feats
+    assert (feats[1] == 0).all()
+    assert torch.equal(feats[[0, 2]], encode_images(ConditioningConfig(), encoder, clip(3, 28)).feats[[0, 2]])

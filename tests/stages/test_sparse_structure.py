@@ -122,3 +122,12 @@ def test_what_is_no_number_is_not_taken_for_an_empty_clip(flow, decoder, where: 
 def test_an_unresolved_configuration_is_refused(flow, decoder) -> None:
     with pytest.raises(ValueError, match="resolve"):
         sample_structure(SparseStructureConfig(), flow, decoder, tokens(2), seed())
+
+
+def test_a_frame_without_tokens_has_no_cells(flow, decoder) -> None:
+    seen = tokens(3)
+    assert set(sample_structure(CONFIG, flow, decoder, seen, seed()).coords[:, 1].tolist()) == {0, 1, 2}
+    seen.feats[1] = 0
+    voxels = sample_structure(CONFIG, flow, decoder, seen, seed())
+    assert set(voxels.coords[:, 1].tolist()) == {0, 2}
+    assert voxels.num_frames == 3

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +16,12 @@ from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.segmentation import saliency_net
 from ss4d.stages.segmentation.color_key import color_key_masks
 from ss4d.stages.segmentation.config import SegmentationConfig
+from ss4d.stages.segmentation.field import field_box
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import grown, parts, without_specks
 from ss4d.stages.segmentation.plate import clean_plate
 from ss4d.stages.segmentation.segment import segment
-from ss4d.stages.types import Video
+from ss4d.stages.types import Clip, Video
 
 SIZE = 120
 
@@ -227,3 +229,137 @@ def test_frames_that_were_reduced_are_measured_in_pixels_of_the_input() -> None:
     assert far.crop.tolist() == [4 * side for side in near.crop.tolist()]
     with pytest.raises(InputError, match="lies outside the frames of 480 x 480"):
         segment(SegmentationConfig(size=64, point=(480, 0)), small)
+
+
+def clip_of(frames: list[np.ndarray], **config: Any) -> Clip:
+    return segment(SegmentationConfig(size=128, **config), video(frames))
+
+
+def with_alpha(alphas: list[np.ndarray]) -> list[np.ndarray]:
+    color = draw(np.full((SIZE, SIZE, 3), 150, np.uint8), [disc(60, 60)], [(200, 40, 40)])
+    return [np.dstack([color, alpha.astype(np.uint8)]) for alpha in alphas]
+
+
+def test_alpha_that_is_too_faint_to_see_is_none() -> None:
+    noise = np.random.default_rng(0)
+    for most in (4, 20):
+        alphas = [np.where(disc(50, 60), 255, noise.integers(0, most, (SIZE, SIZE))) for _ in range(2)]
+        clip = clip_of(with_alpha(alphas))
+        assert clip.method == "alpha"
+        assert clip.crop.tolist() == [20, 30, 80, 90]
+
+
+def rounded(radius: int) -> np.ndarray:
+    alpha = np.full((SIZE, SIZE), 255, np.uint8)
+    corner = np.hypot(*(np.mgrid[:radius, :radius] - radius)) > radius
+    for turned in range(4):
+        np.rot90(alpha, turned)[:radius, :radius][corner] = 0
+    return alpha
+
+
+def soft_row() -> np.ndarray:
+    alpha = np.full((SIZE, SIZE), 255, np.uint8)
+    alpha[0] = 128
+    return alpha
+
+
+def margin() -> np.ndarray:
+    alpha = np.zeros((SIZE, SIZE), np.uint8)
+    alpha[6:-6, 8:-8] = 255
+    return alpha
+
+
+@pytest.mark.parametrize("alpha", [rounded(12), soft_row(), margin()], ids=["rounded", "soft row", "margin"])
+def test_alpha_that_shows_the_picture_as_it_is_is_no_mask(alpha: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    frames = with_alpha([alpha] * 2)
+    clip = clip_of(frames)
+    assert clip.method == "color_key"
+    assert iou(source_mask(clip.alpha[0], clip.crop), disc(60, 60)) > 0.95
+    assert "it is not taken for a mask; segmentation.method=alpha does so" in caplog.text
+    assert clip_of(frames, method="alpha").method == "alpha"
+
+
+def test_frames_without_alpha_among_others_are_found_by_their_looks(caplog: pytest.LogCaptureFixture) -> None:
+    clip = clip_of(with_alpha([255 * disc(60, 60), np.full((SIZE, SIZE), 255), 255 * disc(60, 60)]))
+    assert clip.method == "alpha"
+    assert iou(source_mask(clip.alpha[1], clip.crop), disc(60, 60)) > 0.95
+    assert "alpha hides nothing in frames [1]; color key instead" in caplog.text
+
+
+def test_bars_around_the_picture_are_no_object() -> None:
+    truth = [disc(50 + 5 * t, 60) for t in range(3)]
+    frames = [draw(np.full((SIZE, SIZE, 3), 230, np.uint8), [mask], [(40, 160, 60)]) for mask in truth]
+    for box in ((5, 5, 115, 115), (0, 12, 120, 108)):
+        barred = [np.zeros_like(frame) for frame in frames]
+        for bars, frame in zip(barred, frames, strict=True):
+            bars[box[1] : box[3], box[0] : box[2]] = frame[box[1] : box[3], box[0] : box[2]]
+        clip = clip_of(barred)
+        assert clip.method == "color_key"
+        for t, mask in enumerate(truth):
+            assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.95
+    assert field_box(torch.from_numpy(np.stack(frames))) is None
+
+
+def test_a_soft_shadow_is_background_and_a_gray_object_is_not() -> None:
+    ground = cv2.GaussianBlur((255 - 130 * disc(70, 85, 18)).astype(np.float32), (0, 0), 6)
+    shaded = np.repeat(np.rint(ground)[..., None], 3, -1).astype(np.uint8)
+    for color in ((40, 160, 60), (150, 150, 150)):
+        alpha, confidence = color_key_masks(torch.from_numpy(draw(shaded, [disc(50, 45, 20)], [color]))[None])
+        assert iou(alpha[0].numpy() > 127, disc(50, 45, 20)) > 0.97
+        assert confidence[0] == 1
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_white_on_white_is_found_or_doubted(outlined: bool, caplog: pytest.LogCaptureFixture) -> None:
+    image = draw(np.full((SIZE, SIZE, 3), 255, np.uint8), [disc(60, 60, 30)], [(252, 252, 252)])
+    image = draw(image, [disc(50, 55, 4), disc(70, 55, 4)], [(20, 20, 20)] * 2)
+    if outlined:
+        image[disc(60, 60, 31) & ~disc(60, 60, 29)] = 205
+    clip = clip_of([image])
+    assert iou(source_mask(clip.alpha[0], clip.crop), disc(60, 60, 30)) > 0.9
+    assert outlined or "unsure of the object in frames [0], with a confidence down to 0.50" in caplog.text
+
+
+def test_an_outline_around_the_background_is_doubted() -> None:
+    ring = draw(np.full((SIZE, SIZE, 3), 90, np.uint8), [disc(60, 60, 40), disc(60, 60, 36)], [(0, 0, 0), (90, 90, 90)])
+    noise = np.random.default_rng(0).integers(-4, 5, ring.shape)
+    assert clip_of([(ring + noise).astype(np.uint8)]).confidence[0] < 0.4
+
+
+def test_a_flash_has_a_background_of_its_own() -> None:
+    frames = [
+        draw(np.full((SIZE, SIZE, 3), level, np.uint8), [disc(60, 60)], [(200, 40, 40)]) for level in (90, 250, 90)
+    ]
+    clip = clip_of(frames)
+    for t in range(3):
+        assert iou(source_mask(clip.alpha[t], clip.crop), disc(60, 60)) > 0.95
+
+
+def test_the_largest_of_two_subjects_is_kept_and_followed(caplog: pytest.LogCaptureFixture) -> None:
+    truth = [disc(35 + 6 * t, 40, 20) for t in range(5)]
+    others = [disc(90 - 6 * t, 95, 16) for t in range(5)]
+    frames = [
+        draw(np.full((SIZE, SIZE, 3), 250, np.uint8), [a, b], [(40, 90, 200), (200, 90, 40)])
+        for a, b in zip(truth, others, strict=True)
+    ]
+    clip = clip_of(frames)
+    for t, mask in enumerate(truth):
+        assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.95
+    assert "2 objects stand out, and the largest is kept; segmentation.point=[x, y]" in caplog.text
+
+
+def test_what_is_left_of_an_object_at_the_edge_is_no_object(caplog: pytest.LogCaptureFixture) -> None:
+    frames = [draw(np.full((SIZE, SIZE, 3), 250, np.uint8), [disc(x, 60)], [(40, 90, 200)]) for x in (60, 90, 142)]
+    clip = clip_of(frames)
+    assert (clip.confidence > 0).tolist() == [True, True, False]
+    assert clip.alpha[2].max() == 0
+    assert "the object is not seen in frames [2]" in caplog.text
+
+
+def test_masks_of_the_user_come_before_all_else() -> None:
+    frames = torch.from_numpy(np.stack(with_alpha([255 * disc(60, 60)] * 2)))
+    masks = torch.from_numpy(np.stack([255 * disc(40, 60, 12), np.zeros((SIZE, SIZE))]).astype(np.uint8))
+    clip = segment(SegmentationConfig(size=128), Video(frames=frames, fps=12.0), masks=masks)
+    assert clip.method == "mask"
+    assert iou(source_mask(clip.alpha[0], clip.crop), disc(40, 60, 12)) > 0.95
+    assert clip.confidence.tolist() == [1, 0]
