@@ -108,6 +108,12 @@ def import_(
     views: Views = 8,
     resolution: Resolution = 16,
     axes: GridAxes = "world",
+    max_triangles: Annotated[
+        int, typer.Option("--max-triangles", min=1, help="A file with more, once textured ones are split, is left out.")
+    ] = 2_000_000,
+    max_texture: Annotated[
+        int, typer.Option("--max-texture", min=1, help="A file with a texture of more pixels is left out.")
+    ] = 8192 * 8192,
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
@@ -122,6 +128,7 @@ def import_(
     """
     with explained(debug, KEPT):
         from ss4d.pipelines.training.make_records import Sizes, import_records
+        from ss4d.stages.data.gltf_file import AssetLimits
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("files") as progress:
@@ -132,6 +139,7 @@ def import_(
                 sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution, axes=axes),
                 workers=workers,
                 progress=progress,
+                limits=AssetLimits(max_triangles=max_triangles, max_texture=max_texture),
             )
         _report(outcome, out)
         if len(outcome.failed) == len(outcome.rows):

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.pipelines.training.records import (
     MANIFEST,
     Row,
@@ -27,9 +27,11 @@ from ss4d.pipelines.workers import results
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, film, make_clip
 from ss4d.stages.data.families.table import FAMILIES
 from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf_file import USUAL_LIMITS, AssetLimits
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of
 from ss4d.stages.errors import InputError
+from ss4d.stages.processors import num_processors
 from ss4d.stages.types import Axes, Progress
 
 IMPORTED = "imported"  # the family of people's own objects
@@ -74,11 +76,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ClipJob:
-    """One clip to make: `spec`'s object, or the one in the file `asset`."""
+    """One clip to make: `spec`'s object, or the one in the file `asset`, which may cost no more than `limits`."""
 
     id: str
     spec: ClipSpec
     asset: Path | None = None
+    limits: AssetLimits = USUAL_LIMITS
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,14 @@ def make_records(
 
 
 def import_records(
-    folder: Path, sources: Sequence[Path], *, seed: int, sizes: Sizes, workers: int | None, progress: Progress
+    folder: Path,
+    sources: Sequence[Path],
+    *,
+    seed: int,
+    sizes: Sizes,
+    workers: int | None,
+    progress: Progress,
+    limits: AssetLimits = USUAL_LIMITS,
 ) -> MadeRecords:
     """Makes clips of animated assets; a file that cannot be used gets a row that says why.
 
@@ -145,6 +155,7 @@ def import_records(
         sizes: of the clips.
         workers: processes; None for one per processor.
         progress: told of each file.
+        limits: what one file may cost.
 
     Raises:
         InputError: if a folder holds no such file.
@@ -153,7 +164,8 @@ def import_records(
     _check(_limits(sizes, seed, workers))
     split_of(seed, seed + MESH_SEEDS - 1)
     files = sorted({file.resolve() for source in sources for file in _files(source)})
-    return _fill(folder, [ClipJob(str(file), sizes.spec(seed), file) for file in files], sizes, workers, progress)
+    jobs = [ClipJob(str(file), sizes.spec(seed), file, limits) for file in files]
+    return _fill(folder, jobs, sizes, workers, progress)
 
 
 def record(folder: Path, job: ClipJob) -> tuple[Row, bool]:
@@ -182,7 +194,7 @@ def _prepared(job: ClipJob) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, An
     """An imported job's mesh, the clip's final specification, and its recipe."""
     if job.asset is None:
         return None, job.spec, recipe(job.spec)
-    mesh = load_animated(job.asset, job.spec.num_frames, FPS)
+    mesh = load_animated(job.asset, job.spec.num_frames, FPS, limits=job.limits)
     digest = _digest(mesh, job.asset)
     spec = replace(job.spec, seed=job.spec.seed + int(digest, 16) % MESH_SEEDS)
     return mesh, spec, recipe(spec, digest)
@@ -201,7 +213,7 @@ def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | No
     progress(len(rows), len(jobs))
     num_made, written = 0, time.monotonic()
     try:
-        for row, made in results(partial(record, folder), todo, workers):
+        for row, made in _recorded(folder, todo, workers):
             rows[row.id] = row
             num_made += made
             if row.error is not None:
@@ -213,6 +225,34 @@ def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | No
     finally:
         update_manifest(folder, rows.values())
     return MadeRecords(tuple(rows.values()), num_made, time.perf_counter() - started)
+
+
+def _recorded(folder: Path, jobs: Sequence[ClipJob], workers: int | None) -> Iterator[tuple[Row, bool]]:
+    """What `record` gives for each job. One that ends its process is left out, and the others are made all the same.
+
+    Raises:
+        StoreError, OSError: see `record`.
+    """
+    left = {job.id: job for job in jobs}
+    while left:
+        try:
+            for row, made in results(partial(record, folder), list(left.values()), workers):
+                del left[row.id]
+                yield row, made
+        except WorkerError:
+            # Jobs are started in order, so the one to blame is among the first: each of those is done by itself.
+            for job in list(left.values())[: 2 * (workers or num_processors()) + 2]:
+                del left[job.id]
+                yield _alone(folder, job)
+
+
+def _alone(folder: Path, job: ClipJob) -> tuple[Row, bool]:
+    try:
+        (made,) = results(partial(record, folder), [job], 1)
+    except WorkerError:
+        reason = f"{job.id} ended the process that made its clip: it is damaged, or needs too much memory"
+        return _failed(job, InputError(reason), 0.0), False
+    return made
 
 
 def _rendered(mesh: AnimatedMesh, spec: ClipSpec, job: ClipJob) -> TrainingClip:

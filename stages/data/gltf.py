@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.gltf_file import GltfFile
+from ss4d.stages.data.gltf_file import USUAL_LIMITS, AssetLimits, GltfFile
 from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fitted
 from ss4d.stages.errors import InputError
 
@@ -23,7 +23,15 @@ Faces = NDArray[np.int64]
 Tracks = dict[tuple[int, str], Doubles]  # (node, path) -> values (t, ...)
 
 
-def load_animated(path: Path, num_frames: int, fps: float, *, animation: int = 0, start: float = 0.0) -> AnimatedMesh:
+def load_animated(
+    path: Path,
+    num_frames: int,
+    fps: float,
+    *,
+    animation: int = 0,
+    start: float = 0.0,
+    limits: AssetLimits = USUAL_LIMITS,
+) -> AnimatedMesh:
     """The file's scene with one of its animations, sampled at `fps` and repeated when it is shorter than the clip.
 
     Colors are the base color alone: factor, vertex color and texture, which is looked up at the vertices after faces
@@ -35,14 +43,17 @@ def load_animated(path: Path, num_frames: int, fps: float, *, animation: int = 0
         fps: frames a second of the animation's own time.
         animation: its number in the file.
         start: seconds into the animation at which the clip begins.
+        limits: what the file may cost.
 
     Raises:
         InputError: the file cannot be used; the sentence says why (see `GltfFile`).
     """
-    file = GltfFile(path)
+    file = GltfFile(path, limits)
     try:
         parts = _parts(file, start + np.arange(num_frames) / fps, animation)
-    except (IndexError, KeyError, TypeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged: it refers to something it does not hold ({error}).") from error
     first = np.cumsum([0] + [vertices.shape[1] for vertices, _, _ in parts])
     return AnimatedMesh(
@@ -68,8 +79,25 @@ def _parts(file: GltfFile, times: Times, chosen: int) -> list[tuple[Doubles, Fac
     if not posed:
         raise InputError(f"{file.path} shows no mesh in its scene; give a file with at least one.")
     points = np.concatenate([vertices.reshape(-1, 3) for vertices, _, _ in posed])
+    if not np.isfinite(points).all():
+        raise InputError(f"{file.path} has positions that are not finite numbers.")
     longest = max(float(np.ptp(points, axis=0).max()), 1e-12) * TEXTURE_EDGE
-    return [_colored(file, vertices, faces, primitive, longest) for vertices, faces, primitive in posed]
+    parts, room = [], file.limits.max_triangles
+    for vertices, faces, primitive in posed:
+        part = _colored(file, vertices, faces, primitive, longest, room)
+        room -= len(part[1])
+        _check_room(file, room)
+        parts.append(part)
+    return parts
+
+
+def _check_room(file: GltfFile, room: int) -> None:
+    """Raises InputError if fewer than no triangles may still come."""
+    if room < 0:
+        raise InputError(
+            f"{file.path} has more than {file.limits.max_triangles:,} triangles once those with a texture are split, "
+            "the limit (max_triangles); give a simpler one."
+        )
 
 
 def _tracks(file: GltfFile, times: Times, chosen: int) -> Tracks:
@@ -194,8 +222,9 @@ def _posed(
     count = points.shape[1]
     faces = (np.arange(count) if primitive.indices is None else file.array(primitive.indices)).astype(np.int64)
     faces = faces[: len(faces) // 3 * 3].reshape(-1, 3)
-    if len(faces) and faces.max() >= count:
-        raise InputError(f"{file.path} is damaged: a face names vertex {faces.max()} of {count}.")
+    if len(faces) and (faces.max() >= count or faces.min() < 0):
+        wrong = faces.max() if faces.max() >= count else faces.min()
+        raise InputError(f"{file.path} is damaged: a face names vertex {wrong} of {count}.")
     return points, faces
 
 
@@ -227,9 +256,9 @@ def _skin_matrices(file: GltfFile, skin: Any, attributes: Any, worlds: dict[int,
 
 
 def _colored(
-    file: GltfFile, vertices: Doubles, faces: Faces, primitive: Any, longest: float
+    file: GltfFile, vertices: Doubles, faces: Faces, primitive: Any, longest: float, room: int
 ) -> tuple[Doubles, Faces, Doubles]:
-    """Vertices, faces and sRGB colors; split finely where there is a texture."""
+    """Vertices, faces and sRGB colors; split finely where there is a texture, into as many as there is room for."""
     factor, texture = _base_color(file, primitive.material)
     count = vertices.shape[1]
     paint = np.ones((count, 3))
@@ -242,7 +271,9 @@ def _colored(
         if coordinates is None:
             raise InputError(f"{file.path} has a texture but no texture coordinates; save it with them.")
         places = _transformed(file.array(coordinates).astype(np.float64), texture)
-        vertices, faces, extra = _split(vertices, faces, np.concatenate((paint, places), 1), longest)
+        if not np.isfinite(places).all():
+            raise InputError(f"{file.path} has texture coordinates that are not finite numbers.")
+        vertices, faces, extra = _split(file, vertices, faces, np.concatenate((paint, places), 1), longest, room)
         paint, places = extra[:, :3], extra[:, 3:]
         paint = paint * _linear(_looked_up(file.image(file.gltf.textures[texture["index"]].source), places))
     return vertices, faces, _srgb(paint * factor)
@@ -274,25 +305,33 @@ def _transformed(places: Doubles, texture: dict[str, Any]) -> Doubles:
     return np.asarray((places * change.get("scale", (1, 1))) @ turn.T + change.get("offset", (0, 0)))
 
 
-def _looked_up(image: Doubles, places: Doubles) -> Doubles:
-    """Colors (v, 3) of a repeating image at texture coordinates (v, 2), between pixels."""
+def _looked_up(image: NDArray[np.uint8], places: Doubles) -> Doubles:
+    """Colors (v, 3), 0 to 1, of a repeating image at texture coordinates (v, 2), between pixels."""
     height, width = image.shape[:2]
     x, y = places[:, 0] * width - 0.5, places[:, 1] * height - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     u, v = (x - left)[:, None], (y - top)[:, None]
-    upper = image[top % height, left % width] * (1 - u) + image[top % height, (left + 1) % width] * u
-    lower = image[(top + 1) % height, left % width] * (1 - u) + image[(top + 1) % height, (left + 1) % width] * u
+
+    def at(row: NDArray[np.int_], column: NDArray[np.int_]) -> Doubles:
+        return np.asarray(image[row % height, column % width], np.float64) / 255
+
+    upper = at(top, left) * (1 - u) + at(top, left + 1) * u
+    lower = at(top + 1, left) * (1 - u) + at(top + 1, left + 1) * u
     return np.asarray(upper * (1 - v) + lower * v)
 
 
-def _split(vertices: Doubles, faces: Faces, extra: Doubles, longest: float) -> tuple[Doubles, Faces, Doubles]:
+def _split(
+    file: GltfFile, vertices: Doubles, faces: Faces, extra: Doubles, longest: float, room: int
+) -> tuple[Doubles, Faces, Doubles]:
     """Halves every edge longer than `longest` in some frame, again and again; neighbors split a shared edge alike.
 
     Args:
+        file: that they come from.
         vertices: (t, v, 3).
         faces: (f, 3).
         extra: (v, k) what is interpolated along.
         longest: in the vertices' unit.
+        room: triangles that it may become.
     """
     for _ in range(MAX_SPLITS):
         ends = np.sort(np.stack((faces, np.roll(faces, -1, 1)), -1), -1).reshape(-1, 2)
@@ -301,6 +340,7 @@ def _split(vertices: Doubles, faces: Faces, extra: Doubles, longest: float) -> t
         long = length > longest
         if not long.any():
             break
+        _check_room(file, room - len(faces) - int(long[which].sum()))  # each edge of a face that is cut adds a face
         middle = np.full(len(edges), -1)
         middle[long] = vertices.shape[1] + np.arange(long.sum())
         a, b = edges[long].T

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf_file import AssetLimits
 from ss4d.stages.data.mesh import fitted
 from ss4d.stages.errors import InputError
 
@@ -174,19 +176,23 @@ def test_colors_multiply_and_are_shown_in_srgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(mesh.colors, stored[:, :3] / 255 * 0.5, atol=1e-5)  # 0.214 linear is 0.5 in sRGB
 
 
-def test_a_texture_is_seen_where_it_lies(tmp_path: Path) -> None:
+def textured(picture: NDArray[np.uint8], kind: str = "PNG") -> Builder:
     builder = tetrahedron()
-    picture = np.zeros((8, 8, 3), np.uint8)
-    picture[:, :4], picture[:, 4:] = (255, 0, 0), (0, 0, 255)
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
+    Image.fromarray(picture).save(stream, kind)
     builder.json["images"] = [{"bufferView": builder.view(stream.getvalue()), "mimeType": "image/png"}]
     builder.json["textures"] = [{"source": 0}]
     builder.json["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
     places = POINTS[:, :1] * (0.4, 0) + (0.5, 0.5)  # the texture runs along x
     primitive(builder)["attributes"]["TEXCOORD_0"] = builder.add(places)
     primitive(builder)["material"] = 0
-    mesh = load_animated(builder.save(tmp_path / "a.glb"), 2, 1.0)
+    return builder
+
+
+def test_a_texture_is_seen_where_it_lies(tmp_path: Path) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4], picture[:, 4:] = (255, 0, 0), (0, 0, 255)
+    mesh = load_animated(textured(picture).save(tmp_path / "a.glb"), 2, 1.0)
     x = mesh.vertices[0, :, 0]
     assert len(x) > 1000
     edge = np.ptp(x) * 0.1
@@ -231,6 +237,43 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> 
     builder = tetrahedron()
     primitive(builder)["indices"] = 9
     refused(builder.save(tmp_path / "dangling.glb"), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda held: held["meshes"][0]["primitives"][0].update(indices=2), "names vertex 65535 of 4"),
+        (lambda held: held["accessors"][1].update(bufferView=2, count=3, componentType=5122), "names vertex -1 of 4"),
+        (lambda held: held["accessors"][0].update(count=10**12), "max_numbers"),
+        (lambda held: held["accessors"][0].update(bufferView=-1), "below 0 as its bufferView"),
+        (lambda held: held["accessors"][0].update(byteOffset=-12), "below 0 as its byteOffset"),
+        (lambda held: held["accessors"][0].update(count=-1), "below 0 as its count"),
+        (lambda held: held["bufferViews"][0].update(byteOffset=-8), "below 0 as its byteOffset"),
+        (lambda held: held["nodes"][0].update(translation=[1e39, float("inf"), 0]), "finite"),
+        (lambda held: held["nodes"][0].update(matrix=[1, 2]), "damaged"),
+        (lambda held: held["nodes"][0].update(mesh=-1), "below 0 as its mesh"),
+    ],
+)
+def test_numbers_that_no_file_has_are_named(tmp_path: Path, wrong: Callable[[Any], None], reason: str) -> None:
+    builder = tetrahedron()
+    builder.add([0, 2, 65535], "<u2")  # -1 where it is signed
+    wrong(builder.json)
+    with pytest.raises(InputError, match=reason):
+        load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
+
+
+def test_small_files_that_would_become_large_are_refused_before_they_do(tmp_path: Path) -> None:
+    path = textured(np.zeros((9, 8, 3), np.uint8)).save(tmp_path / "a.glb")
+    load_animated(path, 1, 1.0, limits=AssetLimits(max_triangles=100_000, max_texture=72))
+    with pytest.raises(InputError, match=r"more than 100 triangles.*max_triangles"):
+        load_animated(path, 1, 1.0, limits=AssetLimits(max_triangles=100))
+    with pytest.raises(InputError, match=r"8 x 9 pixels, over the limit of 71 \(max_texture\)"):
+        load_animated(path, 1, 1.0, limits=AssetLimits(max_texture=71))
+
+
+def test_textures_are_of_kinds_that_start_no_other_program(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="image 0 cannot be read"):
+        load_animated(textured(np.zeros((8, 8, 3), np.uint8), "EPS").save(tmp_path / "a.glb"), 1, 1.0)
 
 
 def test_buffers_may_lie_in_or_beside_the_file_but_not_outside_its_folder(tmp_path: Path) -> None:
