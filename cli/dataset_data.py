@@ -168,8 +168,8 @@ def failures(
     """Prints what failed, by cause and error, with the number of clips and a few of them.
 
     Causes: **input** is bad and is never tried again; **transient** is tried again by itself; **killed** took too long,
-    took too much memory or ended its worker; **program** is a defect of this program or of a package. The log of a
-    clip is DATASET/logs/ID.log.
+    took too much memory or ended its worker; **numbers** gave what is not a number, of damaged weights or an overflow;
+    **program** is a defect of this program or of a package. The log of a clip is DATASET/logs/ID.log.
     """
     with (
         explained(debug, UNCHANGED, "the argument DATASET"),

@@ -25,6 +25,7 @@ CAUSES = {
     "input": "bad input",
     "transient": "disk or network",
     "killed": "time, memory or the end of their worker",
+    "numbers": "results that are not numbers",
     "program": "a fault of the program or its configuration",
 }
 

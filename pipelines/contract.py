@@ -1,5 +1,6 @@
 """What a stage must give: anything else is refused before it reaches the store, whoever wrote the implementation."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -8,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ss4d.pipelines.implementation import Implementation, Stage
-from ss4d.stages.errors import ValueSpecError
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
+from ss4d.stages.errors import NumbersError, ValueSpecError
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
 
-COMPUTED = (Tokens, Voxels, StructuredLatents, GaussianClip)  # what networks make, so that numbers may overflow
+SCALES = 1e-9, 100.0  # standard deviations of Gaussians, world units
 
 
 def check_result(
@@ -27,6 +28,7 @@ def check_result(
         grid: cells along each axis that the next stage's network works on, if it has one.
 
     Raises:
+        NumbersError: naming the implementation, the array, and how many of its numbers are none, or absurd.
         ValueSpecError: naming the implementation, the array and what was expected.
     """
     if stage.gives_files:
@@ -45,6 +47,8 @@ def check_result(
         raise ValueSpecError(f"{implementation} gave a wrong result: {error}") from error
     if problem := next(_problems(result, grid), None):
         raise ValueSpecError(f"{implementation} gave a wrong result: {type(result).__name__}.{problem}")
+    if problem := next(_wrong_numbers(result), None):
+        raise NumbersError(f"{implementation} gave a wrong result: {type(result).__name__}.{problem}")
 
 
 def _problems(value: Value, grid: int | None) -> Iterator[str]:
@@ -57,25 +61,40 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
     for name, spec in value.specs().items():
         if spec.axes[:1] == ("t",) and not len(getattr(value, name)):
             yield f"{name} must have at least one frame; it has none"
-    for name in (name for kind in COMPUTED if isinstance(value, kind) for name in kind.specs()):
-        finite = getattr(value, name).isfinite()
-        if not finite.all():
-            yield (
-                f"{name} must be finite; {finite.numel() - int(finite.sum()):,} of {finite.numel():,} numbers are not: "
-                "weights may be damaged, or values overflow float16, which --set precision=bfloat16 would show"
-            )
     if isinstance(value, Voxels) and grid not in (None, value.resolution):
         yield f"resolution must be {grid}, as the model's flow of structured latents works on; got {value.resolution}"
     if isinstance(value, Voxels) and not len(value.coords):
         yield "coords must have at least one row; it has none"
     if isinstance(value, Voxels | StructuredLatents):
         yield from _misplaced(value.coords.cpu(), value.num_frames, value.resolution)
-    if isinstance(value, Clip) and not value.fps > 0:
-        yield f"fps must be above 0; got {value.fps}"
+    if isinstance(value, Clip) and not 0 < value.fps < math.inf:
+        yield f"fps must be finite and above 0; got {value.fps}"
     if isinstance(value, GaussianClip):
         offsets = value.offsets
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(value.means) or (offsets.diff() < 0).any():
             yield f"offsets must rise from 0 to {len(value.means)}, the number of Gaussians; got {_few(offsets)}"
+
+
+def _wrong_numbers(value: Value) -> Iterator[str]:
+    """Arrays that hold what is not a number, or Gaussians of a size that no part of an object has."""
+    for name in value.specs():
+        numbers = getattr(value, name)
+        if bad := _num_false(numbers.isfinite()):
+            yield (
+                f"{name} must be finite; {bad:,} of {numbers.numel():,} numbers are not: "
+                "weights may be damaged, or values overflow float16, which --set precision=bfloat16 would show"
+            )
+    if isinstance(value, GaussianClip):
+        least, most = SCALES
+        if bad := _num_false((value.scales >= least) & (value.scales <= most)):
+            yield (
+                f"scales must lie between {least:g} and {most:g}, as the object's cube has the side 1; {bad:,} of "
+                f"{value.scales.numel():,} numbers do not"
+            )
+
+
+def _num_false(true: Tensor) -> int:
+    return true.numel() - int(true.sum())
 
 
 def _misplaced(coords: Tensor, num_frames: int, resolution: int) -> Iterator[str]:

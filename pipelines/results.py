@@ -1,12 +1,11 @@
 """The files that a run's goals gave, under their names in the run's folder."""
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ss4d.pipelines.errors import PluginError
-from ss4d.storage.errors import DamageError
-from ss4d.storage.files import link_or_copy
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.files import copy_file, is_copy, leads_out
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore
 
@@ -78,13 +77,14 @@ def _lay_out(
     files = result_files(store, goals)
     note(sorted({*earlier, *files}))
     for name in set(earlier) - set(files) - set(kept):
-        if not Path(name).is_absolute() and ".." not in Path(name).parts:  # a record is a file: it is not trusted
+        if not leads_out(folder, name):  # a record is a file: it is not trusted
             (folder / name).unlink(missing_ok=True)
             _remove_empty((folder / name).parent, folder)
     for name, path in files.items():
-        target = folder / name
-        if not (target.exists() and os.path.samefile(target, path)):
-            link_or_copy(path, target)
+        if leads_out(folder, name):
+            raise StoreError(f"{folder / name} would lie somewhere else, through a link on the way: remove that link")
+        if not is_copy(path, folder / name):
+            copy_file(path, folder / name)
     return sorted({*files, *kept})
 
 

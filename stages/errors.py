@@ -13,5 +13,9 @@ class ValueSpecError(ValueError):
     """A stage's value does not have the declared arrays; the sentence names the array and what was expected."""
 
 
+class NumbersError(ValueSpecError):
+    """A stage's value has numbers that are none, or sizes of nothing; the sentence names the array and how many."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on: its loss stopped being a number."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ import psutil
 from ss4d.storage.errors import DamageError, StoreError
 
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_CLONE = 0x40049409  # FICLONE of ioctl_ficlone(2): btrfs, XFS and others
+_NO_CLONE = {errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.ETXTBSY}
 _TEMPORARY = ".tmp"
 _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
 
@@ -126,6 +129,37 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)  # replacing a file by another link to it does nothing
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Makes `target` a file with the bytes of `source`, which share the disk until one is written, where it can do so.
+
+    It has the time of `source`, too, by which `is_copy` knows it. An existing `target` is replaced at once.
+
+    Raises:
+        OSError: if it cannot be written; `target` is then as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with reading(source) as original, replacing(target) as copy:
+        try:
+            fcntl.ioctl(copy.fileno(), _CLONE, original.fileno())
+        except OSError as error:
+            if error.errno not in _NO_CLONE:
+                raise
+            shutil.copyfileobj(original, copy, 1 << 20)
+        copy.flush()
+        found = os.fstat(original.fileno())
+        os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def is_copy(source: Path, target: Path) -> bool:
+    """Whether `copy_file` made `target` of `source`, and nobody has changed either since; no hard link is one."""
+    try:
+        one, other = source.stat(), target.lstat()
+    except FileNotFoundError:
+        return False
+    same = (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    return same and stat.S_ISREG(other.st_mode) and not os.path.samestat(one, other)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BufferedReader]:
     """A plain file, open to be read; a pipe or a device in its place, which might never end, is refused.
@@ -182,6 +216,17 @@ def check_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")) or re.search(r"[\\:\x00-\x1f]", name):
         raise DamageError(f"the name {name!r} leads somewhere else")
     return name
+
+
+def leads_out(folder: Path, name: str) -> bool:
+    """Whether a relative path would leave the folder that it is put in: by its parts, or through a link on the way.
+
+    The folder itself may be a link, and so may what the path ends at.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        return True
+    return any(folder.joinpath(*parts[:length]).is_symlink() for length in range(1, len(parts)))
 
 
 def delete(path: Path) -> None:

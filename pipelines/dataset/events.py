@@ -28,7 +28,7 @@ SCHEMA = 1
 BATCH = 1 << 20  # bytes of lines read at a time, so that a long history needs little memory
 _CLIP = re.compile(rb'\{"clip": "((?:[^"\\]|\\.)*)"')  # the start of a line that `EventWriter` writes
 State = Literal["done", "reused", "failed", "forgiven", "gone", "missed"]
-Cause = Literal["input", "transient", "killed", "program"]
+Cause = Literal["input", "transient", "killed", "numbers", "program"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class Attempt:
         number: of the attempt at this key, counted from 1.
         error: an exception's name, or TimeLimit, MemoryLimit or WorkerDied.
         message: what it said.
-        cause: bad input, something transient, a worker that died or was killed, or a defect of the program.
+        cause: bad input, something transient, a worker that died or was killed, a result that is
+            no numbers, or a defect of the program.
         worker: host:pid.
         seed: of the run.
         versions: hash of the versions in the file's first line, see `version_hash`.

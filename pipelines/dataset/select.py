@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -20,6 +21,10 @@ _ROW = tuple(field.name for field in fields(Row))
 _MEASURED = tuple(name for name in MEASURES if name not in _ROW)  # of `frames`, the manifest's are meant
 COLUMNS = (*_ROW, "state", *_MEASURED)
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+WHERE_SECONDS = 60.0  # a hundred thousand clips take less than one
+WHERE_STEPS = 100_000  # of SQLite's machine from one look at the clock to the next; some milliseconds
+WHERE_BYTES = 1 << 20
+LIKE_BYTES = 1000  # the time of LIKE grows with the square
 
 _UNREADABLE = ("unreadable", *[None] * len(_MEASURED))  # the facts of a clip that cannot be read
 _FACTS = f"""
@@ -123,16 +128,24 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
     return set(_ask(where, table))
 
 
-def _ask(where: str, table: Iterator[list[object]]) -> Iterator[str]:
-    """The ids that match, from a table in memory that the expression can only read."""
+def _ask(where: str, table: Iterator[list[object]], seconds: float = WHERE_SECONDS) -> Iterator[str]:
+    """The ids that match, from a table in memory that the expression can only read, within some seconds."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.execute(f"CREATE TABLE clips ({', '.join(COLUMNS)})")
         memory.executemany(f"INSERT INTO clips VALUES ({', '.join('?' * len(COLUMNS))})", table)
         memory.commit()
+        memory.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)  # of one value; printf can ask for gigabytes
+        memory.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_BYTES)
+        end = time.monotonic() + seconds
+        memory.set_progress_handler(lambda: time.monotonic() > end, WHERE_STEPS)
         memory.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
         try:
             yield from (clip for (clip,) in memory.execute(f"SELECT id FROM clips WHERE (\n{where}\n)"))
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: a NUL character
+        except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:  # ValueError: a NUL character
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                if time.monotonic() <= end:  # Ctrl-C came while the handler looked; SQLite makes another error of it
+                    raise KeyboardInterrupt from error
+                raise ConfigError(f"--where {where!r} takes more than {seconds:g} s, which is the limit") from error
             raise ConfigError(
                 f"--where {where!r} is not valid: {error}; it takes an SQLite expression over {', '.join(COLUMNS)}, "
                 "such as \"frames > 16 AND tags LIKE '%bird%'\""

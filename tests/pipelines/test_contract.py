@@ -49,6 +49,16 @@ def gaussians(offsets: list[int]) -> GaussianClip:
     )
 
 
+CLIP = Clip(
+    rgb=torch.zeros(1, 2, 2, 3, dtype=torch.uint8),
+    alpha=torch.zeros(1, 2, 2, dtype=torch.uint8),
+    crop=torch.tensor([0, 0, 2, 2]),
+    confidence=torch.ones(1),
+    method="other",
+    fps=24.0,
+)
+
+
 def rows(*numbers: list[int]) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.int32).reshape(-1, 5)
 
@@ -90,6 +100,10 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
             replace(gaussians([0, 3]), means=torch.tensor([[torch.nan, 0, 0]] * 3)),
             "means must be .*; 3 of 9",
         ),
+        (DECODER, replace(gaussians([0, 3]), scales=torch.tensor([[0.0, 1, 1]] * 3)), "scales must lie .*; 3 of 9"),
+        (DECODER, replace(gaussians([0, 3]), scales=torch.full((3, 3), 1e9)), "scales must lie .*; 9 of 9"),
+        (OTHER, replace(CLIP, confidence=torch.tensor([torch.nan])), "confidence must be finite; 1 of 1"),
+        (OTHER, replace(CLIP, fps=torch.inf), "fps must be finite"),
         (DECODER, gaussians([0, 2]), "offsets must rise from 0 to 3"),
         (DECODER, gaussians([0, 4, 3]), "offsets must rise"),
         (replace(OTHER, stage="export"), None, "must write files"),

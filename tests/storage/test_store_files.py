@@ -1,5 +1,6 @@
 """What the store is built of: keys and references, whole JSON files, links, and the owners of temporary folders."""
 
+import fcntl
 import json
 import math
 import os
@@ -12,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4d.storage.errors import StoreError
-from ss4d.storage.files import is_orphan, link_or_copy, owned_name, read_json, write_json
+from ss4d.storage.files import (
+    copy_file,
+    is_copy,
+    is_orphan,
+    leads_out,
+    link_or_copy,
+    owned_name,
+    read_json,
+    read_plain,
+    write_json,
+)
 from ss4d.storage.refs import ArtifactRef, artifact_key
 
 JSON = st.recursive(
@@ -95,6 +106,48 @@ def test_link_or_copy(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPat
     with pytest.raises(FileNotFoundError):
         link_or_copy(tmp_path / "none", target)
     assert os.listdir(target.parent) == ["target"]
+
+
+@pytest.mark.parametrize("reflinks", [True, False])
+def test_a_copy_is_known_until_it_is_changed(tmp_path: Path, reflinks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "out" / "target"
+    source.write_bytes(b"abc")
+    os.utime(source, ns=(1, 123456789))
+    if not reflinks:
+        monkeypatch.setattr(fcntl, "ioctl", lambda *_: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+    assert not is_copy(source, target)
+    for _ in range(2):  # the second time over the first
+        copy_file(source, target)
+        assert target.read_bytes() == b"abc"
+        assert is_copy(source, target)
+        target.write_bytes(b"xyz")
+        assert source.read_bytes() == b"abc"
+        assert not is_copy(source, target)
+    target.unlink()
+    target.hardlink_to(source)
+    assert not is_copy(source, target)
+    with pytest.raises(FileNotFoundError):
+        copy_file(tmp_path / "none", target)
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_what_leads_out_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run/frames").mkdir(parents=True)
+    (tmp_path / "run/link").symlink_to(tmp_path)
+    (tmp_path / "run/file").symlink_to(tmp_path / "precious")
+    (tmp_path / "alias").symlink_to(tmp_path / "run")
+    for top in ("run", "alias"):
+        for name in ("/etc/passwd", "../a", "frames/../../a", "link/precious", "link/run/a", "", "."):
+            assert leads_out(tmp_path / top, name), name
+        for name in ("a", "frames/a", "new/a", "file", "link"):  # a link at the end is replaced, or deleted, itself
+            assert not leads_out(tmp_path / top, name), name
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_no_file_to_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no plain file"):
+        read_plain(tmp_path / "pipe")
 
 
 def test_only_folders_of_dead_processes_are_orphans() -> None:

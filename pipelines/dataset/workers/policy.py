@@ -2,30 +2,32 @@
 
 import errno
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ss4d.pipelines.dataset.checks import check_at_least
 from ss4d.pipelines.dataset.events import Attempt, Cause
 from ss4d.pipelines.engines import TRANSIENT
 from ss4d.pipelines.errors import FULL, READ_ONLY, ConfigError, is_out_of_memory
-from ss4d.stages.errors import InputError
+from ss4d.stages.errors import InputError, NumbersError
 from ss4d.storage.errors import DamageError, UnreachableError
 
 LEAST_FINISHED = 20  # clips, before the share of failures counts
 LONGEST_WAIT = 60.0  # seconds between two attempts
 # Errors of a network or of a full or locked disk, which can be gone at the next attempt.
 PASSING = TRANSIENT | FULL | READ_ONLY | {errno.ENETDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EPIPE}
+LASTING: Sequence[Cause] = ("input", "numbers", "program")  # another try would come to the same
 FAULTS: Mapping[Cause, str] = {
     "input": "the clips cannot be used",
     "transient": "disk or network do not answer",
     "killed": "they take too long, too much memory, or end their worker",
+    "numbers": "stages gave what is not a number, or Gaussians of no size: weights or precision are at fault",
     "program": "the program or its configuration is at fault",
 }
 
 
 def cause_of(error: BaseException) -> Cause:
-    """The cause of an exception: bad input, something transient, a lack of memory, or the program."""
+    """The cause of an exception: bad input, something transient, too little memory, no numbers, or the program."""
     if isinstance(error, InputError):
         return "input"
     if isinstance(error, (UnreachableError, DamageError, TimeoutError)):
@@ -34,6 +36,8 @@ def cause_of(error: BaseException) -> Cause:
         return "transient" if error.errno in PASSING else "program"
     if is_out_of_memory(error):
         return "killed"
+    if isinstance(error, NumbersError):
+        return "numbers"
     return "program"
 
 
@@ -87,7 +91,7 @@ class Policy:
 
         Transient failures do not count: their reason may be gone by now.
         """
-        return bool(failures.get("input") or failures.get("program") or failures.get("killed", 0) >= self.deaths)
+        return any(map(failures.get, LASTING)) or failures.get("killed", 0) >= self.deaths
 
 
 def too_many(policy: Policy, finished: int, failed: Counter[Cause], last: Attempt | None) -> str | None:

@@ -1,9 +1,11 @@
 """Index and catalog: what events and store tell of a dataset, whatever else is lost; which clips a choice means."""
 
 import json
+import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import open_for
-from ss4d.pipelines.dataset.select import Choice, parse_shard, select
+from ss4d.pipelines.dataset.select import Choice, _ask, parse_shard, select
 from ss4d.pipelines.errors import ConfigError
 from ss4d.storage.errors import NewerError, StoreError
 from ss4d.storage.manifest import write_rows
@@ -210,6 +212,7 @@ def chosen(dataset: Dataset, **choice: Any) -> list[str]:
         ("state = 'failed'", ["c"]),
         ("state = 'to do' -- and a comment", ["b"]),
         ("error IS NOT NULL", ["bad"]),
+        ("printf('%.*c', 2000000000, 'x') > ''", []),  # too long a text, and so none
         ("width = (SELECT max(width) FROM clips)", ["c"]),
     ],
 )
@@ -223,6 +226,7 @@ def test_where(dataset: Dataset, where: str, expected: list[str]) -> None:
     "where",
     [
         *("voxel > 3", "frames >", "", "max(frames) > 2", "'\0'", "load_extension('x')"),
+        *("zeroblob(2000000000) > ''", f"id LIKE '{'%a' * 600}'"),
         *("1); DROP TABLE clips; --", "1) UNION SELECT id FROM clips; DELETE FROM clips; --"),
         "(INSERT INTO clips DEFAULT VALUES)",
     ],
@@ -231,6 +235,26 @@ def test_where_that_cannot_be_asked(dataset: Dataset, where: str) -> None:
     with pytest.raises(ConfigError, match=r"--where .* is not valid: .* over id, source, .* gaussians, foreground"):
         chosen(dataset, where=where)
     assert len(chosen(dataset)) == 4
+
+
+ENDLESS = "id IN (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
+
+
+def test_where_ends_in_time(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ss4d.pipelines.dataset.select._ask", partial(_ask, seconds=0.2))
+    with pytest.raises(ConfigError, match=r"takes more than 0.2 s"):
+        chosen(dataset, where=ENDLESS)
+
+
+def test_where_hears_ctrl_c(dataset: Dataset) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            chosen(dataset, where=ENDLESS)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def test_shards_are_parts_that_stay(dataset: Dataset) -> None:

@@ -25,7 +25,7 @@ from ss4d.pipelines.store.housekeeping import collect, pack_run, verify_store
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.types import silent
 from ss4d.storage.errors import DamageError, NewerError, StoreError
-from ss4d.storage.files import link_or_copy
+from ss4d.storage.files import copy_file
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore
 from tests.conftest import FAST, Silent
@@ -141,16 +141,16 @@ def test_a_damaged_result_is_not_handed_out(make: Make, out: Path) -> None:
 def test_an_export_replaced_while_it_is_laid_out(make: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(out / "runs" / "disc" / "frames")
     shutil.rmtree(out / "runs")
-    links = 0
+    copies = 0
 
-    def link_when_it_is_there(source: Path, target: Path) -> None:
-        nonlocal links
-        links += 1
-        if links == 2:
+    def copy_when_it_is_there(source: Path, target: Path) -> None:
+        nonlocal copies
+        copies += 1
+        if copies == 2:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
-        link_or_copy(source, target)
+        copy_file(source, target)
 
-    monkeypatch.setattr("ss4d.pipelines.results.link_or_copy", link_when_it_is_there)
+    monkeypatch.setattr("ss4d.pipelines.results.copy_file", copy_when_it_is_there)
     assert make()["state"] == "complete"
     assert content(out / "runs" / "disc" / "frames") == before
 

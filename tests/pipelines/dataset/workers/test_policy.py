@@ -10,7 +10,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError
 from ss4d.pipelines.dataset.events import Attempt, Cause
 from ss4d.pipelines.dataset.workers.policy import LEAST_FINISHED, LONGEST_WAIT, Policy, cause_of, why_stop
 from ss4d.pipelines.errors import ConfigError, PluginError
-from ss4d.stages.errors import InputError, ModelError
+from ss4d.stages.errors import InputError, ModelError, NumbersError
 from ss4d.storage.errors import DamageError, StoreError, UnreachableError, reached
 
 
@@ -30,6 +30,7 @@ from ss4d.storage.errors import DamageError, StoreError, UnreachableError, reach
         (OSError(errno.ENOENT, "No such file"), "program"),
         (PluginError("it failed"), "program"),
         (ModelError("a file is missing"), "program"),
+        (NumbersError("feats must be finite"), "numbers"),
         (StoreError("it can only be read"), "program"),
         (ZeroDivisionError(), "program"),
     ],
