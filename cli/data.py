@@ -128,7 +128,6 @@ def import_(
     """
     with explained(debug, KEPT):
         from ss4d.pipelines.training.make_records import Sizes, import_records
-        from ss4d.stages.data.gltf_file import AssetLimits
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("files") as progress:
@@ -139,7 +138,8 @@ def import_(
                 sizes=Sizes(frames=frames, size=size, views=views, resolution=resolution, axes=axes),
                 workers=workers,
                 progress=progress,
-                limits=AssetLimits(max_triangles=max_triangles, max_texture=max_texture),
+                max_triangles=max_triangles,
+                max_texture=max_texture,
             )
         _report(outcome, out)
         if len(outcome.failed) == len(outcome.rows):

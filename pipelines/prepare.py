@@ -16,6 +16,7 @@ from ss4d.pipelines.run_record import EarlierRun, read_record
 from ss4d.pipelines.seed import DEFAULT_SEED, check_seed
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.ops.device import check_device, check_word
+from ss4d.storage.files import in_utf8
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
@@ -181,6 +182,8 @@ def store_location(store: str) -> str:
     Raises:
         ConfigError: if it is no address, or has credentials in it.
     """
+    if in_utf8(store) != store:
+        raise ConfigError(f"--store: the name {in_utf8(store)} is not UTF-8, as the record of a run is: rename it")
     if (folder := folder_of(store)) is not None:
         return str(folder.absolute())
     try:
@@ -207,7 +210,7 @@ def _run_name(options: RunOptions) -> str:
 
 def _refuse_clash(options: RunOptions, folder: Path, before: EarlierRun | None, source_digest: str) -> None:
     """Two inputs may have one name; the results of the first must not be lost to the second."""
-    if before and before.input.path != str(options.source.absolute()) and before.input.sha256 != source_digest:
+    if before and before.input.path != in_utf8(str(options.source.absolute())) and before.input.sha256 != source_digest:
         raise ConfigError(
             f"{folder} holds the results of another input, {before.input.path}: "
             "give this run a name of its own with --name"

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
@@ -24,18 +24,32 @@ from ss4d.storage.errors import DamageError, StoreError
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _CLONE = 0x40049409  # FICLONE of ioctl_ficlone(2): btrfs, XFS and others
 _NO_CLONE = {errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.ETXTBSY}
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 _TEMPORARY = ".tmp"
 _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
 
 
+def in_utf8(text: str) -> str:
+    """A text that UTF-8 can say: of a file's name that is not UTF-8, the odd bytes as Python's escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write_json(path: Path, data: object) -> None:
-    """Writes `data` at `path` as `write_bytes` does.
+    """Writes `data` at `path` as `write_bytes` does, with all texts as `in_utf8` has them.
 
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
         TypeError, ValueError: if `data` is not JSON, NaN included.
     """
-    write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(_all_in_utf8(data), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _all_in_utf8(data: object) -> object:
+    if isinstance(data, str):
+        return in_utf8(data)
+    if isinstance(data, Mapping):
+        return {_all_in_utf8(name): _all_in_utf8(value) for name, value in data.items()}
+    return [_all_in_utf8(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -186,10 +200,16 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the list of names in a folder, is on the disk."""
+    """Waits until a file, or the list of names in a folder, is on the disk.
+
+    Some file systems, of networks for example, cannot do so with folders; they order the changes of names themselves.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 

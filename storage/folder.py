@@ -7,8 +7,9 @@ place. Folders in both are named after the process that owns them, so that anoth
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -152,15 +153,16 @@ class FolderPlace(Place):
         return self._root / _STAGING / owned_name()
 
     def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
-        # Before the rename: a name that outlives a power failure must not lead to files that did not.
-        sync_tree(folder)
         target = self._path(ref)
         target.parent.mkdir(parents=True, exist_ok=True)
-        while not _rename_if_free(folder, target):
-            if keep():
-                return
-            if self._swap(folder, target):
-                break
+        with _on_disk_of(target, folder) as near:
+            # Before the rename: a name that outlives a power failure must not lead to files that did not.
+            sync_tree(near)
+            while not _rename_if_free(near, target):
+                if keep():
+                    return
+                if self._swap(near, target):
+                    break
         self._sync_names(target)
 
     def _sync_names(self, target: Path) -> None:
@@ -172,10 +174,12 @@ class FolderPlace(Place):
                 self._lasting.add(folder)
 
     def remove(self, ref: ArtifactRef) -> None:
-        aside = self.staging()
+        path, aside = self._path(ref), self.staging()
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._path(ref).rename(aside)
+            if path.parent.stat().st_dev != aside.parent.stat().st_dev:
+                aside = _beside(path)
+            path.rename(aside)
         except FileNotFoundError:
             return
         delete(aside)
@@ -190,7 +194,7 @@ class FolderPlace(Place):
 
     def text_of(self, name: str) -> str | None:
         try:
-            return (self._root / _NOTES / check_name(name)).read_text(errors="replace")
+            return read_plain(self._root / _NOTES / check_name(name)).decode(errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -247,6 +251,8 @@ class FolderPlace(Place):
 
         If it fails, the old content is back in its place; if it is killed, `sweep` puts it back.
         """
+        if target.parent.stat().st_dev != self._root.stat().st_dev:
+            return _swap_beside(folder, target)
         name = f"{_REPLACED}/{owned_name()}"
         aside = self._root / name / target.relative_to(self._root)
         aside.parent.mkdir(parents=True)
@@ -268,6 +274,47 @@ def _refuse(error: OSError) -> None:
     """Does not pass over a folder that is there and cannot be read: what it holds may be what keeps an artifact."""
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def _beside(target: Path) -> Path:
+    """A new hidden name in an artifact's own folder, for a stage whose folder is on another disk than the store's."""
+    return target.with_name(f".{owned_name()}")
+
+
+@contextmanager
+def _on_disk_of(target: Path, folder: Path) -> Iterator[Path]:
+    """A finished folder where it can be renamed to `target`: itself, or a copy if its disk is another.
+
+    Copies that dead processes left there are deleted.
+    """
+    if target.parent.stat().st_dev == folder.stat().st_dev:
+        yield folder
+        return
+    for name in listed(target.parent):
+        if name.startswith(".") and is_orphan(name[1:]):
+            delete(target.parent / name)
+    near = _beside(target)
+    try:
+        shutil.copytree(folder, near, symlinks=True)
+        yield near
+    finally:
+        delete(near)
+
+
+def _swap_beside(folder: Path, target: Path) -> bool:
+    """What `FolderPlace._swap` does, beside the target; if it is killed between, the artifact has to be made again."""
+    aside = _beside(target)
+    try:
+        target.rename(aside)
+    except FileNotFoundError:
+        return False
+    try:
+        return _rename_if_free(folder, target)
+    except BaseException:
+        _rename_if_free(aside, target)
+        raise
+    finally:
+        delete(aside)
 
 
 def _rename_if_free(source: Path, target: Path) -> bool:

@@ -19,6 +19,7 @@ from ss4d.stages.processors import num_processors
 from ss4d.stages.types import Progress
 from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.errors import StoreError
+from ss4d.storage.files import in_utf8
 from ss4d.storage.manifest import locked, read_rows, write_rows
 
 SAVE_SECONDS = 20  # between two saves of the manifest while clips are read
@@ -286,15 +287,17 @@ def read_clip(clip: Listed) -> Row:
     Whatever goes wrong with one file is recorded in its row, and must not stop the others.
     """
     path = Path(clip.source)
+    if "\N{REPLACEMENT CHARACTER}" in clip.source and not path.exists():
+        return replace(_blank_row(clip), error=f"{clip.source} has a name that is not UTF-8: rename it")
     try:
         row = replace(_blank_row(clip), sha256=input_digest(path))
         video = read_video(path, InputConfig(count=1))
         height, width = video.frames.shape[1:3]
         return replace(row, frames=num_frames(path), width=width, height=height, fps=round(video.fps, 6))
     except InputError as error:
-        return replace(_blank_row(clip), error=str(error))
+        return replace(_blank_row(clip), error=in_utf8(str(error)))
     except Exception as error:
-        return replace(_blank_row(clip), error=f"{type(error).__name__}: {error}")
+        return replace(_blank_row(clip), error=in_utf8(f"{type(error).__name__}: {error}"))
 
 
 def _read_alone(clip: Listed, seconds: float) -> Row:

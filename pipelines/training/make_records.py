@@ -144,7 +144,8 @@ def import_records(
     sizes: Sizes,
     workers: int | None,
     progress: Progress,
-    limits: AssetLimits = USUAL_LIMITS,
+    max_triangles: int = USUAL_LIMITS.max_triangles,
+    max_texture: int = USUAL_LIMITS.max_texture,
 ) -> MadeRecords:
     """Makes clips of animated assets; a file that cannot be used gets a row that says why.
 
@@ -155,7 +156,8 @@ def import_records(
         sizes: of the clips.
         workers: processes; None for one per processor.
         progress: told of each file.
-        limits: what one file may cost.
+        max_triangles: of one file, see `AssetLimits`.
+        max_texture: pixels of a texture.
 
     Raises:
         InputError: if a folder holds no such file.
@@ -164,6 +166,7 @@ def import_records(
     _check(_limits(sizes, seed, workers))
     split_of(seed, seed + MESH_SEEDS - 1)
     files = sorted({file.resolve() for source in sources for file in _files(source)})
+    limits = AssetLimits(max_triangles=max_triangles, max_texture=max_texture)
     jobs = [ClipJob(str(file), sizes.spec(seed), file, limits) for file in files]
     return _fill(folder, jobs, sizes, workers, progress)
 

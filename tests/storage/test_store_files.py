@@ -131,6 +131,11 @@ def test_a_copy_is_known_until_it_is_changed(tmp_path: Path, reflinks: bool, mon
     assert os.listdir(target.parent) == ["target"]
 
 
+def test_names_that_are_not_utf8_make_json_that_anybody_reads(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"input": {"path": os.fsdecode(b"caf\xe9.png")}, "list": ("\udce9", 1, None)})
+    assert read_json(tmp_path / "a.json") == {"input": {"path": "caf\\udce9.png"}, "list": ["\\udce9", 1, None]}
+
+
 def test_what_leads_out_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run/frames").mkdir(parents=True)
     (tmp_path / "run/link").symlink_to(tmp_path)

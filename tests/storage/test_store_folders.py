@@ -1,13 +1,20 @@
 """Plain files in artifacts: listed with their digests, and never a way out of the store."""
 
+import errno
 import os
 import shutil
+import stat
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ss4d.storage.errors import StoreError
+from ss4d.storage.codec import ArrayData
+from ss4d.storage.errors import DamageError, StoreError
+from ss4d.storage.files import owned_name, write_json
 from ss4d.storage.store import ArtifactStore
+from ss4d.storage.verify import verify
 from tests.helpers.artifacts import REF, edit_root, path_of, put
 
 
@@ -68,3 +75,56 @@ def test_links_put_in_later_are_not_followed(store: ArtifactStore, tmp_path: Pat
     path.symlink_to(tmp_path / "moved")
     with pytest.raises(StoreError, match="leads somewhere else"):
         store.open(REF).array("feats") if part == "feats" else store.open(REF).files()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second disk")
+def test_a_stage_may_lie_on_another_disk(store: ArtifactStore, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        place = Path(store.location)
+        place.mkdir(exist_ok=True)
+        (place / REF.stage).symlink_to(other)
+        assert Path(other).stat().st_dev != place.stat().st_dev
+        dead = Path(other, REF.key[:2], ".0123456789abcdef-1-999999999-" + owned_name().split("-", 3)[3])
+        dead.mkdir(parents=True)  # a copy of a process that was killed
+        for number in (1, 2):
+            with store.create(REF, replace=number == 2) as writer:
+                writer.write("feats", ArrayData(np.full((3, 2), number, np.float32), ("n", "c")))
+                writer.commit({})
+            assert store.open(REF).read("feats")[0, 0] == number
+            assert [path.name for path in Path(other).glob("*/*")] == [f"{REF.key}.zarr"]
+        store.remove(REF)
+        assert not list(Path(other).glob("*/*"))
+        assert not verify(store, lambda *_: None).damaged
+
+
+def test_folders_that_cannot_be_synced_are_no_error(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        whole(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros((3, 2), np.float32), ("n", "c")))
+        writer.commit({})
+    assert store.contains(REF)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+    with pytest.raises(OSError, match="no"):
+        write_json(tmp_path / "a.json", {})
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_chunk_is_damage(store: ArtifactStore) -> None:
+    with store.create(REF) as writer:
+        writer.write("feats", ArrayData(np.zeros((3, 2), np.float32), ("n", "c")))
+        writer.commit({})
+    (chunk,) = Path(store.location).glob("*/*/*.zarr/feats/c.*")
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(DamageError, match=r"no plain file|missing"):
+        store.open(REF).read("feats")
+    assert list(verify(store, lambda *_: None).damaged) == [REF]

@@ -45,6 +45,7 @@ from ss4d.pipelines.workers import end_with_parent
 from ss4d.stages.errors import InputError, ModelError
 from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import silent
+from ss4d.storage.files import in_utf8
 from ss4d.storage.store import open_store
 
 LOG = logging.getLogger("ss4d.dataset")
@@ -119,7 +120,7 @@ class Position:
             self.at.stage,
             self.at.key,
             error=type(error).__name__,
-            message=explain(error, ELSEWHERE) or str(error),
+            message=in_utf8(explain(error, ELSEWHERE) or str(error)),
             cause=cause_of(error),
             seconds=time.monotonic() - self._since,
         )

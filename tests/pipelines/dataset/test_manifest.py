@@ -303,3 +303,15 @@ def test_clips_that_end_their_process_or_hang_are_listed(videos: Path, tmp_path:
     assert {name: row.frames for name, row in rows.items()} == {"hanging": 0, "killer": 0, "z": 5}
     assert "ended the process" in (rows["killer"].error or "")
     assert "took longer than 8 s" in (rows["hanging"].error or "")
+
+
+def test_names_that_are_not_utf8_are_named_and_stop_nothing(tmp_path: Path, here: list[str]) -> None:
+    for name in (b"good/0.png", b"caf\xe9/0.png", b"frames/caf\xe9.png"):
+        path = tmp_path / "clips" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "clips/frames" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
+    rows = {row.id: row for row in init(tmp_path / "data", str(tmp_path / "clips")).rows}
+    assert rows.pop("good").error is None
+    assert sorted(row.error or "" for row in rows.values())[0].endswith("is not UTF-8: rename it")
+    assert "caf\\udce9.png" in (rows["frames"].error or "")
