@@ -13,6 +13,7 @@ from ss4d.stages.fitting.config import (
     AppearanceFitConfig,
     CameraConfig,
     FrontCameraConfig,
+    LatentFitConfig,
     NoAppearanceFitConfig,
     NoCameraConfig,
     NoStructureFitConfig,
@@ -94,6 +95,7 @@ find_camera = Deferred("ss4d.stages.fitting.camera:find_camera")
 front_camera = Deferred("ss4d.stages.fitting.camera:front_camera")
 fit_structure = Deferred("ss4d.stages.fitting.structure:fit_structure")
 fit_appearance = Deferred("ss4d.stages.fitting.appearance:fit_appearance")
+fit_latents = Deferred("ss4d.stages.fitting.appearance:fit_latents")
 export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
@@ -150,6 +152,12 @@ def _appearance_fit(config: AppearanceFitConfig, inputs: "StageInputs") -> Any:
     return fit_appearance(config, gaussians, clip, camera, inputs.model.device, progress=inputs.progress)
 
 
+def _latent_fit(config: LatentFitConfig, inputs: "StageInputs") -> Any:
+    latents, gaussians, clip, camera = (inputs.value(name) for name in ("slat", "decoding", "segmentation", "camera"))
+    decoder, device = inputs.network(GAUSSIAN_DECODER), inputs.model.device
+    return fit_latents(config, decoder, latents, gaussians, clip, camera, device, progress=inputs.progress)
+
+
 def _export(config: ExportConfig, inputs: "StageInputs") -> None:
     gaussians, fps = inputs.value("appearance_fit"), inputs.value("segmentation").fps
     camera = inputs.value("camera") if inputs.gives("camera") else None
@@ -191,8 +199,9 @@ BUILT_IN = (
         run=_camera,
         inputs=("segmentation", "sparse_structure"),
         roles=(IMAGE_ENCODER,),
+        revision=2,
     ),
-    Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",)),
+    Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",), revision=2),
     Implementation(stage="structure_fit", config=NoStructureFitConfig, inputs=("sparse_structure",)),
     Implementation(
         stage="structure_fit",
@@ -200,6 +209,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
+        revision=2,
     ),
     Implementation(
         stage="slat",
@@ -224,6 +234,14 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera"),
+        revision=2,
+    ),
+    Implementation(
+        stage="appearance_fit",
+        config=LatentFitConfig,
+        run=_latent_fit,
+        inputs=("slat", "decoding", "segmentation", "camera"),
+        roles=(GAUSSIAN_DECODER,),
     ),
     Implementation(
         stage="export",

@@ -200,6 +200,9 @@ class InputCamera(Value):
     )
     upright: Tensor = array("3 3", torch.float32, "directions of the model's grid to directions in world space")
     overlap: Tensor = array("t", torch.float32, "what outline and mask share of what they cover together, 0 to 1")
+    spread: Tensor = array(
+        "2", torch.float32, "how far yaw and pitch in the grid may be off: deviations in degrees, 0 of what is known"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

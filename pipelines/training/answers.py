@@ -16,13 +16,18 @@ from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import Answer, occupied_by
 from ss4d.stages.evaluation.views import input_camera, input_clip
-from ss4d.stages.fitting.appearance import fit_seen
+from ss4d.stages.fitting.appearance import Scene, fit_appearance, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.camera import find_camera, front_camera
-from ss4d.stages.fitting.config import AppearanceFitConfig, CameraConfig, FrontCameraConfig, StructureFitConfig
-from ss4d.stages.fitting.structure import fit_outline
+from ss4d.stages.fitting.config import (
+    AppearanceFitConfig,
+    CameraConfig,
+    FrontCameraConfig,
+    LatentFitConfig,
+    StructureFitConfig,
+)
+from ss4d.stages.fitting.structure import fit_outline, fit_structure
 from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
-from ss4d.stages.input_camera import in_grid, yaw_in_grid
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.roles import (
@@ -39,10 +44,18 @@ from ss4d.stages.slat import sample_latents
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
-from ss4d.stages.types import Camera, GaussianClip, StructuredLatents, Tokens, Voxels
+from ss4d.stages.types import (
+    Clip,
+    FittedVoxels,
+    GaussianClip,
+    InputCamera,
+    StructuredLatents,
+    Tokens,
+    Voxels,
+)
 
 SAMPLING_SEED = 42
-FIT_CONFIGS = (CameraConfig, StructureFitConfig, AppearanceFitConfig)
+FIT_CONFIGS = (CameraConfig, StructureFitConfig, AppearanceFitConfig, LatentFitConfig)
 SIZE = 64  # pixels a side that a `Camera` is told for; fits scale it
 LOG = logging.getLogger("ss4d.evaluation")
 
@@ -53,6 +66,7 @@ class Fit:
 
     structure: bool = False
     appearance: bool = False
+    latents: bool = False
     true_camera: bool = False
 
 
@@ -62,7 +76,9 @@ FITS = {
     "model, voxels fitted": Fit(structure=True),
     "model, Gaussians fitted": Fit(appearance=True),
     "model, both fitted": Fit(structure=True, appearance=True),
+    "both, latents too": Fit(structure=True, latents=True),
     "both, true camera": Fit(structure=True, appearance=True, true_camera=True),
+    "both, latents too, true camera": Fit(structure=True, latents=True, true_camera=True),
 }
 
 
@@ -75,30 +91,46 @@ def model_answer(clip: TrainingClip, model: Model, fit: Fit = NO_FIT) -> Answer:
     except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
         LOG.warning("%s: %s", clip.seed, error)
         return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
-    camera, yaw = _camera(clip, voxels, model, fit) if fit != NO_FIT else (None, 0.0)
-    if fit.structure and camera is not None:
-        voxels = fit_outline(StructureFitConfig(), model.network(STRUCTURE_DECODER), voxels, seen, camera)
-    gaussians = _gaussians(images, voxels, model)
-    if fit.appearance and camera is not None:
-        gaussians = fit_seen(AppearanceFitConfig(), gaussians, seen, camera, yaw, model.device)
+    found = None if fit == NO_FIT or fit.true_camera else _found_camera(seen, voxels, model)
+    if fit.structure:
+        voxels = _fitted_structure(clip, seen, voxels, found, model)
+    latents = _latents(images, voxels, model)
+    gaussians = decode_gaussians(DecodingConfig(), model.network(GAUSSIAN_DECODER), latents)
+    if fit.latents:
+        decoder, scene = model.network(GAUSSIAN_DECODER), _scene(clip, seen, found, model)
+        gaussians = fit_latents_seen(LatentFitConfig(), decoder, latents, gaussians, scene)
+    elif fit.appearance:
+        gaussians = fit_seen(AppearanceFitConfig(), gaussians, _scene(clip, seen, found, model))
     return Answer(gaussians, voxels.coords)
+
+
+def _found_camera(seen: Clip, voxels: Voxels, model: Model) -> InputCamera:
+    return find_camera(CameraConfig(), model.network(IMAGE_ENCODER), seen, voxels)
+
+
+def _scene(clip: TrainingClip, seen: Clip, found: InputCamera | None, model: Model) -> Scene:
+    """The input with the camera that was found, or else with the true one."""
+    if found is not None:
+        return Scene.of(seen, found, SIZE, model.device)
+    yaw = clip.yaw if clip.axes == "world" else 0.0
+    return Scene(clip=seen, camera=input_camera(clip, SOURCE_SIZE), yaw=yaw, device=torch.device(model.device))
+
+
+def _fitted_structure(
+    clip: TrainingClip, seen: Clip, voxels: Voxels, found: InputCamera | None, model: Model
+) -> FittedVoxels:
+    config, decoder = StructureFitConfig(), model.network(STRUCTURE_DECODER)
+    if found is None:
+        return fit_outline(config, decoder, voxels, seen, input_camera(clip, SOURCE_SIZE))
+    return fit_structure(config, decoder, voxels, seen, found)
 
 
 def fitted_inflation(clip: TrainingClip, model: Model, resolution: int) -> Answer:
     """The input's silhouette as a solid, fitted to the input by the same stage."""
     seen = input_clip(clip)
-    camera = in_grid(front_camera(FrontCameraConfig(), seen), SIZE)
-    solid = inflate(InflationConfig(), seen)
-    gaussians = fit_seen(AppearanceFitConfig(), solid, seen, camera, 0.0, model.device)
+    camera, solid = front_camera(FrontCameraConfig(), seen), inflate(InflationConfig(), seen)
+    gaussians = fit_appearance(AppearanceFitConfig(), solid, seen, camera, model.device)
     return Answer(gaussians, occupied_by(gaussians, resolution))
-
-
-def _camera(clip: TrainingClip, voxels: Voxels, model: Model, fit: Fit) -> tuple[Camera, float]:
-    """The input's camera in the grid, and its yaw there."""
-    if fit.true_camera:
-        return input_camera(clip, SOURCE_SIZE), clip.yaw if clip.axes == "world" else 0.0
-    found = find_camera(CameraConfig(), model.network(IMAGE_ENCODER), input_clip(clip), voxels)
-    return in_grid(found, SIZE), yaw_in_grid(found)
 
 
 def _structure(images: Tokens, model: Model) -> Voxels:
@@ -107,12 +139,10 @@ def _structure(images: Tokens, model: Model) -> Voxels:
     return sample_structure(SparseStructureConfig(sampler=sampler), flow, decoder, images, _generator())
 
 
-def _gaussians(images: Tokens, voxels: Voxels, model: Model) -> GaussianClip:
-    normalization = model.folder.slat_normalization
-    flow, decoder = model.network(LATENT_FLOW), model.network(GAUSSIAN_DECODER)
+def _latents(images: Tokens, voxels: Voxels, model: Model) -> StructuredLatents:
+    normalization, flow = model.folder.slat_normalization, model.network(LATENT_FLOW)
     sampler = SamplerConfig().resolve(model.folder.slat_sampler)
-    latents = sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
-    return decode_gaussians(DecodingConfig(), decoder, latents)
+    return sample_latents(SlatConfig(sampler=sampler), flow, normalization, images, voxels, _generator())
 
 
 def autoencoded(clip: TrainingClip, model: Model, encoders: Mapping[str, Any]) -> Answer:

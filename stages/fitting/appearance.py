@@ -4,22 +4,74 @@ Axes: t frame, n Gaussian, v view; images as in `ss4d.stages.fitting.pictures`.
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ss4d.stages.decoding import decode_gaussians
+from ss4d.stages.decoding_config import DecodingConfig
+from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.metrics import iou, psnr
-from ss4d.stages.fitting.config import AppearanceFitConfig
-from ss4d.stages.fitting.gaussians import Terms, fitted
-from ss4d.stages.fitting.guard import said
+from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, PictureFitConfig
+from ss4d.stages.fitting.descent import Aim, Terms, descended
+from ss4d.stages.fitting.gaussians import GaussianStart
+from ss4d.stages.fitting.guard import doubted, said
+from ss4d.stages.fitting.latents import LatentStart
 from ss4d.stages.fitting.pictures import KEPT_ASIDE, around, drawn, resized, targets, unpacked
 from ss4d.stages.input_camera import in_grid, yaw_in_grid
-from ss4d.stages.types import Camera, Clip, FittedGaussians, GaussianClip, InputCamera, Progress, silent
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
+from ss4d.stages.types import (
+    Camera,
+    Clip,
+    FittedGaussians,
+    GaussianClip,
+    InputCamera,
+    Progress,
+    StructuredLatents,
+    silent,
+)
 
 LOG = logging.getLogger("ss4d")
+SSIM = 0.2  # weight of structural similarity
 FINER = 2  # times as many pixels as the loss compares: what a frame's gain is measured with
 LEAST_OVERLAP = 0.72  # of outline and mask after the fit
 LEAST_LIKENESS = 0.82  # of outlines before and after, from views that the loss does not see
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scene:
+    """The input, and what saw it.
+
+    Attributes:
+        clip: the input.
+        camera: that saw it, in the frame of the Gaussians.
+        yaw: of that camera, degrees from the front.
+        device: to compute on.
+        doubts: other cameras that may have seen it instead.
+    """
+
+    clip: Clip
+    camera: Camera
+    yaw: float
+    device: torch.device
+    doubts: Sequence[Camera] = ()
+
+    @classmethod
+    def of(cls, clip: Clip, camera: InputCamera, size: int, device: torch.device | str) -> "Scene":
+        """Of a run, in the model's grid."""
+        return cls(
+            clip=clip,
+            camera=in_grid(camera, size),
+            yaw=yaw_in_grid(camera),
+            device=torch.device(device),
+            doubts=doubted(camera, size),
+        )
+
+    def pictures(self, size: int) -> Tensor:
+        """What the camera should see (t, size, size, 4)."""
+        return targets(self.clip, size, self.device)
 
 
 def fit_appearance(
@@ -32,17 +84,29 @@ def fit_appearance(
     progress: Progress = silent,
 ) -> FittedGaussians:
     """The Gaussians, fitted to the frames as `camera` saw them; see `fit_seen`."""
-    seen = in_grid(camera, config.size)
-    return fit_seen(config, gaussians, clip, seen, yaw_in_grid(camera), device, progress=progress)
+    return fit_seen(config, gaussians, Scene.of(clip, camera, config.size, device), progress=progress)
+
+
+def fit_latents(
+    config: LatentFitConfig,
+    decoder: SLatGaussianDecoder,
+    latents: StructuredLatents,
+    gaussians: GaussianClip,
+    clip: Clip,
+    camera: InputCamera,
+    device: torch.device | str,
+    *,
+    progress: Progress = silent,
+) -> FittedGaussians:
+    """The Gaussians, fitted to the frames as `camera` saw them by way of their latents; see `fit_latents_seen`."""
+    scene = Scene.of(clip, camera, config.size, device)
+    return fit_latents_seen(config, decoder, latents, gaussians, scene, progress=progress)
 
 
 def fit_seen(
     config: AppearanceFitConfig,
     gaussians: GaussianClip,
-    clip: Clip,
-    camera: Camera,
-    yaw: float,
-    device: torch.device | str,
+    scene: Scene,
     *,
     progress: Progress = silent,
 ) -> FittedGaussians:
@@ -50,72 +114,138 @@ def fit_seen(
 
     A frame is kept only if, measured by what the loss does not see, it gained: in finer pictures than were fitted it
     looks more like the input, its outline is that of the mask, which no fit reaches with a wrong camera or with the
-    masks of another object, and its outline from other sides is still much what it was.
+    masks of another object, and its outline from other sides is still much what it was. Where the camera may as well
+    have been, it must not look less like the input than before.
 
     Args:
         config: how.
         gaussians: of the clip; a frame may have none.
-        clip: the input.
-        camera: that saw it, in the frame of the Gaussians.
-        yaw: of that camera, degrees from the front.
-        device: to compute on.
+        scene: the input and its camera.
         progress: told after every step.
     """
-    device = torch.device(device)
-    wanted = targets(clip, config.size, device)
-    terms = Terms(ssim=0.2, temporal=config.temporal, spatial=config.spatial, others=config.others)
-    moved, losses = fitted(
-        gaussians,
-        wanted,
-        camera,
-        yaw,
-        steps=config.steps,
-        rate=config.rate,
-        reach=config.reach,
+    moved, losses = _painted(config, gaussians, scene, progress)
+    return _kept(config, gaussians, moved, scene, losses)
+
+
+def fit_latents_seen(
+    config: LatentFitConfig,
+    decoder: SLatGaussianDecoder,
+    latents: StructuredLatents,
+    gaussians: GaussianClip,
+    scene: Scene,
+    *,
+    progress: Progress = silent,
+) -> FittedGaussians:
+    """As `fit_seen`, after steps on the latents that the frozen decoder made the Gaussians from.
+
+    Args:
+        config: how.
+        decoder: of the latents, on the scene's device.
+        latents: of the clip.
+        gaussians: what the decoder makes of them.
+        scene: the input and its camera.
+        progress: told after every step.
+
+    Raises:
+        InputError: if the Gaussians do not come from the latents.
+    """
+    if len(gaussians.means) != len(latents.coords) * decoder.representation.num_gaussians:
+        raise InputError(
+            f"appearance_fit.method=latents needs decoding.method=gaussians: {len(gaussians.means)} Gaussians do not "
+            f"come from {len(latents.coords)} latents"
+        )
+    start = LatentStart.of(latents, decoder)
+    steps = config.latent_steps
+    terms = Terms(
+        ssim=SSIM,
+        temporal=config.latent_temporal,
+        spatial=config.latent_spatial,
+        others=config.others,
+        stay=config.latent_stay,
+    )
+    by, losses = descended(
+        start,
+        Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw),
+        steps=steps,
+        rate=config.latent_rate,
         terms=terms,
-        progress=progress,
+        progress=lambda done, _: progress(done, steps + config.steps),
     )
-    finer = targets(clip, FINER * config.size, device)
-    better = _better(gaussians, moved, finer, camera, yaw, config)
-    LOG.info("appearance_fit: %s", said(better))
+    middle = decode_gaussians(DecodingConfig(), decoder, start.all_moved(by))
+    moved, more = _painted(config, middle, scene, lambda done, _: progress(steps + done, steps + config.steps))
+    return _kept(config, gaussians, moved, scene, [*losses, *more])
+
+
+def _painted(
+    config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
+) -> tuple[GaussianClip, list[float]]:
+    """The Gaussians after all steps on them, and the loss of each."""
+    start = GaussianStart.of(gaussians, config.reach, scene.device)
+    aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
+    terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)
+    by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
+    return start.all_moved(gaussians, by), losses
+
+
+def _kept(
+    config: PictureFitConfig, before: GaussianClip, after: GaussianClip, scene: Scene, losses: list[float]
+) -> FittedGaussians:
+    """The fitted Gaussians of the frames that came out better, and those of the others as they were."""
+    kept = better(before, after, scene, config)
+    LOG.info("appearance_fit: %s", said(kept))
     return FittedGaussians(
-        **_of_frames(gaussians, moved, better),
-        offsets=gaussians.offsets,
+        **_of_frames(before, after, kept),
+        offsets=before.offsets,
         loss=torch.tensor(losses, dtype=torch.float32),
-        fitted=better.to(torch.uint8),
+        fitted=kept.to(torch.uint8),
     )
 
 
-def _better(
-    before: GaussianClip, after: GaussianClip, wanted: Tensor, camera: Camera, yaw: float, config: AppearanceFitConfig
-) -> Tensor:
+def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: PictureFitConfig) -> Tensor:
     """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better."""
-    size, found = wanted.shape[1], []
-    for t in range(len(wanted)):
-        (old, old_sides), (new, new_sides) = (
-            _seen(clip, t, camera, yaw, size, wanted.device) for clip in (before, after)
-        )
-        target = wanted[t : t + 1]
-        mask = target[..., 3] > 0.5
+    coarse, fine = scene.pictures(config.size), scene.pictures(FINER * config.size)
+    found = []
+    for t in range(len(fine)):
+        old, new = (Shown.of(clip, t, scene, config.size) for clip in (before, after))
+        target, mask = fine[t : t + 1], fine[t : t + 1, ..., 3] > 0.5
         found.append(
-            bool(psnr(new[..., :3], target[..., :3]) > psnr(old[..., :3], target[..., :3]))
-            and float(iou(old[..., 3] > 0.5, mask)) >= config.overlap
-            and float(iou(new[..., 3] > 0.5, mask)) >= LEAST_OVERLAP
-            and float(iou(old_sides[..., 3] > 0.5, new_sides[..., 3] > 0.5).mean()) >= LEAST_LIKENESS
+            bool((_likeness(new.front, target) > _likeness(old.front, target)).all())
+            and bool((_likeness(new.doubts, coarse[t]) >= _likeness(old.doubts, coarse[t])).all())
+            and float(iou(old.front[..., 3] > 0.5, mask)) >= config.overlap
+            and float(iou(new.front[..., 3] > 0.5, mask)) >= LEAST_OVERLAP
+            and float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()) >= LEAST_LIKENESS
         )
-    better = torch.tensor(found)
-    return better if better.float().mean() > 0.5 else torch.zeros_like(better)
+    gained = torch.tensor(found)
+    return gained if gained.float().mean() > 0.5 else torch.zeros_like(gained)
 
 
-def _seen(
-    clip: GaussianClip, t: int, camera: Camera, yaw: float, size: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """A frame (1, s, s, 4) as the input camera sees it, and (v, s / 2, s / 2, 4) from the sides that are kept aside."""
-    gaussians, offsets = unpacked(clip.frame(t), device)
-    sides = around(yaw, KEPT_ASIDE, size // FINER)
-    with torch.no_grad():
-        front = drawn(gaussians, offsets, torch.zeros(1, dtype=torch.int64), [resized(camera, size)])
-        return front, drawn(gaussians, offsets, torch.zeros(len(sides), dtype=torch.int64), sides)
+def _likeness(pictures: Tensor, wanted: Tensor) -> Tensor:
+    """PSNR (k) of pictures (k, s, s, 4) over black, dB."""
+    return psnr(pictures[..., :3], wanted[..., :3].expand_as(pictures[..., :3]))
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame as the input camera sees it, from the sides that are kept aside, and from where it may have been.
+
+    Attributes:
+        front: (1, s, s, 4), finer than the loss compares.
+        sides: (v, s, s, 4).
+        doubts: (k, s, s, 4).
+    """
+
+    front: Tensor
+    sides: Tensor
+    doubts: Tensor
+
+    @classmethod
+    def of(cls, clip: GaussianClip, t: int, scene: Scene, size: int) -> "Shown":
+        gaussians, offsets = unpacked(clip.frame(t), scene.device)
+        views = [*around(scene.yaw, KEPT_ASIDE, size), *(resized(view, size) for view in scene.doubts)]
+        with torch.no_grad():
+            front = drawn(gaussians, offsets, torch.zeros(1, dtype=torch.int64), [resized(scene.camera, FINER * size)])
+            pictures = drawn(gaussians, offsets, torch.zeros(len(views), dtype=torch.int64), views)
+        return cls(front, pictures[: len(KEPT_ASIDE)], pictures[len(KEPT_ASIDE) :])
 
 
 def _of_frames(before: GaussianClip, after: GaussianClip, chosen: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.fitting.config import CameraConfig, FrontCameraConfig
-from ss4d.stages.fitting.matching import Known, explained, matched
+from ss4d.stages.fitting.matching import Known, Match, explained, matched
 from ss4d.stages.input_camera import View, opening, upright_rotation
 from ss4d.stages.nn.column_encoder import ColumnEncoder
 from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
@@ -21,7 +21,7 @@ def find_camera(
     """The camera of the clip.
 
     A model in the camera's axes knows its direction in the grid; its encoder guesses the pitch above the horizon, by
-    which the grid is turned upright. Else the direction is that from which the voxels look most like the masks.
+    which the grid is turned upright. Else the direction is the mean of those from which the voxels look like the masks.
     Distance and field of view, of which masks tell little apart, are found so in either case.
 
     Args:
@@ -35,11 +35,13 @@ def find_camera(
     if encoder.axes == "camera":
         pitch = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
         known = Known(yaw=0.0, pitch=0.0, distance=config.distance, fov=config.fov)
-        view = matched(voxels.coords, voxels.resolution, masks, known, progress)
-        return _value(view, config.yaw or 0.0, pitch, explained(voxels.coords, voxels.resolution, masks, view))
+        found = matched(voxels.coords, voxels.resolution, masks, known, progress)
+        overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
+        return _value(found, config.yaw or 0.0, pitch, overlap)
     known = Known(yaw=config.yaw, pitch=config.pitch, distance=config.distance, fov=config.fov)
-    view = matched(voxels.coords, voxels.resolution, masks, known, progress)
-    return _value(view, view.yaw, view.pitch, explained(voxels.coords, voxels.resolution, masks, view), torch.eye(3))
+    found = matched(voxels.coords, voxels.resolution, masks, known, progress)
+    overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
+    return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
 
 
 def front_camera(
@@ -48,7 +50,7 @@ def front_camera(
 ) -> InputCamera:
     """The camera that `ss4d.stages.inflation` assumes, whose outline is the mask by construction."""
     view = View(yaw=0.0, pitch=0.0, distance=FAR, focal=FAR / CROP_MARGIN, shift=(0.0, 0.0))
-    return _value(view, 0.0, 0.0, torch.ones(len(clip.alpha)), torch.eye(3))
+    return _value(Match(view, (0.0, 0.0)), 0.0, 0.0, torch.ones(len(clip.alpha)), torch.eye(3))
 
 
 def guessed_pitch(encoder: ImageEncoder, clip: Clip) -> float:
@@ -64,8 +66,9 @@ def guessed_pitch(encoder: ImageEncoder, clip: Clip) -> float:
     return float(torch.cat(guesses).median().rad2deg().clamp(-90, 90))
 
 
-def _value(view: View, yaw: float, pitch: float, overlap: Tensor, upright: Tensor | None = None) -> InputCamera:
+def _value(found: Match, yaw: float, pitch: float, overlap: Tensor, upright: Tensor | None = None) -> InputCamera:
     """The camera, with these angles in world space; `upright` None: a grid with the camera's axes."""
+    view = found.view
     return InputCamera(
         yaw=torch.tensor(yaw),
         pitch=torch.tensor(pitch),
@@ -74,4 +77,5 @@ def _value(view: View, yaw: float, pitch: float, overlap: Tensor, upright: Tenso
         shift=torch.tensor(view.shift),
         upright=upright_rotation(yaw, pitch) if upright is None else upright,
         overlap=overlap,
+        spread=torch.tensor(found.spread),
     )

@@ -48,7 +48,15 @@ class NoStructureFitConfig(StageConfig):
     method: Literal["none"] = Field(default="none", description="left out: voxels as the model finds them")
 
 
-class StructureFitConfig(StageConfig):
+class FitConfig(StageConfig):
+    """What every fit asks of the frames; not a method itself."""
+
+    overlap: float = Field(
+        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+    )
+
+
+class StructureFitConfig(FitConfig):
     """How voxels are fitted to the masks."""
 
     method: Literal["masks"] = Field(
@@ -58,9 +66,6 @@ class StructureFitConfig(StageConfig):
     rate: float = Field(default=0.1, gt=0, le=1, description="its learning rate, in units of the latent")
     stay: float = Field(default=3.0, ge=0, le=100, description="weight of staying near the model's latent")
     carve: bool = Field(default=True, description="whether cells that lie outside of the masks are removed in the end")
-    overlap: float = Field(
-        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
-    )
 
 
 class NoAppearanceFitConfig(StageConfig):
@@ -69,12 +74,9 @@ class NoAppearanceFitConfig(StageConfig):
     method: Literal["none"] = Field(default="none", description="left out: Gaussians as the model decodes them")
 
 
-class AppearanceFitConfig(StageConfig):
-    """How Gaussians are fitted to the frames."""
+class PictureFitConfig(FitConfig):
+    """What fits of Gaussians to the frames have in common; not a method itself."""
 
-    method: Literal["gaussians"] = Field(
-        default="gaussians", description="Gaussians moved and painted so that they look like the frames; no network"
-    )
     size: int = Field(default=64, ge=16, le=512, description="width and height of the pictures compared, in pixels")
     steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer")
     rate: float = Field(default=0.03, gt=0, le=1, description="largest change of a color in its first step, 0 to 1")
@@ -84,6 +86,33 @@ class AppearanceFitConfig(StageConfig):
     temporal: float = Field(default=0.5, ge=0, le=100, description="weight of changing the same from frame to frame")
     spatial: float = Field(default=0.5, ge=0, le=100, description="weight of changing as the neighbors do")
     others: float = Field(default=0.3, ge=0, le=100, description="weight of looking as before from six other sides")
-    overlap: float = Field(
-        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+
+
+class AppearanceFitConfig(PictureFitConfig):
+    """How Gaussians are fitted to the frames."""
+
+    method: Literal["gaussians"] = Field(
+        default="gaussians", description="Gaussians moved and painted so that they look like the frames; no network"
+    )
+
+
+class LatentFitConfig(PictureFitConfig):
+    """How structured latents are fitted to the frames through the decoder, and then the Gaussians."""
+
+    method: Literal["latents"] = Field(
+        default="latents", description="first the latents, through the model's decoder, then the Gaussians"
+    )
+    latent_steps: int = Field(default=15, ge=0, le=1000, description="steps of the optimizer on the latents")
+    latent_rate: float = Field(
+        default=0.12,
+        gt=0,
+        le=10,
+        description="largest change of a latent in its first step, in deviations",
+    )
+    latent_stay: float = Field(default=0.05, ge=0, le=100, description="weight of staying near the model's latents")
+    latent_temporal: float = Field(
+        default=0.5, ge=0, le=100, description="weight of latents changing the same from frame to frame"
+    )
+    latent_spatial: float = Field(
+        default=0.15, ge=0, le=100, description="weight of latents changing as the neighbors do"
     )

@@ -4,7 +4,7 @@ Axes: t frame, c channel, r side of the latent, n cell of the whole grid, k ray,
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.fitting.config import StructureFitConfig
-from ss4d.stages.fitting.guard import said
+from ss4d.stages.fitting.guard import doubted, said
 from ss4d.stages.input_camera import in_grid
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
 from ss4d.stages.types import Camera, Clip, FittedVoxels, InputCamera, Progress, Voxels, silent
@@ -83,7 +83,8 @@ def fit_structure(
     progress: Progress = silent,
 ) -> FittedVoxels:
     """The voxels, fitted to the masks as `camera` saw them; see `fit_outline`."""
-    return fit_outline(config, decoder, voxels, clip, in_grid(camera, RAYS), progress=progress)
+    seen = in_grid(camera, RAYS)
+    return fit_outline(config, decoder, voxels, clip, seen, doubted(camera, RAYS), progress=progress)
 
 
 def fit_outline(
@@ -92,6 +93,7 @@ def fit_outline(
     voxels: Voxels,
     clip: Clip,
     camera: Camera,
+    doubts: Sequence[Camera] = (),
     *,
     progress: Progress = silent,
 ) -> FittedVoxels:
@@ -99,7 +101,7 @@ def fit_outline(
 
     A ray inside the mask must hit a cell, a cell beside the mask must be empty, and the latent stays near what it was.
     A frame is kept if its outline, drawn along other rays, is more like the mask than before, was not too far from it
-    before, and if most of its cells are still the same.
+    before, if most of its cells are still the same, and if it is no less like the mask from any of `doubts`.
 
     Args:
         config: how.
@@ -107,6 +109,7 @@ def fit_outline(
         voxels: the model's.
         clip: the input.
         camera: that saw it, in the grid.
+        doubts: other cameras that may have seen it instead.
         progress: told after every step of every few frames.
     """
     device = next(decoder.parameters()).device
@@ -131,7 +134,8 @@ def fit_outline(
         losses += loss * (len(latent) / len(masks))
     after, latent = torch.cat(grids), torch.cat(latents)
     before = _grid(voxels)
-    better = _better(config, before, after, masks.cpu(), Projection.of(voxels.resolution, camera, torch.device("cpu")))
+    views = [Projection.of(voxels.resolution, view, torch.device("cpu")) for view in (camera, *doubts)]
+    better = _better(config, before, after, masks.cpu(), views)
     LOG.info("structure_fit: %s", said(better))
     side = voxels.resolution
     cells = torch.nonzero(torch.where(better[:, None], after, before).view(-1, side, side, side)).int()
@@ -169,7 +173,7 @@ def _fitted(
         loss = ((hit * inside).sum() - (empty * outside).sum()) / inside.sum().clamp(min=1)
         loss = loss + config.stay * (latent - start).square().mean()
         adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=[latent])  # type: ignore[no-untyped-call]  # the weights are frozen
         adam.step()
         losses.append(loss.item())
         told(step + 1)
@@ -183,18 +187,21 @@ def _near(masks: Tensor, projection: Projection) -> Tensor:
     return projection.read(grown) >= 0.5
 
 
-def _better(config: StructureFitConfig, before: Tensor, after: Tensor, masks: Tensor, projection: Projection) -> Tensor:
-    """Which frames (t) got better, of cells (t, n) before and after."""
-    cells, rays = projection.pairs(ASIDE, 0.5)
+def _better(
+    config: StructureFitConfig, before: Tensor, after: Tensor, masks: Tensor, views: Sequence[Projection]
+) -> Tensor:
+    """Which frames (t) got better, of cells (t, n) before and after; the first of the views is the camera's."""
     # Centers of cells lie outside of the surface as often as inside, so that outlines of cells are a little wide.
     wanted = functional.max_pool2d(_small(masks, ASIDE)[:, None], 3, stride=1, padding=1)[:, 0].flatten(1) > 0.5
 
-    def overlap(solid: Tensor) -> Tensor:
+    def overlap(solid: Tensor, projection: Projection) -> Tensor:
+        cells, rays = projection.pairs(ASIDE, 0.5)
         covered = torch.zeros(len(solid), ASIDE * ASIDE).index_add(1, rays, solid[:, cells].float()) > 0
         return iou(covered, wanted)
 
-    old, new = overlap(before), overlap(after)
-    return (new > old) & (old >= config.overlap) & (iou(before, after) >= LEAST_LIKENESS)
+    old, new = (torch.stack([overlap(solid, view) for view in views]) for solid in (before, after))
+    kept = iou(before, after) >= LEAST_LIKENESS
+    return (new[0] > old[0]) & (old[0] >= config.overlap) & (new[1:] >= old[1:]).all(0) & kept
 
 
 def _grid(voxels: Voxels) -> Tensor:

@@ -1,5 +1,6 @@
 """The appearance fit gains from where nobody looked, and leaves alone what it cannot make better."""
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -7,17 +8,25 @@ import pytest
 import torch
 
 from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.decoding import decode_gaussians
+from ss4d.stages.decoding_config import DecodingConfig
+from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import truth_answer
 from ss4d.stages.evaluation.metrics import psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
-from ss4d.stages.fitting.appearance import fit_seen
-from ss4d.stages.fitting.config import AppearanceFitConfig
+from ss4d.stages.fitting.appearance import Scene, better, fit_latents_seen, fit_seen
+from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
 from ss4d.stages.fitting.groups import grouped
+from ss4d.stages.nn.checkpoint import build_network
+from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.ops.geometry import rotate_gaussians
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.types import Clip, GaussianClip
+from ss4d.stages.roles import GAUSSIAN_DECODER
+from ss4d.stages.training.tiny import PUBLISHED
+from ss4d.stages.types import Clip, GaussianClip, StructuredLatents
 from tests.helpers.pretend_device import PretendDevice
 
-CPU = torch.device("cpu")
 QUICK = AppearanceFitConfig(steps=15, size=48)
 ARRAYS = ("means", "scales", "quats", "colors", "opacities", "offsets")
 
@@ -51,7 +60,11 @@ def turned(truth: TrainingClip, degrees: float) -> TrainingClip:
 
 
 def fit(truth: TrainingClip, asset: GaussianClip, seen: Clip, config: AppearanceFitConfig = QUICK):  # type: ignore[no-untyped-def]
-    return fit_seen(config, asset, seen, input_camera(truth, SOURCE_SIZE), truth.yaw, CPU)
+    return fit_seen(config, asset, scene(truth, seen))
+
+
+def scene(truth: TrainingClip, seen: Clip, device: str = "cpu") -> Scene:
+    return Scene(clip=seen, camera=input_camera(truth, SOURCE_SIZE), yaw=truth.yaw, device=torch.device(device))
 
 
 def test_with_the_true_camera_other_views_gain_too() -> None:
@@ -83,6 +96,17 @@ def test_what_does_not_get_better_is_left_as_it_was(wrong: str, caplog: pytest.L
     assert "came out no better" in caplog.text
 
 
+def test_what_looks_right_from_a_camera_in_doubt_alone_is_not_better() -> None:
+    truth = clip("spinner")  # its outline is much the same all round
+    right = truth_answer(truth).gaussians
+    angle = math.radians(40)
+    back = torch.tensor([math.cos(angle / 2), 0.0, 0.0, -math.sin(angle / 2)], dtype=torch.float64)
+    along = rotate_gaussians(right, back)  # as far round as the wrong camera
+    wrong, true = (scene(whose, input_clip(truth)) for whose in (turned(truth, 40.0), truth))
+    assert better(right, along, wrong, QUICK).tolist() == [True, True]
+    assert better(right, along, replace(wrong, doubts=[true.camera]), QUICK).tolist() == [False, False]
+
+
 def test_one_bad_frame_is_left_alone() -> None:
     truth = make_clip(
         ClipSpec(seed=2, family="walker", num_frames=3, input_size=96, num_views=1, view_size=16, resolution=16)
@@ -100,6 +124,49 @@ def test_one_bad_frame_is_left_alone() -> None:
     assert not torch.equal(after.frame(2).colors, before.frame(2).colors)
 
 
+@cache
+def decoder() -> SLatGaussianDecoder:
+    torch.manual_seed(1)
+    args = dict(PUBLISHED[GAUSSIAN_DECODER][1], model_channels=16, num_blocks=1, num_heads=2, num_head_channels=8)
+    network = build_network("SLatGaussianDecoder", args, TORCH_OPS).eval()
+    torch.nn.init.normal_(network.out_layer.weight, std=0.05)
+    return network
+
+
+def latents(truth: TrainingClip) -> StructuredLatents:
+    draw = torch.Generator().manual_seed(3)
+    return StructuredLatents(
+        coords=truth.coords,
+        feats=torch.randn(len(truth.coords), 8, generator=draw),
+        num_frames=truth.num_frames,
+        resolution=truth.resolution,
+    )
+
+
+def test_latents_are_fitted_through_the_decoder_and_then_gaussians() -> None:
+    truth = clip("walker")
+    before = decode_gaussians(DecodingConfig(), decoder(), latents(truth))
+    seen = scene(truth, input_clip(truth))
+    free = {"others": 0.0, "latent_stay": 0.0, "latent_temporal": 0.0, "latent_spatial": 0.0}
+    config = LatentFitConfig(latent_steps=6, latent_rate=0.03, steps=3, size=32, **free)
+    told: list[tuple[int, int]] = []
+    first = fit_latents_seen(
+        config, decoder(), latents(truth), before, seen, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(step, 9) for step in range(1, 10)]
+    assert len(first.loss) == 9
+    assert first.loss[4] < first.loss[0], "both over black"
+    again = fit_latents_seen(config, decoder(), latents(truth), before, seen)
+    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in (*ARRAYS, "loss", "fitted"))
+    assert all(weight.grad is None for weight in decoder().parameters())
+
+
+def test_latents_must_be_those_of_the_gaussians() -> None:
+    truth = clip("walker")
+    with pytest.raises(InputError, match=r"latents needs decoding.method=gaussians"):
+        fit_latents_seen(LatentFitConfig(), decoder(), latents(truth), dull(truth), scene(truth, input_clip(truth)))
+
+
 def test_an_empty_frame_stays_empty() -> None:
     truth = clip("walker")
     whole = dull(truth)
@@ -114,7 +181,7 @@ def test_what_needs_no_gradients_leaves_nothing_on_the_cpu() -> None:
     truth = clip("walker")
     still = AppearanceFitConfig(steps=0, size=32)
     with PretendDevice(values=True):
-        after = fit_seen(still, dull(truth), input_clip(truth), input_camera(truth, SOURCE_SIZE), truth.yaw, "cuda:0")
+        after = fit_seen(still, dull(truth), scene(truth, input_clip(truth), "cuda:0"))
     assert torch.equal(after.means, dull(truth).means)
 
 

@@ -78,6 +78,21 @@ def test_true_voxels_tell_the_camera() -> None:
     assert_close(camera.upright, torch.eye(3))
 
 
+def test_how_sure_the_direction_is_is_told() -> None:
+    truth = clip("world")
+    spread = found(truth).spread
+    assert (spread > 0).all()
+    assert found(truth, CameraConfig(yaw=0.0)).spread[0] == 0
+    assert found(clip("camera")).spread.tolist() == [0, 0]
+    # A cylinder looks alike from every yaw.
+    cells = torch.cartesian_prod(torch.arange(2), *(torch.arange(16),) * 3).int()
+    center = cells[:, 1:].float() - 7.5
+    round_ = cells[(center[:, :2].norm(dim=1) < 6) & (center[:, 2].abs() < 6)]
+    coords = torch.cat([torch.zeros_like(round_[:, :1]), round_], dim=1)
+    alike = matched(coords, 16, input_clip(truth).alpha.float() / 255, Known())
+    assert alike.spread[0] > 2 * spread[0]
+
+
 def test_what_is_given_is_taken() -> None:
     truth = clip("world")
     given = CameraConfig(yaw=truth.yaw, pitch=pitch_of(truth), fov=35.0)
@@ -85,7 +100,7 @@ def test_what_is_given_is_taken() -> None:
     assert [float(camera.yaw), float(camera.pitch), float(camera.fov)] == pytest.approx([truth.yaw, given.pitch, 35.0])
     far = found(truth, CameraConfig(yaw=truth.yaw, pitch=0.0, distance=5.0))
     assert float(far.distance) == pytest.approx(5.0)
-    wrong = matched(truth.coords, 16, input_clip(truth).alpha.float() / 255, Known(yaw=truth.yaw + 80, pitch=80.0))
+    wrong = matched(truth.coords, 16, input_clip(truth).alpha.float() / 255, Known(yaw=truth.yaw + 80, pitch=80.0)).view
     assert (
         explained(truth.coords, 16, input_clip(truth).alpha.float() / 255, wrong).mean() < camera.overlap.mean() - 0.1
     )
