@@ -1,7 +1,7 @@
 """How a model is trained: its networks, and for each step how long, how fast, and on what clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ss4d.stages.roles import (
@@ -13,6 +13,7 @@ from ss4d.stages.roles import (
     STRUCTURE_ENCODER,
     STRUCTURE_FLOW,
 )
+from ss4d.stages.training import small
 from ss4d.stages.training.settings import TrainSettings
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, Networks, changed
 
@@ -130,6 +131,52 @@ TINY = TrainingRecipe(
     asset_clips=2400,
 )
 
+# For 25 minutes of one H100 and 16 cores beside it, which first make the clips. It was tried at smoke size alone: no
+# step count below has met a card, so that `--minutes 25` should bound the first run.
+SMALL = TrainingRecipe(
+    name="small",
+    networks=small.NETWORKS,
+    plans={
+        "images": StepPlan(
+            pool=replace(SHAPES, size=5000),
+            settings=TrainSettings(steps=3000, batch=16, learning_rate=1e-3, matrix_rate=2e-3, warmup=100, ema=0.995),
+            vary=True,
+        ),
+        "occupancy": StepPlan(
+            pool=replace(SHAPES, size=5000),
+            settings=TrainSettings(steps=1500, batch=4, learning_rate=1e-3, warmup=50, ema=0.99),
+            vary=True,
+        ),
+        "appearance": StepPlan(
+            pool=replace(LOOKS, size=1200, view_size=160),
+            settings=TrainSettings(steps=1500, batch=2, learning_rate=6e-4, matrix_rate=1.5e-3, warmup=50, ema=0.99),
+            vary=True,
+        ),
+        "structure": StepPlan(
+            pool=replace(SHAPES, size=5000),
+            settings=TrainSettings(steps=2500, batch=16, learning_rate=6e-4, matrix_rate=1.5e-3, warmup=100, ema=0.995),
+            vary=True,
+        ),
+        "latents": StepPlan(
+            pool=replace(MOTION, size=1200),
+            settings=TrainSettings(steps=2000, batch=4, learning_rate=6e-4, matrix_rate=1.5e-3, warmup=100, ema=0.995),
+            vary=True,
+        ),
+        "voxels": StepPlan(
+            pool=replace(LOOKS, size=1200, view_size=160),
+            settings=TrainSettings(steps=400, batch=2, learning_rate=2e-4, warmup=20, ema=0.99),
+            vary=True,
+        ),
+        "gaussians": StepPlan(
+            pool=replace(LOOKS, size=1200, view_size=160),
+            settings=TrainSettings(steps=400, batch=2, learning_rate=2e-4, warmup=20, ema=0.99),
+            vary=True,
+        ),
+    },
+    measured=128,
+    asset_clips=1200,
+)
+
 # Networks on a grid of 8 cells, which learn nothing worth seeing: to try a machine in seconds.
 MICRO: dict[str, dict[str, Any]] = {
     IMAGE_ENCODER: {"image_size": 32, "resolution": 8, "cell_channels": 3, "channels": (8, 16), "patch_size": 4},
@@ -177,4 +224,4 @@ SMOKE = TrainingRecipe(
     asset_clips=6,
 )
 
-RECIPES: Mapping[str, TrainingRecipe] = {recipe.name: recipe for recipe in (TINY, SMOKE)}
+RECIPES: Mapping[str, TrainingRecipe] = {recipe.name: recipe for recipe in (TINY, SMALL, SMOKE)}
