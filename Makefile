@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · demo · pins
+# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · bench-fit · demo · pins
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset demo pins
+.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset bench-fit demo pins
 
 # Everything is installed as requirements/ pins it, and refused if its hash is another. Nothing is built on the way but
 # the project itself, since what builds a package would come unchecked.
@@ -56,6 +56,10 @@ bench: .venv/.develops
 
 bench-compare: .venv/.develops
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
+
+# Minutes: runs of 32 and 96 frames with and without fits, stage by stage.
+bench-fit: .venv/.develops
+	$(BIN)/python -m tests.benchmarks.fitting 32 96
 
 # An hour; docs/benchmarks.md has the tables and says how to measure a part.
 bench-dataset: .venv/.develops
