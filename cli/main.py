@@ -1,6 +1,7 @@
 """The `ss4d` command: parses, calls one function of the pipelines, and prints."""
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +70,8 @@ def run(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A video file, an animated image, or a folder or archive of images, with or without alpha.",
+            help="A video file, an animated image, or a folder or archive of images, with or without alpha; - is a "
+            "file that comes through standard input.",
             readable=False,  # the run itself says in one sentence what is wrong with it
         ),
     ],
@@ -137,8 +139,12 @@ def run(
         from ss4d.pipelines.plan import Wish
         from ss4d.pipelines.prepare import RunOptions
         from ss4d.pipelines.run import run_clip
+        from ss4d.pipelines.standard_input import NAME as STDIN
+        from ss4d.pipelines.standard_input import keep_standard_input
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if str(source) == "-":
+            source, name = keep_standard_input(sys.stdin.buffer, out), name or STDIN
         options = RunOptions(
             source=source,
             out=out,
