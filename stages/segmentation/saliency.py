@@ -4,6 +4,7 @@ Frames are (t, y, x, RGB). A window is the part of a frame that is looked at clo
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss4d.stages.processors import num_processors
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import Box, Mask, ObjectTracker, bounding_box, grown, parts, without_specks
 from ss4d.stages.segmentation.plate import CleanPlate, clean_plate
@@ -67,10 +69,12 @@ def _together(images: NDArray[np.uint8], progress: Progress) -> Iterator[Found]:
         saliency[t] = net(view)
         progress(len(glances) + t + 1, steps)
     plate = clean_plate(views, np.stack([_near(seen) for seen in saliency]))
-    for t, (view, seen) in enumerate(zip(views, saliency, strict=True)):
-        mask = without_specks(_refine(view, seen, plate))
-        yield _paste(mask, window, images.shape[1:3]), _agreement(seen, mask)
-        progress(len(glances) + num_frames + t + 1, steps)
+    # GrabCut uses one core and lets go of the interpreter, so frames are refined side by side; the masks stay the same.
+    with ThreadPoolExecutor(num_processors()) as pool:
+        refined = pool.map(lambda view, seen: without_specks(_refine(view, seen, plate)), views, saliency)
+        for t, (mask, seen) in enumerate(zip(refined, saliency, strict=True)):
+            yield _paste(mask, window, images.shape[1:3]), _agreement(seen, mask)
+            progress(len(glances) + num_frames + t + 1, steps)
 
 
 def _tracked(images: NDArray[np.uint8], tracker: ObjectTracker, progress: Progress) -> Iterator[Found]:
