@@ -14,6 +14,8 @@ import torch
 from ss4d.stages.errors import ModelError
 from ss4d.stages.ops.attention import attention
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.ops.blend_cpu import LoopBlend
+from ss4d.stages.ops.blend_sorted import SortedBlend
 from ss4d.stages.ops.conv import conv
 from ss4d.stages.ops.cuda import (
     PACKAGES,
@@ -33,6 +35,7 @@ from ss4d.stages.ops.probes import (
 )
 from ss4d.stages.ops.rasterize import Rasterize, rasterize
 from ss4d.stages.ops.rasterize_torch import torch_rasterizer
+from ss4d.stages.ops.splat import Blend
 from ss4d.stages.ops.varlen import HALF, torch_varlen
 
 LOG = logging.getLogger("ss4d")
@@ -70,7 +73,7 @@ KERNELS: Mapping[Part, Mapping[str, Kernel]] = {
     },
     "rasterizer": {
         "gsplat": Kernel(make=gsplat_rasterizer, gradients=False),
-        "torch": Kernel(make=torch_rasterizer),
+        "torch": Kernel(make=lambda device: torch_rasterizer(device, blend_on(device))),
         "numba": Kernel(make=lambda _: rasterize, gradients=False, reference=True),  # on the CPU, whatever the device
     },
 }
@@ -80,6 +83,9 @@ ORDER: Mapping[Part, Mapping[str, Sequence[Sequence[str]]]] = {
     "convolution": {"cuda": [["spconv"], ["torch"]], "cpu": [["torch"]]},
     "rasterizer": {"cuda": [["gsplat"], ["torch", "numba"]], "cpu": [["numba"], ["torch"]]},
 }
+# How the rasterizer `torch` blends, with which training and fitting draw, too: on a CPU, loops that are compiled for it
+# are many times faster than sums over tensors.
+BLENDS: Mapping[str, Blend] = {"cuda": SortedBlend, "cpu": LoopBlend}
 PARTS: tuple[Part, ...] = get_args(Part)
 OF_NETWORKS: tuple[Part, ...] = ("attention", "convolution")
 EVERYTHING_AUTO: Mapping[Part, str] = dict.fromkeys(PARTS, AUTO)
@@ -176,6 +182,11 @@ def choose_kernels(
         kernels={part: kernel for part, (kernel, _) in chosen.items()},
         choices={part: choice for part, (_, choice) in chosen.items()},
     )
+
+
+def blend_on(device: torch.device) -> Blend:
+    """How spans of Gaussians are blended on a device; see `ss4d.stages.ops.splat`."""
+    return BLENDS[device.type]
 
 
 def kernels_for(part: Part, device: torch.device) -> list[str]:

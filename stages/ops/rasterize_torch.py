@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, Color, Rasterize, ScreenFilter
-from ss4d.stages.ops.splat import Gaussians, Views, splat
+from ss4d.stages.ops.splat import Blend, Gaussians, Views, splat
 from ss4d.stages.types import Camera, GaussianClip
 
 
-def torch_rasterizer(device: torch.device) -> Rasterize:
-    """A rasterizer in torch alone that draws on `device`, in pieces of bounded memory."""
+def torch_rasterizer(device: torch.device, blend: Blend) -> Rasterize:
+    """A rasterizer that draws on `device`, in pieces of bounded memory, and blends as told."""
 
     @torch.no_grad()
     def rasterize(
@@ -34,7 +34,7 @@ def torch_rasterizer(device: torch.device) -> Rasterize:
             height=camera.height,
             width=camera.width,
         )
-        rgb, alpha = splat(parts, gaussians.offsets.to(device), views, screen_filter=screen_filter)
+        rgb, alpha = splat(parts, gaussians.offsets.to(device), views, blend, screen_filter=screen_filter)
         return rgb[0], alpha[0]
 
     return rasterize

@@ -7,8 +7,8 @@ as given.
 A Gaussian covers some rows of an image, and in each row a span of pixels where its alpha is at least 1/255; a pair is
 a Gaussian and one pixel it covers. All pairs are listed span by span, sorted by pixel (stably, so that they stay
 nearest first), and blended with sums along the list. Sums run over segments, never by atomic additions, and
-transmittance is a running sum of logarithms in float64. On a CPU, `ss4d.stages.ops.blend_cpu` blends the same
-spans in compiled loops, many times faster.
+transmittance is a running sum of logarithms in float64. `ss4d.stages.ops.blend_cpu` blends the same spans in loops
+that are compiled for a CPU.
 
 Axes: n Gaussian, k image, g Gaussian in an image, s span, p pair; images are (k, row, column) with pixel centers at
 half integers; camera space is x right, y down, z forward.
@@ -33,6 +33,7 @@ from ss4d.stages.ops.rasterize import (
     ScreenFilter,
 )
 
+Blend = type[LoopBlend] | type[SortedBlend]
 MAX_PAIRS = 2**24  # blended at once, or those of one row: about 100 bytes each while it lasts, 20 until backward
 
 
@@ -80,6 +81,7 @@ def splat(
     gaussians: Gaussians,
     offsets: Tensor,
     views: Views,
+    blend: Blend,
     *,
     screen_filter: ScreenFilter = MIP_SPLATTING,
 ) -> tuple[Tensor, Tensor]:
@@ -89,6 +91,7 @@ def splat(
         gaussians: of all frames, packed, float32 or float64; autocast leaves them alone.
         offsets: (frames + 1) int64, first row of each frame, then the number of rows.
         views: k images, on the device of the Gaussians.
+        blend: how spans are blended there, see `ss4d.stages.ops.kernel_choice.blend_on`.
         screen_filter: as in `ss4d.stages.ops.rasterize`.
 
     Returns:
@@ -99,7 +102,6 @@ def splat(
         splats = _project(gaussians, rows, images, views, screen_filter)
         spans, widths, pixels = _spans(splats, images, views.height, views.width)
         area = views.height * views.width
-        blend = blend_on(spans.device)
         blended = torch.cat([
             blend.apply(spans[part], widths[part], pixels[part] - first, count, area)  # type: ignore[no-untyped-call]
             for part, first, count in _chunks(widths, pixels, len(views.frames), views.height, views.width)
@@ -107,11 +109,6 @@ def splat(
         light = blended[:, 3].view(-1, views.height, views.width)
         rgb = blended[:, :3].view(-1, views.height, views.width, 3)
         return rgb + light[..., None] * views.backgrounds[:, None, None].to(rgb.dtype), 1 - light
-
-
-def blend_on(device: torch.device) -> type[LoopBlend | SortedBlend]:
-    """The faster way to blend there."""
-    return LoopBlend if device.type == "cpu" else SortedBlend
 
 
 def _shown(means: Tensor, offsets: Tensor, views: Views) -> tuple[Tensor, Tensor]:

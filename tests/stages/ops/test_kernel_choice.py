@@ -18,8 +18,21 @@ from ss4d.stages.errors import ModelError
 from ss4d.stages.ops import kernel_choice
 from ss4d.stages.ops.attention import attention
 from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.ops.blend_cpu import LoopBlend
+from ss4d.stages.ops.blend_sorted import SortedBlend
 from ss4d.stages.ops.cuda import PACKAGES
-from ss4d.stages.ops.kernel_choice import ANY, EVERYTHING_AUTO, KERNELS, ORDER, PARTS, Choice, Use, choose_kernels
+from ss4d.stages.ops.kernel_choice import (
+    ANY,
+    BLENDS,
+    EVERYTHING_AUTO,
+    KERNELS,
+    ORDER,
+    PARTS,
+    Choice,
+    Use,
+    blend_on,
+    choose_kernels,
+)
 from ss4d.stages.ops.kernel_names import AUTO, AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
 from ss4d.stages.ops.rasterize import rasterize
 from tests.helpers.pretend_device import PRETENDED, PretendDevice
@@ -109,6 +122,12 @@ def test_a_cpu_computes_with_torch_and_numba() -> None:
     assert chosen.ops == TORCH_OPS
     assert chosen.rasterize is rasterize
     assert chosen.said() == "kernels: attention torch; convolution torch; rasterizer numba"
+
+
+def test_every_device_has_its_way_to_blend() -> None:
+    assert {device for row in ORDER.values() for device in row} == set(BLENDS)
+    assert blend_on(CPU) is LoopBlend
+    assert blend_on(PRETENDED) is SortedBlend
 
 
 def test_training_on_a_cpu_draws_with_what_has_gradients() -> None:
