@@ -10,7 +10,7 @@ import typer
 
 from ss4d.cli.console import output
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug
+from ss4d.cli.options import Debug, RunStore
 from ss4d.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def diff(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a run, or a packed one.", readable=False)],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one.", readable=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
+    store: RunStore = None,
     debug: Debug = False,
 ) -> None:
     """Shows what differs between two runs: input, seed, parameters, weights, versions, and the results of each stage.
@@ -42,7 +43,7 @@ def diff(
         from ss4d.pipelines.inspect.diff import compare_runs
         from ss4d.pipelines.inspect.opened import open_run
 
-        found = compare_runs(open_run(a), open_run(b))
+        found = compare_runs(open_run(a, store), open_run(b, store))
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))
         else:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ss4d.cli.console import console, new_console, say
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug, stage_names
+from ss4d.cli.options import Debug, RunStore, stage_names
 
 if TYPE_CHECKING:
     from ss4d.pipelines.inspect.opened import OpenedRun
@@ -45,6 +45,7 @@ def inspect(
             help="Where the stage's picture goes; by default RUN/inspect; for bird.zip bird-inspect beside it.",
         ),
     ] = None,
+    store: RunStore = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -64,7 +65,7 @@ def inspect(
         from ss4d.pipelines.inspect.opened import open_run
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        opened = open_run(run)
+        opened = open_run(run, store)
         if stage is None:
             _show_run(opened, as_json)
         else:
@@ -81,6 +82,7 @@ def report(
             help="The page; by default RUN/report.html; for bird.zip bird-report.html beside it.",
         ),
     ] = None,
+    store: RunStore = None,
     debug: Debug = False,
 ) -> None:
     """Makes one HTML page of a run, to open in a browser or to hand on.
@@ -99,7 +101,7 @@ def report(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         path = out or _place(run, "report.html")
-        opened = open_run(run)
+        opened = open_run(run, store)
         with console.status("drawing") as status:
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
         say(f"Page: {path} ({decimal(path.stat().st_size)})")

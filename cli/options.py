@@ -65,6 +65,15 @@ Store = Annotated[
         help="Where results of stages are kept: a folder, or a URL such as s3://bucket/prefix; by default DIR/store.",
     ),
 ]
+RunStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="LOCATION",
+        help="Where the run's results are kept; by default the folder that its record names. An address in a record is "
+        "connected to only if it is given here.",
+    ),
+]
 FromStage = Annotated[
     str | None,
     typer.Option(

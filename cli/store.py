@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from ss4d.cli.console import bar, output, say
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
-from ss4d.cli.options import Debug
+from ss4d.cli.options import Debug, RunStore
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder such as output/store, or a URL such as s3://bucket/prefix.")
@@ -145,6 +145,7 @@ def gc(
 def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as output/runs/bird.")],
     target: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where to write; replaced if it is there.")],
+    store: RunStore = None,
     debug: Debug = False,
 ) -> None:
     """Packs a run into one zip file: its record, and the artifacts of all its stages that are stored.
@@ -162,7 +163,7 @@ def pack(
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with bar("stages") as progress:
-            packed = pack_run(run, target, progress)
+            packed = pack_run(run, target, progress, store)
         for stage, size in packed.sizes.items():
             say(f"{decimal(size):>10}  {stage}")
         if packed.left_out:

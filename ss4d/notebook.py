@@ -60,7 +60,7 @@ def run(
         store=store,
         wish=Wish(from_stage=from_stage, only=only, force=force),
     )
-    return open_run(run_clip(options, reporter or LogReporter()))
+    return open_run(run_clip(options, reporter or LogReporter()), store)
 
 
 def open_dataset(folder: str | Path) -> DatasetContents:

@@ -1,5 +1,6 @@
 """A run as it is stored: its record, and the arrays of its stages, read when indexed."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -292,11 +293,16 @@ class OpenedRun:
         return f"<p>{escape(self.title)}</p>{html_table(self.summaries())}"
 
 
-def open_run(path: str | Path) -> OpenedRun:
+def open_run(path: str | Path, store: str | None = None) -> OpenedRun:
     """The run in the folder `path`, such as output/runs/bird, or in a zip file that `ss4d pack` made.
 
+    Args:
+        path: of the run.
+        store: where its results are kept; None for the folder that its record names. An address in a record may be
+            anybody's: nothing connects to it before it is given here.
+
     Raises:
-        StoreError: if there is no run, or its record is damaged or from a newer version.
+        StoreError: if there is no run, its record is damaged or from a newer version, or names an address.
     """
     path = Path(path)
     if path.suffix == ".zip" and path.is_file():
@@ -309,9 +315,21 @@ def open_run(path: str | Path) -> OpenedRun:
             f"{path} is not a run: it has no {RECORD}; give the folder of a run, such as output/runs/bird"
         ) from error
     record = parse_record(data, str(path / RECORD))
-    folder = folder_of(record.store)
-    store = open_store(record.store if folder is None else path / folder)
-    return OpenedRun(path, record, _stages(record.stages, store))
+    return OpenedRun(path, record, _stages(record.stages, open_store(store or path / folder_named(path, record))))
+
+
+def folder_named(path: Path, record: RunRecord) -> Path:
+    """The folder, from the run's, that a record says the results are kept in.
+
+    Raises:
+        StoreError: if it names an address, to which nothing connects unasked.
+    """
+    if (folder := folder_of(record.store)) is None:
+        raise StoreError(
+            f"the record of {path} says that its results are kept at {record.store}, to which nothing connects before "
+            f"you ask for it: --store {shlex.quote(record.store)}"
+        )
+    return folder
 
 
 def _packed_record(path: Path) -> RunRecord:

@@ -48,7 +48,7 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
     """
     if run.is_file():
         raise ConfigError(f"{run} is a packed run, which cannot go on: unpack it, and give the folder runs/NAME in it")
-    record = open_run(run).record
+    record = open_run(run, changes.store).record
     folder = run.absolute()
     if folder.parent.name != "runs":
         raise ConfigError(f"{run} must lie in a folder runs/, as `ss4d run` made it; give the path of such a run")

@@ -322,12 +322,18 @@ class Packed:
     left_out: Sequence[str]
 
 
-def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
+def pack_run(run: Path, target: Path, progress: Progress, store: str | None = None) -> Packed:
     """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
 
     What is not stored, such as dropped tokens, is left out.
 
     Unpacked, it is an output folder like any other.
+
+    Args:
+        run: its folder.
+        target: the zip file.
+        progress: told of each stage.
+        store: where the run's results are kept, see `open_run`.
 
     Raises:
         ConfigError: if `run` is no folder, or `target` has another ending than .zip.
@@ -338,7 +344,7 @@ def pack_run(run: Path, target: Path, progress: Progress) -> Packed:
         raise ConfigError(f"{run} is a file: give the folder of a run, such as output/runs/bird")
     if target.suffix != ".zip":
         raise ConfigError(f"the file to pack into must end in .zip; got {target}")
-    opened = open_run(run)
+    opened = open_run(run, store)
     record = json.loads(read_plain(run / RECORD)) | {"store": PACKED_STORE}
     text = (json.dumps(record, indent=2) + "\n").encode()
     members = {f"runs/{run.resolve().name}/{RECORD}": lambda: text}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage, open_run
+from ss4d.pipelines.inspect.rerun import Changes, options_of_run
 from ss4d.pipelines.store.housekeeping import pack_run
 from ss4d.stages.types import GaussianClip, StructuredLatents, silent
 from ss4d.storage.archive import write_archive
@@ -214,3 +216,17 @@ def test_a_value_that_lacks_a_number_is_refused(run: OpenedRun, values: object, 
 def test_an_unknown_stage_is_refused_with_those_there_are(run: OpenedRun) -> None:
     with pytest.raises(StoreError, match="conditioning"):
         run["latents"]
+
+
+def test_an_address_in_a_record_is_not_connected_to_unasked(copy: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        edit(copy, store=address)
+        with pytest.raises(StoreError, match=f"--store {address}"):
+            open_run(copy)
+        with pytest.raises(StoreError, match="--store"):
+            options_of_run(copy, Changes())
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert open_run(copy, str(copy.parents[1] / "store"))["slat"].stored
