@@ -50,6 +50,7 @@ def entry(clip: str, stage: str, done: bool, chance: random.Random) -> Entry:
             "voxels": chance.randrange(2_000, 40_000) if done and stage == "sparse_structure" else None,
             "gaussians": chance.randrange(60_000, 900_000) if done and stage == "decoding" else None,
             "foreground": round(chance.uniform(0.05, 0.6), 6) if done and stage == "segmentation" else None,
+            "confidence": 0.9 if done and stage == "segmentation" else None,
             "frames": chance.choice([8, 16, 32]) if done and stage == "segmentation" else None,
         },
         versions=None,
