@@ -1,8 +1,8 @@
-# setup · lint · types · test · stress · check-published · bench · bench-compare · bench-dataset · bench-fit · demo · pins
+# setup · lint · types · test · fuzz · faults · stress · check-published · bench · bench-compare · bench-dataset · bench-fit · demo · pins
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test stress check check-published bench bench-compare bench-dataset bench-fit demo pins
+.PHONY: setup lint types test fuzz faults stress check check-published bench bench-compare bench-dataset bench-fit demo pins
 
 # Everything is installed as requirements/ pins it, and refused if its hash is another. Nothing is built on the way but
 # the project itself, since what builds a package would come unchecked.
@@ -38,6 +38,15 @@ types: .venv/.develops
 
 test: .venv/.develops
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+
+# Damaged files of every kind, other ones each time; `make fuzz SECONDS=3600` for longer.
+SECONDS ?= 60
+fuzz: .venv/.develops
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+# Lets every call of a small run fail, on a folder and on S3: half an hour.
+faults: .venv/.develops
+	$(BIN)/python -m tests.faults
 
 # Kills hundreds of runs and writers, other ones each time, as every run of the tests does with fewer.
 stress: .venv/.develops

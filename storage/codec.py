@@ -98,6 +98,9 @@ def write_array(folder: Path, array: ArrayData) -> None:
         raise
 
 
+_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # what odd JSON leads to
+
+
 class _WholeStore(WrapperStore[Store]):
     """Lets a missing chunk be an error: all chunks are written, but Zarr would read zeros.
 
@@ -141,8 +144,7 @@ def open_array(store: Store, path: str, digests: dict[str, str] | None = None) -
     """
     try:
         return zarr.open_array(_WholeStore(store, digests), path=path, mode="r", zarr_format=3)
-    except (FileNotFoundError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # what odd JSON leads to
+    except (FileNotFoundError, *_ODD) as error:
         raise DamageError(f"{ROOT} describes no array: {error}") from error
 
 

@@ -255,7 +255,7 @@ def explained(dataset: Dataset) -> Iterator[None]:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             remedy = "make it and the folder it lies in writable"
         raise StoreError(f"{dataset.index} cannot be used: {error}; {remedy}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite gives text as it lies there
         raise StoreError(
             f"{dataset.index} is damaged ({error}): delete it, and `ss4d dataset catalog rebuild {dataset.folder}` "
             "makes it again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.prepare import store_location
@@ -161,7 +161,7 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
         ) from error
     except PermissionError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): make it readable") from error
-    except (ValidationError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; make the dataset again with `ss4d dataset init` elsewhere") from error
     folder = folder.absolute()
     return Dataset(folder, str(folder / "store") if description.store is None else description.store, shared)

@@ -130,6 +130,8 @@ def film_frames(file: IO[bytes], name: str, fps: float, kind: str | None = None)
     with opened_film(file, name, kind) as (container, stream):
         packets, damage = _packets(container, stream, name)
         stamps, in_order = _shown_stamps(packets, stream)
+        if not stamps:
+            raise InputError(f"{name} holds no frame; give a whole file.")
         base = float(stream.time_base or 1)
         seconds = [None if stamp is None else stamp * base for stamp in stamps]
         step = typical_step(seconds)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -28,6 +29,13 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
+    """The server, for all tests of a process."""
+    with running() as server:
+        yield server
+
+
+@contextmanager
+def running() -> Iterator[S3]:
     """The server; while it runs, this process's environment leads to it."""
     server = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

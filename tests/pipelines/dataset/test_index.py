@@ -4,6 +4,7 @@ import json
 import signal
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -122,12 +123,20 @@ def test_an_index_that_cannot_be_used(dataset: Dataset) -> None:
         list(index.query("PRAGMA user_version = 3"))
     with pytest.raises(NewerError, match="upgrade to use this dataset"), open_index(dataset):
         pass
-    dataset.index.write_bytes(b"no database at all, but long enough to be read as one" * 99)
-    with (
-        pytest.raises(StoreError, match=r"is damaged .*: delete it, and `ss4d dataset catalog rebuild"),
-        open_index(dataset),
-    ):
-        pass
+    with closing(sqlite3.connect(dataset.index)) as index:
+        index.execute("PRAGMA user_version = 1")
+    data = dataset.index.read_bytes()
+    no_text = data.replace(b"CREATE TABLE ", b"CREATE TABL\xa6 ")  # SQLite complains of it in these words
+    assert no_text != data
+    for damaged in (no_text, b"no database at all, but long enough to be read as one" * 99):
+        for path in dataset.folder.glob("index.sqlite*"):
+            path.unlink()
+        dataset.index.write_bytes(damaged)
+        with (
+            pytest.raises(StoreError, match=r"is damaged .*: delete it, and `ss4d dataset catalog rebuild"),
+            open_index(dataset),
+        ):
+            pass
 
 
 def test_a_full_disk_is_told_as_one(dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from ss4d.pipelines.dataset import manifest
 from ss4d.pipelines.dataset.discover import find_clips, new_id
-from ss4d.pipelines.dataset.layout import open_dataset
+from ss4d.pipelines.dataset.layout import create_dataset, open_dataset
 from ss4d.pipelines.dataset.manifest import Row, Scan, init_dataset, read_manifest
 from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.stages.errors import InputError
@@ -315,3 +315,10 @@ def test_names_that_are_not_utf8_are_named_and_stop_nothing(tmp_path: Path, here
     assert rows.pop("good").error is None
     assert sorted(row.error or "" for row in rows.values())[0].endswith("is not UTF-8: rename it")
     assert "caf\\udce9.png" in (rows["frames"].error or "")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[]", '{"schema": "x"}', '{"schema": 1, "store": 2}'])
+def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (create_dataset(tmp_path / "set").folder / "dataset.json").write_text(text)
+    with pytest.raises(ConfigError, match="is damaged"):
+        open_dataset(tmp_path / "set")

@@ -269,3 +269,12 @@ def test_frames_after_the_last_that_is_used_are_not_decoded(tmp_path: Path, monk
     path = encode(tmp_path / "a.mp4", levels(10), bf="0")
     assert order(path, end=4) == [0, 1, 2, 3]
     assert len(decoded) == 4
+
+
+def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.webm", levels(2), "libvpx-vp9").read_bytes()
+    first_cluster = whole.index(bytes.fromhex("1f43b675"))
+    (tmp_path / "empty.webm").write_bytes(whole[: first_cluster + 12])
+    for read in (lambda path: read_video(path, InputConfig()), num_frames):
+        with pytest.raises(InputError, match=r"empty\.webm holds no frame"):
+            read(tmp_path / "empty.webm")

@@ -1,0 +1,67 @@
+"""Lets one call after the other of a small run fail, and looks at what it and the next run leave.
+
+`python -m tests.faults --help`; ends with 1 if a fault was not survived.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.runs import Bench, modes
+from tests.helpers.s3_server import running
+from tests.helpers.served import load
+
+
+def main() -> int:
+    """Goes through all calls, or through some; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--place", choices=("folder", "s3"), action="append", help="by default both")
+    parser.add_argument("--some", type=int, help="so many calls of each kind of fault, instead of all")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="chooses them")
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        load(Path(folder, "site"))
+        for place in given.place or ("folder", "s3"):
+            with _stores(place) as new_store:
+                bench = Bench(Path(folder, place), new_store)
+                failures += all_calls(bench, remote=place == "s3", some=given.some, seed=given.seed)
+    return 1 if failures else 0
+
+
+@contextmanager
+def _stores(place: str) -> Iterator[Callable[[], str] | None]:
+    if place == "folder":
+        yield None
+        return
+    with running() as server:
+        yield server.new_url
+
+
+def all_calls(bench: Bench, *, remote: bool, some: int | None, seed: int) -> int:
+    """Lets all calls fail that each kind of fault may meet, or some of them; the number of faults not survived."""
+    failures = 0
+    for fault, lasting in modes(remote):
+        undisturbed = bench.disturbed(fault, 0, lasting=False)
+        assert undisturbed.problem is None, undisturbed.problem
+        numbers = range(1, undisturbed.calls + 1)
+        chosen = numbers if some is None else sorted(random.Random(seed).sample(numbers, min(some, len(numbers))))
+        what = f"{fault}, {'from then on' if lasting else 'once'}"
+        stopped = 0
+        for first in chosen:
+            ended = bench.disturbed(fault, first, lasting=lasting)
+            stopped += ended.stopped
+            if ended.problem is not None:
+                failures += 1
+                print(f"{what}, at call {first} of {len(numbers)}: {ended.problem}", flush=True)
+        print(f"{what}: {len(chosen)} of {len(numbers)} calls, {stopped} runs stopped in a sentence", flush=True)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
