@@ -88,7 +88,7 @@ TINY = TrainingRecipe(
         "images": StepPlan(
             pool=SHAPES,
             settings=TrainSettings(
-                steps=3000, batch=32, learning_rate=2e-3, matrix_rate=3e-3, warmup=50, ema=0.995, bfloat16=True
+                steps=6000, batch=32, learning_rate=2e-3, matrix_rate=3e-3, warmup=50, ema=0.995, bfloat16=True
             ),
             vary=True,
         ),

@@ -8,6 +8,7 @@ from torch import nn
 
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.errors import InputError
+from ss4d.stages.nn.column_encoder import ColumnEncoder
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from ss4d.stages.roles import (
     GAUSSIAN_DECODER,
@@ -51,7 +52,7 @@ class Step:
         measured_on: step whose clips are measured; its plan is that of a step that only measures, too.
         encoder: role of the encoder that it trains beside a decoder. Where a model to start from comes without that,
             the encoder alone is trained, for the decoder as it is.
-        from_scratch: whether it is left out where there is a model to start from.
+        on_request: whether it is left out where there is a model to start from, unless it is asked for alone.
         sets_codes: whether it decides what latents mean, which flows then rely on.
         adapts: whether low-rank adapters can learn in its networks.
     """
@@ -63,7 +64,7 @@ class Step:
     measure: Measure | None = None
     measured_on: str = ""
     encoder: str | None = None
-    from_scratch: bool = False
+    on_request: bool = False
     sets_codes: bool = False
     adapts: bool = False
 
@@ -83,7 +84,7 @@ def possible_steps(training: Training) -> Sequence[Step]:
     """
     start, steps = training.start, tuple(STEPS.values())
     if start is not None:
-        steps = tuple(step for step in steps if not step.from_scratch)
+        steps = tuple(step for step in steps if not step.on_request or step.name == training.only)
         lacking = [step for step in steps if step.encoder is not None and step.encoder not in start.networks]
         if training.lora is not None:
             steps = tuple(step for step in steps if step in lacking or step.adapts)
@@ -98,7 +99,12 @@ def possible_steps(training: Training) -> Sequence[Step]:
 
 
 def _images(results: Results) -> Objective:
-    return ImageColumns(results.network(IMAGE_ENCODER, "images"))
+    encoder = results.network(IMAGE_ENCODER, "images")
+    if not isinstance(encoder, ColumnEncoder):
+        raise InputError(
+            f"--only images trains column encoders, and the model to start from has a {type(encoder).__name__}"
+        )
+    return ImageColumns(encoder)
 
 
 def _occupancy(results: Results) -> Objective:
@@ -197,7 +203,7 @@ def _normalize_latents(results: Results, _: Mapping[str, nn.Module], batches: Ba
 
 # In their order.
 _TABLE = (
-    Step(name="images", leaves=(IMAGE_ENCODER,), objective=_images, from_scratch=True),
+    Step(name="images", leaves=(IMAGE_ENCODER,), objective=_images, on_request=True),
     Step(
         name="occupancy",
         leaves=(STRUCTURE_ENCODER, STRUCTURE_DECODER),

@@ -31,8 +31,8 @@ class Training:
         seed: decides everything random.
         only: one step, or None for all that there are to do.
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
-        start: a model to go on from: its image encoder stays as it is, and so does a decoder that comes without its
-            encoder, which learns to code for it.
+        start: a model to go on from: its image encoder stays as it is unless `only` names its step, and so does a
+            decoder that comes without its encoder, which learns to code for it.
         lora: rank of the adapters that the flows learn instead of all their weights, and nothing else learns; needs
             `start`.
         store: records to train on in place of made clips.

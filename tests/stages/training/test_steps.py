@@ -1,11 +1,25 @@
 """The table of steps hangs together, and the options of the command know its names."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
 
 from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, DataTrainOptions
+from ss4d.stages.errors import InputError
+from ss4d.stages.ops.backend import TORCH_OPS
+from ss4d.stages.roles import IMAGE_ENCODER
+from ss4d.stages.sampler_params import LatentNormalization
+from ss4d.stages.training.folder import Start
+from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.options import OPTIONS
 from ss4d.stages.training.recipe import RECIPES
-from ss4d.stages.training.steps import STEPS
+from ss4d.stages.training.results import Results
+from ss4d.stages.training.steps import LEAVES, STEPS, possible_steps
+from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
+from ss4d.stages.training.training import Training
 
 
 def test_a_step_needs_only_what_comes_before_it() -> None:
@@ -33,3 +47,33 @@ def test_options_have_the_defaults_and_the_steps_that_they_speak_of() -> None:
     for name, option in OPTIONS.items():
         assert option.default == defaults[name], name
     assert all(name in OPTIONS["only"].help for name in STEPS)
+
+
+def going_on_from(encoder: nn.Module, out: Path) -> Training:
+    start = Start(
+        networks={IMAGE_ENCODER: encoder},
+        normalization=LatentNormalization(mean=(0.0,) * 8, std=(1.0,) * 8),
+        structure_sampler=STRUCTURE_SAMPLER,
+        slat_sampler=SLAT_SAMPLER,
+        origin="before",
+    )
+    return Training(recipe=RECIPES["smoke"], out=out, device=torch.device("cpu"), ops=TORCH_OPS, start=start)
+
+
+def test_the_image_encoder_of_a_model_learns_on_when_it_is_asked_for(tmp_path: Path) -> None:
+    name, options = RECIPES["smoke"].networks[IMAGE_ENCODER]
+    encoder = fresh_network(IMAGE_ENCODER, name, options, TORCH_OPS, 7)
+    training = going_on_from(encoder, tmp_path)
+    assert "images" not in [step.name for step in possible_steps(training)]
+    [step] = possible_steps(replace(training, only="images"))
+    assert step.objective is not None
+    learned = step.objective(Results(training, LEAVES)).trained()[IMAGE_ENCODER].state_dict()
+    for key, weight in encoder.state_dict().items():
+        assert torch.equal(learned[key], weight), key
+
+
+def test_only_column_encoders_learn_alone(tmp_path: Path) -> None:
+    objective = STEPS["images"].objective
+    assert objective is not None
+    with pytest.raises(InputError, match="trains column encoders, and the model to start from has a Linear"):
+        objective(Results(going_on_from(nn.Linear(2, 2), tmp_path), LEAVES))
