@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ss4d.pipelines.config import as_overrides
+from ss4d.pipelines.config import as_overrides, with_frames
 from ss4d.pipelines.dataset import layout
 from ss4d.pipelines.dataset.contents import DatasetContents
 from ss4d.pipelines.dataset.keys import choose_settings
@@ -12,6 +12,7 @@ from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.plan import Wish
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, Reporter, run_clip
+from ss4d.stages.memory import Memory
 
 __all__ = ["open_dataset", "open_run", "run"]
 
@@ -23,8 +24,13 @@ def run(
     config: str = "tiny",
     overrides: Sequence[str] = (),
     goals: Sequence[str] = (),
+    start: str | None = None,
+    end: str | None = None,
+    fps: float | None = None,
+    mask: str | Path | None = None,
     seed: int = 42,
     device: str = "auto",
+    memory: Memory | None = None,
     name: str | None = None,
     engine: str = "auto",
     store: str | None = None,
@@ -52,7 +58,9 @@ def run(
         source=Path(source),
         out=Path(out),
         config=config,
-        overrides=as_overrides(overrides, goals),
+        overrides=with_frames(
+            as_overrides(overrides, goals, memory), start, end, fps, None if mask is None else Path(mask)
+        ),
         seed=seed,
         device=device,
         name=name,

@@ -30,6 +30,7 @@ BLOCK_ROWS = {"cpu": 1 << 12, "cuda": 1 << 16}
 # Of a gathered block: on a CPU 2 MB, what the second-level caches of two cores hold; on a GPU 512 MB, few calls.
 BLOCK_FLOATS = {"cpu": 1 << 19, "cuda": 1 << 27}
 MIN_BLOCK_ROWS = 256  # fewer rows waste a matrix product
+LONGEST_SUM = 512  # of a gathered product in float32 on a CPU
 # What pairs cost besides their products, measured on a CPU (docs/benchmarks.md): to read and add the rows of a pair, as
 # much as so many channels more of its product; to begin with an offset, as much as so many products of two numbers.
 PAIR_CHANNELS, OFFSET_PRODUCTS = 30, 400_000
@@ -121,7 +122,7 @@ def _convolve(feats: Tensor, weight: Tensor, bias: Tensor, sites: Sites, kernel:
     if not _by_pairs(sites, kernel, stride, weight):
         matrix = weight.flatten(1).t()
         for rows, gathered in _gathered(feats, neighbors(sites, kernel)):
-            torch.addmm(bias, gathered, matrix, out=out[rows])
+            _multiply(gathered, matrix, bias, out[rows])
         return out
     wide = torch.promote_types(feats.dtype, torch.float32)  # so that a sum over offsets does not round each time
     for block in _pair_blocks(sites, kernel, stride):
@@ -154,6 +155,15 @@ def _weight_gradient(
                 seen = seen.index_select(0, offset.taken)
             total[k].addmm_(seeing.index_select(0, offset.cells).t(), seen)
     return total.transpose(0, 1)
+
+
+def _multiply(gathered: Tensor, matrix: Tensor, bias: Tensor, out: Tensor) -> None:
+    """Writes bias + gathered @ matrix to `out`."""
+    # Longer sums are shared out over threads by some CPUs' libraries, and then round as the number of threads wants.
+    longest = LONGEST_SUM if gathered.dtype == torch.float32 and gathered.device.type == "cpu" else len(matrix)
+    torch.addmm(bias, gathered[:, :longest], matrix[:longest], out=out)
+    for start in range(longest, len(matrix), longest):
+        out.addmm_(gathered[:, start : start + longest], matrix[start : start + longest])
 
 
 def _product(rows: Tensor, matrix: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None
         assert "about 1 min) or --set precision=float32 (about 1 min); both are estimated for a clip of" in str(
             at.value
         )
-    with pytest.raises(ConfigError, match=r"float32 \(about \d+ hours\); .* for the 64 frames of this clip"):
+    with pytest.raises(ConfigError, match=r"float32 \(about \d+ (min|hours)\); .* for the 64 frames of this clip"):
         half(folder, "float16").check_precision({STRUCTURE_FLOW: sampler}, lambda: 64)
 
 

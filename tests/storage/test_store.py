@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -234,15 +235,18 @@ def test_an_artifact_deleted_while_it_is_read_counts_as_damaged(
     """As when another run replaces it: no other error may come of it."""
     put(store)
     artifact = store.open(REF)
-    walk = os.walk
+    scandir, scanned = os.scandir, []
 
-    def walk_while_it_goes(folder: Path) -> Any:
-        found = list(walk(folder))
-        shutil.rmtree(path_of(store))
-        return found
+    def scan_while_it_goes(folder: str | Path) -> Any:
+        with scandir(folder) as entries:
+            found = list(entries)
+        scanned.append(folder)
+        if len(scanned) == 2:  # the array was opened, and its chunks are counted
+            shutil.rmtree(path_of(store))
+        return nullcontext(found)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ss4d.storage.folder.os.walk", walk_while_it_goes)
+        patch.setattr("ss4d.storage.folder.os.scandir", scan_while_it_goes)
         with pytest.raises(DamageError, match="lacks chunks"):
             artifact.array("feats")
 

@@ -130,7 +130,7 @@ def test_a_file_that_is_cut_short_says_so(tmp_path: Path, caplog: pytest.LogCapt
     assert "states 1.00 s: it may be cut short" in caplog.text
     caplog.clear()
     read_video(path, InputConfig())
-    assert caplog.text == ""
+    assert "cut short" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
