@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ss4d.pipelines.config import as_overrides, with_frames
 from ss4d.pipelines.dataset import layout
@@ -12,7 +13,6 @@ from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.plan import Wish
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, Reporter, run_clip
-from ss4d.stages.memory import Memory
 
 __all__ = ["open_dataset", "open_run", "run"]
 
@@ -30,7 +30,7 @@ def run(
     mask: str | Path | None = None,
     seed: int = 42,
     device: str = "auto",
-    memory: Memory | None = None,
+    memory: Literal["default", "low"] | None = None,
     name: str | None = None,
     engine: str = "auto",
     store: str | None = None,

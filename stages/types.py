@@ -114,9 +114,7 @@ class Clip(Value):
 class Tokens(Value):
     """What the image encoder sees in each frame."""
 
-    feats: Tensor = array(
-        "t l c", torch.float32, "image tokens, normalized over channels; all 0 of a frame without the object"
-    )
+    feats: Tensor = array("t l c", torch.float32, "image tokens, normalized; 0 in frames without the object")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
