@@ -17,6 +17,7 @@ from ss4d.stages.errors import ModelError
 
 Object = TypeVar("Object")
 PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+MOST_WHOLE = 1 << 63  # what a tensor can count with
 
 
 class Lenient:
@@ -131,6 +132,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return value in inner
     if kind is float:
         return type(value) in (int, float) and _is_finite(value)
+    if kind is int:
+        return type(value) is int and abs(value) < MOST_WHOLE
     return kind is Any or type(value) is kind
 
 

@@ -62,7 +62,7 @@ class Archive:
             raise StoreError(f"{path} is no zip file that can be read: {error}") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         for entry in self._zip.infolist():
-            if not entry.is_dir():
+            if not entry.filename.endswith("/"):  # a folder; is_dir() fails at no name
                 self._check(entry)
                 self._entries[entry.filename] = entry
         if sum(entry.file_size for entry in self._entries.values()) > path.stat().st_size:

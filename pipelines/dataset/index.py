@@ -242,9 +242,12 @@ class Index:
 @contextmanager
 def explained(dataset: Dataset) -> Iterator[None]:
     """Turns the errors of an index that cannot be used into sentences."""
+    remake = f"delete it, and `ss4d dataset catalog rebuild {dataset.folder}` makes it again"
     try:
         yield
     except sqlite3.OperationalError as error:
+        if not hasattr(error, "sqlite_errorcode"):  # Python's own, of text that is none
+            raise StoreError(f"{dataset.index} is damaged ({error}): {remake}") from error
         if dataset.shared:
             raise StoreError(
                 f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
@@ -256,10 +259,7 @@ def explained(dataset: Dataset) -> Iterator[None]:
             remedy = "make it and the folder it lies in writable"
         raise StoreError(f"{dataset.index} cannot be used: {error}; {remedy}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite gives text as it lies there
-        raise StoreError(
-            f"{dataset.index} is damaged ({error}): delete it, and `ss4d dataset catalog rebuild {dataset.folder}` "
-            "makes it again"
-        ) from error
+        raise StoreError(f"{dataset.index} is damaged ({error}): {remake}") from error
 
 
 def _is_full(error: sqlite3.OperationalError, dataset: Dataset) -> bool:

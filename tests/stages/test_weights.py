@@ -184,6 +184,7 @@ def test_a_network_that_cannot_play_its_role_is_named(folder: Path) -> None:
         (lambda d: d["args"].update(channels=[]), r"decoder\.json: option channels is empty"),
         (lambda d: d["args"].update(num_res_blocks=10**9), r"decoder\.json: option num_res_blocks is 1000000000, but"),
         (lambda d: d["args"].update(channels=[10**18, 4]), r"decoder\.json: options of this size make no network"),
+        (lambda d: d["args"].update(channels=[10**20, 4]), r"decoder\.json: option args\.channels\.0 must be a whole"),
         (lambda d: d["args"].update(channels=[8, 0]), r"decoder\.json: option channels is \(8, 0\)"),
     ],
 )

@@ -200,6 +200,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         (lambda path: archive_of(path, "a", "a"), "twice"),
         (lambda path: encrypted(archive_of(path, "a")), "encrypted"),
         (lambda path: overlapping(path), "overlap"),
+        (lambda path: nameless(path), "''"),
     ],
 )
 def test_what_a_careful_writer_never_makes_is_refused(
@@ -214,6 +215,19 @@ def encrypted(path: Path) -> Path:
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
+    return path
+
+
+def nameless(path: Path) -> Path:
+    """An archive with an entry that has no name in the directory."""
+    archive_of(path, "a")
+    data = bytearray(path.read_bytes())
+    entry, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    del data[entry + 46]
+    struct.pack_into("<H", data, entry + 28, 0)
+    struct.pack_into("<L", data, end - 1 + 12, end - 1 - entry)
+    path.write_bytes(data)
+    assert zipfile.ZipFile(path).infolist()[0].filename == ""
     return path
 
 

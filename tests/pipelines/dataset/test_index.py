@@ -255,6 +255,13 @@ def test_where_ends_in_time(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -
         chosen(dataset, where=ENDLESS)
 
 
+def test_text_in_the_index_that_is_none_is_damage(dataset: Dataset) -> None:
+    with closing(sqlite3.connect(":memory:")) as index:
+        index.execute("CREATE TABLE t AS SELECT CAST(x'ff' AS TEXT) AS name")
+        with pytest.raises(StoreError, match=r"is damaged .*rebuild"), explained(dataset):
+            index.execute("SELECT name FROM t").fetchall()
+
+
 def test_where_hears_ctrl_c(dataset: Dataset) -> None:
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
