@@ -125,6 +125,11 @@ def draw_clip(clip: Clip, pictures: Pictures) -> list[Strip]:
     if source is None:
         frames = resized(clip.rgb[times].numpy(), size)
         caption = "what was cut out, over black (the input is not where it was, so what was left out cannot be shown)"
+    elif len(source.frames) != len(clip.rgb):
+        raise StoreError(
+            f"the record in {pictures.run.path} does not tell how the input was read: that gives {len(source.frames)} "
+            f"frames, and the clip has {len(clip.rgb)}"
+        )
     else:
         frames = _cropped(source, clip, times, size)
         frames[masks[..., 0] < 128] = (frames[masks[..., 0] < 128] * OUTSIDE).astype(np.uint8)

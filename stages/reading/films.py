@@ -166,6 +166,8 @@ def opened_film(file: IO[bytes], name: str, kind: str | None) -> Iterator[tuple[
         moving = [s for s in container.streams.video if not Disposition(s.disposition) & Disposition.attached_pic]
         if not moving:
             raise InputError(f"{name} holds no video; give a video file or a folder of images.")
+        if moving[0].codec_context is None:  # there is no decoder
+            raise InputError(f"{name} is coded in a way that cannot be read here; convert it, to H.264 say.")
         yield container, moving[0]
 
 

@@ -224,3 +224,12 @@ def test_a_run_that_was_stopped_is_shown_and_a_missing_stage_is_one_sentence(
     assert "decoding" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (folder / "inspect").exists()
+
+
+def test_a_record_of_other_frames_is_told_so(finished_run: Path, tmp_path: Path) -> None:
+    folder = copied(finished_run, tmp_path)
+    content = json.loads((folder / "run.json").read_text())
+    content["config"]["input"]["count"] = 1
+    (folder / "run.json").write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="gives 1 frames, and the clip has 4"):
+        Pictures(open_run(folder)).strips("segmentation")

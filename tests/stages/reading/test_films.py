@@ -278,3 +278,12 @@ def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
     for read in (lambda path: read_video(path, InputConfig()), num_frames):
         with pytest.raises(InputError, match=r"empty\.webm holds no frame"):
             read(tmp_path / "empty.webm")
+
+
+def test_a_coding_without_a_decoder_is_told_so(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", [corners()] * 3)
+    data = path.read_bytes()
+    assert b"avc1" in data
+    path.write_bytes(data.replace(b"avc1", b"zzz1"))
+    with pytest.raises(InputError, match="is coded in a way that cannot be read here"):
+        read_video(path, InputConfig())
