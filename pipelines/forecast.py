@@ -61,9 +61,11 @@ def forecast_stages(
         voxels: of a frame; None if that is not known.
     """
     chosen, room, found = config.stages(), KEPT_TOKENS[config.memory], []
-    for stage in (stage for stage in stages if chosen[stage].roles):
+    running = [stage for stage in stages if chosen[stage].roles]
+    tokens = frame_tokens(folder) if running else 0
+    for stage in running:
         windows = frame_windows(frames, getattr(config.section(stage), "window", None), 1)
-        load = Load(frames=len(windows[0]), voxels=voxels, tokens=frame_tokens(folder))
+        load = Load(frames=len(windows[0]), voxels=voxels, tokens=tokens)
         work: dict[torch.dtype, float] = {}
         staying = passing = 0.0
         for role, sampler in config.uses([stage]).items():

@@ -32,16 +32,15 @@ def find_camera(
         progress: hears of the search.
     """
     masks = clip.alpha.float() / 255
-    if encoder.axes == "camera":
-        pitch = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
-        known = Known(yaw=0.0, pitch=0.0, distance=config.distance, fov=config.fov)
-        found = matched(voxels.coords, voxels.resolution, masks, known, progress)
-        overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
-        return _value(found, config.yaw or 0.0, pitch, overlap)
-    known = Known(yaw=config.yaw, pitch=config.pitch, distance=config.distance, fov=config.fov)
+    in_camera_axes = encoder.axes == "camera"
+    yaw, pitch = (0.0, 0.0) if in_camera_axes else (config.yaw, config.pitch)
+    known = Known(yaw=yaw, pitch=pitch, distance=config.distance, fov=config.fov)
     found = matched(voxels.coords, voxels.resolution, masks, known, progress)
     overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
-    return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
+    if not in_camera_axes:
+        return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
+    above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
+    return _value(found, config.yaw or 0.0, above, overlap)
 
 
 def front_camera(

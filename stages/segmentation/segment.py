@@ -144,7 +144,7 @@ def _named(frames: Tensor) -> str:
 
 
 def _tracker(config: SegmentationConfig, frames: Tensor, scale: float) -> ObjectTracker | None:
-    """What follows the object that the user pointed at, in pixels of the input; None if he did not."""
+    """What follows the object that the user pointed at, in pixels of the input; None if they did not."""
     if config.box is None and config.point is None:
         return None
     height, width = (round(side * scale) for side in frames.shape[1:3])

@@ -96,11 +96,6 @@ def test_animated_images(tmp_path: Path, name: str) -> None:
     assert (video.frames[:, 40, 32, 3] == 255).all()
 
 
-def test_the_encoder_leaves_out_what_comes_out_differently_at_times(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", torch.zeros(4, 64, 64, 3, dtype=torch.uint8), 12)
-    assert b"mbtree=0" in (tmp_path / "a.mp4").read_bytes()  # x264 notes its options in what it writes
-
-
 def test_frames_are_taken_by_time_stamp(tmp_path: Path) -> None:
     video = read_video(encode(tmp_path / "vfr.mkv", "libx264", "yuv420p", [0, 100, 200, 400, 500, 600]), InputConfig())
     shown = levels(video.frames)
@@ -393,21 +388,3 @@ def test_digest_follows_content_and_names(tmp_path: Path) -> None:
     assert input_digest(tmp_path / "copy.png") == input_digest(folder / "0.png")
     with pytest.raises(InputError, match="does not exist"):
         input_digest(tmp_path / "missing")
-
-
-def test_written_video_reads_back(tmp_path: Path) -> None:
-    frames = torch.zeros(5, 31, 47, 3, dtype=torch.uint8)
-    for t in range(5):
-        frames[t, :, :] = torch.tensor([40 * t, 200 - 40 * t, 120], dtype=torch.uint8)
-    write_video(tmp_path / "a.mp4", iter(frames), 30)
-    video = read_video(tmp_path / "a.mp4", InputConfig())
-    assert video.frames.shape == (5, 32, 48, 3)
-    assert (video.frames[:, :31, :47].int() - frames.int()).abs().max() <= 4
-    assert video.fps == pytest.approx(30)
-    data = (tmp_path / "a.mp4").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # a browser can start before it has all
-
-
-def test_no_frame_to_write(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no frame"):
-        write_video(tmp_path / "a.mp4", [], 24)

@@ -1,9 +1,7 @@
 """Runs of a dataset: every clip once, nothing again, exactly what a changed parameter asks for; and its records."""
 
-import io
 import json
 import logging
-import math
 import shutil
 import threading
 from collections import Counter
@@ -13,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from ss4d.cli.dataset_view import duration, line, picture
 from ss4d.cli.main import app
 from ss4d.pipelines.dataset.events import read_events
 from ss4d.pipelines.dataset.keys import Settings, last_settings
@@ -27,9 +23,8 @@ from ss4d.pipelines.dataset.opened import open_for
 from ss4d.pipelines.dataset.rebuild import rebuild_index
 from ss4d.pipelines.dataset.select import Choice
 from ss4d.pipelines.dataset.workers.clip_log import ClipLogs
-from ss4d.pipelines.dataset.workers.limits import Clock, Limits, parse_size
 from ss4d.pipelines.dataset.workers.messages import Message, Paused, Resumed
-from ss4d.pipelines.dataset.workers.progress import ClipView, Pace, Snapshot, StageView, Tally, WorkerView
+from ss4d.pipelines.dataset.workers.progress import Snapshot
 from ss4d.pipelines.dataset.workers.worker import Turn
 from ss4d.pipelines.errors import ConfigError
 from ss4d.stages.errors import InputError
@@ -250,14 +245,6 @@ def test_numbers_out_of_range_are_refused(options: DatasetOptions, change: dict[
 # The parts
 
 
-def test_a_clock_stands_still_while_a_clip_waits() -> None:
-    clock = Clock(10.0)
-    clock.pause(12.0)
-    assert clock.seconds(100.0) == 2.0
-    clock.resume(100.0)
-    assert clock.seconds(101.5) == 3.5
-
-
 def test_who_has_to_wait_for_a_turn_says_so() -> None:
     told: list[Message] = []
     both = threading.Event()
@@ -280,49 +267,6 @@ def test_who_has_to_wait_for_a_turn_says_so() -> None:
         assert told == [Paused("b")]
     thread.join(10)
     assert told == [Paused("b"), Resumed("b")]
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("800M", 800 << 20), ("6G", 6 << 30), ("1.5 GiB", 3 << 29), ("2kb", 2048), ("100", 100)]
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "0", "-1G", "6X"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ConfigError, match="--memory takes a size such as 800M"):
-        parse_size(text)
-
-
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
-def test_a_timeout_is_a_time(seconds: float) -> None:
-    with pytest.raises(ConfigError, match="--clip-timeout must be a number of seconds above 0"):
-        Limits(clip_seconds=seconds)
-
-
-def test_pace_is_that_of_the_last_times() -> None:
-    pace = Pace(0.0)
-    assert pace.per_second(5.0) == 0
-    for second in range(1, 1001):
-        pace.count(second)
-    assert pace.per_second(1000.0) == pytest.approx(1.0)
-    assert pace.per_second(1199.0) == pytest.approx(0.5)  # it has not happened for a while
-
-
-def test_a_tally_tells_when_a_run_will_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ss4d.pipelines.dataset.workers.progress.time.monotonic", lambda: clock[0])
-    clock = [0.0]
-    tally = Tally(10, ["slat"])
-    assert tally.snapshot("running", [], 0).remaining_seconds is None
-    for cause in (None, None, "input", None):
-        clock[0] += 2.0
-        tally.artifact("slat", 1.5)
-        tally.clip(cause)  # type: ignore[arg-type]
-    snapshot = tally.snapshot("running", [], 0)
-    assert (snapshot.done, snapshot.failed, snapshot.num_failed) == (3, {"input": 1}, 1)
-    assert (snapshot.per_second, snapshot.remaining_seconds) == (0.5, 12.0)
-    assert (snapshot.stages["slat"].done, snapshot.stages["slat"].seconds) == (4, 1.5)
 
 
 @pytest.fixture
@@ -360,44 +304,3 @@ def test_each_lane_logs_into_its_own_clip(tmp_path: Path, logs: ClipLogs) -> Non
         raise InputError("It shows nothing.")
     (line,) = (tmp_path / "c.log").read_text().splitlines()
     assert line.endswith("ERROR   failed: It shows nothing.")
-
-
-# What is said
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (11520, "3 h 12 min"), (90000, "1 d 1 h")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-def test_what_a_line_and_a_picture_say() -> None:
-    clip = ClipView(id="fox[1]", stage="slat", seconds=3.2)
-    workers = [
-        WorkerView(pid=11, ready=True, memory=3 << 30, clips=[clip]),
-        WorkerView(pid=12, ready=False, memory=1 << 20, clips=[]),
-    ]
-    snapshot = Snapshot(
-        state="running",
-        clips=1000,
-        done=412,
-        failed={"input": 3},
-        running=1,
-        seconds=100.0,
-        per_second=1.8,
-        remaining_seconds=325.0,
-        stages={
-            "slat": StageView(done=5, per_second=1.9, seconds=0.5),
-            "export": StageView(done=0, per_second=0, seconds=0),
-        },
-        workers=workers,
-        memory=0,
-    )
-    assert line(snapshot) == ("412 of 1000 clips done, 3 failed, 1 running, 1.80 clips/s, 5 min 25 s left, slat 1.90/s")
-    console = Console(width=120, file=io.StringIO(), force_terminal=False)
-    with console.capture() as capture:
-        console.print(picture(snapshot))
-    shown = capture.get()
-    for words in ("412/1000 clips", "fox[1]", "loads the networks", "3.2 GB"):
-        assert words in shown
