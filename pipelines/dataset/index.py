@@ -246,12 +246,12 @@ def explained(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if not hasattr(error, "sqlite_errorcode"):  # Python's own, of text that is none
-            raise StoreError(f"{dataset.index} is damaged ({error}): {remake}") from error
         if dataset.shared:
             raise StoreError(
                 f"the index of {dataset.folder} cannot be kept in a temporary file: {error}; TMPDIR says where it lies"
             ) from error
+        if not hasattr(error, "sqlite_errorcode"):  # Python's own, of text that is none
+            raise StoreError(f"{dataset.index} is damaged ({error}): {remake}") from error
         if _is_full(error, dataset):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(dataset.index)) from error
         remedy = "try again when no other process is writing it"
