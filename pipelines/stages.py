@@ -175,7 +175,7 @@ def _slat_sampler(config: SlatConfig, folder: ModelFolder) -> SlatConfig:
 
 
 BUILT_IN = (
-    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=2),
+    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=3),
     Implementation(
         stage="conditioning",
         config=ConditioningConfig,

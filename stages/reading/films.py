@@ -18,11 +18,10 @@ from av.video.stream import VideoStream
 from ss4d.stages.errors import InputError
 from ss4d.stages.reading.display import Display, progressive
 from ss4d.stages.reading.picture import Bounds, Picture
-from ss4d.stages.reading.timeline import MAX_HOLD, Timeline, durations, timeline, typical_step
+from ss4d.stages.reading.timeline import MAX_HOLD, Step, Timeline, durations, timeline, typical_step
 
 LOG = logging.getLogger("ss4d")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the default decoders of both drop alpha
-SAME_RATE = 0.05  # a rate that a file states holds if the steps of its stamps differ by no more than this share
 CUT_SHORT = 0.9  # a file whose frames end before this share of its stated length is cut short
 MAX_RATE = 1000.0  # frames per second; stamps that say more are wrong
 AHEAD = 64  # pictures that a decoder may leave out before the next one that it gives
@@ -134,14 +133,14 @@ def film_frames(file: IO[bytes], name: str, fps: float, kind: str | None = None)
             raise InputError(f"{name} holds no frame; give a whole file.")
         base = float(stream.time_base or 1)
         seconds = [None if stamp is None else stamp * base for stamp in stamps]
-        step = typical_step(seconds)
-        if step is not None and step < 1 / MAX_RATE:
-            seconds, step, rate = [None] * len(stamps), None, fps
+        step = typical_step(seconds, base)
+        if step is not None and step.seconds < 1 / MAX_RATE:
+            seconds, rate = [None] * len(stamps), fps
         else:
             rate = _rate(stream, step, fps)
-        line = timeline(durations(seconds, step or 1 / rate), rate)
+        line = timeline(durations(seconds, 1 / rate), rate)
         remarks = [*_pauses(line)]
-        end = max((stamp for stamp in stamps if stamp is not None), default=0) * base + (step or 1 / rate)
+        end = max((stamp for stamp in stamps if stamp is not None), default=0) * base + 1 / rate
         stated = _stated_seconds(container, stream)
         if stated and end < CUT_SHORT * stated and damage is None:
             remarks.append(
@@ -231,12 +230,10 @@ def _shown_stamps(packets: Sequence[_Packet], stream: VideoStream) -> tuple[list
     return [*shown, *sorted(known[begin:])], False
 
 
-def _rate(stream: VideoStream, step: float | None, fps: float) -> float:
+def _rate(stream: VideoStream, step: Step | None, fps: float) -> float:
     """Frames per second: as the file states them, if its stamps agree, else as most of its stamps say."""
     stated = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    if step is None:
-        return next(iter(stated), fps)
-    return next((rate for rate in stated if abs(rate * step - 1) <= SAME_RATE), 1 / step)
+    return next(iter(stated), fps) if step is None else step.rate(stated)
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:

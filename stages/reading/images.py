@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.reading.picture import Bounds, Picture
-from ss4d.stages.reading.timeline import Timeline, steady, timeline, typical_step
+from ss4d.stages.reading.timeline import Step, Timeline, steady, timeline, typical_step
 
 LOG = logging.getLogger("ss4d")
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -175,5 +175,5 @@ def image_frames(image: Image.Image, name: str, fps: float) -> ImageFrames:
         except UNREADABLE as error:
             raise InputError(f"{name} is damaged after {index} frames ({error}); replace it.") from error
         shown.append((image.info.get("duration") or DEFAULT_DURATION * 1000) / 1000)
-    step = typical_step([0.0, *np.cumsum(shown).tolist()]) or DEFAULT_DURATION
-    return ImageFrames(image, name, timeline(shown, 1 / step), first)
+    step = typical_step([0.0, *np.cumsum(shown).tolist()]) or Step(DEFAULT_DURATION)
+    return ImageFrames(image, name, timeline(shown, 1 / step.seconds), first)

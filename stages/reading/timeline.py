@@ -1,7 +1,8 @@
 """When the pictures of an input are shown, and which of them a frame at a constant rate shows; times in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,11 @@ from numpy.typing import NDArray
 
 MAX_HOLD = 5.0  # seconds: a picture that stays longer tells nothing more, and every second of it costs frames
 HOLD_STEPS = 2  # ... but not of pictures that all stay long: a pause is longer than this many usual steps
-NEAR = 0.25  # steps that differ from the median one by less than this share of it count as typical
+NEAR = 0.45  # steps that differ from the median one by less than this share of it count as usual
+SEEN = 0.4  # of a frame's time: a picture that stays so long is shown, though no frame's middle may fall into it
+FARTHEST = 1  # frames that a picture is moved by for that, at most
+# What cameras, broadcasts and screens use, in frames a second.
+USUAL_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0, 120.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +36,29 @@ class Timeline:
     @property
     def count(self) -> int:
         """How many frames there are."""
-        return max(1, round(self.length * self.rate)) if len(self.starts) else 0
+        return int(self._firsts[-1]) if len(self.starts) else 0
 
     def picture(self, frame: int) -> int:
-        """The picture that is shown in the middle of the time of a frame."""
-        middle = (frame + 0.5) / self.rate
-        return int(np.searchsorted(self.starts, middle, side="right")) - 1
+        """The picture that a frame shows: the one in the middle of its time, or a short one beside that."""
+        return int(np.searchsorted(self._firsts[:-1], frame, side="right")) - 1
+
+    @cached_property
+    def _firsts(self) -> NDArray[np.int64]:
+        """(n + 1,) the first frame of each picture, and the frame after the last.
+
+        Stamps that are rounded or shaken let two pictures fall into one frame and none into the next. So each picture
+        that stays long enough is given a frame of its own, and all of them are moved by as little as that takes: by
+        their isotonic regression, whose largest error is least halfway between the running bounds from both sides.
+        """
+        places = np.append(self.starts, self.length) * self.rate
+        nearest = np.ceil(places - 0.5)
+        before = np.append(0, np.cumsum(np.diff(places) >= SEEN))  # frames that must lie before each picture
+        room = places - before
+        bounds = np.maximum.accumulate(room), np.minimum.accumulate(room[::-1])[::-1]
+        apart = np.ceil((bounds[0] + bounds[1]) / 2 - 0.5) + before
+        firsts = np.maximum.accumulate(np.clip(apart, nearest - FARTHEST, nearest + FARTHEST))
+        firsts[0], firsts[-1] = 0, max(1, firsts[-1])
+        return firsts.astype(np.int64)
 
 
 def steady(count: int, rate: float) -> Timeline:
@@ -65,13 +87,45 @@ def durations(stamps: Sequence[float | None], step: float) -> list[float]:
     return shown
 
 
-def typical_step(stamps: Sequence[float | None]) -> float | None:
+@dataclass(frozen=True)
+class Step:
+    """The usual time from one picture to the next.
+
+    Attributes:
+        seconds: of it.
+        error: by what share of it the stamps, which are rounded, may tell it wrong.
+    """
+
+    seconds: float
+    error: float = 0.0
+
+    def rate(self, stated: Iterable[float]) -> float:
+        """Frames per second: one that is stated if the stamps agree with it, else a usual one, else what they say."""
+        for rates in (stated, USUAL_RATES):
+            near = min(rates, key=self._off, default=None)
+            if near is not None and self._off(near) <= self.error:
+                return near
+        return 1 / self.seconds
+
+    def _off(self, rate: float) -> float:
+        return abs(rate * self.seconds - 1)
+
+
+def typical_step(stamps: Sequence[float | None], tick: float = 0.0) -> Step | None:
     """The usual time from one stamp to the next; None where none of them rises.
 
     The mean of the steps about the median one: formats that round to milliseconds have steps of 33 and of 34.
+
+    Args:
+        stamps: in the order in which the pictures are shown.
+        tick: what they are rounded to; what is not much shorter than a step counts steps, and rounds nothing.
     """
     steps = np.array([b - a for a, b in pairwise(stamps) if a is not None and b is not None and b > a])
     if not len(steps):
         return None
     middle = np.sort(steps)[(len(steps) - 1) // 2]
-    return float(steps[np.abs(steps - middle) <= NEAR * middle].mean())
+    usual = np.abs(steps - middle) <= NEAR * middle
+    rounding = tick if tick <= NEAR * middle else 0.0
+    # Roundings cancel out along a row of usual steps, but for those at its two ends.
+    rows = 1 + np.count_nonzero(np.diff(np.flatnonzero(usual)) > 1)
+    return Step(float(steps[usual].mean()), float(rows * rounding / steps[usual].sum()))

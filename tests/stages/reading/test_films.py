@@ -89,6 +89,20 @@ def test_the_rate_is_that_of_most_steps(tmp_path: Path, name: str) -> None:
     assert order(tmp_path / name) == list(range(11))
 
 
+@pytest.mark.parametrize("rate", [24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001, 60])
+@pytest.mark.parametrize("name", ["a.webm", "a.mkv"])
+def test_stamps_of_milliseconds_tell_the_rate_and_lose_no_picture(tmp_path: Path, name: str, rate: float) -> None:
+    """Neither has a rate of its own: these formats round stamps, and a muxer that is told none writes none."""
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    for shaken in (0.0, 0.4):  # of a frame's time, as by a camera that is late now and then
+        late = shaken * np.random.default_rng(1).random(12)
+        seconds = [(t + late[t] + 1) / rate for t in range(12)]
+        video = read_video(encode(tmp_path / name, levels(12), codec, seconds=seconds, rate=1000), InputConfig())
+        assert video.fps == pytest.approx(rate, rel=0.05 if shaken else 0.005)
+        assert sorted(set(order(tmp_path / name))) == list(range(12))
+        assert len(video.frames) == 12 if not shaken else 12 <= len(video.frames) <= 13
+
+
 def test_what_is_recorded_of_a_screen_keeps_its_time(tmp_path: Path) -> None:
     seconds = [0, 0.008, 0.1, 0.2, 0.3, 0.4, 0.408, 0.5, 0.9, 1.0]
     video = read_video(encode(tmp_path / "a.mkv", levels(10), seconds=seconds, rate=1000), InputConfig())

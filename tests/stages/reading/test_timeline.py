@@ -18,26 +18,63 @@ def test_a_picture_is_shown_until_the_next_one(held: list[float], rate: float) -
     ends = np.cumsum(held)
     for frame, picture in enumerate(shown(line)):
         middle = (frame + 0.5) / rate
-        if middle < ends[-1]:
-            assert ends[picture] - held[picture] <= middle + 1e-9
-            assert middle <= ends[picture] + 1e-9
-        else:
-            assert picture == len(held) - 1
-    assert line.count / rate == pytest.approx(ends[-1], abs=max(0.51 / rate, 1 / rate - ends[-1]))
+        assert ends[picture] - held[picture] <= middle + 1 / rate + 1e-9
+        assert middle <= ends[picture] + 1 / rate + 1e-9
+    assert line.count / rate == pytest.approx(ends[-1], abs=max(1.51 / rate, 1 / rate - ends[-1]))
+    assert shown(line) == sorted(shown(line))
 
 
-@given(st.integers(1, 50), st.sampled_from([24.0, 30000 / 1001, 60.0]))
-def test_every_picture_of_a_regular_video_is_shown_once(count: int, rate: float) -> None:
-    stamps = [5 + round(i / rate, 3) for i in range(count)]  # webm rounds to milliseconds
-    step = typical_step(stamps) or 1 / rate
-    assert step == pytest.approx(1 / rate, rel=0.03)
-    assert shown(timeline(durations(stamps, step), rate)) == list(range(count))
+RATES = [24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0]
+
+
+@given(st.integers(2, 400), st.sampled_from(RATES), st.floats(0, 1), st.sampled_from([0.001, 1 / 600, 1 / 90000]))
+def test_a_regular_video_is_known_by_stamps_that_are_rounded(
+    count: int, rate: float, begin: float, tick: float
+) -> None:
+    stamps = [tick * round((begin + i / rate) / tick) for i in range(count)]
+    step = typical_step(stamps, tick)
+    assert step is not None
+    found = step.rate([])
+    assert found == pytest.approx(rate, rel=2 * tick * rate / (count - 1))
+    assert step.rate([3.0, rate]) == pytest.approx(rate)
+    assert shown(timeline(durations(stamps, 1 / found), found)) == list(range(count))
     assert shown(steady(count, rate)) == list(range(count))
 
 
+def test_of_rates_that_stamps_cannot_tell_apart_the_nearest_usual_one_is_taken() -> None:
+    for rate in RATES:
+        long = typical_step([round(i / rate, 3) for i in range(2000)], 0.001)
+        assert long is not None
+        assert long.rate([]) == rate
+    slow = typical_step([round(i / 13, 3) for i in range(50)], 0.001)
+    assert slow is not None
+    assert slow.rate([24.0]) == pytest.approx(13, rel=1e-3)
+
+
+@given(st.lists(st.floats(-0.4, 0.4), min_size=4, max_size=200), st.sampled_from(RATES))
+def test_shaken_stamps_lose_no_picture(shaken: list[float], rate: float) -> None:
+    """As of a camera that writes down when it got to a picture: two come within a frame's time, none in the next."""
+    stamps = [round((i + late / 2 + 1) / rate, 3) for i, late in enumerate(shaken)]
+    line = timeline(durations(stamps, 1 / rate), rate)
+    assert set(shown(line)) == set(range(len(stamps)))
+    assert line.count <= len(stamps) + 1
+
+
+def test_a_burst_of_pictures_shifts_none_by_more_than_a_frame() -> None:
+    stamps = [0, 0.1, 0.2, *(0.3 + 0.05 * i for i in range(20)), 1.4, 1.5, 1.6]
+    line = timeline(durations(stamps, 0.1), 10.0)
+    for frame, picture in enumerate(shown(line)):
+        assert abs(stamps[picture] - frame / 10) <= 0.15 + 1e-9
+
+
 def test_the_usual_step_is_that_of_most_pictures() -> None:
-    assert typical_step([0.0, 0.017, 0.067, 0.1, 0.133, 0.166, 0.2]) == pytest.approx(0.0333, abs=1e-4)
-    assert typical_step([0.0, 0.1, 0.2, 600.0, 600.1]) == pytest.approx(0.1)
+    for stamps, step in (
+        ([0.0, 0.017, 0.067, 0.1, 0.133, 0.166, 0.2], 0.0333),
+        ([0.0, 0.1, 0.2, 600.0, 600.1], 0.1),
+    ):
+        found = typical_step(stamps)
+        assert found is not None
+        assert found.seconds == pytest.approx(step, abs=1e-4)
     assert typical_step([3.0]) is None
     assert typical_step([None, 1.0, 1.0, 0.5]) is None
 
