@@ -115,8 +115,12 @@ def prefect(schedule: Schedule) -> None:
             keep_loopback_direct()
             private = temporary_settings(
                 # On this very machine: who does not answer twice is gone.
-                {PREFECT_API_URL: server.wait(), PREFECT_CLIENT_MAX_RETRIES: 1},
-                restore_defaults={PREFECT_API_AUTH_STRING, PREFECT_API_KEY},
+                {
+                    PREFECT_API_URL: server.wait(),
+                    PREFECT_API_AUTH_STRING: server.password,
+                    PREFECT_CLIENT_MAX_RETRIES: 1,
+                },
+                restore_defaults={PREFECT_API_KEY},
             )
             stack.enter_context(private)
         with get_client(sync_client=True) as client:

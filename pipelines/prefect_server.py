@@ -1,12 +1,14 @@
 """A private Prefect server for one run: a child process that lives exactly as long as its parent.
 
 The parent holds the write end of the child's standard input. However the parent ends, SIGKILL included, the system
-closes that pipe, and the child leaves. Run as a module it is the child:
+closes that pipe, and the child leaves. Before, it gets a password through it, which nothing else holds, so that no
+other user of the machine can talk to the server. Run as a module it is the child:
 `python -m ss4d.pipelines.prefect_server FOLDER`.
 """
 
 import asyncio
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -47,16 +49,21 @@ def quiet_prefect() -> None:
 
 
 class LocalServer:
-    """Starts the server in the background; `wait` gives its address once it answers; leaving the context ends it."""
+    """Starts the server in the background; `wait` gives its address once it answers; leaving the context ends it.
+
+    Attributes:
+        password: what its API asks for, as Prefect's PREFECT_API_AUTH_STRING has it.
+    """
 
     def __init__(self, home: Path) -> None:
+        self.password = f"ss4d:{secrets.token_urlsafe(32)}"
         self._home = home
         # Named after this process, which it ends with, so that who shares `home` can tell whether it still lives.
         self._folder = home / f"{_PREFIX}{owned_name()}"
 
     def __enter__(self) -> "LocalServer":
         _remove_stale(self._home)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, mode=0o700)  # its database tells all that the API does
         with (self._folder / _LOG).open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches the run, and the run ends the server.
             self._process = subprocess.Popen(
@@ -67,6 +74,10 @@ class LocalServer:
                 stderr=log,
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it is gone already: `wait` says so
+            self._process.stdin.write(f"{self.password}\n".encode())
+            self._process.stdin.flush()
         return self
 
     def wait(self) -> str:
@@ -116,10 +127,11 @@ def keep_loopback_direct() -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 
 
-def _serve(folder: Path) -> None:
+def _serve(folder: Path, password: str) -> None:
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     os.environ.update(PREFECT_DEFAULTS)
     os.environ["PREFECT_HOME"] = str(folder)
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password  # of this process alone: what others see is the start's
     os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -169,4 +181,5 @@ def _remove_stale(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]).resolve())
+    if given := os.read(0, 512).decode().strip():  # so few bytes arrive whole; none, if the parent is gone
+        _serve(Path(sys.argv[1]).resolve(), given)

@@ -1,11 +1,14 @@
 """Which engine does a run's jobs, and what it does about errors that can pass."""
 
 import errno
+import os
+import stat
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -113,6 +116,45 @@ def test_a_run_goes_on_without_its_private_server(home: Path, monkeypatch: pytes
     assert time.monotonic() - told[-1][1] < 60  # seconds, and a busy machine; it was minutes
     assert said == ["the private Prefect server has ended; the run goes on without it"]
     assert not list(home.glob("server-*"))
+
+
+def test_only_the_run_can_talk_to_its_private_server(home: Path) -> None:
+    """Its password is in no place where another user of the machine, or whoever gets the log, could read it."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    told: list[dict[str, Any]] = []
+
+    def do(job: Any) -> None:
+        password = str(PREFECT_API_AUTH_STRING.value())
+        (server,) = (p for p in psutil.Process().children() if "ss4d.pipelines.prefect_server" in p.cmdline())
+        (folder,) = home.glob("server-*")
+        with httpx.Client(base_url=f"{PREFECT_API_URL.value()}/", trust_env=False) as client:
+            ways = {"nobody": None, "another": ("ss4d", "guess"), "the run": tuple(password.split(":"))}
+            found = {who: client.get("admin/version", auth=auth).status_code for who, auth in ways.items()}
+            found["change"] = client.post("flows/", json={"name": "mine"}).status_code
+        visible = [*server.cmdline(), *server.environ().values(), *os.environ.values()]
+        found["said"] = [text for text in visible if password in text]
+        found["written"] = [p.name for p in home.rglob("*") if p.is_file() and password.encode() in p.read_bytes()]
+        found["mode"] = stat.filemode(folder.stat().st_mode)
+        told.append({**found, "length": len(password)})
+
+    job = SimpleNamespace(step=SimpleNamespace(stage="slat", ref=ArtifactRef("slat", "0" * 64)), inputs={})
+    prefect(Schedule("clip", [job], do, lambda: None, home))  # type: ignore[list-item]
+    (found,) = told
+    assert found.pop("length") > 40
+    assert found == {
+        "nobody": 401,
+        "another": 401,
+        "the run": 200,
+        "change": 401,
+        "said": [],
+        "written": [],
+        "mode": "drwx------",
+    }
+
+
+def test_each_private_server_has_a_password_of_its_own(tmp_path: Path) -> None:
+    assert LocalServer(tmp_path).password != LocalServer(tmp_path).password
 
 
 def test_a_server_of_another_container_keeps_its_folder(tmp_path: Path) -> None:
