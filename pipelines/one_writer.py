@@ -4,11 +4,12 @@ import errno
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from ss4d.pipelines.errors import ConfigError
+from ss4d.storage.files import leads_out
 
 LOG = logging.getLogger("ss4d")
 LOCKS = ".locks"  # beside the runs; a file for each name holds the settings of the run that goes on
@@ -30,15 +31,9 @@ def only_settings(folder: Path, settings: str) -> Iterator[None]:
         ConfigError: if such a run is in progress.
         OSError: if the folder cannot be written.
     """
-    path = folder.parent / LOCKS / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with lock_file(folder.parent, f"{LOCKS}/{folder.name}") as file:
         try:
-            if _got(file, fcntl.LOCK_EX):  # nobody else is here
-                file.truncate(0)
-                file.write(settings)
-                file.flush()
-            refused = not _got(file, fcntl.LOCK_SH) or _text(file) != settings
+            refused = not agree(file, settings)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -52,14 +47,41 @@ def only_settings(folder: Path, settings: str) -> Iterator[None]:
         yield
 
 
-def _got(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def lock_file(folder: Path, name: str) -> IO[str]:
+    """A file to lock and to agree on something, made if missing.
+
+    Raises:
+        ConfigError: if it would lie outside of the folder, since a link leads there.
+        OSError: if it cannot be opened.
+    """
+    path = folder / name
+    if leads_out(folder, name) or path.is_symlink():
+        raise ConfigError(f"{path} would lie somewhere else, through a link on the way: remove that link")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
 
 
-def _text(file: IO[str]) -> str:
+def agree(file: IO[str], text: str) -> bool:
+    """Whether every other process that has agreed on something about a file, and still has it open, has `text`.
+
+    If so, this one has agreed, too, as long as it has the file open.
+
+    Raises:
+        OSError: if it cannot be written, or the file system has no locks.
+    """
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else is here
+        file.truncate(0)
+        file.write(text)
+        file.flush()
+    fcntl.flock(file, fcntl.LOCK_SH)  # who has it alone has it for a moment
+    if agreed_on(file) == text:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def agreed_on(file: IO[str]) -> str:
+    """The text that processes have agreed on."""
     file.seek(0)
     return file.read()

@@ -17,6 +17,7 @@ from ss4d.pipelines.dataset.launch_lines import append_line, read_lines
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.select import parse_shard
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.one_writer import agree, agreed_on, lock_file
 from ss4d.pipelines.run_record import machine, versions
 from ss4d.storage.errors import StoreError
 
@@ -153,7 +154,8 @@ def _read(dataset: Dataset) -> tuple[list[RecordedLaunch], list[int]]:
 def only_launch(dataset: Dataset, shard: str | None, patience: float = 0.0) -> Iterator[None]:
     """Locks the dataset while it runs, since two runs of the same clips would make everything twice.
 
-    A run of all clips excludes every other run; a run of a shard excludes runs of all clips, and of the same shard.
+    A run of all clips excludes every other run; a run of a shard excludes runs of all clips, of the same shard, and of
+    shards of another number.
 
     Args:
         dataset: that is run.
@@ -170,15 +172,32 @@ def only_launch(dataset: Dataset, shard: str | None, patience: float = 0.0) -> I
             _lock(stack, dataset.lock("run"), fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH, until)
             if shard is not None:
                 part = parse_shard(shard)
+                _agree(stack, dataset, part.count, until)
                 _lock(stack, dataset.lock(f"run-{part.number}-of-{part.count}"), fcntl.LOCK_EX, until)
         except BlockingIOError as error:
-            others = [launch.coordinator for launch in recorded_launches(dataset) if not launch.ended]
-            where = f" ({others[-1]})" if others else ""
             raise ConfigError(
-                f"another run of {dataset.folder} is in progress{where}: wait for it, or give each its own part "
-                "with --shard"
+                f"another run of {dataset.folder} is in progress{_where(dataset)}: wait for it, or give each its own "
+                "part with --shard"
             ) from error
         yield  # the system releases a lock when its file is closed, also after a kill
+
+
+def _where(dataset: Dataset) -> str:
+    """The process that runs a dataset, as far as its launches tell."""
+    others = [launch.coordinator for launch in recorded_launches(dataset) if not launch.ended]
+    return f" ({others[-1]})" if others else ""
+
+
+def _agree(stack: ExitStack, dataset: Dataset, parts: int, until: float) -> None:
+    """Sees to it that all who run a part mean one of as many parts, since else the same clip is in two of them."""
+    file = stack.enter_context(lock_file(dataset.folder, dataset.lock("parts").name))
+    while not agree(file, str(parts)):
+        if time.monotonic() >= until:
+            raise ConfigError(
+                f"a run of one of {agreed_on(file)} parts of {dataset.folder} is in progress{_where(dataset)}, and "
+                f"parts of {parts} would have clips of it, too: wait for it, or give --shard I/{agreed_on(file)}"
+            )
+        time.sleep(POLL)
 
 
 def _lock(stack: ExitStack, path: Path, kind: int, until: float) -> None:

@@ -43,6 +43,18 @@ def test_a_killed_run_is_none(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("linked", [".locks", ".locks/clip"])
+def test_a_link_in_the_place_of_a_lock_is_not_written_to(tmp_path: Path, linked: str) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "clip").write_text("mine")
+    runs = tmp_path / "runs"
+    (runs / linked).parent.mkdir(parents=True)
+    (runs / linked).symlink_to(tmp_path / "precious" / linked.removeprefix(".locks").lstrip("/"))
+    with pytest.raises(ConfigError, match="remove that link"), only_settings(runs / "clip", "first"):
+        pass
+    assert (tmp_path / "precious" / "clip").read_text() == "mine"
+
+
 def test_a_second_run_with_other_settings_changes_nothing(finished_run: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished_run.parents[1], out)

@@ -204,6 +204,20 @@ def test_two_runs_at_the_same_time(options: DatasetOptions) -> None:
             pass
 
 
+def test_parts_of_another_number_would_overlap(options: DatasetOptions) -> None:
+    dataset = Dataset(options.folder.absolute(), "")
+    other = replace(options, choice=Choice(shard="1/4"))
+    with only_launch(dataset, "2/3"), only_launch(dataset, "3/3"):
+        with pytest.raises(ConfigError, match=r"one of 3 parts of .* is in progress.* give --shard I/3"):
+            run_dataset(other, Listener())
+        with pytest.raises(ConfigError, match="parts of 30 would"), only_launch(dataset, "2/30", 0.6):
+            pass
+        with only_launch(dataset, "1/3"):  # who was refused is in nobody's way
+            pass
+    with only_launch(dataset, "2/30"), only_launch(dataset, "3/30"):
+        pass
+
+
 def test_a_store_that_is_gone_is_told(options: DatasetOptions) -> None:
     first = replace(options, choice=Choice(limit=1))
     run_dataset(first, Listener())
