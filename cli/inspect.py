@@ -109,7 +109,13 @@ def report(
 
 def _place(run: Path, name: str) -> Path:
     """Where an output about a run goes: in its folder, or beside its archive, named after it."""
-    return run / name if run.is_dir() else run.with_name(f"{run.stem}-{name}")
+    if not run.is_dir():
+        return run.with_name(f"{run.stem}-{name}")
+    if (run / name).is_symlink():  # put there by whoever made the run
+        from ss4d.pipelines.errors import ConfigError
+
+        raise ConfigError(f"{run / name} is a link and leads somewhere else: say with --out where to write")
+    return run / name
 
 
 def _show_run(opened: "OpenedRun", as_json: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ss4d.storage.files import write_once
+from ss4d.storage.files import reading, write_once
 from ss4d.storage.refs import artifact_key
 from ss4d.storage.seal import sealed
 from ss4d.storage.store import ArtifactStore
@@ -102,7 +102,7 @@ def _text(note: Note) -> str:
 
 def identity_of(folder: Path) -> str | None:
     """The identity of a folder of runs, or of a dataset; None if it has none, or it cannot be read."""
-    with suppress(OSError), (folder / _IDENTITY).open("rb") as file:
+    with suppress(OSError), reading(folder / _IDENTITY) as file:
         token = file.read(64)
         if _HEX.fullmatch(token):
             return f"{token.decode()}-{os.fstat(file.fileno()).st_ino:x}"

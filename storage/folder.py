@@ -2,7 +2,7 @@
 
 Beside the stages lie `.staging`, where artifacts are made, and `.replaced`, where one waits until another is in its
 place. Folders in both are named after the process that owns them, so that another can tidy up after a dead one.
-`.notes` holds notes.
+`.notes` holds notes. None of these three may be a link: nothing is made or deleted where it leads. A stage's may.
 """
 
 import errno
@@ -16,11 +16,12 @@ from pathlib import Path
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from ss4d.storage.errors import DamageError
+from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import (
     check_name,
     delete,
     is_orphan,
+    leads_out,
     listed,
     owned_name,
     read_plain,
@@ -150,7 +151,7 @@ class FolderPlace(Place):
 
     def staging(self) -> Path:
         """On the file system of the store, so that the folder can be renamed into its place."""
-        return self._root / _STAGING / owned_name()
+        return self._own(f"{_STAGING}/{owned_name()}")
 
     def publish(self, ref: ArtifactRef, folder: Path, keep: Callable[[], bool]) -> None:
         target = self._path(ref)
@@ -185,7 +186,7 @@ class FolderPlace(Place):
         delete(aside)
 
     def note(self, name: str, text: str | None) -> None:
-        path = self._root / _NOTES / check_name(name)
+        path = self._own(f"{_NOTES}/{check_name(name)}")
         if text is None:
             path.unlink(missing_ok=True)
             return
@@ -211,15 +212,14 @@ class FolderPlace(Place):
         return dict(sorted(found.items()))
 
     def sweep(self) -> None:
-        for folder in (_STAGING, _REPLACED):
-            for name in listed(self._root / folder):
-                if is_orphan(name):
-                    with suppress(OSError):  # on a read-only disk, say: a later process tries again
-                        self.discard(f"{folder}/{name}")
+        for name in self._unfinished():
+            if is_orphan(name.partition("/")[2]):
+                with suppress(OSError):  # on a read-only disk, say: a later process tries again
+                    self.discard(name)
 
     def abandoned(self, age: float) -> dict[str, int]:
         found: dict[str, int] = {}
-        names = [f"{folder}/{name}" for folder in (_STAGING, _REPLACED) for name in listed(self._root / folder)]
+        names = self._unfinished()
         latest = self.now() - age if names else 0.0
         for name in names:
             with suppress(FileNotFoundError):  # its owner lives, and has finished it
@@ -231,12 +231,30 @@ class FolderPlace(Place):
 
     def discard(self, name: str) -> None:
         """An artifact that was to be replaced, and was not, is put back."""
-        aside = self._root / name
+        aside = self._own(name)
         if name.startswith(_REPLACED):
-            for path in aside.glob("*/*/*.zarr"):
+            paths = aside.glob("*/*/*.zarr")
+            for path in (path for path in paths if not leads_out(self._root, str(path.relative_to(self._root)))):
                 with suppress(FileNotFoundError):  # another process is doing the same
                     _rename_if_free(path, self._root / path.relative_to(aside))
         delete(aside)
+
+    def _unfinished(self) -> list[str]:
+        """The names of the folders in which processes make or replace artifacts, or did so before they died."""
+        own = (folder for folder in (_STAGING, _REPLACED) if not (self._root / folder).is_symlink())
+        return [f"{folder}/{name}" for folder in own for name in listed(self._root / folder)]
+
+    def _own(self, name: str) -> Path:
+        """The path of something that is made or deleted in one of the hidden folders.
+
+        Raises:
+            StoreError: if a link on the way leads somewhere else.
+        """
+        if leads_out(self._root, name):
+            raise StoreError(
+                f"{self._root / name} would lie somewhere else, through a link on the way: remove that link"
+            )
+        return self._root / name
 
     def _path(self, ref: ArtifactRef) -> Path:
         return self._root / ref.stage / ref.key[:2] / f"{ref.key}.zarr"
@@ -254,7 +272,7 @@ class FolderPlace(Place):
         if target.parent.stat().st_dev != self._root.stat().st_dev:
             return _swap_beside(folder, target)
         name = f"{_REPLACED}/{owned_name()}"
-        aside = self._root / name / target.relative_to(self._root)
+        aside = self._own(name) / target.relative_to(self._root)
         aside.parent.mkdir(parents=True)
         try:
             target.rename(aside)

@@ -41,10 +41,13 @@ CREATE TABLE IF NOT EXISTS gone (
     key TEXT PRIMARY KEY, time TEXT, missed INTEGER, deletions INTEGER DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgiven (clip TEXT, key TEXT, time TEXT, PRIMARY KEY (clip, key)) WITHOUT ROWID;
-CREATE VIEW IF NOT EXISTS open_failures AS
+PRAGMA user_version = {SCHEMA};
+"""
+# Of this connection alone, so that it is ours, whatever the file holds.
+_VIEW = """
+CREATE TEMP VIEW open_failures AS
     SELECT failures.* FROM failures LEFT JOIN forgiven USING (clip, key)
     WHERE (forgiven.time IS NULL OR failures.time > forgiven.time) AND failures.key NOT IN (SELECT key FROM artifacts);
-PRAGMA user_version = {SCHEMA};
 """
 FAILURE = (
     *("clip", "stage", "key", "time", "number", "seconds", "peak_memory"),
@@ -289,6 +292,8 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
     if not os.access(dataset.folder, os.W_OK):
         dataset = replace(dataset, shared=True)
     assert clips is None or dataset.shared  # a permanent index has to know all clips
+    if dataset.index.is_symlink():
+        raise StoreError(f"{dataset.index} is a link, and what it leads to is not changed: delete the link")
     with explained(dataset):
         # To SQLite the empty name means a temporary file on this machine's disk that only this connection sees.
         connection = sqlite3.connect("" if dataset.shared else dataset.index, timeout=PATIENCE, isolation_level=None)
@@ -300,14 +305,24 @@ def open_index(dataset: Dataset, clips: Container[str] | None = None) -> Iterato
                     f"{dataset.index} was written by a newer version of this program (schema {version}, this one knows "
                     f"{SCHEMA}); upgrade to use this dataset"
                 )
+            _refuse_programs(connection)
             connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_TABLES}")
             _add_columns(connection)
+            connection.executescript(_VIEW)
             connection.execute(f"PRAGMA cache_size = -{CACHE << 10}")
         index = Index(dataset, connection, clips)
         index.refresh()
         yield index
     finally:
         connection.close()
+
+
+def _refuse_programs(connection: sqlite3.Connection) -> None:
+    """Raises DatabaseError if what is no more than tables of data would run as a query: it may be anybody's file."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    known = "type IN ('table', 'index') OR (type = 'view' AND name = 'open_failures')"  # a view of earlier versions
+    for (name,) in connection.execute(f"SELECT name FROM sqlite_master WHERE NOT ({known})"):
+        raise sqlite3.DatabaseError(f"{name!r} in it is no table")
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:

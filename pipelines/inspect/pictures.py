@@ -3,6 +3,7 @@
 `DRAWN` is the one place that says how values of each type are drawn, whichever stage gives them.
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -48,6 +49,7 @@ from ss4d.stages.types import (
 )
 from ss4d.stages.video_io import read_video
 from ss4d.storage.errors import StoreError
+from ss4d.storage.files import write_bytes
 
 SHEET_FRAMES, SHEET_SIZE = 8, 192
 FINEST = 1024  # cells along a grid's axis that a picture is made of
@@ -96,8 +98,9 @@ class Pictures:
         if not strips:
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{stage}.png"
-        contact_sheet(strips, self.size).save(path)
+        path, file = folder / f"{stage}.png", io.BytesIO()
+        contact_sheet(strips, self.size).save(file, "PNG")
+        write_bytes(path, file.getvalue())  # in the place of a link, and not where it leads
         return path
 
     def stored(self, stage: str) -> Value | None:

@@ -199,6 +199,22 @@ def test_what_is_made_of_a_packed_run_lies_beside_it(finished_run: Path, tmp_pat
     assert not list((tmp_path / "disc").iterdir())
 
 
+def test_a_picture_is_not_written_through_a_link_in_the_run(finished_run: Path, tmp_path: Path) -> None:
+    folder = copied(finished_run, tmp_path)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "slat.png").write_text("mine")
+    (folder / "inspect").symlink_to(tmp_path / "precious")
+    done = inspect(folder, "slat")
+    assert done.returncode == 1
+    assert "say with --out where to write" in done.stderr
+    (folder / "inspect").unlink()
+    (folder / "inspect").mkdir()
+    (folder / "inspect" / "slat.png").symlink_to(tmp_path / "precious" / "slat.png")
+    assert inspect(folder, "slat").returncode == 0
+    assert (tmp_path / "precious" / "slat.png").read_text() == "mine"
+    assert Image.open(folder / "inspect" / "slat.png").width > 192
+
+
 def test_a_failed_run_says_why(finished_run: Path, tmp_path: Path) -> None:
     folder = copied(finished_run, tmp_path)
     content = json.loads((folder / "run.json").read_text())
