@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.graph import in_order
@@ -15,7 +15,7 @@ from ss4d.pipelines.implementation import Implementation
 from ss4d.pipelines.networks import ModelChoice
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.stages import STAGES
-from ss4d.pipelines.yaml_text import MOST_CHARACTERS, parse_yaml
+from ss4d.pipelines.yaml_text import SETTING, USUAL, YamlLimits, parse_yaml
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
@@ -24,13 +24,24 @@ from ss4d.stages.sampler_params import SamplerParams
 from ss4d.stages.stage_config import StageConfig
 from ss4d.storage.files import reading
 
+M = TypeVar("M", bound=BaseModel)
 SECTIONS = "sections"  # a field of the configuration, and no key of a file
+
+
+class LimitConfig(BaseModel):
+    """What reading may cost that is neither the input's nor a stage's; no result depends on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    where_seconds: float = Field(60.0, gt=0, allow_inf_nan=False, description="time that --where may take")
+    yaml: YamlLimits = Field(USUAL, description="of a configuration file: those that --set gives, or these")
 
 
 class RunConfig(ModelChoice):
     """Everything that decides what a run computes, apart from its input, seed and device."""
 
     input: InputConfig = InputConfig()
+    limits: LimitConfig = Field(LimitConfig(), description="bounds of what is read besides the input")
     goals: tuple[str, ...] = Field(
         ("export",), description="the stages whose results are wanted; what they need runs, and no more"
     )
@@ -103,8 +114,9 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: naming the file or key, the value given and what is allowed.
         PluginError: a package that it asks for is broken.
     """
-    data, folder = _read_yaml(source)
-    changes = [_parse(override) for override in overrides]
+    limits = _yaml_limits(overrides)
+    data, folder = _read_yaml(source, limits)
+    changes = [_parse(override, limits) for override in overrides]
     for key, value in changes:
         _leave_to_another_method(data, key, value)
     for key, value in changes:
@@ -115,11 +127,13 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         sections = {stage: _stage_section(stage, data.pop(stage)) for stage in named}
         _refuse_unknown(data)
         _refuse_no_goals(data)
-        config = RunConfig.model_validate_json(json.dumps(data))
+        config = _validated(RunConfig, data)
     except TypeError as error:
         raise ConfigError(f"configuration {source!r} holds a value that is not plain data: {error}") from error
-    except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(problem, RunConfig) for problem in error.errors())) from error
+    if config.limits.yaml != limits:
+        raise ConfigError(
+            f"{source} is read before the {SETTING} that it holds: say them with --set {SETTING}.KEY=VALUE"
+        )
     sections = {stage: _with_places(stage, section, folder, overridden) for stage, section in sections.items()}
     return config.model_copy(update={SECTIONS: _as_called_for(_completed(sections, config.goals))})
 
@@ -186,12 +200,16 @@ def _stage_section(stage: str, data: Any) -> StageConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"configuration key {stage!r}: should be a section of keys; got {data!r}")
     data = {"method": installed().default(stage), **data}
-    kind = installed().get(stage, data["method"]).config
+    return _validated(installed().get(stage, data["method"]).config, data, stage)
+
+
+def _validated(kind: type[M], data: Any, section: str = "") -> M:
+    """A part of the configuration. Raises TypeError for what is not plain data, and ConfigError."""
     try:
         # JSON mode is strict about types, yet takes the lists and strings that YAML can write.
         return kind.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(problem, kind, stage) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_sentence(problem, kind, section) for problem in error.errors())) from error
 
 
 def _with_places(stage: str, section: StageConfig, folder: Path, overridden: set[str]) -> StageConfig:
@@ -207,7 +225,16 @@ def _with_places(stage: str, section: StageConfig, folder: Path, overridden: set
     return section.model_copy(update=paths)
 
 
-def _read_yaml(source: str) -> tuple[dict[str, Any], Path]:
+def _yaml_limits(overrides: Sequence[str]) -> YamlLimits:
+    """The limits that --set gives: they hold for all that is read, the file among it."""
+    data: dict[str, Any] = {}
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0] == "limits":
+            _put(data, *_parse(override, USUAL))
+    return _validated(LimitConfig, data.get("limits", {}), "limits").yaml
+
+
+def _read_yaml(source: str, limits: YamlLimits) -> tuple[dict[str, Any], Path]:
     """What a configuration says, and the folder that its paths count from."""
     if source in bundled_configs():
         text = config_text(source)
@@ -218,11 +245,11 @@ def _read_yaml(source: str) -> tuple[dict[str, Any], Path]:
     else:
         try:
             with reading(Path(source)) as file:
-                text = file.read(4 * MOST_CHARACTERS + 1).decode()
+                text = file.read(4 * limits.characters + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read the configuration file {source}: {_cause(error)}") from error
     try:
-        data = parse_yaml(text)
+        data = parse_yaml(text, limits)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {_line(error)}") from error
     if not isinstance(data, dict):
@@ -236,13 +263,13 @@ def _cause(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not a text file"
 
 
-def _parse(override: str) -> tuple[str, Any]:
+def _parse(override: str, limits: YamlLimits) -> tuple[str, Any]:
     """The key and the value of `key.sub=value`."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes key=value, for example slat.sampler.steps=12; got {override!r}")
     try:
-        return key, parse_yaml(text)
+        return key, parse_yaml(text, limits)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: the value {text[:40]!r} is not valid YAML ({_line(error)})") from error
 

@@ -4,25 +4,38 @@ import re
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 from yaml.nodes import Node
 
-MOST_CHARACTERS = 1_000_000
-MOST_VALUES = 10_000  # with what aliases repeat counted each time: nine lines of aliases can stand for a billion
-DEEPEST = 50  # sections and lists in each other
+
+class YamlLimits(BaseModel):
+    """What a YAML text may hold: nine lines of aliases can stand for a billion values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    characters: int = Field(default=1_000_000, ge=1, description="most characters of a text")
+    values: int = Field(default=10_000, ge=1, description="most values in it, with what aliases repeat")
+    # What follows goes through the data by calling itself.
+    depth: int = Field(default=50, ge=1, le=150, description="most sections and lists in each other")
+
+
+USUAL = YamlLimits()
+SETTING = "limits.yaml"  # where a configuration has them
 
 
 class _Loader(yaml.SafeLoader):
     """Counts what it composes; aliases are repeated wherever the data is written or checked."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, limits: YamlLimits) -> None:
         super().__init__(text)
+        self._limits = limits
         self._depth = 0
         self._sizes: dict[int, int] = {}  # of composed nodes, by identity
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise yaml.YAMLError(f"it is nested more than {DEEPEST} deep")
+        if self._depth > self._limits.depth:
+            raise yaml.YAMLError(f"it is nested more than {self._limits.depth} deep ({SETTING}.depth)")
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -37,8 +50,10 @@ class _Loader(yaml.SafeLoader):
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
         size = 1 + sum(self._sizes[id(part)] for part in parts)
-        if size > MOST_VALUES:
-            raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values, with those that aliases repeat")
+        if size > self._limits.values:
+            raise yaml.YAMLError(
+                f"it holds more than {self._limits.values:,} values, with those that aliases repeat ({SETTING}.values)"
+            )
         return size
 
 
@@ -48,15 +63,15 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, limits: YamlLimits = USUAL) -> Any:
     """The data of a YAML text, which holds plain values only.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or holds more than configurations have.
+        yaml.YAMLError: it is not YAML, or holds more than it may; names the limit.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise yaml.YAMLError(f"it has more than {MOST_CHARACTERS:,} characters")
-    loader = _Loader(text)
+    if len(text) > limits.characters:
+        raise yaml.YAMLError(f"it has more than {limits.characters:,} characters ({SETTING}.characters)")
+    loader = _Loader(text, limits)
     try:
         return loader.get_single_data()
     except (ValueError, LookupError, AttributeError) as error:  # what the library makes of odd tags and numbers

@@ -15,12 +15,14 @@ from ss4d.stages.reading.series import frame_names
 from ss4d.stages.stage_config import AsBefore, Limit
 
 MOST_PIXELS = 178_956_970  # beyond that Pillow refuses a picture, whatever is set here
+LEAST_RATE, MOST_RATE = 0.001, 1000.0  # frames per second
+LATEST = 1e9  # seconds, some thirty years
 SECONDS = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *s")
 
 
 def check_place(value: int | str | None) -> int | str | None:
     """A frame's number, or seconds such as "2.5s"; raises ValueError for anything else."""
-    if isinstance(value, str) and not SECONDS.fullmatch(value):
+    if isinstance(value, str) and not (SECONDS.fullmatch(value) and float(value.rstrip("s ")) <= LATEST):
         raise ValueError("must be a frame's number, or seconds such as 2.5s")
     if isinstance(value, int) and value < 0:
         raise ValueError("must be 0 or more")
@@ -44,10 +46,13 @@ class InputConfig(BaseModel):
         None, ge=1, description="use at most this many of these, evenly over their whole time; null uses all"
     )
     fps: float = Field(
-        24.0, gt=0, allow_inf_nan=False, description="frames per second of an input that states none: images, a still"
+        24.0, ge=LEAST_RATE, le=MOST_RATE, description="frames per second of an input that states none: images, a still"
     )
     rate: Annotated[float | None, AsBefore(None)] = Field(
-        None, gt=0, allow_inf_nan=False, description="use this many frames per second, if there are more; null uses all"
+        None,
+        ge=LEAST_RATE,
+        le=MOST_RATE,
+        description="use this many frames per second, if there are more; null uses all",
     )
     premultiplied: Annotated[bool, AsBefore(False)] = Field(
         False, description="whether colors are multiplied by alpha already; false: straight alpha"
@@ -56,7 +61,7 @@ class InputConfig(BaseModel):
         100_000_000, ge=1, le=MOST_PIXELS, description="largest picture that is decoded"
     )
     memory: Annotated[float, Limit()] = Field(
-        4.0, gt=0, allow_inf_nan=False, description="GiB that the frames that are used may take"
+        4.0, gt=0, le=1e6, description="GiB that the frames that are used may take"
     )
 
     def candidates(self, total: int, rate: float) -> range:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ss4d.stages.sampler_params import SamplerParams, Solver
+from ss4d.stages.sampler_params import MOST_STEPS, SamplerParams, Solver
 from ss4d.stages.stage_config import AsBefore
 
 UnitTime = Annotated[float, Field(ge=0, le=1)]
@@ -16,7 +16,7 @@ class SamplerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    steps: int | None = Field(default=None, ge=1, description="Euler steps; null: the model's own")
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS, description="Euler steps; null: the model's own")
     cfg_strength: float | None = Field(
         default=None, ge=0, description="strength of guidance by the images, 0 is none; null: the model's own"
     )

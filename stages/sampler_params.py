@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from ss4d.stages.typed_json import Bounds, Lenient
 
 Solver = Literal["euler", "adams_bashforth"]
+MOST_STEPS = 10_000  # a hundred times as many as anything needs
 Time = Annotated[float, Bounds(least=0, most=1)]  # 0 is data, 1 is noise
 
 
@@ -17,7 +18,7 @@ class SamplerParams:
     that the published models were made for.
     """
 
-    steps: Annotated[int, Bounds(least=1)] = 50  # Euler steps
+    steps: Annotated[int, Bounds(least=1, most=MOST_STEPS)] = 50  # Euler steps
     cfg_strength: Annotated[float, Bounds(least=0)] = 3.0  # weight of classifier-free guidance
     cfg_interval: tuple[Time, Time] = (0.0, 1.0)  # guidance acts for t in this closed interval
     rescale_t: Annotated[float, Bounds(above=0)] = 1.0  # above 1 spends more steps near the noise

@@ -21,7 +21,6 @@ _ROW = tuple(field.name for field in fields(Row))
 _MEASURED = tuple(name for name in MEASURES if name not in _ROW)  # of `frames`, the manifest's are meant
 COLUMNS = (*_ROW, "state", *_MEASURED)
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-WHERE_SECONDS = 60.0  # a hundred thousand clips take less than one
 WHERE_STEPS = 100_000  # of SQLite's machine from one look at the clock to the next; some milliseconds
 WHERE_BYTES = 1 << 20
 LIKE_BYTES = 1000  # the time of LIKE grows with the square
@@ -125,10 +124,10 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
         if row.error is not None and facts[row.id][0] != "done":
             facts[row.id] = ("unreadable", *facts[row.id][1:])
     table = ([*(getattr(row, name) for name in _ROW), *facts.get(row.id, _UNREADABLE)] for row in rows)
-    return set(_ask(where, table))
+    return set(_ask(where, table, keys.config.limits.where_seconds))
 
 
-def _ask(where: str, table: Iterator[list[object]], seconds: float = WHERE_SECONDS) -> Iterator[str]:
+def _ask(where: str, table: Iterator[list[object]], seconds: float) -> Iterator[str]:
     """The ids that match, from a table in memory that the expression can only read, within some seconds."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.execute(f"CREATE TABLE clips ({', '.join(COLUMNS)})")
@@ -145,7 +144,9 @@ def _ask(where: str, table: Iterator[list[object]], seconds: float = WHERE_SECON
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                 if time.monotonic() <= end:  # Ctrl-C came while the handler looked; SQLite makes another error of it
                     raise KeyboardInterrupt from error
-                raise ConfigError(f"--where {where!r} takes more than {seconds:g} s, which is the limit") from error
+                raise ConfigError(
+                    f"--where {where!r} takes more than {seconds:g} s, which is the limit (limits.where_seconds)"
+                ) from error
             raise ConfigError(
                 f"--where {where!r} is not valid: {error}; it takes an SQLite expression over {', '.join(COLUMNS)}, "
                 "such as \"frames > 16 AND tags LIKE '%bird%'\""

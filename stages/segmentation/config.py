@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ss4d.stages.stage_config import AsBefore, StageConfig
 
-Pixel = Annotated[int, Field(ge=0)]
+Pixel = Annotated[int, Field(ge=0, le=1_000_000)]
 # A list from a YAML file may stand for a tuple.
 BoxField = Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)]
 PointField = Annotated[tuple[Pixel, Pixel], Field(strict=False)]

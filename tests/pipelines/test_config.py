@@ -100,6 +100,24 @@ def test_unusable_files(tmp_path: Path, content: bytes, words: list[str]) -> Non
         assert word in str(caught.value)
 
 
+def test_a_file_is_read_by_the_limits_that_the_command_gives(tmp_path: Path) -> None:
+    """It cannot raise them for itself, whoever wrote it."""
+    file = tmp_path / "long.yaml"
+    file.write_text(f"model: bundled:tiny\nrevisions: {{{', '.join(f'a/b{n}: c' for n in range(6000))}}}\n")
+    with pytest.raises(ConfigError, match=r"more than 10,000 values.*\(limits\.yaml\.values\)"):
+        load_config(str(file))
+    assert len(load_config(str(file), ["limits.yaml.values=20000"]).revisions) == 6000
+    file.write_text(file.read_text() + "limits: {yaml: {values: 20000}}\n")
+    with pytest.raises(ConfigError, match="more than 10,000 values"):
+        load_config(str(file))
+    file.write_text("model: bundled:tiny\nlimits: {where_seconds: 5.0, yaml: {values: 20000}}\n")
+    with pytest.raises(ConfigError, match=r"say them with --set limits\.yaml\.KEY=VALUE"):
+        load_config(str(file))
+    assert load_config(str(file), ["limits.yaml.values=20000"]).limits.where_seconds == 5
+    with pytest.raises(ConfigError, match=r"'limits\.yaml\.depth'.*less than or equal to 150"):
+        load_config(str(file), ["limits.yaml.depth=1000"])
+
+
 def test_a_missing_file_and_an_unknown_name() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         load_config("nowhere.yaml")

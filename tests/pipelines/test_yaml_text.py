@@ -5,7 +5,7 @@ import time
 import pytest
 import yaml
 
-from ss4d.pipelines.yaml_text import DEEPEST, MOST_CHARACTERS, MOST_VALUES, parse_yaml
+from ss4d.pipelines.yaml_text import USUAL, YamlLimits, parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ BOMB = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'x'] * 9)}]" 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (BOMB, f"more than {MOST_VALUES:,} values"),
+        (BOMB, f"more than {USUAL.values:,} values.*limits.yaml.values"),
         ("a: &a [1, *a]", "an alias stands in what it is an alias of"),
-        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} deep"),
-        ("[" * 100_000, f"more than {DEEPEST} deep"),
-        ("#" * (MOST_CHARACTERS + 1), f"more than {MOST_CHARACTERS:,} characters"),
+        ("[" * (USUAL.depth + 1) + "]" * (USUAL.depth + 1), f"more than {USUAL.depth} deep .limits.yaml.depth"),
+        ("[" * 100_000, f"more than {USUAL.depth} deep"),
+        ("#" * (USUAL.characters + 1), f"more than {USUAL.characters:,} characters .limits.yaml.characters"),
         ("9" * 5000, "4300"),
         ("!!timestamp z", "not what it says"),
         ("!!bool q", "not what it says"),
@@ -43,3 +43,14 @@ def test_what_no_configuration_holds_is_refused_at_once(text: str, words: str) -
     with pytest.raises(yaml.YAMLError, match=words):
         parse_yaml(text)
     assert time.process_time() - began < 5
+
+
+def test_limits_are_settings() -> None:
+    deep = YamlLimits(depth=150)
+    assert parse_yaml("[" * 150 + "]" * 150, deep)
+    with pytest.raises(yaml.YAMLError, match="more than 150 deep"):
+        parse_yaml("[" * 151 + "]" * 151, deep)
+    assert len(parse_yaml(f"[{'x, ' * 20}]", YamlLimits(values=21))) == 20
+    with pytest.raises(yaml.YAMLError, match="more than 20 values"):
+        parse_yaml(f"[{'x, ' * 20}]", YamlLimits(values=20))
+    assert parse_yaml("#" * (USUAL.characters + 1), YamlLimits(characters=USUAL.characters + 1)) is None

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ss4d.pipelines.dataset.keys import Settings, StageKeys, choose_settings
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import open_for
-from ss4d.pipelines.dataset.select import Choice, _ask, parse_shard, select
+from ss4d.pipelines.dataset.select import Choice, parse_shard, select
 from ss4d.pipelines.errors import ConfigError
 from ss4d.storage.errors import NewerError, StoreError
 from ss4d.storage.manifest import write_rows
@@ -249,10 +248,10 @@ def test_where_that_cannot_be_asked(dataset: Dataset, where: str) -> None:
 ENDLESS = "id IN (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
 
 
-def test_where_ends_in_time(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ss4d.pipelines.dataset.select._ask", partial(_ask, seconds=0.2))
-    with pytest.raises(ConfigError, match=r"takes more than 0.2 s"):
-        chosen(dataset, where=ENDLESS)
+def test_where_ends_in_the_time_that_is_set(dataset: Dataset) -> None:
+    keys = StageKeys(load_config("tiny", ["limits.where_seconds=0.2"]), WEIGHTS, 42)
+    with opened(dataset, keys) as asked, pytest.raises(ConfigError, match=r"more than 0.2 s.*limits\.where_seconds"):
+        select(asked.rows, Choice(where=ENDLESS), asked.index, keys)
 
 
 def test_text_in_the_index_that_is_none_is_damage(dataset: Dataset) -> None:
