@@ -15,6 +15,7 @@ from ss4d.cli.dataset_options import (
     ClipTimeout,
     Config,
     DatasetFolder,
+    DatasetStore,
     Lanes,
     Memory,
     Retries,
@@ -77,6 +78,7 @@ def run(
             "--max-failure-ratio", metavar="R", help="Stop if more than this share of 20 clips or more fails."
         ),
     ] = 0.5,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Makes the 4D assets of the clips that have none yet.
@@ -118,6 +120,7 @@ def run(
             policy=Policy(retries=retries, max_failure_ratio=max_failure_ratio),
             limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
             command=command,
+            store=store,
         )
         say(_meant(options.settings))
         with dataset_view() as view:
@@ -134,6 +137,7 @@ def plan(
     where: Where = None,
     shard: Shard = None,
     limit: Limit = None,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Shows for how many clips **ss4d dataset run** would compute which stages, and why; computes nothing.
@@ -150,6 +154,7 @@ def plan(
             folder=dataset,
             settings=settings_for(dataset, config, overrides, goals, seed),
             choice=Choice(where=where, shard=shard, limit=limit),
+            store=store,
         )
         output(_meant(options.settings))
         plan = plan_dataset(options)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ss4d.cli.console import bar, say, to_copy
-from ss4d.cli.dataset_options import Config, DatasetFolder, Seed, settings_for
+from ss4d.cli.dataset_options import Config, DatasetFolder, DatasetStore, Seed, settings_for
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Goals, Overrides, Store
 from ss4d.cli.tables import print_table
@@ -74,7 +74,7 @@ def init(
             f"{len(scan.rows)} clips are in {out}: {len(scan.added)} added, {len(scan.changed)} changed, "
             f"{len(scan.vanished)} vanished, {len(scan.unreadable)} that cannot be read."
         )
-        say(f"Next: {_command('run', out)}")
+        say(f"Next: {_command('run', out, scan.dataset.words())}")
 
 
 class _WriteByDefault(TyperGroup):
@@ -133,6 +133,7 @@ def rebuild(
     overrides: Overrides = None,
     goals: Goals = None,
     seed: Seed = None,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Makes index and catalog anew from the store, and from the events if there are any.
@@ -141,7 +142,7 @@ def rebuild(
     """
     with (
         explained(debug, UNCHANGED, "the argument DATASET"),
-        opened_for(dataset, config, overrides, goals, seed) as opened,
+        opened_for(dataset, config, overrides, goals, seed, store) as opened,
     ):
         from ss4d.pipelines.dataset.catalog import write_catalog
         from ss4d.pipelines.dataset.rebuild import rebuild_index
@@ -236,19 +237,24 @@ def retry(
         num_clips = len({failure.clip for failure in cleared})
         say(f"Cleared {len(cleared)} of {num_failed} failures, of {num_clips} clips.")
         if cleared:
-            say(f"Next: {_command('run', dataset, opened.settings.words())}")
+            say(f"Next: {_command('run', dataset, [*opened.settings.words(), *opened.dataset.words()])}")
 
 
 @contextmanager
 def opened_for(
-    folder: Path, config: str | None, overrides: list[str] | None, goals: list[str] | None, seed: int | None
+    folder: Path,
+    config: str | None,
+    overrides: list[str] | None,
+    goals: list[str] | None,
+    seed: int | None,
+    store: str | None = None,
 ) -> "Iterator[OpenedDataset]":
     """Opens a dataset for the configuration that a command means."""
     from ss4d.pipelines.dataset.layout import open_dataset
     from ss4d.pipelines.dataset.opened import open_for
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open_for(open_dataset(folder), settings_for(folder, config, overrides, goals, seed)) as opened:
+    with open_for(open_dataset(folder, store), settings_for(folder, config, overrides, goals, seed)) as opened:
         yield opened
 
 

@@ -1,5 +1,6 @@
 """`ss4d dataset export`: the finished assets as plain files."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from ss4d.cli.console import bar, say, to_copy
 from ss4d.cli.dataset_data import LISTED, opened_for
-from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
+from ss4d.cli.dataset_options import Config, DatasetFolder, DatasetStore, Seed
 from ss4d.cli.exits import FAILED
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Goals, Overrides
@@ -27,6 +28,7 @@ def export(
     copies: Annotated[
         bool, typer.Option("--copy", help="Copy the files, to edit them or move them elsewhere.")
     ] = False,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Puts the asset of each finished clip into DIR/ID: its PLY files, turntable and cameras.
@@ -42,7 +44,10 @@ def export(
         ss4d dataset export birds owls --where "tags like '%owl%'"
     """
     kept = "what is exported is complete, and the same command resumes"
-    with explained(debug, kept, "the argument DIR"), opened_for(dataset, config, overrides, goals, seed) as opened:
+    with (
+        explained(debug, kept, "the argument DIR"),
+        opened_for(dataset, config, overrides, goals, seed, store) as opened,
+    ):
         from ss4d.pipelines.dataset.export import export_assets
 
         with bar("clips") as progress:
@@ -55,9 +60,10 @@ def export(
         if done.unfinished:
             say(f"{done.unfinished} of the chosen clips {'has' if done.unfinished == 1 else 'have'} none yet.")
         if done.damaged:
-            store = to_copy(opened.dataset.store)
+            kept_at, words = to_copy(opened.dataset.store), shlex.join(opened.dataset.words())
             say(
-                f"{len(done.damaged)} are damaged or gone: `ss4d verify {store} --repair`, then "
-                f"`ss4d dataset catalog rebuild {to_copy(dataset)}`, and the next run makes them again."
+                f"{len(done.damaged)} are damaged or gone: `ss4d verify {kept_at} --repair`, then `"
+                f"{' '.join(filter(None, ('ss4d dataset catalog rebuild', to_copy(dataset), words)))}`, and the next "
+                "run makes them again."
             )
             raise typer.Exit(FAILED)

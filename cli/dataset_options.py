@@ -34,6 +34,15 @@ Where = Annotated[
         help="Only clips for which this holds: columns of the manifest, state and measures.",
     ),
 ]
+DatasetStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="LOCATION",
+        help="Where the dataset's results are kept, as **ss4d dataset init** was told. An address in dataset.json is "
+        "connected to only if it is given here.",
+    ),
+]
 Lanes = Annotated[
     int,
     typer.Option(

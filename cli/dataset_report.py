@@ -8,7 +8,7 @@ from rich.filesize import decimal
 
 from ss4d.cli.console import bar, say
 from ss4d.cli.dataset_data import opened_for
-from ss4d.cli.dataset_options import Config, DatasetFolder, Seed
+from ss4d.cli.dataset_options import Config, DatasetFolder, DatasetStore, Seed
 from ss4d.cli.failures import explained
 from ss4d.cli.options import Debug, Goals, Overrides
 
@@ -30,6 +30,7 @@ def report(
     overrides: Overrides = None,
     goals: Goals = None,
     seed: Seed = None,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Makes an HTML page of a dataset's results, with a card for each clip.
@@ -47,7 +48,7 @@ def report(
         ss4d dataset report birds --where "state = 'failed'" --out failed.html
     """
     kept = "pictures that were drawn are kept, and the same command resumes"
-    with explained(debug, kept), opened_for(dataset, config, overrides, goals, seed) as opened:
+    with explained(debug, kept), opened_for(dataset, config, overrides, goals, seed, store) as opened:
         from ss4d.pipelines.dataset.report.report import write_report
 
         path = out or opened.dataset.folder / "report.html"

@@ -15,6 +15,7 @@ from ss4d.cli.dataset_options import (
     ClipTimeout,
     Config,
     DatasetFolder,
+    DatasetStore,
     Lanes,
     Memory,
     Retries,
@@ -88,6 +89,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Stay until all shards have ended, and restart those that crash.")
     ] = True,
+    store: DatasetStore = None,
     debug: Debug = False,
 ) -> None:
     """Makes the 4D assets of the clips that have none yet, on many machines.
@@ -128,6 +130,7 @@ def submit(
             policy=Policy(retries=retries, max_failure_ratio=max_failure_ratio),
             limits=Limits(clip_seconds=clip_timeout, worker_bytes=parse_size(memory) if memory else None),
             command=command,
+            store=store,
         )
         submission = Submission(work=work, shards=shards, silence=silence, restarts=restarts)
         _check(engine, {"--pool": pool, "--image": image, "--job-variable": job_variables}, address, wait)

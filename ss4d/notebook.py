@@ -71,13 +71,18 @@ def run(
     return open_run(run_clip(options, reporter or LogReporter()), store)
 
 
-def open_dataset(folder: str | Path) -> DatasetContents:
+def open_dataset(folder: str | Path, store: str | None = None) -> DatasetContents:
     """The dataset in a folder that `ss4d dataset init` made, for the configuration of its last run.
 
+    Args:
+        folder: of the dataset.
+        store: where its results are kept; must be told where its description names an address, since that may be
+            anybody's.
+
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or its store is another one.
         NewerError: if a newer version wrote it.
         OSError: if the records of its runs cannot be read.
     """
-    dataset = layout.open_dataset(Path(folder))
+    dataset = layout.open_dataset(Path(folder), store)
     return DatasetContents(dataset, choose_settings(dataset))

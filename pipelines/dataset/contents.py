@@ -96,7 +96,7 @@ class DatasetContents:
             raise ConfigError(f"{self.dataset.folder} has no clip {clip!r}; its clips are the ids in .rows")
         if row.sha256 is None:
             raise ConfigError(f"clip {clip} cannot be read, so there is nothing of it: {row.error}")
-        store = open_store(self.dataset.store)
+        store = open_store(self.dataset.location())
         stages = {}
         for stage, recipe in self.keys.recipes(row.sha256).items():
             ref = ArtifactRef(stage, artifact_key(recipe))

@@ -105,11 +105,11 @@ def export_assets(
             f"what is asked of the clips, {', '.join(goals)}, gives arrays, which stay in the store, and no files: "
             "ask for a stage that gives files, such as with --set goals=[export]"
         )
+    location = opened.dataset.location()
     rows = select(opened.rows, Choice(where=where), opened.index, opened.keys)
     assets = _finished(opened, rows)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    location = opened.dataset.store
     said = {"schema": SCHEMA, "store": location, **opened.settings.recorded()}
     target = _Target(folder, open_store(location), not copies and folder_of(location) is not None, said)
     exported = Exported(unfinished=len(rows) - len(assets))

@@ -50,6 +50,7 @@ class DatasetOptions:
         limits: what a clip may take.
         command: that continues the run if it is interrupted.
         patience: seconds to wait for another run of these clips that is about to end.
+        store: where the dataset's artifacts are kept; must be told where its description names an address.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class DatasetOptions:
     limits: Limits = field(default_factory=Limits)
     command: str = ""
     patience: float = 0.0
+    store: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
 
 def _open(options: DatasetOptions) -> Dataset:
     """Opens the dataset; as shared for a shard, since other machines may run the others."""
-    return open_dataset(options.folder, shared=options.choice.shard is not None)
+    return open_dataset(options.folder, options.store, shared=options.choice.shard is not None)
 
 
 def _remember(options: DatasetOptions, dataset: Dataset, keys: StageKeys, plan: DatasetPlan, device: str) -> None:
@@ -156,7 +158,7 @@ def _compute(
     gpus: Sequence[str | None],
     watcher: Watcher,
 ) -> Result:
-    store = open_store(dataset.store)
+    store = open_store(dataset.location())
     store.check_writable()
     setup = Setup(
         config=keys.config,
@@ -210,7 +212,7 @@ def _launch(
         "todo": len(plan.todo),
     }
     launch = Launch(dataset, pinned(options.settings, keys), plan.recipes, details)
-    note_launch(open_store(dataset.store), dataset.folder, plan.recipes, known_digests(dataset))
+    note_launch(open_store(dataset.location()), dataset.folder, plan.recipes, known_digests(dataset))
     return launch
 
 

@@ -1,6 +1,7 @@
 """The files of a dataset's folder, by name."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.prepare import store_location
 from ss4d.storage.errors import NewerError
 from ss4d.storage.files import read_plain, write_json
+from ss4d.storage.store import folder_of
 
 SCHEMA = 1
 DESCRIPTION = "dataset.json"
@@ -23,6 +25,7 @@ class Dataset:
     Attributes:
         folder: of the dataset, absolute.
         store: location of its artifacts: the path of a folder, or a URL.
+        asked: whether the user named that location, and not only the file `dataset.json`, which may be anybody's.
         shared: whether other machines may run parts of it at the same time. This process then has an index of its own
             in a temporary file, since SQLite cannot share one across machines.
     """
@@ -30,6 +33,24 @@ class Dataset:
     folder: Path
     store: str
     shared: bool = False
+    asked: bool = False
+
+    def location(self) -> str:
+        """Where to open the store.
+
+        Raises:
+            ConfigError: if it is an address that only the dataset's description names: nothing connects to it unasked.
+        """
+        if folder_of(self.store) is None and not self.asked:
+            raise ConfigError(
+                f"{self.folder / DESCRIPTION} says that its results are kept at {self.store}, to which nothing "
+                f"connects before you ask for it: {shlex.join(self.words())}"
+            )
+        return self.store
+
+    def words(self) -> list[str]:
+        """The options of a command that asks for this store; none for a folder."""
+        return [] if folder_of(self.store) is not None else ["--store", self.store]
 
     @property
     def manifest(self) -> Path:
@@ -111,13 +132,7 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
         OSError: if the folder cannot be written.
     """
     if is_dataset(folder):
-        dataset = open_dataset(folder)
-        if store is not None and store_location(store) != dataset.store:
-            raise ConfigError(
-                f"{folder} has its store at {dataset.store}, and cannot have it at {store}: leave --store out, or make "
-                "another dataset"
-            )
-        return dataset
+        return open_dataset(folder, store)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} holds other files: give --out a new or an empty folder, or that of a dataset")
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,18 +146,19 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
             "store": None if store is None else store_location(store),
         },
     )
-    return open_dataset(folder)
+    return open_dataset(folder, store)
 
 
-def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
+def open_dataset(folder: Path, store: str | None = None, *, shared: bool = False) -> Dataset:
     """The dataset in a folder.
 
     Args:
         folder: of the dataset.
+        store: location of its artifacts, if the user names it; see `Dataset.location`.
         shared: whether other machines may run parts of it at the same time.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or its store is another one.
         NewerError: if a newer version wrote it.
     """
     path = folder / DESCRIPTION
@@ -164,4 +180,10 @@ def open_dataset(folder: Path, *, shared: bool = False) -> Dataset:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; make the dataset again with `ss4d dataset init` elsewhere") from error
     folder = folder.absolute()
-    return Dataset(folder, str(folder / "store") if description.store is None else description.store, shared)
+    location = str(folder / "store") if description.store is None else description.store
+    if store is not None and store_location(store) != location:
+        raise ConfigError(
+            f"{folder} has its store at {location}, and cannot have it at {store}: leave --store out, or make another "
+            "dataset"
+        )
+    return Dataset(folder, location, shared, asked=store is not None)

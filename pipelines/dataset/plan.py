@@ -116,7 +116,7 @@ def _check_store(dataset: Dataset, complete: Mapping[str, set[str]]) -> None:
 
 def _deleted_elsewhere(dataset: Dataset) -> list[ArtifactRef]:
     """What `ss4d verify --repair` deleted, perhaps on a machine that could not tell this dataset."""
-    store = open_store(dataset.store)
+    store = open_store(dataset.location())
     return [ref for ref in store.all_missed() if not store.occupied(ref)]
 
 

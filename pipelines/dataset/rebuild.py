@@ -74,7 +74,7 @@ def rebuild_index(opened: OpenedDataset, progress: Progress) -> Rebuilt:
         StoreError, OSError: if the store cannot be read.
     """
     before = opened.index.keys()
-    store = open_store(opened.dataset.store)
+    store = open_store(opened.dataset.location())
     deletions = store.deletions()
     rebuilt = Rebuilt()
     rows: list[tuple[object, ...]] = []

@@ -50,9 +50,9 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(model: Path, source: Path, out: Path, reporter: Silent) -> Path:
+def run(model: Path, source: Path, out: Path, reporter: Silent, *sets: str, engine: str = "direct") -> Path:
     options = RunOptions(
-        source=source, out=out, overrides=(f"model={model}", *FAST), device="cpu", engine="direct", name="clip"
+        source=source, out=out, overrides=(f"model={model}", *FAST, *sets), device="cpu", engine=engine, name="clip"
     )
     return run_clip(options, reporter)
 
@@ -74,13 +74,25 @@ def test_an_input_that_is_replaced(model: Path, source: Path, tmp_path: Path) ->
     assert stored(tmp_path / "out") == set()
 
 
-def test_weights_that_are_replaced(model: Path, other_model: Path, source: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_configuration_that_is_replaced(model: Path, source: Path, tmp_path: Path) -> None:
+    masks = save_frames(tmp_path / "masks", draw_frames(2)[..., 3:].repeat(3, -1))
+    meddler = Meddler("segmentation", lambda: save_frames(masks, 255 - draw_frames(2)[..., 3:].repeat(3, -1)) and None)
+    with pytest.raises(InputError, match=r"a file that the configuration of segmentation names has changed since"):
+        run(model, source, tmp_path / "out", meddler, f"segmentation.mask={masks}")
+    assert stored(tmp_path / "out") == set()
+    run(model, source, tmp_path / "out", Silent(), f"segmentation.mask={masks}")
+    assert "segmentation" in stored(tmp_path / "out")
+
+
+@pytest.mark.parametrize("engine", ["direct", "prefect"])
+def test_weights_that_are_replaced(model: Path, other_model: Path, source: Path, tmp_path: Path, engine: str) -> None:
+    """Between the plan and their loading, which Prefect's server starts beside."""
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         real = running.prepare
         patch.setattr(running, "prepare", lambda options: (real(options), replace_weights(model, other_model))[0])
         with pytest.raises(ModelError, match=r"safetensors has changed since the run was planned"):
-            run(model, source, out, Silent())
+            run(model, source, out, Silent(), engine=engine)
     assert stored(out) == {"segmentation"}
 
 

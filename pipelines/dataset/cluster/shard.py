@@ -31,6 +31,7 @@ class ShardWork(BaseModel):
         policy: what follows from failures.
         limits: what a clip may take.
         command: that submitted it.
+        store: where the dataset's artifacts are kept, as the user named it.
     """
 
     dataset: Path
@@ -42,6 +43,7 @@ class ShardWork(BaseModel):
     policy: Policy = Policy()
     limits: Limits = Limits()
     command: str = ""
+    store: str | None = None
 
     def options(self, shard: str | None) -> DatasetOptions:
         """The options of a run of one shard, such as "2/8", or of all clips."""
@@ -56,6 +58,7 @@ class ShardWork(BaseModel):
             limits=self.limits,
             command=self.command,
             patience=0.0 if shard is None else ENDING,
+            store=self.store,
         )
 
     def title(self, shard: str) -> str:

@@ -98,7 +98,7 @@ def logging_watcher(take: Callable[[Snapshot], None]) -> ShardWatcher:
 
 def publish(work: ShardWork, shard: str, ended: ShardEnd) -> State[None]:
     """Puts a summary and a picture of the shard on the server; gives the final state of its run."""
-    dataset = open_dataset(work.dataset)
+    dataset = open_dataset(work.dataset, work.store)
     attempts = attempts_of(dataset, ended)
     create_markdown_artifact(
         summary(dataset, shard, ended, attempts),

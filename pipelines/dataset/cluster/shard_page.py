@@ -64,7 +64,7 @@ def preview(dataset: Dataset, attempts: Sequence[Attempt]) -> str | None:
 def _first_frame(dataset: Dataset, made: Attempt) -> Image.Image | None:
     """None if the artifact has no turntable, or has been deleted."""
     try:
-        path = open_store(dataset.store).open(ArtifactRef(made.stage, made.key)).file(TURNTABLE)
+        path = open_store(dataset.location()).open(ArtifactRef(made.stage, made.key)).file(TURNTABLE)
         video = read_video(path, InputConfig(count=1))
     except (StoreError, InputError):
         return None

@@ -70,7 +70,7 @@ def write_report(
     drawn = opened.dataset.pictures
     pictures = [picture_of(card) for card in sheet.cards]
     some = [picture for picture in pictures if picture is not None]
-    problems = draw_pictures(some, opened.dataset.store, drawn, workers=workers, progress=progress)
+    problems = draw_pictures(some, opened.dataset.location(), drawn, workers=workers, progress=progress)
     sizes = {picture.name: (drawn / picture.name).stat().st_size for picture in some if picture.name not in problems}
     folder = None if sum(sizes.values()) <= embedded else path.with_name(f"{path.stem}-pictures")
     gallery = Gallery(

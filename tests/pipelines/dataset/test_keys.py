@@ -128,7 +128,8 @@ def test_keys_of_recorded_recipes() -> None:
 
 def test_a_dataset_is_made_once(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "set", "s3://bucket/prefix")
-    assert dataset == create_dataset(tmp_path / "set")
+    assert dataset == create_dataset(tmp_path / "set", "s3://bucket/prefix")
+    assert create_dataset(tmp_path / "set").store == dataset.store
     assert dataset.store == "s3://bucket/prefix"
     with pytest.raises(ConfigError, match="cannot have it at elsewhere"):
         create_dataset(tmp_path / "set", "elsewhere")
