@@ -25,7 +25,7 @@ class SamplerConfig(BaseModel):
         description="guidance acts between these times, 0 data to 1 noise; null: the model's own",
     )
     rescale_t: float | None = Field(
-        default=None, gt=0, description="above 1 spends more steps near the noise; null: the model's own"
+        default=None, ge=1e-3, le=1e3, description="above 1 spends more steps near the noise; null: the model's own"
     )
     temperature: float | None = Field(
         default=None,

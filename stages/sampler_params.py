@@ -21,7 +21,7 @@ class SamplerParams:
     steps: Annotated[int, Bounds(least=1, most=MOST_STEPS)] = 50  # Euler steps
     cfg_strength: Annotated[float, Bounds(least=0)] = 3.0  # weight of classifier-free guidance
     cfg_interval: tuple[Time, Time] = (0.0, 1.0)  # guidance acts for t in this closed interval
-    rescale_t: Annotated[float, Bounds(above=0)] = 1.0  # above 1 spends more steps near the noise
+    rescale_t: Annotated[float, Bounds(least=1e-3, most=1e3)] = 1.0  # above 1 spends more steps near the noise
     # Factor on the noise at the start: below 1, samples come closer to each other.
     temperature: Annotated[float, Bounds(least=0)] = 1.0
 

@@ -66,6 +66,24 @@ def test_mistakes_name_the_key(override: str, words: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(
+            "slat.sampler.steps=1000000000000",
+            "slat.sampler.rescale_t=5e-324",
+            "sparse_structure.sampler.rescale_t=1e300",
+        ),
+        *("export.frames=1000000000000", "export.turns=1e6", "input.fps=1e-300", "input.rate=1e300"),
+        *("input.memory=1e300", f"input.start={'9' * 400}s", f"input.end={'9' * 30}s"),
+        *(f"segmentation.box=[0, 0, {10**30}, 1]", f"segmentation.point=[{10**30}, 1]"),
+    ],
+)
+def test_numbers_that_no_work_needs_are_refused_before_anything_counts_to_them(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{override.partition('=')[0]}"):
+        load_config("tiny", [override])
+
+
 def test_a_method_brings_its_own_keys() -> None:
     inflation = ["decoding.method=inflation", "decoding.depth=0.5"]
     assert load_config("tiny", inflation).section("decoding").model_dump()["depth"] == 0.5
