@@ -31,7 +31,10 @@ class Placement:
     def place(self, mesh: AnimatedMesh) -> AnimatedMesh:
         """The object as it lies in the grid."""
         points = (mesh.vertices.astype(np.float64) @ self.rotation.T - self.center) / self.reach
-        return replace(mesh, vertices=points.astype(np.float32))
+        normals = mesh.stored_normals
+        if normals is not None:
+            normals = np.ascontiguousarray(normals @ self.rotation.T, np.float32)
+        return replace(mesh, vertices=points.astype(np.float32), stored_normals=normals)
 
     def see(self, camera: Camera) -> Camera:
         """The camera that shows in the grid what `camera` shows in the world, pixel for pixel."""
@@ -58,5 +61,5 @@ def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera) -> Placement:
         down = np.array([0.0, 0.0, -1.0])
         ahead = np.cross(right, down)
     rotation: NDArray[np.float64] = np.stack([right, ahead, -down])
-    center, reach = fit(mesh.vertices.astype(np.float64) @ rotation.T)
+    center, reach = fit(mesh.solid().vertices.astype(np.float64) @ rotation.T)
     return Placement(rotation, center, reach)

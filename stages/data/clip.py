@@ -12,6 +12,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from ss4d.stages.data.axes import placement
+from ss4d.stages.data.hulls import outside
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of, make_object, stream
 from ss4d.stages.data.render import Light, Window, render
@@ -140,7 +141,7 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
     place = placement(spec.axes, mesh, camera)
-    coords, feats = surface_voxels(place.place(mesh), spec.resolution)
+    coords, feats = surface_voxels(place.place(outside(mesh.solid())), spec.resolution)
     kept = visible(coords, spec.resolution)
     edges = (window.left, window.top, window.left + window.side, window.top + window.side)
     return TrainingClip(

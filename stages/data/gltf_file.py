@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import io
 import json
 import struct
 from dataclasses import dataclass
@@ -12,26 +11,35 @@ from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pygltflib import GLTF2  # type: ignore[import-untyped] # the library has no type marker
 
+from ss4d.stages.data.gltf_compression import DRACO, MESHOPT, DracoMesh, decoded_view
+from ss4d.stages.data.gltf_references import AGAIN, check_references
 from ss4d.stages.errors import InputError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-# Extensions a file may require: numbers stored as integers are decoded, the others leave the base color as it is.
-SUPPORTED = (
+# Extensions a file may require: these are read ...
+READ = (
     "KHR_mesh_quantization",
     "KHR_texture_transform",
-    "KHR_materials_pbrSpecularGlossiness",
-    "KHR_materials_unlit",
+    "KHR_texture_basisu",
+    "KHR_node_visibility",
+    "KHR_draco_mesh_compression",
+    "EXT_meshopt_compression",
+    "EXT_mesh_gpu_instancing",
+    "EXT_texture_webp",
+    "EXT_texture_avif",
 )
-
-
-# What may be negative; every other number in a file counts something, points to it or is a share.
-SIGNED = {"translation", "rotation", "scale", "matrix", "weights", "min", "max", "extensions", "extras"}
-FORMATS = ("JPEG", "PNG", "WEBP")  # of textures; another decoder of the library may start a program
+# ... and those whose names begin like these leave shape, base color and motion as they are.
+HARMLESS = (
+    *("KHR_materials_", "KHR_lights_", "KHR_xmp", "KHR_audio", "KHR_animation_pointer", "KHR_physics_"),
+    *("KHR_implicit_shapes", "KHR_collision_shapes", "KHR_rigid_bodies", "KHR_interactivity", "KHR_node_hoverability"),
+    *("KHR_node_selectability", "EXT_lights_", "EXT_materials_", "EXT_mesh_features", "EXT_mesh_manifold"),
+    *("EXT_instance_features", "EXT_structural_metadata", "MSFT_lod", "MSFT_packing_", "MSFT_texture_dds"),
+    *("ADOBE_materials_", "CESIUM_primitive_outline", "CESIUM_RTC", "FB_ngon_encoding", "GODOT_single_root", "OMI_"),
+    *("VRM", "MX_", "NV_materials_", "WEB3D_", "MPEG_"),
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class GltfFile:
         self.node_weights = {i: node["weights"] for i, node in enumerate(held.get("nodes", [])) if "weights" in node}
         self._refuse_unsupported()
         self._buffers: dict[int, bytes] = {}
+        self._unpacked_views: dict[int, bytes] = {}
+        self._decoded: dict[int, NDArray[Any]] = {}
 
     def array(self, index: int) -> NDArray[Any]:
         """The numbers of an accessor, (n,) or (n, width): float64 if they are floats or normalized, else integers."""
@@ -79,22 +89,25 @@ class GltfFile:
         width, kind = WIDTHS.get(accessor.type), COMPONENTS.get(accessor.componentType)
         if width is None or kind is None:
             raise InputError(
-                f"{self.path}: accessor {index} is of {accessor.type}/{accessor.componentType}, unknown here."
+                f"{self.path}: accessor {index} is of {accessor.type}/{accessor.componentType}, which no array here "
+                f"is; {AGAIN}"
             )
         if accessor.count * width > self.limits.max_numbers:
             raise InputError(
                 f"{self.path}: accessor {index} has {accessor.count:,} items of {width}, over the limit of "
                 f"{self.limits.max_numbers:,} numbers (max_numbers)."
             )
-        values = np.zeros((accessor.count, width), kind)
-        if accessor.bufferView is not None:
+        values = np.zeros((0 if index in self._decoded else accessor.count, width), kind)
+        if index in self._decoded:
+            values = self._decoded[index]
+        elif accessor.bufferView is not None:
             values = self._numbers(accessor.bufferView, accessor.byteOffset or 0, accessor.count, width, kind)
         if accessor.sparse is not None:
             rows, changed = accessor.sparse.indices, accessor.sparse.values
             count = accessor.sparse.count
             where = self._numbers(rows.bufferView, rows.byteOffset or 0, count, 1, COMPONENTS[rows.componentType])[:, 0]
-            if len(where) and where.min() < 0:
-                raise InputError(f"{self.path} is damaged: accessor {index} changes item {where.min()}.")
+            if len(where) and (where.min() < 0 or where.max() >= accessor.count):
+                raise InputError(f"{self.path}: accessor {index} changes items that it does not have; {AGAIN}")
             values = values.copy()
             values[where] = self._numbers(changed.bufferView, changed.byteOffset or 0, count, width, kind)
         if accessor.normalized and values.dtype.kind in "iu":
@@ -102,52 +115,83 @@ class GltfFile:
         values = values.astype(np.float64) if values.dtype.kind == "f" else values
         return values[:, 0] if width == 1 else values
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """An image (h, w, 3) as stored: sRGB, 0 to 255."""
+    def stored_weights(self, node: int, count: int) -> NDArray[np.float64]:
+        """The morph targets' weights (count,) where they are not animated: the node's, else the mesh's, else 0."""
+        mesh = self.gltf.nodes[node].mesh
+        weights = self.node_weights.get(node) or (self.gltf.meshes[mesh].weights if mesh is not None else None)
+        made = np.zeros(count)
+        held = np.asarray(weights or (), np.float64)[:count]
+        made[: len(held)] = held
+        return made
+
+    def image_data(self, index: int) -> bytes:
+        """An image as it is stored."""
         image = self.gltf.images[index]
-        data = self._uri(image.uri) if image.uri else self._view(image.bufferView)
-        try:
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-            if opened.width * opened.height > self.limits.max_texture:
-                raise InputError(
-                    f"{self.path}: image {index} has {opened.width} x {opened.height} pixels, over the limit of "
-                    f"{self.limits.max_texture:,} (max_texture); make it smaller."
-                )
-            return np.asarray(opened.convert("RGB"))
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.path}: image {index} cannot be read: {error}.") from error
+        if not image.uri and image.bufferView is None:
+            raise InputError(f"{self.path}: image {index} has neither a file nor data; {AGAIN}")
+        return self._uri(image.uri) if image.uri else self.view(image.bufferView)
 
     def _refuse_unsupported(self) -> None:
-        required = self.gltf.extensionsRequired or []
-        primitives = [primitive for mesh in self.gltf.meshes for primitive in mesh.primitives]
-        used = {name for primitive in primitives for name in primitive.extensions or {}}
-        for name in COMPRESSIONS:
-            if name in used or name in required:
+        for name in self.gltf.extensionsRequired or []:
+            if name not in READ and not name.startswith(HARMLESS):
                 raise InputError(
-                    f"{self.path} is compressed with {name}, which is not supported; save it uncompressed."
+                    f"{self.path} requires the extension {name}, which may change what is seen and is not read here; "
+                    "save it without."
                 )
-        for name in required:
-            if name not in SUPPORTED:
-                raise InputError(f"{self.path} requires the extension {name}, which is not supported; save it without.")
-        if not primitives:
+        if not any(mesh.primitives for mesh in self.gltf.meshes):
             raise InputError(f"{self.path} has no mesh; give a file with at least one.")
 
     def _numbers(self, view_index: int, offset: int, count: int, width: int, kind: str) -> NDArray[Any]:
         view = self.gltf.bufferViews[view_index]
         item = np.dtype(kind).itemsize * width
         stride = view.byteStride or item
-        data = self._view(view_index)
+        data = self.view(view_index)
         if offset + (count - 1) * stride + item > len(data):
             raise InputError(
-                f"{self.path}: buffer view {view_index} has {len(data)} bytes, too few for its {count} items."
+                f"{self.path}: buffer view {view_index} has {len(data)} bytes, too few for its {count} items; it "
+                "was cut off, or saved wrongly."
             )
         strided = np.ndarray((count, width), kind, data, offset, (stride, np.dtype(kind).itemsize))
         return np.ascontiguousarray(strided)
 
-    def _view(self, index: int) -> bytes:
+    def view(self, index: int) -> bytes:
+        """The bytes of a buffer view, uncompressed."""
         view = self.gltf.bufferViews[index]
-        start = view.byteOffset or 0
-        return self._buffer(view.buffer)[start : start + view.byteLength]
+        packed = next((held for name, held in (view.extensions or {}).items() if name in MESHOPT), None)
+        if packed is None:
+            return self._bytes(view.buffer, view.byteOffset, view.byteLength)
+        if index not in self._unpacked_views:
+            data = self._bytes(packed["buffer"], packed.get("byteOffset"), packed["byteLength"])
+            name = f"{self.path}: buffer view {index}"
+            self._unpacked_views[index] = decoded_view(data, packed, self.limits.max_numbers, name)
+        return self._unpacked_views[index]
+
+    def unpack(self, primitive: Any, name: str) -> None:
+        """Decodes the arrays of a primitive that Draco packed, for `array` to give; nothing for any other.
+
+        Args:
+            primitive: of the parsed file.
+            name: what to call it in an error.
+
+        Raises:
+            InputError: if it is damaged, or the package that reads it is not there.
+        """
+        packed = (primitive.extensions or {}).get(DRACO)
+        if packed is None:
+            return
+        if not isinstance(packed, dict) or not {"bufferView", "attributes"} <= packed.keys():
+            raise InputError(f"{self.path}: {name} has no data for its {DRACO}; {AGAIN}")
+        decoded = DracoMesh(self.view(packed["bufferView"]), f"{self.path}: {name}", self.limits.max_numbers)
+        if primitive.indices is not None:
+            self._decoded[primitive.indices] = decoded.indices()
+        for attribute, number in packed["attributes"].items():
+            accessor = getattr(primitive.attributes, attribute, None)
+            if accessor is not None:
+                self._decoded[accessor] = decoded.attribute(number, attribute)
+
+    def _bytes(self, buffer: int, offset: int | None, length: int) -> bytes:
+        start = offset or 0
+        return self._buffer(buffer)[start : start + length]
 
     def _buffer(self, index: int) -> bytes:
         if index not in self._buffers:
@@ -163,9 +207,9 @@ class GltfFile:
             try:
                 return base64.b64decode(uri.partition(",")[2], validate=True)
             except binascii.Error as error:
-                raise InputError(f"{self.path}: embedded data is damaged: {error}.") from error
+                raise InputError(f"{self.path}: embedded data is damaged: {error}; export it again.") from error
         folder = self.path.parent.resolve()
-        target = (folder / unquote(uri)).resolve()
+        target = (folder / unquote(uri).replace("\\", "/")).resolve()  # as Windows writes them
         if "://" in uri or not target.is_relative_to(folder):
             raise InputError(f"{self.path} points to {uri}, outside its folder; put its files beside it.")
         if not target.is_file():
@@ -180,24 +224,17 @@ def _parse(path: Path) -> tuple[GLTF2, dict[str, Any]]:
     data = path.read_bytes()
     binary = data[:4] == b"glTF"
     try:
-        held = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")] if binary else data)
+        # Some programs write a mark of the byte order before the text, which it should not have.
+        text = (data[20 : 20 + int.from_bytes(data[12:16], "little")] if binary else data).decode("utf-8-sig")
+        held = json.loads(text)
         version = held["asset"]["version"]
-        gltf = GLTF2.load_from_bytes(data) if binary else GLTF2.gltf_from_json(data.decode())
+        if str(version).startswith("2"):
+            check_references(path, held)
+        gltf = GLTF2.load_from_bytes(data) if binary else GLTF2.gltf_from_json(text)
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError, struct.error) as error:
         raise InputError(f"{path} is not a glTF 2.0 file ({error}); give a .glb or .gltf file.") from error
     if not str(version).startswith("2"):
         raise InputError(f"{path} is glTF {version}; convert it to version 2.")
-    if (key := _negative(held)) is not None:  # to Python it would count from the end
-        raise InputError(f"{path} is damaged: it has a number below 0 as its {key}.")
     return gltf, held
-
-
-def _negative(value: object, key: str = "") -> str | None:
-    """The name of the first number below 0 that counts something or points to it; None if there is none."""
-    if isinstance(value, dict):
-        inner = [(part, name) for name, part in value.items() if name not in SIGNED]
-    elif isinstance(value, list):
-        inner = [(part, key) for part in value]
-    else:
-        return key if isinstance(value, int | float) and value < 0 else None
-    return next((found for part, name in inner if (found := _negative(part, name)) is not None), None)

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ss4d.stages.data.surface import Mask, Surface
 from ss4d.stages.ops.compiled import kernel, spread
 
 Floats = NDArray[np.float32]
@@ -21,6 +22,7 @@ HALF_EXTENT = (
     0.48  # of the half unit an object may reach along an axis, so that its outermost cells are inside the grid
 )
 MAX_RADIUS = 0.66  # the sphere that a camera at distance 2 with a field of view of 40 degrees sees whole is 0.684
+SOLID = 1 / 3  # opacity below which a surface is no part of an object's shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,21 +33,50 @@ class AnimatedMesh:
         vertices: (t, v, 3) float32.
         faces: (f, 3) int32, counter-clockwise seen from outside.
         colors: (v, 3) float32 RGB, 0 to 1, without lighting.
+        stored_normals: (t, v, 3) float32, of any length; None where they follow from the faces.
+        opacity: (v,) float32, 0 to 1; None where all is opaque.
+        one_sided: (v,) alike at all corners of a face: whether its back is not seen; None where backs are never looked
+            at, as those of closed parts.
     """
 
     vertices: Floats
     faces: Integers
     colors: Floats
+    stored_normals: Floats | None = None
+    opacity: Floats | None = None
+    one_sided: Mask | None = None
 
     @property
     def num_frames(self) -> int:
         return len(self.vertices)
 
     def normals(self) -> Floats:
-        """Unit normals (t, v, 3): the mean of the faces around each vertex, weighted by area."""
-        normals = np.zeros_like(self.vertices)
-        spread(partial(_add_normals, frame, self.faces, out) for frame, out in zip(self.vertices, normals, strict=True))
-        return normals
+        """Normals (t, v, 3): the stored ones, else the mean of the faces around each vertex, weighted by area."""
+        return mean_normals(self.vertices, self.faces) if self.stored_normals is None else self.stored_normals
+
+    def solid(self) -> "AnimatedMesh":
+        """What counts as its shape: without what hides less than a third of what is behind it, such as a shadow."""
+        if self.opacity is None:
+            return self
+        sides = np.zeros(len(self.colors)) if self.one_sided is None else self.one_sided
+        values = np.column_stack((self.colors, self.opacity, sides)).astype(np.float64)
+        cut = Surface(self.vertices, self.faces.astype(np.int64), self.normals(), values).cut(self.opacity, SOLID)
+        return AnimatedMesh(
+            vertices=cut.vertices,
+            faces=cut.faces.astype(np.int32),
+            colors=np.ascontiguousarray(cut.values[:, :3], np.float32),
+            stored_normals=cut.normals,
+            opacity=np.ascontiguousarray(cut.values[:, 3], np.float32),
+            one_sided=None if self.one_sided is None else cut.values[:, 4] > 0,
+        )
+
+
+def mean_normals(vertices: Floats, faces: NDArray[np.integer]) -> Floats:
+    """Unit normals (t, v, 3): the mean of the faces around each vertex, weighted by area; zero without any."""
+    normals = np.zeros_like(vertices)
+    whole = np.ascontiguousarray(faces, np.int32)
+    spread(partial(_add_normals, frame, whole, out) for frame, out in zip(vertices, normals, strict=True))
+    return normals
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,19 @@ are shown (no gamma). A triangle that reaches behind the camera is left out: cam
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.mesh import AnimatedMesh, Floats
+from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers
 from ss4d.stages.ops.compiled import kernel, spread
 from ss4d.stages.types import Camera
 
 NEAR = 0.01
 SUPERSAMPLING = 2
+MAX_LAYERS = 16  # surfaces that are seen through each other at most
+LEAST_LIGHT = 1 / 512  # coming through the nearer ones, below which those behind are not looked at
 
 Vector = tuple[float, float, float]
 
@@ -73,39 +76,83 @@ def render(
         light: lights; `UNLIT` shows the colors alone.
         window: draw this square of each camera's image at its own size.
     """
-    optics = [_optics(camera, window) for camera in cameras]
-    height, width = optics[0][1]
+    lenses = [optics(camera, window) for camera in cameras]
+    height, width = lenses[0][1]
     normals = mesh.normals()
     images = np.empty((len(cameras), mesh.num_frames, height, width, 4), np.uint8)
     lamp = np.array([light.color, light.sky, light.ground], np.float32)
     gloss = (np.float32(light.specular), np.float32(light.shininess))
     directions = np.broadcast_to(light.direction.astype(np.float32), (mesh.num_frames, 3))
     spread(
-        partial(
-            _draw, mesh.vertices[t], mesh.faces, mesh.colors, normals[t], view, directions[t], lamp, *gloss, image[t]
-        )
-        for (view, _), image in zip(optics, images, strict=True)
+        partial(_drawn, mesh, normals[t], t, view, (directions[t], lamp, *gloss), image[t])
+        for (view, _), image in zip(lenses, images, strict=True)
         for t in range(mesh.num_frames)
     )
     return images
 
 
+def _drawn(
+    mesh: AnimatedMesh, normals: Floats, t: int, view: Floats, light: tuple[Any, ...], image: NDArray[np.uint8]
+) -> None:
+    """Fills image (h, w, 4) with frame t."""
+    seen = facing(mesh, normals, t, view[4, :3])
+    if seen.opacity is None:
+        _draw(seen.vertices, seen.faces, seen.colors, seen.normals, view, *light, image)
+    else:
+        _draw_layers(seen.vertices, seen.faces, seen.colors, seen.normals, seen.opacity, view, *light, image)
+
+
+@dataclass(frozen=True, eq=False)
+class Facing:
+    """A frame of a mesh as one camera sees it: without the backs of one-sided faces, other backs turned round.
+
+    Attributes:
+        vertices: (v, 3).
+        faces: (f, 3).
+        colors: (v, 3).
+        normals: (v, 3) toward the camera's side of each face where backs are seen.
+        opacity: (v,), or None where all is opaque.
+    """
+
+    vertices: Floats
+    faces: Integers
+    colors: Floats
+    normals: Floats
+    opacity: Floats | None
+
+
+def facing(mesh: AnimatedMesh, normals: Floats, t: int, eye: Floats) -> Facing:
+    """What of frame t a camera at `eye` (3) sees, given the frame's normals (v, 3)."""
+    vertices = mesh.vertices[t]
+    if mesh.one_sided is None:
+        return Facing(vertices, mesh.faces, mesh.colors, normals, mesh.opacity)
+    faces = _turned(vertices, mesh.faces, mesh.one_sided, eye)
+    twice = np.tile(mesh.colors, (2, 1))
+    opacity = None if mesh.opacity is None else np.tile(mesh.opacity, 2)
+    return Facing(np.tile(vertices, (2, 1)), faces, twice, np.concatenate((normals, -normals)), opacity)
+
+
 def render_surface(mesh: AnimatedMesh, cameras: Sequence[Camera]) -> tuple[Floats, Floats]:
     """What pixel centers see: depth along z (v, t, h, w), infinite if nothing, and world normals (v, t, h, w, 3)."""
-    optics = [_optics(camera, None) for camera in cameras]
-    height, width = optics[0][1]
+    lenses = [optics(camera, None) for camera in cameras]
+    height, width = lenses[0][1]
     normals = mesh.normals()
     depth = np.empty((len(cameras), mesh.num_frames, height, width), np.float32)
     seen = np.empty((*depth.shape, 3), np.float32)
     spread(
-        partial(_survey, mesh.vertices[t], mesh.faces, normals[t], view, depth[v, t], seen[v, t])
-        for v, (view, _) in enumerate(optics)
+        partial(_surveyed, mesh, normals[t], t, view, depth[v, t], seen[v, t])
+        for v, (view, _) in enumerate(lenses)
         for t in range(mesh.num_frames)
     )
     return depth, seen
 
 
-def _optics(camera: Camera, window: Window | None) -> tuple[Floats, tuple[int, int]]:
+def _surveyed(mesh: AnimatedMesh, normals: Floats, t: int, view: Floats, depth: Floats, seen: Floats) -> None:
+    shown = facing(mesh, normals, t, view[4, :3])
+    _survey(shown.vertices, shown.faces, shown.normals, view, depth, seen)
+
+
+def optics(camera: Camera, window: Window | None) -> tuple[Floats, tuple[int, int]]:
     """The camera as (5, 4) rows for the kernels, and the height and width drawn.
 
     Rows 0 to 2 are world to camera; row 3 is focal length and principal point in drawn pixels; row 4 is its place.
@@ -120,7 +167,7 @@ def _optics(camera: Camera, window: Window | None) -> tuple[Floats, tuple[int, i
 
 
 @kernel
-def _project(vertices, view, scale):  # type: ignore[no-untyped-def]
+def project(vertices, view, scale):  # type: ignore[no-untyped-def]
     """Samples' (x, y) and 1 / depth of each vertex, (v, 3); 1 / depth is 0 behind the camera."""
     points = np.empty_like(vertices)
     focal, center_x, center_y = view[3, 0] * scale, view[3, 1] * scale, view[3, 2] * scale
@@ -137,8 +184,11 @@ def _project(vertices, view, scale):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _cover(points, faces, nearest, owner):  # type: ignore[no-untyped-def]
-    """Fills owner (h, w) with the face each sample sees, -1 for none, and nearest (h, w) with its 1 / depth."""
+def cover(points, faces, nearest, owner, limit):  # type: ignore[no-untyped-def]
+    """Fills owner (h, w) with the face each sample sees, -1 for none, and nearest (h, w) with its 1 / depth.
+
+    What is as near as 1 / limit (h, w) or nearer is not seen.
+    """
     height, width = owner.shape
     half = np.float32(0.5)
     nearest[:] = 0
@@ -161,7 +211,7 @@ def _cover(points, faces, nearest, owner):  # type: ignore[no-untyped-def]
             for column in range(int(left), int(right) + 1):
                 if w1 >= 0 and w2 >= 0 and w1 + w2 <= 1:
                     depth = i0 + w1 * (i1 - i0) + w2 * (i2 - i0)
-                    if depth > nearest[row, column]:
+                    if depth > nearest[row, column] and depth < limit[row, column]:
                         nearest[row, column] = depth
                         owner[row, column] = f
                 w1 += step1
@@ -198,8 +248,8 @@ def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shinin
     height, width = image.shape[:2]
     nearest = np.empty((height * SUPERSAMPLING, width * SUPERSAMPLING), np.float32)
     owner = np.empty(nearest.shape, np.int32)
-    points = _project(vertices, view, np.float32(SUPERSAMPLING))
-    _cover(points, faces, nearest, owner)
+    points = project(vertices, view, np.float32(SUPERSAMPLING))
+    cover(points, faces, nearest, owner, np.full(nearest.shape, np.float32(np.inf)))
     half, one = np.float32(0.5), np.float32(1)
     for row in range(height):
         for column in range(width):
@@ -221,6 +271,70 @@ def _draw(vertices, faces, colors, normals, view, toward, lamp, specular, shinin
             image[row, column, 1] = np.uint8(green * share + half)
             image[row, column, 2] = np.uint8(blue * share + half)
             image[row, column, 3] = np.uint8(np.float32(covered * 255) / np.float32(SUPERSAMPLING**2) + half)
+
+
+@kernel
+def _draw_layers(vertices, faces, colors, normals, opacity, view, toward, lamp, specular, shininess, image):  # type: ignore[no-untyped-def]
+    """Fills image (h, w, 4) uint8 with what can be seen through: surface behind surface, from the nearest on."""
+    height, width = image.shape[:2]
+    size = (height * SUPERSAMPLING, width * SUPERSAMPLING)
+    nearest, owner = np.empty(size, np.float32), np.empty(size, np.int32)
+    limit, left = np.full(size, np.float32(np.inf)), np.ones(size, np.float32)  # the light that still comes through
+    total = np.zeros((size[0], size[1], 3), np.float32)
+    points = project(vertices, view, np.float32(SUPERSAMPLING))
+    half, one = np.float32(0.5), np.float32(1)
+    for _ in range(MAX_LAYERS):
+        cover(points, faces, nearest, owner, limit)
+        more = False
+        for y in range(size[0]):
+            for x in range(size[1]):
+                f = owner[y, x]
+                if f < 0:
+                    limit[y, x] = 0
+                    continue
+                corners = (faces[f, 0], faces[f, 1], faces[f, 2])
+                weights = _weights(points, corners, np.float32(x) + half, np.float32(y) + half)
+                shade = _shade(vertices, colors, normals, corners, weights, view, toward, lamp, specular, shininess)
+                hides = opacity[corners[0]] * weights[0] + opacity[corners[1]] * weights[1]
+                hides = min(max(hides + opacity[corners[2]] * weights[2], np.float32(0)), one)
+                for k in range(3):
+                    total[y, x, k] += left[y, x] * hides * min(shade[k], one)
+                left[y, x] *= one - hides
+                # Past the same surface, which neighbors along an edge put at depths that differ by a rounding.
+                limit[y, x] = nearest[y, x] * np.float32(1 - 1e-5) if left[y, x] > np.float32(LEAST_LIGHT) else 0
+                more = more or limit[y, x] > 0
+        if not more:
+            break
+    for row in range(height):
+        for column in range(width):
+            hidden = np.float32(0)
+            color = np.zeros(3, np.float32)
+            for y in range(row * SUPERSAMPLING, (row + 1) * SUPERSAMPLING):
+                for x in range(column * SUPERSAMPLING, (column + 1) * SUPERSAMPLING):
+                    hidden += one - left[y, x]
+                    color += total[y, x]
+            share = np.float32(255) / max(hidden, np.float32(1e-6))
+            for k in range(3):
+                image[row, column, k] = np.uint8(min(color[k] * share, np.float32(255)) + half)
+            image[row, column, 3] = np.uint8(hidden * np.float32(255) / np.float32(SUPERSAMPLING**2) + half)
+
+
+@kernel
+def _turned(vertices, faces, one_sided, eye):  # type: ignore[no-untyped-def]
+    """The faces that are seen from `eye` (3); those whose back is seen name vertices that much further on."""
+    made = np.empty_like(faces)
+    count = 0
+    for f in range(len(faces)):
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+        vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+        front = (uy * vz - uz * vy) * (eye[0] - a[0]) + (uz * vx - ux * vz) * (eye[1] - a[1])
+        front += (ux * vy - uy * vx) * (eye[2] - a[2])
+        if front < 0 and one_sided[faces[f, 0]]:
+            continue
+        made[count] = faces[f] + (len(vertices) if front < 0 else 0)
+        count += 1
+    return made[:count]
 
 
 @kernel
@@ -258,8 +372,8 @@ def _shade(vertices, colors, normals, corners, weights, view, toward, lamp, spec
 def _survey(vertices, faces, normals, view, depth, seen):  # type: ignore[no-untyped-def]
     """Fills depth (h, w) and seen (h, w, 3)."""
     owner = np.empty(depth.shape, np.int32)
-    points = _project(vertices, view, np.float32(1))
-    _cover(points, faces, depth, owner)
+    points = project(vertices, view, np.float32(1))
+    cover(points, faces, depth, owner, np.full(depth.shape, np.float32(np.inf)))
     half = np.float32(0.5)
     for row in range(depth.shape[0]):
         for column in range(depth.shape[1]):

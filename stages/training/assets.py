@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, film
 from ss4d.stages.data.mesh import AnimatedMesh
@@ -21,20 +20,22 @@ from ss4d.stages.training.clips import ClipStore, draw, pack, read_clip
 from ss4d.stages.training.files import write_whole
 from ss4d.stages.types import Progress
 
+if TYPE_CHECKING:
+    from ss4d.stages.data.gltf_choice import Moving
+
 LOG = logging.getLogger("ss4d.training")
 
 SUFFIXES = (".glb", ".gltf")
 SIDES = 3  # clips in a row that show the same moment from other cameras: an asset takes longer to read than to film
-LEAST_MOTION = 0.01  # mean way of a vertex, of the object's size, below which an animation stands still
-START = 4.0  # seconds within which a clip begins; animations are repeated
+READING = 2  # raised whenever files are read in another way, so that clips of before are made anew
 
 
 @dataclass(frozen=True)
 class Motion:
-    """One animation of a file."""
+    """One way in which a file moves."""
 
     file: Path
-    animation: int
+    way: "Moving"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class AssetPool:
     def _made(self, index: int) -> TrainingClip:
         moment = index // SIDES
         motion = self.motions[moment % len(self.motions)]
-        start = START * draw(self.seed, "moment", moment, below=2**20) / 2**20
-        mesh = _mesh(motion, self.spec.num_frames, start)
+        share = draw(self.seed, "moment", moment, below=2**20) / 2**20
+        begin = motion.way.begin + share * (motion.way.end - motion.way.begin)
+        mesh = _mesh(motion.file, motion.way.animation, self.spec.num_frames, begin)
         spec = replace(self.spec, seed=draw(self.seed, "asset", index, below=HELD_OUT_SEED))
         return film(mesh, spec, motion.file.stem, FPS)
 
@@ -96,7 +98,7 @@ def asset_pool(folder: Path, assets: Path, spec: ClipSpec, seed: int, size: int)
         raise InputError(f"{assets} holds no asset that moves: give a folder with animated .glb or .gltf files")
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file.name: blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files}
-    content = json.dumps({**asdict(spec), "seed": seed, "assets": digests}, indent=1)
+    content = json.dumps({**asdict(spec), "seed": seed, "assets": digests, "reading": READING}, indent=1)
     label = folder / "pool.json"
     if not label.exists():
         write_whole(label, content.encode())
@@ -111,30 +113,23 @@ def asset_files(folder: Path) -> list[Path]:
 
 
 def _moving(file: Path) -> list[Motion]:
-    """The animations of a file in which something moves; none, with a warning, of a file that cannot be used."""
+    """The ways in which a file moves; none, with a warning, of a file that cannot be used."""
     # Training on made clips alone needs no package that reads files.
-    from ss4d.stages.data.gltf import load_animated
-    from ss4d.stages.data.gltf_file import GltfFile
+    from ss4d.stages.data.gltf import moving
 
     try:
-        count = len(GltfFile(file).gltf.animations)
-        meshes = [load_animated(file, 8, 2.0, animation=index) for index in range(count)]
+        return [Motion(file, way) for way in moving(file, together=True)]
     except InputError as error:
         LOG.warning("left out: %s", error)
         return []
-    return [Motion(file, index) for index, mesh in enumerate(meshes) if _motion(mesh) > LEAST_MOTION]
-
-
-def _motion(mesh: AnimatedMesh) -> float:
-    """How far vertices come from where they are on average, over the object's size."""
-    return float(np.linalg.norm(mesh.vertices - mesh.vertices.mean(0), axis=-1).max(0).mean())
 
 
 @lru_cache(maxsize=1)
-def _mesh(motion: Motion, num_frames: int, start: float) -> AnimatedMesh:
+def _mesh(file: Path, animation: int | None, num_frames: int, begin: float) -> AnimatedMesh:
     from ss4d.stages.data.gltf import load_animated
+    from ss4d.stages.data.gltf_choice import AnimationChoice
 
-    return load_animated(motion.file, num_frames, FPS, animation=motion.animation, start=start)
+    return load_animated(file, num_frames, FPS, choice=AnimationChoice(animation=animation, begin=begin))
 
 
 class MixedClips:

@@ -26,9 +26,9 @@ from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
 from tests.conftest import Silent, draw_frames, save_frames
 from tests.helpers.dataset_history import WEIGHTS, attempt, happen
+from tests.helpers.gltf_files import FACES, POINTS, Builder, primitive, tetrahedron
 from tests.helpers.noop_stages import METHODS as NOOP
 from tests.helpers.untrained import write_model
-from tests.stages.data.test_gltf import FACES, POINTS, Builder, primitive, tetrahedron
 
 # A real asset without a model: three stages.
 INFLATION = ("decoding.method=inflation", "segmentation.size=32", "export.size=16", "export.frames=2")

@@ -10,7 +10,7 @@ import torch
 from ss4d.stages.data.clip import ClipSpec
 from ss4d.stages.errors import InputError
 from ss4d.stages.training.assets import MixedClips, asset_pool
-from tests.stages.data.test_gltf import tetrahedron
+from tests.helpers.gltf_files import tetrahedron
 
 SPEC = ClipSpec(seed=0, num_frames=4, input_size=16, num_views=1, view_size=8, resolution=8, axes="camera")
 MOVED = [[0.0, 0, 0], [1.5, 0, 0]]
@@ -33,7 +33,7 @@ def assets(tmp_path: Path) -> Path:
 
 def test_only_what_moves_is_filmed(assets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pool = asset_pool(tmp_path / "clips", assets, SPEC, 0, 4)
-    assert [(motion.file.name, motion.animation) for motion in pool.motions] == [("one.glb", 0)]
+    assert [(motion.file.name, motion.way.animation) for motion in pool.motions] == [("one.glb", 0)]
     assert "two.glb" in caplog.text
     (assets / "one.glb").unlink()
     with pytest.raises(InputError, match="moves"):

@@ -1,0 +1,174 @@
+"""Files that are compressed: the packages of the extra `assets` read them, and without these a sentence names them."""
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import DracoPy
+import meshopt
+import numpy as np
+import pytest
+
+from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.errors import InputError
+from tests.helpers.gltf_files import FACES, POINTS, Builder, card, primitive, show, tetrahedron, textured
+
+KINDS = {
+    "KHR_draco_mesh_compression": "DracoPy",
+    "EXT_meshopt_compression": "meshopt",
+    "KHR_texture_basisu": "opengl_basisu",
+}
+
+
+def with_draco(builder: Builder) -> Builder:
+    """The tetrahedron with its arrays in Draco's data, and accessors that hold nothing."""
+    held = primitive(builder)
+    names = {"POSITION": 0, "TEXCOORD_0": 1, "COLOR_0": 2}
+    arrays: dict[str, Any] = {}
+    for name in names:
+        if name in held["attributes"]:
+            accessor = builder.json["accessors"][held["attributes"][name]]
+            view = builder.json["bufferViews"][accessor.pop("bufferView")]
+            kind = {5126: "<f4", 5121: "<u1"}[accessor["componentType"]]
+            data = builder.data[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+            arrays[name] = np.frombuffer(data, kind).reshape(accessor["count"], -1)
+    more = {names[name]: array for name, array in arrays.items() if name != "POSITION"}
+    data = DracoPy.encode(
+        arrays["POSITION"].copy(), np.array(FACES, np.uint32), quantization_bits=16, preserve_order=True,
+        generic_attributes=more,
+    )  # fmt: skip
+    ids = {name: names[name] for name in arrays if name != "POSITION"}
+    points = next(held for held in DracoPy.decode(data).attributes if held["attribute_type"] == 0)
+    ids["POSITION"] = points["unique_id"]
+    builder.json["accessors"][held["indices"]].pop("bufferView")
+    held["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": builder.view(data), "attributes": ids}}
+    builder.json["extensionsRequired"] = ["KHR_draco_mesh_compression"]
+    return builder
+
+
+def with_meshopt(builder: Builder) -> Builder:
+    """All arrays of the builder packed, in views that say so."""
+    for accessor in builder.json["accessors"]:
+        view = builder.json["bufferViews"][accessor["bufferView"]]
+        data = builder.data[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+        if accessor["type"] == "SCALAR":
+            mode, stride = "TRIANGLES", 2
+            packed = meshopt.encode_gltf_buffer(np.frombuffer(data, "<u2"), mode)
+        else:
+            mode, stride = "ATTRIBUTES", view["byteLength"] // accessor["count"]
+            packed = meshopt.encode_gltf_buffer(np.frombuffer(data, np.uint8).reshape(-1, stride), mode)
+        held = builder.json["bufferViews"][builder.view(packed)]
+        values = {"buffer": 0, "byteOffset": held["byteOffset"], "byteLength": held["byteLength"]}
+        values |= {"byteStride": stride, "count": accessor["count"], "mode": mode}
+        # As files are that hold nothing else: the view itself lies in a buffer that is nowhere.
+        view |= {"buffer": 1, "byteOffset": 0, "extensions": {"EXT_meshopt_compression": values}}
+    builder.json["buffers"] = [{}, {"byteLength": 1, "extensions": {"EXT_meshopt_compression": {"fallback": True}}}]
+    builder.json["extensionsRequired"] = ["EXT_meshopt_compression"]
+    return builder
+
+
+def solid_block(red: int, green: int, blue: int, alpha: int) -> bytes:
+    """A UASTC block of 4 x 4 pixels of one color: mode 8 of its specification, without hints."""
+    bits = 0x17 | red << 5 | green << 13 | blue << 21 | alpha << 29
+    return bits.to_bytes(16, "little")
+
+
+def ktx2(colors: list[list[tuple[int, int, int, int]]]) -> bytes:
+    """A KTX2 file of Basis Universal's UASTC, with a block for each color."""
+    data = b"".join(solid_block(*color) for row in colors for color in row)
+    block = struct.pack("<HHHH", 0, 0, 2, 40) + bytes([166, 1, 2, 0, 3, 3, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0])
+    block += struct.pack("<HBB4BII", 0, 127, 3, 0, 0, 0, 0, 0, 0xFFFFFFFF)
+    described = struct.pack("<I", 4 + len(block)) + block
+    head = b"\xabKTX 20\xbb\r\n\x1a\n" + struct.pack("<9I", 0, 1, len(colors[0]) * 4, len(colors) * 4, 0, 0, 1, 1, 0)
+    start = len(head) + 32 + 24 + len(described)
+    start += -start % 16
+    index = struct.pack("<4I2Q", len(head) + 56, len(described), 0, 0, 0, 0) + struct.pack(
+        "<3Q", start, len(data), len(data)
+    )
+    return (head + index + described).ljust(start, b"\0") + data
+
+
+def with_ktx2(data: bytes) -> Builder:
+    builder = card(pbrMetallicRoughness={})
+    show(builder, data)
+    builder.json["textures"] = [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]
+    builder.json["extensionsRequired"] = ["KHR_texture_basisu"]
+    return builder
+
+
+def colored(builder: Builder) -> Builder:
+    colors = np.array([[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255], [255, 255, 255, 255]])
+    primitive(builder)["attributes"]["COLOR_0"] = builder.add(colors, "<u1", normalized=True)
+    return builder
+
+
+@pytest.mark.parametrize("pack", [with_draco, with_meshopt])
+def test_packed_arrays_are_those_that_were_packed(tmp_path: Path, pack: Any) -> None:
+    plain = load_animated(colored(tetrahedron()).save(tmp_path / "a.glb"), 1, 1.0)
+    mesh = load_animated(pack(colored(tetrahedron())).save(tmp_path / "b.glb"), 1, 1.0)
+    # Which corner of a face comes first may change.
+    np.testing.assert_allclose(mesh.vertices[0][mesh.faces].mean(1), plain.vertices[0][plain.faces].mean(1), atol=1e-4)
+    np.testing.assert_allclose(mesh.colors[mesh.faces].mean(1), plain.colors[plain.faces].mean(1), atol=1e-6)
+    np.testing.assert_allclose(mesh.normals()[0][mesh.faces[:, 0]], plain.normals()[0][plain.faces[:, 0]], atol=1e-3)
+
+
+def test_packed_texture_coordinates_and_filters(tmp_path: Path) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4], picture[:, 4:] = (255, 0, 0), (0, 0, 255)
+    mesh = load_animated(with_draco(textured(picture)).save(tmp_path / "a.glb"), 1, 1.0)
+    x = mesh.vertices[0, :, 0]
+    np.testing.assert_allclose(mesh.colors[x < -0.1][:, 0], 1, atol=1e-5)
+    builder = with_meshopt(tetrahedron())
+    packed = meshopt.encode_gltf_buffer(meshopt.encode_filter_exp(POINTS, 16), "ATTRIBUTES")
+    values = builder.json["bufferViews"][0]["extensions"]["EXT_meshopt_compression"]
+    held = builder.json["bufferViews"][builder.view(packed)]
+    values |= {"byteOffset": held["byteOffset"], "byteLength": len(packed), "filter": "EXPONENTIAL"}
+    plain = load_animated(tetrahedron().save(tmp_path / "a.glb"), 1, 1.0)
+    mesh = load_animated(builder.save(tmp_path / "b.glb"), 1, 1.0)
+    np.testing.assert_allclose(mesh.vertices[0][mesh.faces].mean(1), plain.vertices[0][plain.faces].mean(1), atol=1e-4)
+
+
+def test_ktx2_textures_are_read(tmp_path: Path) -> None:
+    rows = [[(255, 0, 0, 255), (0, 255, 0, 255)], [(0, 0, 255, 255), (255, 255, 255, 255)]]
+    mesh = load_animated(with_ktx2(ktx2(rows)).save(tmp_path / "a.glb"), 1, 1.0)
+    x, z = mesh.vertices[0, :, 0], mesh.vertices[0, :, 2]
+    for right, above, color in ((False, True, (1, 0, 0)), (True, True, (0, 1, 0)), (False, False, (0, 0, 1))):
+        there = (np.abs(x - (0.25 if right else -0.25)) < 0.1) & (np.abs(z - (0.25 if above else -0.25)) < 0.1)
+        np.testing.assert_allclose(mesh.colors[there], np.tile(color, (there.sum(), 1)), atol=1e-5)
+
+
+def packed_files() -> dict[str, Builder]:
+    return {
+        "KHR_draco_mesh_compression": with_draco(tetrahedron()),
+        "EXT_meshopt_compression": with_meshopt(tetrahedron()),
+        "KHR_texture_basisu": with_ktx2(ktx2([[(255, 0, 0, 255)]])),
+    }
+
+
+@pytest.mark.parametrize("extension", list(KINDS))
+def test_without_the_package_a_sentence_names_the_part_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
+) -> None:
+    monkeypatch.setitem(sys.modules, KINDS[extension], None)
+    path = packed_files()[extension].save(tmp_path / "a.glb")
+    with pytest.raises(
+        InputError, match=rf"a.glb: \w.* \d.* compressed with {extension}; install .*\[assets\].* or save"
+    ):
+        load_animated(path, 1, 1.0)
+
+
+@pytest.mark.parametrize("extension", list(KINDS))
+def test_damage_in_what_is_packed_is_told(tmp_path: Path, extension: str) -> None:
+    builder = packed_files()[extension]
+    whole = builder.data
+    for start in range(0, len(whole), 16):
+        builder.data = whole[:start] + b"\xff" * 16 + whole[start + 16 :]
+        try:
+            load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
+        except InputError as error:
+            assert "a.glb" in str(error)  # noqa: PT017  some damage is none
+    start = builder.json["bufferViews"][-1]["byteOffset"] + (12 if extension == "KHR_texture_basisu" else 0)
+    builder.data = whole[:start] + bytes(len(whole) - start)
+    with pytest.raises(InputError, match=rf"{extension} cannot be read .*export it again|compression; it is damaged"):
+        load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
