@@ -114,6 +114,28 @@ def import_(
     max_texture: Annotated[
         int, typer.Option("--max-texture", min=1, help="A file with a texture of more pixels is left out.")
     ] = 8192 * 8192,
+    animation: Annotated[
+        str | None,
+        typer.Option(
+            "--animation",
+            metavar="NAME|INDEX|all",
+            help="The animation to show; all: a clip for each that moves. By default those that move different things "
+            "play together, and of others the one that moves most.",
+        ),
+    ] = None,
+    begin: Annotated[
+        float | None,
+        typer.Option(
+            "--from", metavar="SECONDS", help="Where in the animation the clip begins; by default, where it moves."
+        ),
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option("--to", metavar="SECONDS", help="Where in the animation it ends, and begins again.")
+    ] = None,
+    root_motion: Annotated[
+        Literal["keep", "remove"],
+        typer.Option("--root-motion", help="remove: what walks away walks on the spot, and so fills the grid."),
+    ] = "keep",
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
@@ -140,6 +162,10 @@ def import_(
                 progress=progress,
                 max_triangles=max_triangles,
                 max_texture=max_texture,
+                animation=animation,
+                begin=begin,
+                end=end,
+                in_place=root_motion == "remove",
             )
         _report(outcome, out)
         if len(outcome.failed) == len(outcome.rows):
@@ -159,9 +185,9 @@ def list_(folder: Folder, debug: Debug = False) -> None:
         from ss4d.pipelines.training.records import families, read_manifest
 
         rows = read_manifest(folder)
-        table = Table("family", "train", "held out", "failed")
+        table = Table("family", "train", "held out", "failed", "still")
         for family, counts in families(rows).items():
-            table.add_row(family, *(str(counts[kind]) for kind in ("train", "held_out", "failed")))
+            table.add_row(family, *(str(counts[kind]) for kind in ("train", "held_out", "failed", "still")))
         console.print(table)
         held = [row for row in rows if row.error is None]
         if held:
@@ -175,6 +201,8 @@ def list_(folder: Folder, debug: Debug = False) -> None:
         for row in rows:
             if row.error is not None:
                 say(f"failed: {row.id}: {row.error}")
+            elif row.still:
+                say(f"still: {row.id}: nothing moves in it (motion {row.motion:.3f})")
 
 
 @app.command(no_args_is_help=True)

@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +21,12 @@ _COLUMNS: dict[Any, pyarrow.DataType] = {
     str | None: pyarrow.string(),
     int | None: pyarrow.int64(),
     float | None: pyarrow.float64(),
+    bool | None: pyarrow.bool_(),
 }
 
 
 def write_rows(path: Path, kind: type[R], rows: Sequence[R]) -> None:
-    """Writes the table, a column for each field of `kind`: a dataclass of str, int, float, or one of them or None.
+    """Writes the table, a column for each field of `kind`: a dataclass of str, int, float, one of them or bool or None.
 
     Raises:
         OSError: if it cannot be written; `path` is then as it was.
@@ -48,17 +49,20 @@ def as_table(kind: type[Any], columns: Sequence[Sequence[object]]) -> pyarrow.Ta
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """The rows of the table, in order.
+    """The rows of the table, in order; columns that have a default may be missing, as in tables of before they were.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         StoreError: if it is no such table.
     """
     table = _read(path)
-    if not table.schema.equals(schema := _schema(kind)):
+    schema = _schema(kind)
+    optional = {field.name for field in fields(kind) if field.default is not MISSING}  # type: ignore[arg-type]
+    here = pyarrow.schema([held for held in schema if held.name in table.schema.names or held.name not in optional])
+    if not table.schema.equals(here):
         raise StoreError(f"{path} is another kind of table: it has {table.schema.names}, not {schema.names}")
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return [kind(**dict(zip(schema.names, row, strict=True))) for row in rows]
+    return [kind(**dict(zip(here.names, row, strict=True))) for row in rows]
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:

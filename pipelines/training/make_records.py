@@ -3,11 +3,11 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.pipelines.training.records import (
     MANIFEST,
     Row,
+    Shown,
     read_manifest,
     recipe,
     split_of,
@@ -24,12 +25,13 @@ from ss4d.pipelines.training.records import (
     write_clip,
 )
 from ss4d.pipelines.workers import results
-from ss4d.stages.data.clip import ClipSpec, TrainingClip, film, make_clip
+from ss4d.stages.data.clip import ClipSpec, TrainingClip, film
 from ss4d.stages.data.families.table import FAMILIES
-from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf import Asset, load_asset, moving
+from ss4d.stages.data.gltf_choice import USUAL_CHOICE, AnimationChoice
 from ss4d.stages.data.gltf_file import USUAL_LIMITS, AssetLimits
 from ss4d.stages.data.mesh import AnimatedMesh
-from ss4d.stages.data.objects import FPS, family_of
+from ss4d.stages.data.objects import FPS, family_of, make_object
 from ss4d.stages.errors import InputError
 from ss4d.stages.processors import num_processors
 from ss4d.stages.types import Axes, Progress
@@ -38,7 +40,11 @@ IMPORTED = "imported"  # the family of people's own objects
 SUFFIXES = (".glb", ".gltf")
 MESH_SEEDS = 2**28  # an imported clip's seed is the one asked for plus one of so many, which its mesh decides
 MAX_FIRST_SEED = 2**62  # clips count on from it, and the manifest keeps their seeds in 64 bits
+ALL = "all"  # stands for every animation that moves
+LEAST_FILL = 0.25  # of the grid's side; an imported object that takes less at a time is told of
 MANIFEST_SECONDS = 20  # between two writings of the manifest while clips are made
+
+A = TypeVar("A")
 
 _log = logging.getLogger("ss4d.records")
 
@@ -76,12 +82,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ClipJob:
-    """One clip to make: `spec`'s object, or the one in the file `asset`, which may cost no more than `limits`."""
+    """One clip to make: `spec`'s object, or `choice` of the file `asset`, which may cost no more than `limits`."""
 
     id: str
     spec: ClipSpec
     asset: Path | None = None
     limits: AssetLimits = USUAL_LIMITS
+    choice: AnimationChoice = USUAL_CHOICE
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,10 @@ def import_records(
     progress: Progress,
     max_triangles: int = USUAL_LIMITS.max_triangles,
     max_texture: int = USUAL_LIMITS.max_texture,
+    animation: str | None = None,
+    begin: float | None = None,
+    end: float | None = None,
+    in_place: bool = False,
 ) -> MadeRecords:
     """Makes clips of animated assets; a file that cannot be used gets a row that says why.
 
@@ -158,6 +169,10 @@ def import_records(
         progress: told of each file.
         max_triangles: of one file, see `AssetLimits`.
         max_texture: pixels of a texture.
+        animation: name or number; `ALL` for a clip of each that moves; None for what moves.
+        begin: see `AnimationChoice`, as the next two.
+        end: seconds.
+        in_place: whether the object's way through space is taken out.
 
     Raises:
         InputError: if a folder holds no such file.
@@ -167,7 +182,12 @@ def import_records(
     split_of(seed, seed + MESH_SEEDS - 1)
     files = sorted({file.resolve() for source in sources for file in _files(source)})
     limits = AssetLimits(max_triangles=max_triangles, max_texture=max_texture)
-    jobs = [ClipJob(str(file), sizes.spec(seed), file, limits) for file in files]
+    if begin is not None and end is not None and begin >= end:
+        raise ConfigError(f"--from must come before --to; got {begin:g} and {end:g}")
+    choice = AnimationChoice(animation=animation, begin=begin, end=end, in_place=in_place)
+    jobs = [ClipJob(str(file), sizes.spec(seed), file, limits, choice) for file in files]
+    if animation == ALL:
+        jobs = list(_for_each_animation(jobs, workers))
     return _fill(folder, jobs, sizes, workers, progress)
 
 
@@ -181,26 +201,53 @@ def record(folder: Path, job: ClipJob) -> tuple[Row, bool]:
     """
     started = time.perf_counter()
     try:
-        mesh, spec, made_from = _prepared(job)
+        asset, spec, made_from = _prepared(job)
     except Exception as error:
         return _failed(job, error, time.perf_counter() - started), False
     if found := stored_row(folder, job.id, made_from):
         return found, False
     try:
-        clip = make_clip(spec) if mesh is None else _rendered(mesh, spec, job)
+        family = IMPORTED if asset else spec.family or family_of(spec.seed)
+        mesh = asset.mesh if asset else make_object(family, spec.seed, spec.num_frames)
+        clip = film(mesh, spec, family, FPS)
+        if asset:
+            _refuse_empty_frames(clip, job)
+        shown = Shown.of(mesh, str(asset.play) if asset else None)
     except Exception as error:
         return _failed(job, error, time.perf_counter() - started), False
-    return write_clip(folder, job.id, made_from, clip, time.perf_counter() - started), True
+    return write_clip(folder, job.id, made_from, clip, time.perf_counter() - started, shown), True
 
 
-def _prepared(job: ClipJob) -> tuple[AnimatedMesh | None, ClipSpec, dict[str, Any]]:
-    """An imported job's mesh, the clip's final specification, and its recipe."""
+def _prepared(job: ClipJob) -> tuple[Asset | None, ClipSpec, dict[str, Any]]:
+    """An imported job's asset, the clip's final specification, and its recipe."""
     if job.asset is None:
         return None, job.spec, recipe(job.spec)
-    mesh = load_animated(job.asset, job.spec.num_frames, FPS, limits=job.limits)
-    digest = _digest(mesh, job.asset)
+    asset = load_asset(job.asset, job.spec.num_frames, FPS, choice=job.choice, limits=job.limits)
+    digest = _digest(asset.mesh, job.asset)
     spec = replace(job.spec, seed=job.spec.seed + int(digest, 16) % MESH_SEEDS)
-    return mesh, spec, recipe(spec, digest)
+    return asset, spec, recipe(spec, digest)
+
+
+def _for_each_animation(jobs: Sequence[ClipJob], workers: int | None) -> Iterator[ClipJob]:
+    """A job for each animation that moves; for a file with none, or that cannot be read, the one that says so."""
+    for job, found in _answers(_moving_animations, jobs, workers):
+        choices = [(f"{job.id}#{name}", index) for index, name in found or ()]
+        if len({name for name, _ in choices}) < len(choices):  # names that files use twice
+            choices = [(f"{name}.{index}", index) for name, index in choices]
+        for name, index in choices:
+            yield replace(job, id=name, choice=replace(job.choice, animation=index))
+        if not choices:
+            yield replace(job, choice=replace(job.choice, animation=None))
+
+
+def _moving_animations(job: ClipJob) -> tuple[str, list[tuple[int, str]]]:
+    """The job's name, and the animations of its file that move; none of a file that cannot be read."""
+    assert job.asset is not None
+    try:
+        found = moving(job.asset, job.limits)
+    except Exception:  # the row of the job tells of it
+        return job.id, []
+    return job.id, [(way.animation, way.name) for way in found if way.animation is not None]
 
 
 def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | None, progress: Progress) -> MadeRecords:
@@ -219,8 +266,7 @@ def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | No
         for row, made in _recorded(folder, todo, workers):
             rows[row.id] = row
             num_made += made
-            if row.error is not None:
-                _log.warning("left out %s: %s", row.id, row.error)
+            _warn(row)
             progress(len(rows), len(jobs))
             if time.monotonic() - written > MANIFEST_SECONDS:
                 update_manifest(folder, rows.values())
@@ -230,40 +276,67 @@ def _fill(folder: Path, jobs: Sequence[ClipJob], sizes: Sizes, workers: int | No
     return MadeRecords(tuple(rows.values()), num_made, time.perf_counter() - started)
 
 
+def _warn(row: Row) -> None:
+    """Says what a user may want to do about a clip."""
+    if row.error is not None:
+        _log.warning("left out %s: %s", row.id, row.error)
+    elif row.still:
+        _log.warning(
+            "%s stands still: %s; it is flagged in the manifest (still)", row.id, row.animation or "nothing moves"
+        )
+    elif row.fill is not None and row.fill < LEAST_FILL and row.family == IMPORTED:
+        _log.warning(
+            "%s moves so far that it fills %.0f %% of the grid at a time; --root-motion remove keeps it in place",
+            row.id,
+            row.fill * 100,
+        )
+
+
 def _recorded(folder: Path, jobs: Sequence[ClipJob], workers: int | None) -> Iterator[tuple[Row, bool]]:
-    """What `record` gives for each job. One that ends its process is left out, and the others are made all the same.
+    """What `record` gives for each job; one that ends its process gets a row that says so.
 
     Raises:
         StoreError, OSError: see `record`.
     """
+    for job, made in _answers(partial(_named_record, folder), jobs, workers):
+        if made is None:
+            reason = f"{job.id} ended the process that made its clip: it is damaged, or needs too much memory"
+            made = _failed(job, InputError(reason), 0.0), False
+        yield made
+
+
+def _named_record(folder: Path, job: ClipJob) -> tuple[str, tuple[Row, bool]]:
+    return job.id, record(folder, job)
+
+
+def _answers(
+    function: Callable[[ClipJob], tuple[str, A]], jobs: Sequence[ClipJob], workers: int | None
+) -> Iterator[tuple[ClipJob, A | None]]:
+    """What `function` says of each job beside its name, from processes; None of one that ends its process."""
     left = {job.id: job for job in jobs}
     while left:
         try:
-            for row, made in results(partial(record, folder), list(left.values()), workers):
-                del left[row.id]
-                yield row, made
+            for name, answer in results(function, list(left.values()), workers):
+                yield left.pop(name), answer
         except WorkerError:
             # Jobs are started in order, so the one to blame is among the first: each of those is done by itself.
             for job in list(left.values())[: 2 * (workers or num_processors()) + 2]:
                 del left[job.id]
-                yield _alone(folder, job)
+                yield job, _alone(function, job)
 
 
-def _alone(folder: Path, job: ClipJob) -> tuple[Row, bool]:
+def _alone(function: Callable[[ClipJob], tuple[str, A]], job: ClipJob) -> A | None:
     try:
-        (made,) = results(partial(record, folder), [job], 1)
+        ((_, answer),) = results(function, [job], 1)
     except WorkerError:
-        reason = f"{job.id} ended the process that made its clip: it is damaged, or needs too much memory"
-        return _failed(job, InputError(reason), 0.0), False
-    return made
+        return None
+    return answer
 
 
-def _rendered(mesh: AnimatedMesh, spec: ClipSpec, job: ClipJob) -> TrainingClip:
-    clip = film(mesh, spec, IMPORTED, FPS)
+def _refuse_empty_frames(clip: TrainingClip, job: ClipJob) -> None:
     shown = torch.bincount(clip.coords[:, 1].long(), minlength=clip.num_frames)
     if bool((shown == 0).any()):
         raise InputError(f"{job.asset} shows nothing in frame {int(shown.argmin())} of the clip; give one that does.")
-    return clip
 
 
 def _digest(mesh: AnimatedMesh, path: Path) -> str:
@@ -271,8 +344,9 @@ def _digest(mesh: AnimatedMesh, path: Path) -> str:
     if len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all():
         raise InputError(f"{path} has no surface: no triangles, no extent, or positions that are not numbers.")
     total = hashlib.sha256()
-    for array in (mesh.vertices, mesh.faces, mesh.colors):
-        total.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    for array in (mesh.vertices, mesh.faces, mesh.colors, mesh.stored_normals, mesh.opacity, mesh.one_sided):
+        if array is not None:
+            total.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 
 

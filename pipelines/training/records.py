@@ -15,6 +15,8 @@ from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
+from ss4d.stages.data.mesh import AnimatedMesh
+from ss4d.stages.data.motion import LEAST_MOTION, fill, motion
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.types import Progress, silent
 from ss4d.storage.artifact import Artifact
@@ -51,6 +53,11 @@ class Row:
         seconds: what it took to make.
         split: "train", or "held_out" for what nothing may train on.
         error: why there is no artifact; None where there is one.
+        motion: how much the object moves, as a share of its size, see `stages.data.motion`; None where it was not
+            measured.
+        still: whether nothing moves.
+        fill: how much of the grid's side the object takes in a frame, on average.
+        animation: of an imported file, and the time out of it, that the clip shows.
     """
 
     id: str
@@ -65,6 +72,31 @@ class Row:
     seconds: float
     split: str
     error: str | None
+    motion: float | None = None
+    still: bool | None = None
+    fill: float | None = None
+    animation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What is known of a clip's object beside the clip; see `Row`."""
+
+    motion: float
+    still: bool
+    fill: float
+    animation: str | None = None
+
+    @classmethod
+    def of(cls, mesh: AnimatedMesh, animation: str | None = None) -> "Shown":
+        """Measured."""
+        moved = motion(mesh.vertices)
+        return cls(
+            motion=round(moved, 4),
+            still=moved < LEAST_MOTION,
+            fill=round(fill(mesh.vertices), 4),
+            animation=animation,
+        )
 
 
 class Records:
@@ -203,10 +235,12 @@ def _reason(error: BaseException | None) -> str:
 
 
 def families(rows: Iterable[Row]) -> Mapping[str, Counter[str]]:
-    """How many clips of each family each split has; those without a clip count as "failed"."""
+    """How many clips of each family each split has, how many "failed", and in how many of them all is "still"."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
-        counts.setdefault(row.family, Counter())[row.split if row.error is None else "failed"] += 1
+        found = counts.setdefault(row.family, Counter())
+        found[row.split if row.error is None else "failed"] += 1
+        found["still"] += bool(row.still)
     return dict(sorted(counts.items()))
 
 
@@ -247,8 +281,15 @@ def stored_row(folder: Path, name: str, made_from: Mapping[str, Any]) -> Row | N
         return None
 
 
-def write_clip(folder: Path, name: str, made_from: Mapping[str, Any], clip: TrainingClip, seconds: float) -> Row:
-    """Stores a clip, and says its row, which is not in the manifest yet.
+def write_clip(
+    folder: Path,
+    name: str,
+    made_from: Mapping[str, Any],
+    clip: TrainingClip,
+    seconds: float,
+    shown: Shown | None = None,
+) -> Row:
+    """Stores a clip and what is known of its object, and says its row, which is not in the manifest yet.
 
     Raises:
         OSError: if it cannot be written; then nothing of it is kept.
@@ -265,6 +306,7 @@ def write_clip(folder: Path, name: str, made_from: Mapping[str, Any], clip: Trai
                 "values_hash": artifact_key(values),  # arrays carry checksums, attributes do not
                 "versions": versions(),
                 "seconds": round(seconds, 3),
+                "shown": None if shown is None else asdict(shown),
             }
         )
     return _row(name, store.open(ref))
@@ -294,9 +336,15 @@ def _row(name: str, artifact: Artifact) -> Row:
             seconds=artifact.attributes["seconds"],
             split=split_of(values["seed"], values["seed"]),
             error=None,
+            **_shown(artifact.attributes.get("shown")),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:  # JSON with other content
         raise StoreError(f"{artifact.ref} is damaged: its attributes lack {error}") from error
+
+
+def _shown(held: Any) -> dict[str, Any]:
+    """What is known of a stored clip's object; nothing of one that was stored before this was measured."""
+    return {} if held is None else asdict(Shown(**held))
 
 
 def _checked_clip(artifact: Artifact, row: Row) -> TrainingClip:
