@@ -5,6 +5,7 @@ Usage: python tests/cases.py DIR [NAME ...]
 A case is a folder with an input and `expected.json`: `input` names the file or folder, `expected` says what is right,
 in values (`frames`, `order`, `colours_within_8`, `method_not`, ...) and in words (`rule`, `or`, `either`, `error`). Of
 the words those are understood that `RULES` and `complains` know; a case of which nothing is understood fails.
+A folder with `cases.json` holds animated assets instead, see `asset_cases.py`.
 The number of a frame is the mean of its top-left block over 10, and PROBES are where its colors are looked at.
 """
 
@@ -30,6 +31,7 @@ from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.segmentation.segment import segment
 from ss4d.stages.types import Clip, Video
 from ss4d.stages.video_io import read_video
+from tests.asset_cases import run as run_assets
 
 PROBES = {"R": (38, 100), "G": (80, 28), "B": (66, 64), "bg": (170, 110)}
 BLOCK = 13  # pixels: side of the block whose brightness tells a frame's number
@@ -289,6 +291,8 @@ def judge(case: Case) -> tuple[bool, str]:
 
 def main(folder: Path, names: list[str]) -> int:
     """Prints a row for each case; returns how many failed, at least 1 if there is none at all."""
+    if (folder / "cases.json").exists():
+        return run_assets(folder, names)
     found = sorted(path.parent for path in folder.glob("*/expected.json") if not names or path.parent.name in names)
     failed = 0
     logger = logging.getLogger("ss4d")
