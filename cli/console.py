@@ -111,6 +111,13 @@ def to_copy(path: Path | str) -> str:
 # What the files of an asset are, by the first part of their names.
 MEANINGS = {
     "frames": "{files} in PLY, one per frame",
+    "compressed": "{files} in compressed PLY, one per frame",
+    "spz": "{files} in SPZ, one per frame",
+    "gaussians.glb": "all frames, as Gaussians in animated glTF",
+    "gaussians.usdc": "all frames, as Gaussians in USD over time",
+    "points.usdc": "all frames, as colored points in USD over time",
+    "asset.4d.zip": "all frames, as SPZ files and a description",
+    "viewer.html": "a page that shows the asset, to turn and to play",
     "turntable.mp4": "a turn around the object while it moves",
     "cameras.json": "the cameras of that turn",
 }

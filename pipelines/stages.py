@@ -250,6 +250,6 @@ BUILT_IN = (
         inputs=("appearance_fit", "segmentation"),
         optional=("camera",),
         draws=True,
-        revision=2,
+        revision=3,
     ),
 )

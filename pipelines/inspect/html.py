@@ -1,17 +1,15 @@
-"""What the HTML pages share: templates, styles and scripts from `viewer/`, and safe ways to put data into them.
-
-A page loads nothing from elsewhere: its content security policy allows what is in the page itself, and only the
-script whose hash it gives, so that no text of the data could run even if it were not escaped.
-"""
+"""What the HTML pages share: templates, styles and scripts from `viewer/`, and safe ways to put data into them."""
 
 import base64
-import hashlib
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
-from string import Template
+
+from ss4d.stages.export.viewer_files import viewer_file
+from ss4d.stages.html_page import filled_page
+
+EXPORTED = ("splats.js", "orbit.js")  # the scripts that an exported page has, too: one renderer, one way to turn it
 
 
 def fill(
@@ -31,23 +29,17 @@ def fill(
         scripts: names of script files, in order; they become one script.
         extra_style: rules that follow those of the files.
     """
-    script = "".join(map(_file, scripts))
-    return Template(_file(template)).substitute(
+    return filled_page(
+        _file(template),
         parts,
         style="".join(map(_file, styles)) + extra_style,
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        script="".join(map(_file, scripts)),
     )
 
 
 def empty(text: str) -> str:
     """A paragraph that says why there is nothing here."""
     return f'<p class="empty">{escape(text)}</p>'
-
-
-def json_element(data: object) -> str:
-    """JSON that cannot end the element it stands in."""
-    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def deflated(data: bytes) -> str:
@@ -61,4 +53,6 @@ def data_url(data: bytes, media_type: str) -> str:
 
 
 def _file(name: str) -> str:
+    if name in EXPORTED:
+        return viewer_file(name)
     return resources.files("ss4d.pipelines.inspect").joinpath("viewer", name).read_text(encoding="utf-8")

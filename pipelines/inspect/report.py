@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ss4d.pipelines.inspect.asset import read_clip, read_gaussians
 from ss4d.pipelines.inspect.media import Media
 from ss4d.pipelines.inspect.opened import OpenedRun
 from ss4d.pipelines.inspect.pictures import Pictures
 from ss4d.pipelines.inspect.run_page import Content, StageContent, html_page
 from ss4d.pipelines.inspect.splat_data import SplatData, pack_splats
 from ss4d.pipelines.inspect.statistics import array_statistics
-from ss4d.stages.ops.geometry import matrix_to_quaternion, rotate_gaussians
-from ss4d.stages.types import Clip, GaussianClip, InputCamera
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import write_bytes
 
@@ -58,20 +57,13 @@ def _content(run: OpenedRun, stage: str, pictures: Pictures, media: Media) -> St
 def _asset(run: OpenedRun) -> SplatData | str:
     """The packed asset, or why there is none."""
     try:
-        gaussians = run["appearance_fit" if "appearance_fit" in run.stages else "decoding"].value()
-        camera = run["camera"].value() if "camera" in run.stages else None
+        return pack_splats(read_gaussians(run))
     except StoreError as error:
         return str(error)
-    assert isinstance(gaussians, GaussianClip)
-    if isinstance(camera, InputCamera):
-        gaussians = rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
-    return pack_splats(gaussians)
 
 
 def _fps(run: OpenedRun) -> float:
     try:
-        clip = run["segmentation"].value()
+        return read_clip(run).fps
     except StoreError:  # the page says so where the pictures of the stage would be
         return DEFAULT_FPS
-    assert isinstance(clip, Clip)
-    return clip.fps

@@ -13,12 +13,13 @@ from PIL import Image
 from rich.filesize import decimal
 
 from ss4d.pipelines.inspect.drawing import PAPER, Strip, evenly
-from ss4d.pipelines.inspect.html import data_url, deflated, empty, fill, json_element
+from ss4d.pipelines.inspect.html import data_url, deflated, empty, fill
 from ss4d.pipelines.inspect.media import StageFile
 from ss4d.pipelines.inspect.opened import OpenedRun
 from ss4d.pipelines.inspect.splat_data import SplatData
 from ss4d.pipelines.inspect.statistics import ArrayStatistics, bars
 from ss4d.pipelines.inspect.summary import html_table
+from ss4d.stages.html_page import json_element
 
 FILM_CELLS = 12  # pictures of a strip that the page shows at once
 COLUMNS = 8  # pictures of a strip beside each other in the one image it becomes
@@ -30,8 +31,8 @@ VIEWER = """<div class="viewer">
 plays, comma and full stop step through the frames, 0 shows the front."></canvas>
 <p id="status" role="status"></p></div>"""
 HINT = (
-    "Drag to turn, scroll or pinch to zoom. With the viewer in focus: arrows turn, + and - zoom, space plays, "
-    "comma and full stop step, 0 shows the front."
+    "Drag to turn, with shift to move, scroll or pinch to zoom. With the viewer in focus: arrows turn, + and - zoom, "
+    "space plays, comma and full stop step, 0 shows the front."
 )
 
 
@@ -95,7 +96,7 @@ def html_page(run: OpenedRun, content: Content) -> str:
         "page.html",
         parts,
         styles=("base.css", "page.css"),
-        scripts=("common.js", "splats.js", "page.js"),
+        scripts=("common.js", "splats.js", "orbit.js", "page.js"),
         extra_style="".join(_sprite_style(name, strip) for name, strip in films.items()),
     )
 

@@ -1,11 +1,14 @@
 """The export stage: a clip of Gaussians becomes the files a user opens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ss4d.stages.export.cameras import write_cameras
 from ss4d.stages.export.config import ExportConfig
-from ss4d.stages.export.ply import write_ply
+from ss4d.stages.export.formats import write_formats
+from ss4d.stages.export.scene import Scene
 from ss4d.stages.export.turntable import plan_turntable, write_turntable
+from ss4d.stages.export.visible import most_visible
 from ss4d.stages.ops.geometry import FRONT_YAW, matrix_to_quaternion, rotate_gaussians
 from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.types import GaussianClip, InputCamera, Progress, silent
@@ -21,20 +24,47 @@ def export_asset(
     camera: InputCamera | None = None,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
-    """Writes `frames/frame0001.ply` and so on, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
+    """Writes the files of each format, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
 
     Args:
-        config: what the turntable looks like.
+        config: which formats, and what the turntable looks like.
         gaussians: the clip; a frame may be empty.
         clip_fps: its frames per second, above 0.
         folder: an empty folder.
         render: the rasterizer.
         camera: of the input, if it is known: the asset is turned upright by it, and the turntable begins at its side.
-        progress: told after each file or picture.
+        progress: told after each frame of a format, and after each picture.
 
     Returns:
         The files written, relative to `folder`.
+
+    Raises:
+        InputError: a format cannot hold the asset, or its package is not installed.
     """
+    scene = as_scene(config, gaussians, clip_fps, camera)
+    turntable = scene.turntable
+    before = 0 if config.max_gaussians is None else scene.num_frames
+    steps = before + len(config.formats) * scene.num_frames
+    total = steps + (len(turntable.shots) if config.turntable else 0)
+    if config.max_gaussians is not None:
+        scene = capped(scene, config.max_gaussians, lambda done, _: progress(done, total))
+    files = write_formats(config.formats, scene, folder, progress=lambda done, _: progress(before + done, total))
+    write_cameras(folder / "cameras.json", turntable, camera)
+    if not config.turntable:
+        return (*files, "cameras.json")
+    write_turntable(
+        folder / "turntable.mp4",
+        scene.gaussians,
+        turntable,
+        render=render,
+        background=(config.background,) * 3,
+        progress=lambda done, _: progress(steps + done, total),
+    )
+    return (*files, "cameras.json", "turntable.mp4")
+
+
+def as_scene(config: ExportConfig, gaussians: GaussianClip, clip_fps: float, camera: InputCamera | None) -> Scene:
+    """An asset as the writers of formats take it: turned upright, with the turn around it."""
     if camera is not None:
         gaussians = rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
     turntable = plan_turntable(
@@ -46,19 +76,9 @@ def export_asset(
         size=config.size,
         start=None if camera is None else (FRONT_YAW + float(camera.yaw), float(camera.pitch)),
     )
-    total = gaussians.num_frames + len(turntable.shots)
-    files = [f"frames/frame{t + 1:04d}.ply" for t in range(gaussians.num_frames)]
-    (folder / "frames").mkdir()
-    for t, name in enumerate(files):
-        write_ply(folder / name, gaussians.frame(t))
-        progress(t + 1, total)
-    write_cameras(folder / "cameras.json", turntable, camera)
-    write_turntable(
-        folder / "turntable.mp4",
-        gaussians,
-        turntable,
-        render=render,
-        background=(config.background,) * 3,
-        progress=lambda done, _: progress(gaussians.num_frames + done, total),
-    )
-    return (*files, "cameras.json", "turntable.mp4")
+    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable)
+
+
+def capped(scene: Scene, at_most: int, progress: Progress) -> Scene:
+    """The scene with at most so many Gaussians in each frame, those that show the most."""
+    return replace(scene, gaussians=most_visible(scene.gaussians, at_most, progress))

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from ss4d.stages.export.ply import PLY_FROM_WORLD
+from ss4d.stages.export.scene import PLY_FROM_WORLD
 from ss4d.stages.export.turntable import Shot, Turntable
 from ss4d.stages.input_camera import view_of
 from ss4d.stages.ops.geometry import FRONT_YAW, ORBIT_FOV, ORBIT_RADIUS, quaternion_to_matrix
@@ -26,14 +26,18 @@ INPUT_CONVENTION = "the camera that saw the clip's crop; its width, height and i
 
 def write_cameras(path: Path, turntable: Turntable, camera: InputCamera | None = None) -> None:
     """Writes one entry for each picture of the turntable, in the video's order, and one of the input's camera."""
-    document = {
+    path.write_text(json.dumps(camera_document(turntable, camera), indent=1) + "\n", encoding="utf-8")
+
+
+def camera_document(turntable: Turntable, camera: InputCamera | None) -> dict[str, object]:
+    """What `cameras.json` holds."""
+    return {
         "convention": CONVENTION if camera is None else {**CONVENTION, "input": INPUT_CONVENTION},
         "ply_from_world": quaternion_to_matrix(PLY_FROM_WORLD).round(decimals=12).tolist(),
         "fps": turntable.fps,
         **({} if camera is None else {"input": _input(camera)}),
         "cameras": [_entry(shot) for shot in turntable.shots],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _input(camera: InputCamera) -> dict[str, object]:

@@ -105,7 +105,7 @@ def rasterize(
     alpha = np.empty((camera.height, camera.width), np.float32)
     paint = np.asarray(background, np.float32)
     with ThreadPoolExecutor(workers) as pool:
-        splats, boxes = _project_all(gaussians, camera, screen_filter, pool, workers)
+        splats, boxes, _ = _project_all(gaussians, camera, screen_filter, pool, workers)
         starts, members = _bin(boxes, rows, columns)
         # One job a row of tiles: enough jobs to keep the threads evenly busy, each long enough to be worth starting.
         jobs = [pool.submit(_blend, rgb, alpha, paint, splats, boxes, starts, members, row) for row in range(rows)]
@@ -114,10 +114,31 @@ def rasterize(
     return torch.from_numpy(rgb), torch.from_numpy(alpha)
 
 
+def contributions(gaussians: GaussianClip, camera: Camera) -> Tensor:
+    """How many pixels each Gaussian (n) of a clip of one frame makes up, by the weights `rasterize` blends it with.
+
+    Args:
+        gaussians: a clip of one frame.
+        camera: where to look from; its sides are multiples of 16 pixels.
+    """
+    assert gaussians.num_frames == 1, "one frame at a time"
+    assert camera.width % TILE == camera.height % TILE == 0, "whole tiles"
+    workers = torch.get_num_threads()
+    rows, columns = camera.height // TILE, camera.width // TILE
+    with ThreadPoolExecutor(workers) as pool:
+        splats, boxes, order = _project_all(gaussians, camera, MIP_SPLATTING, pool, workers)
+        starts, members = _bin(boxes, rows, columns)
+        jobs = [pool.submit(_weigh, splats, boxes, starts, members, row, columns) for row in range(rows)]
+        weights = sum((job.result() for job in jobs), np.zeros(len(splats)))
+    shown = np.zeros(len(gaussians.means))
+    shown[order] = weights
+    return torch.from_numpy(shown)
+
+
 def _project_all(
     gaussians: GaussianClip, camera: Camera, screen_filter: ScreenFilter, pool: ThreadPoolExecutor, workers: int
-) -> tuple[Floats, Integers]:
-    """The Gaussians in front of the camera, nearest first: splats (n, 10) and pixel boxes (n, 4); see `_project`."""
+) -> tuple[Floats, Integers, NDArray[np.int64]]:
+    """The Gaussians in front of the camera, nearest first: splats (n, 10), pixel boxes (n, 4), rows (n)."""
     fields = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.colors, gaussians.opacities)
     arrays = [np.ascontiguousarray(field.detach().numpy()) for field in fields]
     size = len(arrays[0])
@@ -134,7 +155,7 @@ def _project_all(
     visible = np.flatnonzero(np.isfinite(depths))
     order = visible[np.argsort(depths[visible], kind="stable")]
     # Moved in memory as well: blending reads neighbors in depth, which would otherwise cost a cache miss each.
-    return np.take(splats, order, axis=0), np.take(boxes, order, axis=0)
+    return np.take(splats, order, axis=0), np.take(boxes, order, axis=0), order
 
 
 @kernel
@@ -275,3 +296,21 @@ def _blend_splat(tile, splat, first_row, last_row, left, top):  # type: ignore[n
             green[column] += weight * g
             blue[column] += weight * b
             light[column] = after if after >= floor else -abs(before)
+
+
+@kernel
+def _weigh(splats, boxes, starts, members, tile_row, columns):  # type: ignore[no-untyped-def]
+    """The weights (n) with which the splats appear in one row of tiles, summed over its pixels."""
+    weights, top = np.zeros(len(splats)), tile_row * TILE
+    tile, white = np.empty((4, TILE, TILE), np.float32), np.empty(10, np.float32)
+    for tile_column in range(columns):
+        tile[3] = 1
+        first, last = starts[tile_row * columns + tile_column], starts[tile_row * columns + tile_column + 1]
+        for k in range(first, last):
+            i = members[k]
+            white[:], white[7:], tile[:3] = splats[i], np.float32(1), 0
+            _blend_splat(tile, white, boxes[i, 0] - top, boxes[i, 1] - top, tile_column * TILE, top)
+            weights[i] += tile[0].sum()
+            if (k - first) % CHECK_EVERY == CHECK_EVERY - 1 and tile[3].max() < 0:
+                break
+    return weights

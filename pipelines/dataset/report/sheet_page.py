@@ -18,7 +18,8 @@ from rich.filesize import decimal
 from ss4d.pipelines.dataset.catalog import DONE, FAILED, NOT_NEEDED, TO_DO
 from ss4d.pipelines.dataset.failures import Group
 from ss4d.pipelines.dataset.report.sheet import NUMBERS, STATES, Sheet, sheet_data
-from ss4d.pipelines.inspect.html import deflated, fill, json_element
+from ss4d.pipelines.inspect.html import deflated, fill
+from ss4d.stages.html_page import json_element
 
 MESSAGES = 3  # the most frequent messages of a group of failures that are shown
 STAGE_STATES = (DONE, FAILED, TO_DO, NOT_NEEDED)

@@ -3,11 +3,10 @@
 
 const data = JSON.parse(byId("data").textContent);
 const START = { yaw: 180, pitch: 15, radius: 2, fov: 40 }; // from the front, as the turntable starts
-const CLOSEST = 0.6;
-const FARTHEST = 8;
 
-const state = { frame: 0, playing: false, camera: { ...START } };
+const state = { frame: 0, playing: false };
 let renderer = null;
+let orbit = null;
 let due = false; // whether a drawing is on its way
 
 function show(frame) {
@@ -52,20 +51,9 @@ function redraw() {
   requestAnimationFrame(() => {
     due = false;
     if (!renderer.loaded(assetFrame(state.frame))) return; // `loadFrames` draws it when it is there
-    renderer.draw(assetFrame(state.frame), state.camera);
-    byId("canvas").dataset.drawn = `${state.frame} ${Object.values(state.camera).join(" ")}`;
+    renderer.draw(assetFrame(state.frame), orbit.camera);
+    byId("canvas").dataset.drawn = `${state.frame} ${Object.values(orbit.camera).join(" ")}`;
   });
-}
-
-function orbit(yaw, pitch) {
-  state.camera.yaw = (state.camera.yaw + yaw + 360) % 360;
-  state.camera.pitch = Math.min(89, Math.max(-89, state.camera.pitch + pitch));
-  redraw();
-}
-
-function zoom(factor) {
-  state.camera.radius = Math.min(FARTHEST, Math.max(CLOSEST, state.camera.radius * factor));
-  redraw();
 }
 
 function play(on) {
@@ -84,69 +72,6 @@ function play(on) {
     requestAnimationFrame(tick);
   };
   if (on) requestAnimationFrame(tick);
-}
-
-function listenToPointers(canvas) {
-  const pointers = new Map();
-  const gap = () => {
-    const [a, b] = [...pointers.values()];
-    return Math.hypot(a.x - b.x, a.y - b.y);
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId);
-    if (before === undefined) return;
-    const wide = pointers.size === 2 ? gap() : 0;
-    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (pointers.size === 2) zoom(wide / Math.max(gap(), 1));
-    else orbit((event.clientX - before.x) * 0.4, (event.clientY - before.y) * 0.4);
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
-  }
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    zoom(Math.exp(event.deltaY * 0.001));
-  }, { passive: false });
-}
-
-function listenToKeys(canvas) {
-  const keys = {
-    ArrowLeft: () => orbit(-5, 0),
-    ArrowRight: () => orbit(5, 0),
-    ArrowUp: () => orbit(0, 5),
-    ArrowDown: () => orbit(0, -5),
-    "+": () => zoom(0.9),
-    "-": () => zoom(1 / 0.9),
-    " ": () => play(!state.playing),
-    ",": () => show(state.frame - 1),
-    ".": () => show(state.frame + 1),
-    0: reset,
-  };
-  canvas.addEventListener("keydown", (event) => {
-    if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    keys[event.key]();
-  });
-}
-
-function reset() {
-  Object.assign(state.camera, START);
-  redraw();
-}
-
-function fitCanvas(canvas) {
-  const resize = () => {
-    const scale = Math.min(window.devicePixelRatio || 1, 2);
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    redraw();
-  };
-  new ResizeObserver(resize).observe(canvas);
-  resize();
 }
 
 // The words of one frame: base64 of deflated bytes, all first bytes of the words' rows before all second ones.
@@ -186,9 +111,11 @@ function startViewer() {
     renderer = null;
     byId("status").textContent = "The browser took the graphics memory away; reload the page to go on.";
   });
-  listenToPointers(canvas);
-  listenToKeys(canvas);
-  fitCanvas(canvas);
+  orbit = new Orbit(canvas, START, redraw, {
+    " ": () => play(!state.playing),
+    ",": () => show(state.frame - 1),
+    ".": () => show(state.frame + 1),
+  });
   loadFrames().catch((error) => {
     byId("status").textContent = `The asset in this page cannot be read (${error.message}); make the page again.`;
   });
@@ -196,7 +123,7 @@ function startViewer() {
 
 byId("timeline").addEventListener("input", (event) => show(Number(event.target.value)));
 byId("play").addEventListener("click", () => play(!state.playing));
-byId("reset").addEventListener("click", reset);
+byId("reset").addEventListener("click", () => orbit?.reset());
 for (const cell of document.querySelectorAll(".cell")) {
   cell.addEventListener("click", () => show(Number(cell.dataset.frame)));
 }

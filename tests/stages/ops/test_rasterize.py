@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from ss4d.stages.ops import rasterize_reference
 from ss4d.stages.ops.geometry import orbit_camera
-from ss4d.stages.ops.rasterize import CLASSIC, MIP_SPLATTING, ScreenFilter, rasterize
+from ss4d.stages.ops.rasterize import CLASSIC, MIP_SPLATTING, ScreenFilter, contributions, rasterize
 from ss4d.stages.types import Camera, GaussianClip
 
 BACKGROUND = (0.2, 0.5, 0.9)
@@ -156,3 +156,16 @@ def test_a_small_gaussian_keeps_its_light_as_the_image_shrinks() -> None:
     small = one(scales=torch.full((1, 3), 0.004))
     light = [rasterize(small, orbit_camera(0, 0, size=size))[1].sum().item() / size**2 for size in (401, 201, 101)]
     assert light == pytest.approx([light[0]] * 3, rel=0.15)
+
+
+def test_contributions_are_the_pixels_that_each_gaussian_makes_up() -> None:
+    some, camera = scene(40, seed=6), orbit_camera(30, 20, size=48)
+    shown = contributions(some, camera)
+    for row in range(40):
+        colors = torch.zeros(40, 3)
+        colors[row] = 1
+        assert_close(
+            shown[row], rasterize(replace(some, colors=colors), camera)[0][..., 0].double().sum(), atol=1e-3, rtol=1e-4
+        )
+    assert_close(shown.sum(), rasterize(some, camera)[1].double().sum(), atol=1e-2, rtol=1e-4)
+    assert contributions(scene(0, seed=0), camera).shape == (0,)

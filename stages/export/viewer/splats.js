@@ -1,5 +1,6 @@
 // Draws packed Gaussians with WebGL2 the way stages/ops/rasterize.py does: project, sort by depth, blend.
-// World space is z up; camera space is x right, y down, z forward. pipelines/inspect/splat_data.py says how they are packed.
+// World space is z up; camera space is x right, y down, z forward. pipelines/inspect/splat_data.py says how they are
+// packed; spz.js packs what it reads in the same way.
 "use strict";
 
 const WORDS = 4;
@@ -77,6 +78,24 @@ void main() {
   paint = vec4(vec3(word.w & 255u, (word.w >> 8) & 255u, (word.w >> 16) & 255u) / 255.0, opacity);
 }`;
 
+// A picture that was drawn before, over the whole canvas.
+const COPY_VERTEX = `#version 300 es
+in vec2 corner;
+out vec2 place;
+void main() {
+  place = 0.5 * corner + 0.5;
+  gl_Position = vec4(corner, 0.0, 1.0);
+}`;
+
+const COPY_FRAGMENT = `#version 300 es
+precision highp float;
+uniform sampler2D picture;
+in vec2 place;
+out vec4 color;
+void main() {
+  color = texture(picture, place);
+}`;
+
 const FRAGMENT = `#version 300 es
 precision highp float;
 in vec2 place;
@@ -90,16 +109,18 @@ void main() {
   color = vec4(paint.rgb * alpha, alpha);
 }`;
 
-// The camera of stages/ops/geometry.py's orbit_camera: rows of the world-to-camera matrix. Angles in degrees.
-function orbitRows(yaw, pitch, radius) {
+// The camera of stages/ops/geometry.py's orbit_camera, around `target`: rows of the world-to-camera matrix. Angles are
+// in degrees.
+function orbitRows({ yaw, pitch, radius, target = [0, 0, 0] }) {
   const [y, p] = [yaw, pitch].map((angle) => (angle * Math.PI) / 180);
   const [sy, cy, sp, cp] = [Math.sin(y), Math.cos(y), Math.sin(p), Math.cos(p)];
-  return [
-    [-cy, sy, 0, 0],
-    [sy * sp, cy * sp, -cp, 0],
-    [-sy * cp, -cy * cp, -sp, radius],
-    [0, 0, 0, 1],
+  const axes = [
+    [-cy, sy, 0],
+    [sy * sp, cy * sp, -cp],
+    [-sy * cp, -cy * cp, -sp],
   ];
+  const rows = axes.map((axis, k) => [...axis, (k === 2 ? radius : 0) - axis.reduce((sum, v, i) => sum + v * target[i], 0)]);
+  return [...rows, [0, 0, 0, 1]];
 }
 
 class SplatRenderer {
@@ -107,8 +128,8 @@ class SplatRenderer {
   constructor(canvas, asset) {
     const gl = canvas.getContext("webgl2", { antialias: false, alpha: true, premultipliedAlpha: true });
     if (!gl) throw new Error("WebGL2 is not available");
-    Object.assign(this, { gl, canvas, asset, frames: [], shown: null });
-    this.program = link(gl, VERTEX, FRAGMENT);
+    Object.assign(this, { gl, canvas, asset, frames: [], shown: null, background: [0, 0, 0, 0], copy: null });
+    this.program = link(gl, VERTEX, FRAGMENT, ["corner", "index"]);
     gl.useProgram(this.program);
     gl.enable(gl.BLEND);
     gl.disable(gl.DEPTH_TEST);
@@ -153,19 +174,68 @@ class SplatRenderer {
     return this.frames[t] !== undefined;
   }
 
-  // Draws frame `t` as seen from `yaw`, `pitch`, `radius`; `fov` is the angle across the shorter side, in degrees.
-  draw(t, { yaw, pitch, radius, fov }) {
+  // Forgets frame `t`.
+  unload(t) {
+    this.gl.deleteTexture(this.frames[t].texture);
+    if (this.shown === this.frames[t]) this.shown = null;
+    delete this.frames[t];
+  }
+
+  // Draws frame `t` as `camera` sees it: yaw, pitch, radius, and perhaps a target; `fov` is the angle across the shorter
+  // side, in degrees. Behind it is `background`, RGBA multiplied by alpha.
+  draw(t, camera) {
+    this.drawInto(null, t, camera);
+  }
+
+  // Draws a mixture of two pictures: frame `t`, and a share of frame `next`.
+  drawMixed(t, next, share, camera) {
+    const gl = this.gl;
+    this.drawInto(null, t, camera);
+    const copy = this.copyOfSize();
+    this.drawInto(copy.framebuffer, next, camera);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.useProgram(copy.program);
+    gl.bindTexture(gl.TEXTURE_2D, copy.texture);
+    gl.blendColor(0, 0, 0, share);
+    gl.blendFunc(gl.CONSTANT_ALPHA, gl.ONE_MINUS_CONSTANT_ALPHA);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+    gl.useProgram(this.program);
+  }
+
+  // A picture of the canvas's size to draw into, and what draws it.
+  copyOfSize() {
+    const { gl, canvas } = this;
+    if (this.copy === null) {
+      const program = link(gl, COPY_VERTEX, COPY_FRAGMENT, ["corner"]);
+      this.copy = { program, texture: gl.createTexture(), framebuffer: gl.createFramebuffer(), size: "" };
+    }
+    const size = `${canvas.width} ${canvas.height}`;
+    if (this.copy.size !== size) {
+      this.copy.size = size;
+      gl.bindTexture(gl.TEXTURE_2D, this.copy.texture);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, canvas.width, canvas.height, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, this.copy.framebuffer);
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.copy.texture, 0);
+    }
+    return this.copy;
+  }
+
+  drawInto(framebuffer, t, camera) {
     const { gl, canvas } = this;
     const frame = this.frames[t];
-    const rows = orbitRows(yaw, pitch, radius);
+    const rows = orbitRows(camera);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.viewport(0, 0, canvas.width, canvas.height);
-    gl.clearColor(0, 0, 0, 0);
+    gl.clearColor(...this.background);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.bindTexture(gl.TEXTURE_2D, frame.texture);
     gl.uniformMatrix4fv(this.at("view"), true, new Float32Array(rows.flat()));
     gl.uniform2f(this.at("size"), canvas.width, canvas.height);
     const side = Math.min(canvas.width, canvas.height);
-    gl.uniform1f(this.at("focal"), side / (2 * Math.tan((fov * Math.PI) / 360)));
+    gl.uniform1f(this.at("focal"), side / (2 * Math.tan((camera.fov * Math.PI) / 360)));
     this.sort(frame, rows[2]);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, frame.count);
   }
@@ -206,14 +276,16 @@ function sortByDepth(words, axis, order) {
   for (let i = 0; i < count; i++) order[starts[bucket[i]]++] = i;
 }
 
-function link(gl, ...sources) {
+// A program of two shaders, whose attributes have the places of their names in the list.
+function link(gl, vertex, fragment, attributes) {
   const program = gl.createProgram();
-  [gl.VERTEX_SHADER, gl.FRAGMENT_SHADER].forEach((kind, k) => {
+  for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
     const shader = gl.createShader(kind);
-    gl.shaderSource(shader, sources[k]);
+    gl.shaderSource(shader, source);
     gl.compileShader(shader);
     gl.attachShader(program, shader);
-  });
+  }
+  attributes.forEach((name, place) => gl.bindAttribLocation(program, place, name));
   gl.linkProgram(program);
   if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
     throw new Error("the graphics driver refused the shaders");

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from ss4d.stages.export.asset import export_asset
 from ss4d.stages.export.config import ExportConfig
-from ss4d.stages.export.ply import write_ply
+from ss4d.stages.export.ply import encode_ply
 from ss4d.stages.export.turntable import plan_turntable
 from ss4d.stages.ops.geometry import orbit_camera, quaternion_to_matrix
 from ss4d.stages.ops.rasterize import rasterize
@@ -44,9 +44,9 @@ def read_ply(path: Path) -> dict[str, torch.Tensor]:
     """A PLY of float properties as the papers' viewers understand it: activated values in the file's own space."""
     header, _, body = path.read_bytes().partition(b"end_header\n")
     lines = header.decode("ascii").splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    count = int(lines[2].removeprefix("element vertex "))
-    assert [line.removeprefix("property float ") for line in lines[3:]] == PROPERTIES
+    assert lines[:3] == ["ply", "format binary_little_endian 1.0", "comment SplatRenderMode: mip"]
+    count = int(lines[3].removeprefix("element vertex "))
+    assert [line.removeprefix("property float ") for line in lines[4:]] == PROPERTIES
     table = np.frombuffer(body, "<f4").reshape(count, len(PROPERTIES)).astype(np.float64)
     columns = dict(zip(PROPERTIES, torch.from_numpy(table).unbind(1), strict=True))
 
@@ -107,7 +107,7 @@ def test_the_brinks_of_opacity_and_scale_stay_finite(tmp_path: Path) -> None:
         opacities=torch.tensor([0.0, 1.0]),
         offsets=one.offsets,
     )
-    write_ply(tmp_path / "brink.ply", brink)
+    (tmp_path / "brink.ply").write_bytes(encode_ply(brink))
     read = read_ply(tmp_path / "brink.ply")
     assert all(values.isfinite().all() for values in read.values())
     assert_close(read["opacities"], torch.tensor([0.0, 1.0], dtype=torch.float64), atol=2e-6, rtol=0)

@@ -1,0 +1,28 @@
+"""HTML pages that load nothing from elsewhere: one script, whose hash is all that the page's policy lets run."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from string import Template
+
+
+def filled_page(template: str, parts: Mapping[str, object], *, style: str, script: str) -> str:
+    """A template with everything in its place.
+
+    No text of the data could run even if it were not escaped: the template's content security policy names the script
+    by its hash, `$script_hash`.
+
+    Args:
+        template: HTML with names to fill in, among them `$style`, `$script` and `$script_hash`.
+        parts: HTML by the other names; texts in it must be escaped.
+        style: the rules of the page.
+        script: its one script.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(template).substitute(parts, style=style, script=script, script_hash=f"sha256-{digest}")
+
+
+def json_element(data: object) -> str:
+    """JSON that cannot end the element it stands in."""
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")

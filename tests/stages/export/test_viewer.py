@@ -1,0 +1,238 @@
+"""The exported page in a real headless browser: opened from its file, it shows what our own rasterizer shows."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+from ss4d.stages.export.formats import write_formats
+from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.types import Camera, silent
+from tests.helpers.browser import open_page, start_browser, wait
+from tests.stages.export.clips import lopsided, scene_of
+
+CLIP = lopsided(600, 500, 0, 700)
+PITCH = 15.0
+WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+CLOSE = 0.002  # what bytes cost on average; another frame or side costs ten times that
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_formats(["html"], scene_of(CLIP), folder, progress=silent)
+    return folder / "viewer.html"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., webdriver.Chrome]:
+    return lambda *flags: start_browser(tmp_path_factory.mktemp("profile"), *flags)
+
+
+@pytest.fixture(scope="module")
+def driver(
+    start: Callable[..., webdriver.Chrome], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[webdriver.Chrome]:
+    driver = start("--window-size=640,640")
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
+    open_page(driver, page)
+    return driver
+
+
+def element(browser: webdriver.Chrome, name: str) -> WebElement:
+    return browser.find_element(By.ID, name)
+
+
+def picture(browser: webdriver.Chrome) -> np.ndarray:
+    """What the canvas shows, once what is asked for is read and drawn."""
+    asked = "return state.time === JSON.parse(canvas.dataset.drawn).time && !state.due && !state.reading"
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    wait(browser, lambda: bool(browser.execute_script(asked)))
+    image = Image.open(io.BytesIO(element(browser, "canvas").screenshot_as_png)).convert("RGB")
+    return np.asarray(image).astype(float) / 255
+
+
+def camera_of(shape: tuple[int, ...], yaw: float, pitch: float) -> Camera:
+    """The page's camera: 40 degrees across the shorter side."""
+    height, width = shape[:2]
+    square = orbit_camera(yaw, pitch, size=min(height, width))
+    return Camera(world_to_camera=square.world_to_camera, focal=square.focal, width=width, height=height)
+
+
+def expected(
+    shown: np.ndarray,
+    frame: int,
+    yaw: float = FRONT_YAW,
+    pitch: float = PITCH,
+    background: tuple[float, float, float] = WHITE,
+) -> np.ndarray:
+    rgb, _ = rasterize(CLIP.frame(frame), camera_of(shown.shape, yaw, pitch), background=background)
+    return rgb.clamp(0, 1).numpy()
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    inner = slice(6, -6)  # a ring around the picture says that it listens to keys
+    return float(np.abs(first - second)[inner, inner].mean())
+
+
+def go_to(browser: webdriver.Chrome, frame: int) -> None:
+    element(browser, "timeline").send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * frame)
+
+
+def test_it_shows_every_frame_as_the_rasterizer_does(browser: webdriver.Chrome) -> None:
+    for frame in range(CLIP.num_frames):
+        go_to(browser, frame)
+        shown = picture(browser)
+        assert element(browser, "frame").text == f"{frame + 1} / {CLIP.num_frames}"
+        assert difference(shown, expected(shown, frame)) < CLOSE
+        assert difference(shown, expected(shown, frame)[:, ::-1]) > 5 * CLOSE or frame == 2
+    assert element(browser, "status").text == ""
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_it_turns_zooms_and_moves_by_mouse_and_keys(browser: webdriver.Chrome) -> None:
+    canvas = element(browser, "canvas")
+    ActionChains(browser, duration=50).drag_and_drop_by_offset(canvas, 100, 50).perform()
+    turned = picture(browser)
+    assert difference(turned, expected(turned, 0, FRONT_YAW + 40, PITCH + 20)) < CLOSE
+    canvas.send_keys("0" + Keys.ARROW_LEFT * 2)
+    turned = picture(browser)
+    assert difference(turned, expected(turned, 0, FRONT_YAW - 10)) < CLOSE
+    canvas.send_keys("0")
+    start = picture(browser)
+    canvas.send_keys("+")
+    assert (picture(browser) < 0.9).sum() > (start < 0.9).sum()
+    canvas.send_keys("0")
+    moves = ActionChains(browser, duration=50).key_down(Keys.SHIFT).drag_and_drop_by_offset(canvas, 60, 0)
+    moves.key_up(Keys.SHIFT).perform()
+    moved = picture(browser)
+    assert difference(moved[:, 70:-10], start[:, 10:-70]) < 5 * CLOSE < difference(moved, start)
+
+
+def test_it_plays_at_its_speed_and_stops(browser: webdriver.Chrome) -> None:
+    Select(element(browser, "speed")).select_by_value("2")
+    play = element(browser, "play")
+    play.click()
+    assert play.text == "Pause"
+    seen: set[str] = set()
+
+    def passed() -> bool:
+        seen.add(element(browser, "frame").text)
+        return len(seen) == CLIP.num_frames
+
+    wait(browser, passed)
+    play.click()
+    stopped = browser.execute_script("return state.time")
+    picture(browser)
+    assert browser.execute_script("return [state.time, state.speed]") == [stopped, 2]
+
+
+def test_frames_fade_into_each_other(browser: webdriver.Chrome) -> None:
+    element(browser, "fade").click()
+    browser.execute_script("show(0.25)")
+    shown = picture(browser)
+    mixed = 0.75 * expected(shown, 0) + 0.25 * expected(shown, 1)
+    assert difference(shown, mixed) < CLOSE < difference(shown, expected(shown, 0))
+
+
+def test_the_background_changes_and_a_screenshot_has_it(browser: webdriver.Chrome) -> None:
+    Select(element(browser, "background")).select_by_visible_text("black")
+    shown = picture(browser)
+    assert difference(shown, expected(shown, 0, background=BLACK)) < CLOSE
+    Select(element(browser, "background")).select_by_visible_text("transparent")
+    picture(browser)
+    saved = browser.execute_async_script(
+        "const done = arguments[0]; const click = HTMLAnchorElement.prototype.click;"
+        "HTMLAnchorElement.prototype.click = function () {"
+        "  HTMLAnchorElement.prototype.click = click;"
+        "  const image = new Image();"
+        "  image.onload = () => {"
+        "    const [width, height] = [image.width, image.height];"
+        "    const flat = Object.assign(document.createElement('canvas'), { width, height });"
+        "    const context = flat.getContext('2d'); context.drawImage(image, 0, 0);"
+        "    done([this.download, flat.toDataURL('image/png').length > 1000,"
+        "      [...context.getImageData(0, 0, 1, 1).data], image.width === canvas.width]);"
+        "  };"
+        "  image.src = this.href;"
+        "};"
+        "document.getElementById('screenshot').click();"
+    )
+    assert saved == ["asset-0001.png", True, [0, 0, 0, 0], True]
+
+
+def test_of_a_clip_that_is_too_large_only_what_comes_next_is_kept(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    counts = [20 + t for t in range(7)]
+    write_formats(["html"], scene_of(lopsided(*counts)), tmp_path, progress=silent)
+    told = f'"gaussians": {counts}'
+    text = (tmp_path / "viewer.html").read_text()
+    assert told in text
+    (tmp_path / "large.html").write_text(text.replace(told, f'"gaussians": {[count + 10**7 for count in counts]}'))
+    open_page(driver, tmp_path / "large.html")
+    for frame, kept in ((0, [0, 1, 2, 3]), (2, [2, 3, 4, 5]), (5, [0, 1, 5, 6])):
+        go_to(driver, frame)
+        picture(driver)
+        assert sorted(driver.execute_script("return Object.keys(renderer.frames).map(Number)")) == kept
+
+
+def test_it_works_on_a_phone(browser: webdriver.Chrome) -> None:
+    size = {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        wait(browser, lambda: browser.execute_script("return canvas.width") == 720)
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+        assert browser.execute_script("return document.documentElement.scrollHeight <= innerHeight")
+        box = element(browser, "canvas").rect
+        assert box["height"] > 350
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def touch(kind: str, *offsets: tuple[int, int]) -> None:
+            points = [{"x": x + right, "y": y + down, "id": k} for k, (right, down) in enumerate(offsets)]
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+        for event in (("Start", (0, 0)), ("Move", (25, 0)), ("Move", (50, 0)), ("End",)):
+            touch(*event)
+        drawn = json.loads(browser.execute_script("return canvas.dataset.drawn"))
+        wait(browser, lambda: json.loads(browser.execute_script("return canvas.dataset.drawn"))["yaw"] == 200)
+        shown = picture(browser)
+        assert difference(shown, expected(shown, 0, FRONT_YAW + 20)) < CLOSE, drawn
+        for event in (("Start", (-40, 0), (40, 0)), ("Move", (-80, 0), (80, 0)), ("End",)):
+            touch(*event)
+        wait(browser, lambda: json.loads(browser.execute_script("return canvas.dataset.drawn"))["radius"] < 1.5)
+        element(browser, "play").click()
+        assert element(browser, "play").text == "Pause"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_without_webgl_it_says_so(start: Callable[..., webdriver.Chrome], page: Path) -> None:
+    driver = start("--disable-3d-apis")
+    try:
+        open_page(driver, page)
+        assert "WebGL2" in element(driver, "status").text
+    finally:
+        driver.quit()
+
+
+def test_a_damaged_frame_is_told(driver: webdriver.Chrome, page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    start = text.index('class="frame">') + len('class="frame">')
+    (tmp_path / "damaged.html").write_text(f"{text[:start]}AAAA{text[start + 4 :]}")
+    driver.get((tmp_path / "damaged.html").as_uri())
+    wait(driver, lambda: "cannot be read" in element(driver, "status").text)
