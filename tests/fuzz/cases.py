@@ -15,8 +15,9 @@ import psutil
 
 from tests.fuzz.kinds import KINDS, Reader
 from tests.fuzz.mutations import mutate
-from tests.fuzz.samples import remade
+from tests.fuzz.reused import ReusedSample
 from tests.helpers.forked import forked
+from tests.helpers.served import command
 
 CPU_SECONDS, WALL_SECONDS = 10, 120  # a machine may be busy, so that waiting alone is no sign of a hang
 MEMORY = 1 << 30  # bytes that a case may take beyond what the server has
@@ -57,19 +58,27 @@ class Room:
         self.root = root
         self.case = root / "case"
         self.allowed = tuple(str(root / name) + "/" for name in ("case", "cache", "temporary"))
-        for name in ("cache", "temporary", "samples", "home"):
+        self._reused: dict[str, ReusedSample] = {}
+        self._last = "none"  # the sample that the last case was made of
+        for name in ("cache", "temporary", "samples", "used", "home"):
             (root / name).mkdir(parents=True)
 
     def sample(self, kind: str) -> Path:
-        """A fresh sample in the place of the last case."""
+        """A sample as it should be, in the place of the last case; names in it hold, since it was made there."""
         make = KINDS[kind].sample
-        kept = self.root / "samples" / make.__name__
-        if not kept.exists():
+        name = make.__name__
+        if self.case.exists() and name != self._last:
+            self.case.rename(self.root / "used" / self._last)
+        if name not in self._reused:
             code = forked(lambda: _make(self, make), self.root / "output", 600)[0]
             if code != 0:
                 raise RuntimeError(f"no sample of {kind}:\n{(self.root / 'output').read_text()}")
-            self.case.rename(kept)
-        remade(kept, self.case)
+            self.case.rename(self.root / "samples" / name)
+            self._reused[name] = ReusedSample(self.root / "samples" / name, self.case)
+        elif name != self._last:
+            (self.root / "used" / name).rename(self.case)
+        self._last = name
+        self._reused[name].put_right()
         return self.case
 
     def prepare(self, kind: str, number: int) -> tuple[Path, Reader]:
@@ -126,8 +135,6 @@ def judged(code: int, output: bytes, notes: str, memory: int) -> str | None:
 
 def _make(room: Room, make: Any) -> int:
     _at_home(room)
-    remade(room.root / "home", room.case)
-    room.case.rmdir()
     make(room.case)
     return 0
 
@@ -140,7 +147,6 @@ def _at_home(room: Room) -> None:
 
 def _read(room: Room, file: Path, reader: Reader, words: list[str]) -> int:
     from ss4d.cli.failures import explained
-    from ss4d.cli.main import app
 
     _at_home(room)
     os.chdir(room.case)
@@ -155,7 +161,7 @@ def _read(room: Room, file: Path, reader: Reader, words: list[str]) -> int:
     sys.addaudithook(lambda event, arguments: _hear(room, notes, event, arguments))
     try:
         if words:
-            app(words)
+            command()(words)
         else:
             with explained(False, "nothing was changed"):
                 reader(room.case, file)  # type: ignore[operator]  # no words, so a function

@@ -125,7 +125,10 @@ KINDS: dict[str, Kind] = {
         samples.write_run,
         ("disc.zip",),
         (mutations.changed_zip,),
-        (("inspect", "FILE"), ("inspect", "FILE", "decoding"), ("report", "FILE"), ("diff", "FILE", RUN)),
+        (
+            *(("inspect", "FILE"), ("inspect", "FILE", "decoding"), ("inspect", "FILE", "segmentation", "--json")),
+            *(("report", "FILE"), ("diff", "FILE", RUN), ("verify", "FILE"), ("plan", "clip", "--store", "FILE")),
+        ),
     ),
     "events": Kind(
         samples.write_dataset,

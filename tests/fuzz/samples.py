@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import av
@@ -30,8 +29,11 @@ from tests.helpers.gltf_files import FACES, POINTS, Builder, primitive, tetrahed
 from tests.helpers.noop_stages import METHODS as NOOP
 from tests.helpers.untrained import write_model
 
-# A real asset without a model: three stages.
-INFLATION = ("decoding.method=inflation", "segmentation.size=32", "export.size=16", "export.frames=2")
+# A real asset without a model: three stages, and as few Gaussians as there can be.
+INFLATION = (
+    *("decoding.method=inflation", "decoding.resolution=16", "segmentation.size=32"),
+    *("export.size=16", "export.frames=2"),
+)
 
 
 def write_inputs(folder: Path) -> None:
@@ -186,9 +188,3 @@ def _bar() -> Builder:
     held["targets"] = [{"POSITION": len(builder.json["accessors"]) - 1}]
     builder.animate((2, "rotation", [0, 0.1], [[0, 0, 0, 1], [0, 0, 1, 0]], "STEP"))
     return builder
-
-
-def remade(source: Path, target: Path) -> None:
-    """A copy of a sample in the place of whatever lies there; names in it hold, since samples are made there too."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, symlinks=True)

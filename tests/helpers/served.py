@@ -2,11 +2,14 @@
 
 import gc
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from PIL import Image
+from typer.main import get_command
 
 from ss4d.pipelines.registry import installed
 from tests.helpers.noop_stages import install
@@ -24,6 +27,14 @@ LATE = (  # what commands import when they need it
 )
 
 
+@cache
+def command() -> Callable[[list[str]], object]:
+    """`ss4d` itself, whose options take long to gather."""
+    from ss4d.cli.main import app
+
+    return get_command(app)
+
+
 def load(site: Path) -> None:
     """Imports what commands need, and leaves no thread that a fork would lose.
 
@@ -37,6 +48,7 @@ def load(site: Path) -> None:
     installed.cache_clear()
     installed()
     torch.set_num_threads(1)
+    command()
     Image.init()
     gc.collect()
     gc.freeze()  # what is never freed is never written to, and so stays shared
