@@ -80,6 +80,12 @@ def find_clips(source: str) -> Finding:
     return finding
 
 
+def is_id(text: object) -> bool:
+    """Whether it can be the id of a clip, which names files."""
+    longest = MAX_NAME + 1 + hashlib.sha256().digest_size * 2  # as `new_id` makes it
+    return isinstance(text, str) and NAME.fullmatch(text) is not None and len(text.encode()) <= longest
+
+
 def new_id(name: str, taken: Container[str]) -> str:
     """An id made of a name: valid as a file name on any system, and not in `taken`, which is in lower case."""
     plain = re.sub(r"[^\w.-]+", "_", name).lstrip("._-").rstrip("._") or "clip"

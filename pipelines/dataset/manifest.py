@@ -1,6 +1,8 @@
 """The manifest of a dataset: a Parquet table with a row for each clip, readable or not."""
 
+import math
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ss4d.pipelines.dataset.checks import check_at_least, check_seconds
-from ss4d.pipelines.dataset.discover import Finding, find_clips, new_id
+from ss4d.pipelines.dataset.discover import Finding, find_clips, is_id, new_id
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.errors import ConfigError, WorkerError
 from ss4d.pipelines.workers import results
@@ -23,6 +25,7 @@ from ss4d.storage.files import in_utf8
 from ss4d.storage.manifest import locked, read_rows, write_rows
 
 SAVE_SECONDS = 20  # between two saves of the manifest while clips are read
+_DIGEST = re.compile("[0-9a-f]{64}")
 MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
 
 
@@ -101,13 +104,38 @@ def read_manifest(dataset: Dataset) -> list[Row]:
     """
     again = "`ss4d dataset init` with the same source writes it again"
     try:
-        return read_rows(dataset.manifest, Row)
+        rows = read_rows(dataset.manifest, Row)
+        _check_rows(dataset, rows)
+        return rows
     except PermissionError as error:
         raise StoreError(f"{dataset.manifest} cannot be read ({error.strerror}): make it readable") from error
     except FileNotFoundError as error:
         raise StoreError(f"{dataset.folder} has no {dataset.manifest.name}; {again}") from error
     except StoreError as error:
         raise StoreError(f"{error}; delete it, and {again}") from error
+
+
+def _check_rows(dataset: Dataset, rows: Sequence[Row]) -> None:
+    """Raises StoreError for a row that `init_dataset` never writes: ids name files, and the table may be anybody's."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        if not _is_sound(row) or row.id in seen:
+            raise StoreError(f"{dataset.manifest} is damaged: row {number}, of the clip {row.id!r}, is no clip's")
+        seen.add(row.id)
+
+
+def _is_sound(row: Row) -> bool:
+    numbers = (row.bytes, row.modified, row.frames, row.width, row.height)
+    return (
+        is_id(row.id)
+        and isinstance(row.source, str)
+        and row.source.startswith("/")
+        and (row.error is not None if row.sha256 is None else _DIGEST.fullmatch(row.sha256) is not None)
+        and None not in numbers
+        and row.tags is not None
+        and row.fps is not None
+        and math.isfinite(row.fps)
+    )
 
 
 def init_dataset(

@@ -3,9 +3,19 @@
 
 const SAFE = /^[\w@%+=:,./-]+$/;
 
-// A word of a command, quoted for a POSIX shell.
+// What a terminal would obey when the command is pasted, and what would turn the order of letters around.
+const CONTROL = /[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+// A word of a command, quoted for a shell; a name may hold anything.
 function quoted(word) {
-  return SAFE.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+  if (SAFE.test(word)) return word;
+  const harmless = word.replace(CONTROL, octal);
+  if (harmless === word) return `'${word.replaceAll("'", `'"'"'`)}'`;
+  return `$'${word.replace(/[\\']/g, "\\$&").replace(CONTROL, octal)}'`;
+}
+
+function octal(letter) {
+  return [...new TextEncoder().encode(letter)].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 }
 
 // Opens the dialog; `step` goes to another clip: called with -1 or 1, it gives the next number, or null.

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from ss4d.stages.input_files import input_digest
 from ss4d.stages.types import silent
 from ss4d.stages.video_io import write_video
 from ss4d.storage.errors import StoreError
+from ss4d.storage.manifest import write_rows
 from tests.conftest import draw_frames, save_frames
+from tests.helpers.dataset_history import row
 
 START = (sys.executable, "-m", "ss4d.cli.entry")
 
@@ -322,3 +325,25 @@ def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str) -> Non
     (create_dataset(tmp_path / "set").folder / "dataset.json").write_text(text)
     with pytest.raises(ConfigError, match="is damaged"):
         open_dataset(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"id": name} for name in ("../../outside", "/etc/x", "..", "-rf", "a/b", "a\nb", "", "x" * 300, "a")),
+        *({"source": source} for source in ("http://127.0.0.1/x", "--out", "x.mp4")),
+        *(
+            {"sha256": "0" * 63},
+            {"sha256": "../" * 21 + "a"},
+            {"sha256": None},
+            {"fps": float("nan")},
+            {"frames": None},
+        ),
+    ],
+)
+def test_a_row_that_no_clip_has_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    """Ids become names of files: of logs, and of folders that are exported to."""
+    dataset = create_dataset(tmp_path / "set")
+    write_rows(dataset.manifest, Row, [row("a"), replace(row("b"), **change)])
+    with pytest.raises(StoreError, match=r"is damaged: row 1, of the clip .* init"):
+        read_manifest(dataset)

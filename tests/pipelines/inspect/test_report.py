@@ -181,7 +181,8 @@ def test_only_the_script_whose_hash_the_policy_gives_may_run(page: tuple[str, Pa
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
     assert policy is not None
     assert f"script-src 'sha256-{digest}'" in policy
-    assert "default-src 'none'" in policy
+    for of in ("default-src", "base-uri", "form-action"):
+        assert f"{of} 'none'" in policy
 
 
 def test_hostile_text_stays_text(copy: Path, tmp_path: Path) -> None:

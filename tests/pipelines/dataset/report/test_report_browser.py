@@ -2,6 +2,7 @@
 
 import io
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -301,6 +302,16 @@ def test_names_from_the_data_are_text(driver: webdriver.Chrome, tmp_path: Path) 
     assert dialog.find_elements(By.CSS_SELECTOR, "b, script, img[onerror]") == []
     assert driver.execute_script("return document.scripts.length") == 3
     assert driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    "word", ["plain/a.mp4", "it's $HOME `x`", "a\x1b[201~\nrm x", "\r'\\033\u202e\x9b1", "-a\t\x07é\u2066'"]
+)
+def test_commands_hold_no_letter_that_a_terminal_obeys(browser: webdriver.Chrome, word: str) -> None:
+    quoted = browser.execute_script("return quoted(arguments[0])", word)
+    assert not set(quoted) & {*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2066"}
+    done = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, check=True)
+    assert done.stdout.decode() == word
 
 
 def test_pictures_in_the_page_itself_are_shown(driver: webdriver.Chrome, tmp_path: Path) -> None:
