@@ -39,13 +39,15 @@ class AppearanceSettings:
 
     Attributes:
         num_frames: consecutive frames of each clip, at most; the decoder's attention windows span frames.
-        num_views: pictures of each frame, from views chosen at random.
+        num_views: pictures of each frame, from views chosen at random, the same for all frames of a clip.
         ssim: of 1 - SSIM.
         kl: of the KL divergence; tiny, as latents are normalized before the flow anyway.
         transparency: of the opacity regulariser.
         volume: of the volume regulariser.
         color: of the absolute difference between a voxel's own color and the mean color of its Gaussians, which
             pictures alone teach slowly.
+        motion: of the absolute difference between the change from a picture to that of the next frame and the true
+            change. For what flows make: without it, frames that are each about right may flicker.
     """
 
     num_frames: int = 4
@@ -55,6 +57,7 @@ class AppearanceSettings:
     transparency: float = 1e-3
     volume: float = 0.04
     color: float = 0.2
+    motion: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +69,14 @@ class Scene:
         sizes: (f) how many voxels each frame has.
         views: k pictures.
         targets: (k, p, p, 4) straight RGBA, 0 to 1.
+        followed: (2, m) a picture, and that of the same view in the next frame.
     """
 
     sites: Sites
     sizes: Tensor
     views: Views
     targets: Tensor
+    followed: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,14 @@ class Choice:
     def seen(self) -> Tensor:
         """The view that each picture shows."""
         return self.views.flatten()
+
+    @property
+    def followed(self) -> Tensor:
+        """A picture, and that of the same view in the next frame (2, m)."""
+        frames, views = self.views.shape
+        same = (self.views[1:] == self.views[:-1]).flatten()
+        first = torch.arange((frames - 1) * views)[same]
+        return torch.stack([first, first + views])
 
 
 class AppearanceAutoencoder:
@@ -123,7 +136,7 @@ class AppearanceAutoencoder:
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         choices = [self.choose(clip, generator) for clip in clips]
-        return self.coded_loss(choices, self.scene(choices, backgrounds(num_pictures(choices), generator)), generator)
+        return self.coded_loss(choices, self.scene(choices, backgrounds(choices, generator)), generator)
 
     def coded_loss(self, choices: Sequence[Choice], scene: Scene, generator: Generator) -> Losses:
         """The loss of true voxels that were encoded and decoded."""
@@ -152,8 +165,10 @@ class AppearanceAutoencoder:
             "dssim": 1 - ssim(images, targets).mean(),
             "transparency": losses.transparency(gaussians.opacities),
             "volume": losses.volume(gaussians.scales, self.decoder.args.resolution),
+            "motion": losses.motion(images, targets, scene.followed),
         }
-        weights = (1.0, self.settings.ssim, self.settings.transparency, self.settings.volume)
+        settings = self.settings
+        weights = (1.0, settings.ssim, settings.transparency, settings.volume, settings.motion)
         total = torch.stack([weight * part for weight, part in zip(weights, parts.values(), strict=True)]).sum()
         parts["psnr"] = psnr(images.clamp(0, 1), targets).mean()
         return Losses(total, {name: part.detach() for name, part in parts.items()})
@@ -184,11 +199,11 @@ class AppearanceAutoencoder:
         return Choice(cut(clip, start, count), start, torch.tensor([0, len(clip.views) // 2]).expand(count, 2))
 
     def choose(self, clip: TrainingClip, generator: Generator) -> Choice:
-        """A window of a clip, and for each of its frames other views chosen at random."""
+        """A window of a clip, and views of it chosen at random."""
         count = min(self.settings.num_frames, clip.num_frames)
         start = int(torch.randint(clip.num_frames - count + 1, (), generator=generator))
-        order = torch.rand(count, len(clip.views), generator=generator).argsort(dim=1)
-        return Choice(cut(clip, start, count), start, order[:, : self.settings.num_views])
+        order = torch.randperm(len(clip.views), generator=generator)
+        return Choice(cut(clip, start, count), start, order[: self.settings.num_views].expand(count, -1))
 
     def scene(self, choices: Sequence[Choice], colors: Tensor) -> Scene:
         """The choices' voxels and pictures over plain `colors` (k, 3), on the networks' device."""
@@ -199,6 +214,7 @@ class AppearanceAutoencoder:
         coords = batch_coords(clips)
         coords += places[coords[:, 0].long()]
         firsts = torch.tensor([0, *(clip.num_frames for clip in clips)]).cumsum(0)
+        pictures = torch.tensor([0, *(choice.views.numel() for choice in choices)]).cumsum(0)
         sizes = torch.cat([torch.bincount(clip.coords[:, 1], minlength=clip.num_frames) for clip in clips])
         return Scene(
             sites=Sites(coords.to(device)),
@@ -212,6 +228,7 @@ class AppearanceAutoencoder:
                 width=clips[0].views.shape[3],
             ),
             targets=torch.cat([choice.clip.views[choice.seen, choice.frames] for choice in choices]).to(device) / 255,
+            followed=torch.cat([choice.followed + pictures[b] for b, choice in enumerate(choices)], dim=1).to(device),
         )
 
     def _feats(self, choices: Sequence[Choice]) -> Tensor:
@@ -254,14 +271,17 @@ def num_pictures(choices: Sequence[Choice]) -> int:
     return sum(choice.views.numel() for choice in choices)
 
 
-def backgrounds(count: int, generator: Generator) -> Tensor:
-    """Plain colors (count, 3), a third of them black and a third white.
+def backgrounds(choices: Sequence[Choice], generator: Generator) -> Tensor:
+    """Plain colors (k, 3) behind the pictures, one for each view of a choice; a third of them black and a third white.
 
     Behind one color alone, Gaussians of that color could float anywhere without being seen.
     """
+    count = sum(choice.views.shape[1] for choice in choices)
     kind = torch.randint(3, (count, 1), generator=generator)
     colors = torch.rand(count, 3, generator=generator)
-    return torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, colors))
+    colors = torch.where(kind == 0, 0.0, torch.where(kind == 1, 1.0, colors))
+    parts = torch.split(colors, [choice.views.shape[1] for choice in choices])
+    return torch.cat([part.repeat(len(choice.views), 1) for part, choice in zip(parts, choices, strict=True)])
 
 
 @torch.no_grad()

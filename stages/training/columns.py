@@ -67,8 +67,7 @@ class ImageColumns:
         starts = [int(torch.randint(clip.num_frames - count + 1, (), generator=generator)) for clip in clips]
         clips = [cut(clip, start, count) for clip, start in zip(clips, starts, strict=True)]
         images = column_images(clips, generator)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            tokens, pitch = self.encoder.tokens(images)
+        tokens, pitch = self.encoder.tokens(images)
         return self.judged(clips, tokens, pitch)
 
     def judged(self, clips: Sequence[TrainingClip], tokens: Tensor, pitch: Tensor) -> Losses:

@@ -25,7 +25,7 @@ from ss4d.stages.ops.coords import Sites
 from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
 from ss4d.stages.training import losses
-from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, num_pictures, white
+from ss4d.stages.training.appearance import AppearanceAutoencoder, Choice, Scene, backgrounds, white
 from ss4d.stages.training.batches import occupancy_grids, window
 from ss4d.stages.training.clips import cut
 from ss4d.stages.training.flows import LEAST_FRAMES, image_tokens, sampled
@@ -151,8 +151,12 @@ class SampledVoxels:
         _, latents = self._samples(clips, generator)
         truth = occupancy_grids(clips, latents.device).flatten(0, 1)[:, None]
         logits = self._autoencoder.decoder(latents.flatten(0, 1)).float()
-        parts = {"bce": losses.bce(logits, truth), "dice": losses.dice(logits, truth)}
-        total = SAMPLED * (parts["bce"] + parts["dice"]) + (1 - SAMPLED) * coded.total
+        parts = {
+            "bce": losses.bce(logits, truth),
+            "dice": losses.dice(logits, truth),
+            "motion": losses.occupancy_motion(*(grids.view(len(clips), length, -1) for grids in (logits, truth))),
+        }
+        total = SAMPLED * torch.stack(list(parts.values())).sum() + (1 - SAMPLED) * coded.total
         parts["iou"] = iou(logits > 0, truth > 0).mean()
         return Losses(total, _named(parts, coded))
 
@@ -190,7 +194,7 @@ class SampledGaussians:
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         clips = window(clips, generator, LEAST_FRAMES, None, self._samples.frame_multiple)
         choices = [self._autoencoder.choose(clip, generator) for clip in clips]
-        scene = self._autoencoder.scene(choices, backgrounds(num_pictures(choices), generator))
+        scene = self._autoencoder.scene(choices, backgrounds(choices, generator))
         coded = self._autoencoder.coded_loss(choices, scene, generator)
         made, latents = self._made(clips, choices, scene, generator)
         seen = self._autoencoder.decoded_loss(made, latents)

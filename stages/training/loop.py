@@ -20,6 +20,7 @@ from ss4d.stages.training.ema import Ema
 from ss4d.stages.training.log import Log, Row, write_curves, write_png
 from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.optimizers import optimizers_of
+from ss4d.stages.training.product_format import faster_in_bfloat16
 from ss4d.stages.training.settings import TrainSettings
 
 Say = Callable[[str], None]  # called with one line for people to read
@@ -88,6 +89,10 @@ class _Run:
         self.device = next(iter(self.weights.values())).device
         self.optimizers = optimizers_of(self.weights, settings, self.device)
         self.ema = Ema(self.weights, settings.ema)
+        wanted = settings.bfloat16 or self.device.type == "cuda"
+        self._bfloat16 = wanted and faster_in_bfloat16(self.device)
+        if wanted and not self._bfloat16:
+            say(f"{objective.name:10s}  products in float32: in bfloat16 this processor is slower")
         self._state = State(self.weights, self.ema.average, self.optimizers)
         folder.mkdir(parents=True, exist_ok=True)
         self.done = load_state(folder / "checkpoints", self._state, identity, say)
@@ -99,7 +104,7 @@ class _Run:
         """One step of the optimizer."""
         settings, number = self.settings, self.done
         generator = step_generator(settings.seed, self.objective.name, number)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bfloat16 or self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             losses = self.objective.loss(batch, generator)
         for weight in self.weights.values():
             weight.grad = None

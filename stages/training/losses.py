@@ -19,6 +19,35 @@ def l1(images: Tensor, targets: Tensor) -> Tensor:
     return (images - targets).abs().mean()
 
 
+def motion(images: Tensor, targets: Tensor, followed: Tensor) -> Tensor:
+    """Mean absolute difference between the changes of images and of targets over time, 0 without pairs; a scalar.
+
+    Args:
+        images: (k, h, w, c).
+        targets: of the same shape.
+        followed: (2, m) an image, and the next one in time.
+    """
+    if not followed.shape[1]:
+        return images.new_zeros(())
+    earlier, later = followed
+    difference = images - targets
+    return (difference[later] - difference[earlier]).abs().mean()
+
+
+def occupancy_motion(logits: Tensor, occupied: Tensor) -> Tensor:
+    """How far the changes of probabilities from frame to frame are off, relative to what is occupied; a scalar.
+
+    Each grid of a frame may be about right, and its errors be others than the last one's: an object that flickers.
+
+    Args:
+        logits: (b, t, n) of cells.
+        occupied: (b, t, n) 0 or 1.
+    """
+    p, y = torch.sigmoid(logits.float()), occupied.float()
+    off = (p - y).diff(dim=1).abs().sum()
+    return off / (p[:, 1:].sum() + y[:, 1:].sum() + 1)
+
+
 def sample(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     """A draw from the diagonal Gaussian that standard normal `noise` leads to."""
     return mean + (0.5 * logvar.clamp(LEAST_LOGVAR, MOST_LOGVAR)).exp() * noise

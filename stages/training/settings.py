@@ -25,7 +25,7 @@ class TrainSettings:
         save_seconds: time from one checkpoint to the next, at most, but for the step that is being made.
         picture_every: steps from one set of pictures to the next.
         log_every: steps between two looks at the losses: each makes the host wait for the device.
-        bfloat16: whether a CPU, too, computes products in bfloat16, as a GPU does: many are twice as fast then.
+        bfloat16: whether a CPU, too, computes products in bfloat16, as a GPU does, if it is faster so.
         seed: decides everything random.
     """
 

@@ -19,7 +19,7 @@ from ss4d.stages.roles import (
     STRUCTURE_ENCODER,
     STRUCTURE_FLOW,
 )
-from ss4d.stages.training.appearance import AppearanceAutoencoder, start_decoder, start_encoder
+from ss4d.stages.training.appearance import AppearanceAutoencoder, AppearanceSettings, start_decoder, start_encoder
 from ss4d.stages.training.columns import ImageColumns
 from ss4d.stages.training.end_to_end import (
     LEARNED_STEPS,
@@ -113,7 +113,7 @@ def _occupancy(results: Results) -> Objective:
 
 def _appearance(results: Results) -> Objective:
     keeps_decoder = _keeps_decoder(LATENT_ENCODER, results)
-    autoencoder = _appearance_autoencoder("appearance", results, learn_decoder=not keeps_decoder)
+    autoencoder = _appearance_autoencoder("appearance", results, AppearanceSettings(), learn_decoder=not keeps_decoder)
     if results.training.start is None:
         start_decoder(autoencoder.decoder)
     if results.training.start is None or keeps_decoder:
@@ -161,7 +161,8 @@ def _gaussians(results: Results) -> Objective:
         results.samplers()[1],
         learned_steps=LEARNED_STEPS,
     )
-    return SampledGaussians(_appearance_autoencoder("gaussians", results, learn_decoder=True), objects)
+    settings = AppearanceSettings(motion=1.0)
+    return SampledGaussians(_appearance_autoencoder("gaussians", results, settings, learn_decoder=True), objects)
 
 
 def _structure_samples(step: str, results: Results, *, learned_steps: int) -> StructureSamples:
@@ -178,9 +179,11 @@ def _occupancy_autoencoder(step: str, results: Results, *, learn_decoder: bool) 
     return OccupancyAutoencoder(encoder, decoder, learn_decoder=learn_decoder)
 
 
-def _appearance_autoencoder(step: str, results: Results, *, learn_decoder: bool) -> AppearanceAutoencoder:
+def _appearance_autoencoder(
+    step: str, results: Results, settings: AppearanceSettings, *, learn_decoder: bool
+) -> AppearanceAutoencoder:
     encoder, decoder = results.network(LATENT_ENCODER, step), results.network(GAUSSIAN_DECODER, step)
-    return AppearanceAutoencoder(encoder, decoder, learn_decoder=learn_decoder)
+    return AppearanceAutoencoder(encoder, decoder, settings, learn_decoder=learn_decoder)
 
 
 def _scale_occupancy(_: Results, trained: Mapping[str, nn.Module], batches: Batches) -> dict[str, Any]:

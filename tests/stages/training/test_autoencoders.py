@@ -22,6 +22,7 @@ from ss4d.stages.training.appearance import (
     START_SCALE,
     AppearanceAutoencoder,
     AppearanceSettings,
+    Choice,
     backgrounds,
     over,
     start_decoder,
@@ -136,7 +137,7 @@ def test_a_clip_alone_gives_what_it_gives_among_others(appearance: AppearanceAut
     """Voxels, cameras and pictures of several clips, of which one has an empty frame, stay with their clip."""
     hollow = replace(clip, coords=clip.coords[clip.coords[:, 1] != 1], feats=clip.feats[clip.coords[:, 1] != 1])
     choices = [appearance.choose(one, generator(n)) for n, one in enumerate((clip, hollow, clip))]
-    colors = backgrounds(12, generator(0))
+    colors = backgrounds(choices, generator(0))
 
     def pictures(chosen: list, colors: Tensor) -> tuple[Tensor, Tensor]:
         scene = appearance.scene(chosen, colors)
@@ -189,8 +190,9 @@ def test_grids_are_turned_and_mirrored_but_stay_upright(occupancy: OccupancyAuto
     assert {grid.contiguous().numpy().tobytes() for grids in drawn for grid in grids} == allowed
 
 
-def test_backgrounds_are_black_white_and_colored() -> None:
-    colors = backgrounds(3000, generator(0))
+def test_backgrounds_are_black_white_and_colored(clip: TrainingClip) -> None:
+    views = torch.arange(1500).expand(2, -1)
+    colors = backgrounds([Choice(clip, 0, views), Choice(clip, 0, views)], generator(0))
 
     def share(value: float) -> float:
         return (colors == value).all(1).float().mean().item()
@@ -199,3 +201,18 @@ def test_backgrounds_are_black_white_and_colored() -> None:
     assert share(1.0) == pytest.approx(1 / 3, abs=0.05)
     assert colors.min() >= 0
     assert colors.max() <= 1
+
+
+def test_pictures_that_follow_each_other_show_the_same_view_over_the_same_color(
+    appearance: AppearanceAutoencoder, clip: TrainingClip
+) -> None:
+    choices = [appearance.choose(clip, generator(n)) for n in range(3)]
+    scene = appearance.scene(choices, backgrounds(choices, generator(0)))
+    frames = appearance.settings.num_frames
+    assert scene.followed.shape == (2, 3 * (frames - 1) * appearance.settings.num_views)
+    for earlier, later in scene.followed.T.tolist():
+        assert int(scene.views.frames[later]) == int(scene.views.frames[earlier]) + 1
+        assert torch.equal(scene.views.world_to_camera[later], scene.views.world_to_camera[earlier])
+        assert torch.equal(scene.views.backgrounds[later], scene.views.backgrounds[earlier])
+    alone = Choice(clip, 0, torch.tensor([[0, 1], [1, 0]]))
+    assert alone.followed.numel() == 0

@@ -74,7 +74,7 @@ def gaussians() -> SampledGaussians:
     encoder, decoder = network(LATENT_ENCODER), network(GAUSSIAN_DECODER)
     start_encoder(encoder)
     start_decoder(decoder)
-    autoencoder = AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=3, num_views=2))
+    autoencoder = AppearanceAutoencoder(encoder, decoder, AppearanceSettings(num_frames=3, num_views=2, motion=1.0))
     return SampledGaussians(autoencoder, object_samples())
 
 
@@ -169,12 +169,13 @@ def test_the_loss_is_that_of_samples_and_that_of_codes(build, clips: list[Traini
     parts = {name: float(part) for name, part in losses.parts.items()}
     settings = objective._autoencoder.settings
     if build is voxels:
-        weights = {"bce": 1.0, "dice": 1.0}
+        weights, sampled = {"bce": 1.0, "dice": 1.0}, {"motion": 1.0}
         own = {"coded_kl": settings.kl}
     else:
         weights = {"l1": 1.0, "dssim": settings.ssim, "transparency": settings.transparency, "volume": settings.volume}
+        weights, sampled = weights | {"motion": settings.motion}, {}
         own = {"coded_kl": settings.kl, "coded_color": settings.color}
-    made = sum(weight * parts[name] for name, weight in weights.items())
+    made = sum(weight * parts[name] for name, weight in (weights | sampled).items())
     coded = sum(weight * parts[f"coded_{name}"] for name, weight in weights.items())
     coded += sum(weight * parts[name] for name, weight in own.items())
     assert float(losses.total.detach()) == pytest.approx(SAMPLED * made + (1 - SAMPLED) * coded, rel=1e-5)

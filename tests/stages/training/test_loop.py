@@ -24,6 +24,7 @@ from ss4d.stages.training.files import UNFINISHED, whole_folder, write_whole
 from ss4d.stages.training.log import Log, read_log, write_curves, write_png
 from ss4d.stages.training.loop import train
 from ss4d.stages.training.objective import Losses
+from ss4d.stages.training.product_format import faster_in_bfloat16
 from ss4d.stages.training.settings import TrainSettings
 from ss4d.stages.types import silent
 
@@ -316,3 +317,24 @@ def test_a_damaged_line_of_the_log_is_named(tmp_path: Path) -> None:
         log.write_text("".join([*lines[:2], damaged, *lines[3:]]))
         with pytest.raises(InputError, match="line 3 of"):
             fit(tmp_path)
+
+
+@pytest.mark.parametrize(("wanted", "faster"), [(True, True), (True, False), (False, True)])
+def test_products_are_in_bfloat16_where_that_is_wanted_and_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool, faster: bool
+) -> None:
+    class Watched(Fit):
+        def loss(self, clips, generator) -> Losses:
+            assert torch.is_autocast_enabled("cpu") == (wanted and faster)
+            return super().loss(clips, generator)
+
+    monkeypatch.setattr("ss4d.stages.training.loop.faster_in_bfloat16", lambda device: faster)
+    lines: list[str] = []
+    settings = replace(SETTINGS, steps=2, bfloat16=wanted)
+    train(Watched(), Numbers(), settings, tmp_path / "run", identity={}, shown=[], say=lines.append)
+    assert any("float32" in line for line in lines) == (wanted and not faster)
+
+
+def test_products_are_timed_in_both_formats() -> None:
+    assert isinstance(faster_in_bfloat16(torch.device("cpu")), bool)
+    assert faster_in_bfloat16(torch.device("cuda"))

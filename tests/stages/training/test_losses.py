@@ -80,6 +80,28 @@ def test_a_perfect_occupancy_costs_nothing_even_if_empty() -> None:
         assert loss(-logits, occupied).item() > 0.5
 
 
+def test_motion_is_how_far_changes_are_off() -> None:
+    images, targets = draw(3, 4, 5, 3), draw(3, 4, 5, 3, seed=1)
+    followed = torch.tensor([[0, 1], [1, 2]])
+    off = [(images[k + 1] - images[k]) - (targets[k + 1] - targets[k]) for k in range(2)]
+    assert losses.motion(images, targets, followed).item() == pytest.approx(torch.stack(off).abs().mean().item())
+    assert losses.motion(targets + 0.1, targets, followed).item() == pytest.approx(0, abs=1e-6)
+    assert losses.motion(images, targets, followed[:, :0]).item() == 0
+
+
+def test_voxels_that_are_wrong_alike_in_all_frames_have_the_right_motion() -> None:
+    occupied = (draw(2, 4, 50) > 0.7).float()
+    wrong = occupied.clone()
+    wrong[:, :, :10] = 1 - occupied[:, :1, :10].repeat(1, 4, 1)
+    occupied[:, :, :10] = occupied[:, :1, :10]
+    assert losses.occupancy_motion(60 * (2 * wrong - 1), occupied).item() == pytest.approx(0, abs=1e-6)
+    still = occupied[:, :1].expand(-1, 4, -1)
+    change = (occupied[:, 1:] - occupied[:, :-1]).abs().sum().item()
+    expected = change / (still[:, 1:].sum().item() + occupied[:, 1:].sum().item() + 1)
+    assert losses.occupancy_motion(60 * (2 * still - 1), occupied).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.occupancy_motion(occupied[:, :1], occupied[:, :1]).item() == 0
+
+
 def test_regularisers_agree_with_loops() -> None:
     opacities, scales = draw(6, 1), draw(6, 3, seed=1)
     expected = sum((1 - o) ** 2 for o in opacities.flatten().tolist()) / 6
