@@ -69,7 +69,7 @@ def inspect(
         if stage is None:
             _show_run(opened, as_json)
         else:
-            _show_stage(opened, stage, out or _place(run, "inspect"), as_json)
+            _show_stage(opened, stage, out or place_for(run, "inspect"), as_json)
 
 
 def report(
@@ -100,14 +100,14 @@ def report(
         from ss4d.pipelines.inspect.report import write_report
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        path = out or _place(run, "report.html")
+        path = out or place_for(run, "report.html")
         opened = open_run(run, store)
         with console.status("drawing") as status:
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
         say(f"Page: {path} ({decimal(path.stat().st_size)})")
 
 
-def _place(run: Path, name: str) -> Path:
+def place_for(run: Path, name: str) -> Path:
     """Where an output about a run goes: in its folder, or beside its archive, named after it."""
     if not run.is_dir():
         return run.with_name(f"{run.stem}-{name}")

@@ -14,6 +14,7 @@ from ss4d.cli.console import ConsoleReporter
 from ss4d.cli.diff import diff
 from ss4d.cli.doctor import doctor
 from ss4d.cli.evaluate import evaluate
+from ss4d.cli.export import export
 from ss4d.cli.failures import explained
 from ss4d.cli.inspect import inspect, report
 from ss4d.cli.options import (
@@ -184,6 +185,7 @@ app.command(no_args_is_help=True)(plan)
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(report)
 app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(export)
 app.command()(stages)
 app.command()(config)
 app.command(no_args_is_help=True)(verify)

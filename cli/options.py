@@ -74,6 +74,19 @@ RunStore = Annotated[
         "connected to only if it is given here.",
     ),
 ]
+_FORMATS = typer.Option(
+    "--formats",
+    metavar="NAME,...",
+    help="Which: ply, compressed_ply, spz, gaussian_glb, usd, 4d.zip or html; several with commas, or repeated.",
+)
+Formats = Annotated[list[str], _FORMATS]
+MoreFormats = Annotated[list[str] | None, _FORMATS]
+MaxGaussians = Annotated[
+    int | None,
+    typer.Option(
+        "--max-gaussians", min=1, metavar="NUMBER", help="Most Gaussians of a frame: those that show the most."
+    ),
+]
 FromStage = Annotated[
     str | None,
     typer.Option(

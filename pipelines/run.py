@@ -15,7 +15,7 @@ from ss4d.pipelines.one_writer import only_settings
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
 from ss4d.pipelines.prepare import Preparation, RunOptions, count_frames, prepare, recorded
 from ss4d.pipelines.results import lay_out
-from ss4d.pipelines.run_record import machine, read_record, versions, write_record
+from ss4d.pipelines.run_record import Exported, machine, read_record, versions, write_record
 from ss4d.pipelines.stage_result import StageResult, stored_result
 from ss4d.pipelines.store_notes import note_run
 from ss4d.storage.errors import StoreError
@@ -137,7 +137,8 @@ def _make(options: RunOptions, run: Preparation, reporter: Reporter, started: fl
         whole = all(run.store.contains(goal) for goal in run.goals)
         # With --only, a goal may not be there; the files of an earlier one stay.
         foreign = tuple(f"{goal}/" for goal in run.unavailable)
-        kept = [name for name in earlier if not whole or name.startswith(foreign)]
+        added = set(exported.files) if (exported := _still_exported(run)) else set()
+        kept = [name for name in earlier if not whole or name.startswith(foreign) or name in added]
         files = lay_out(
             run.store,
             run.goals,
@@ -224,6 +225,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         machine=machine(),
         started=_now(),
         overrides=list(options.overrides),
+        **({"exported": exported.model_dump()} if (exported := _still_exported(run)) else {}),
         **recorded(options),
         stages={
             s.stage: {"key": s.ref.key, "state": STATES[s.action], "reason": s.reason, "recipe": s.recipe}
@@ -231,6 +233,12 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         },
     )
     return record
+
+
+def _still_exported(run: Preparation) -> Exported | None:
+    """What `ss4d export` added to the run, if it shows the Gaussians that this run has, too."""
+    exported = run.before.exported if run.before else None
+    return exported if exported and exported.key in {step.ref.key for step in run.steps} else None
 
 
 def _model_of(run: Preparation) -> dict[str, Any]:

@@ -68,6 +68,13 @@ class _Model(BaseModel):
     revisions: dict[str, str] = {}  # commits of hub repositories; older records did not note them
 
 
+class Exported(BaseModel):
+    """Files that `ss4d export` added to a run, and the key of the Gaussians that they show."""
+
+    key: str
+    files: list[str]
+
+
 class EarlierRun(BaseModel):
     """What a new run under the same name wants to know of the last one. A record is a file: it is checked."""
 
@@ -77,6 +84,7 @@ class EarlierRun(BaseModel):
     unavailable: tuple[str, ...] = ()  # goals of runs before it, whose packages were not there any more
     stages: dict[str, _Stage]
     results: list[str]
+    exported: Exported | None = None  # some of the results
 
 
 def read_record(folder: Path) -> EarlierRun | None:

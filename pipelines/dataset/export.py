@@ -8,16 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
 from ss4d.pipelines.errors import ConfigError, PluginError
+from ss4d.pipelines.inspect.add_formats import export_config
+from ss4d.pipelines.inspect.asset import EXPORT, read_scene
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.results import result_name
-from ss4d.stages.types import Progress
-from ss4d.storage.errors import DamageError
+from ss4d.pipelines.values import read_value
+from ss4d.stages.export.config import ExportConfig, FormatName
+from ss4d.stages.export.formats import write_formats
+from ss4d.stages.types import Progress, Value, silent
+from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import (
     check_name,
     delete,
@@ -58,10 +64,11 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Asset:
-    """A finished clip and the artifacts of its goals."""
+    """A finished clip, the artifacts of its goals, and those that an export takes, by stage."""
 
     row: Row
     refs: Sequence[ArtifactRef]
+    taken: Mapping[str, ArtifactRef]
 
     @property
     def keys(self) -> dict[str, str]:
@@ -70,17 +77,36 @@ class _Asset:
 
 
 @dataclass(frozen=True)
+class More:
+    """Formats to write besides the files of the goals; `max_gaussians` of a frame, None: as the export has it."""
+
+    formats: Sequence[FormatName] = ()
+    max_gaussians: int | None = None
+
+
+@dataclass(frozen=True)
 class _Target:
-    """Where assets go, and whether as hard links or copies; `said` holds the fields that all `asset.json` share."""
+    """Where assets go, and whether as hard links or copies; `said` holds the fields that all `asset.json` share.
+
+    `config` is of the formats to write besides; `writing` is held meanwhile, so that one clip at a time is in memory.
+    """
 
     folder: Path
     store: ArtifactStore
     links: bool
     said: Mapping[str, Any]
+    config: ExportConfig
+    writing: Lock = field(default_factory=Lock)
 
 
 def export_assets(
-    opened: OpenedDataset, folder: Path, *, where: str | None, copies: bool, progress: Progress
+    opened: OpenedDataset,
+    folder: Path,
+    *,
+    where: str | None,
+    copies: bool,
+    progress: Progress,
+    more: More | None = None,
 ) -> Exported:
     """Puts the files of each finished clip into its folder in `folder`, unless they are there already.
 
@@ -92,6 +118,7 @@ def export_assets(
         where: an SQLite expression that chooses clips, see `ss4d.pipelines.dataset.select`.
         copies: copies even where the files could be hard links into the store.
         progress: called after each clip.
+        more: formats to write besides, of what is stored: nothing is computed again; None: no other ones.
 
     Raises:
         ConfigError: if `where` is not valid, no goal gives files, or other files lie in the way.
@@ -111,7 +138,10 @@ def export_assets(
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     said = {"schema": SCHEMA, "store": location, **opened.settings.recorded()}
-    target = _Target(folder, open_store(location), not copies and folder_of(location) is not None, said)
+    links = not copies and folder_of(location) is not None
+    more = more or More()
+    config = export_config(opened.keys.config.described().get(EXPORT), more.formats, more.max_gaussians)
+    target = _Target(folder, open_store(location), links, said, config)
     exported = Exported(unfinished=len(rows) - len(assets))
     for done, (asset, outcome) in enumerate(_each(target, assets), 1):
         if isinstance(outcome, DamageError):
@@ -129,11 +159,14 @@ def _finished(opened: OpenedDataset, rows: Sequence[Row]) -> list[_Asset]:
     goals = opened.keys.goals
     made = opened.keys.of([row.sha256 or "" for row in known])
     complete = opened.index.complete(goals)
+    stages = opened.keys.stages
+    taken = stages[EXPORT].inputs if EXPORT in stages else tuple(stages)
     assets = []
     for number, row in enumerate(known):
         refs = [ArtifactRef(goal, made[goal][number]) for goal in goals]
         if all(ref.key in complete[ref.stage] for ref in refs):
-            assets.append(_Asset(row, refs))
+            inputs = {stage: ArtifactRef(stage, made[stage][number]) for stage in taken}
+            assets.append(_Asset(row, refs, inputs))
     return assets
 
 
@@ -160,7 +193,7 @@ def _export(target: _Target, asset: _Asset) -> bool:
     """
     place = target.folder / asset.row.id
     former = _keys_at(place)
-    if former == asset.keys:
+    if former == (asset.keys, _more(target.config)):
         return False
     made = _aside(target.folder)
     try:
@@ -190,15 +223,47 @@ def _fill(folder: Path, target: _Target, asset: _Asset) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(folder / name, artifact.read_file(file))
             names.append(name)
+    if target.config.formats:
+        names += _write_formats(folder, target, asset)
     row = asset.row
     clip = {"id": row.id, "source": row.source, "sha256": row.sha256, "tags": row.tags}
-    made = {"artifacts": asset.keys, "files": names}
+    made = {"artifacts": asset.keys, "files": names, **_more(target.config)}
     write_json(folder / ABOUT, {**target.said, **clip, **made})
     sync_tree(folder)
 
 
-def _keys_at(place: Path) -> dict[str, str] | None:
-    """The keys of the artifacts that were exported there, by stage; None if nothing was.
+def _write_formats(folder: Path, target: _Target, asset: _Asset) -> tuple[str, ...]:
+    """Writes the formats asked for beside the goals' files, of which they may be one: their own stays then."""
+
+    def value(stage: str) -> Value:
+        return read_value(installed().stage(stage).value_type(), target.store.open(asset.taken[stage]))
+
+    with target.writing:
+        try:
+            scene = read_scene(value, asset.taken, target.config, asset.row.id)
+        except StoreError as error:  # a finished clip may have lost what its files were made of
+            raise DamageError(str(error)) from error
+        aside = folder / f".{owned_name()}"
+        aside.mkdir()
+        files = write_formats(target.config.formats, scene, aside, progress=silent)
+        fresh = tuple(name for name in files if not (folder / name).exists())
+        for name in fresh:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (aside / name).replace(folder / name)
+        delete(aside)
+    return fresh
+
+
+def _more(config: ExportConfig) -> dict[str, Any]:
+    """What `asset.json` says of formats that were written besides; nothing if there are none."""
+    if not config.formats:
+        return {}
+    cap = {} if config.max_gaussians is None else {"max_gaussians": config.max_gaussians}
+    return {"formats": list(config.formats), **cap}
+
+
+def _keys_at(place: Path) -> tuple[dict[str, str], dict[str, Any]] | None:
+    """The keys of the artifacts that were exported there, by stage, and the formats besides; None if nothing was.
 
     Raises:
         ConfigError: if something else lies there.
@@ -208,7 +273,8 @@ def _keys_at(place: Path) -> dict[str, str] | None:
     try:
         about = read_json(place / ABOUT)
         # Of schema 1 each asset was one artifact.
-        return dict(about["artifacts"]) if about["schema"] != 1 else {about["stage"]: about["key"]}
+        keys = dict(about["artifacts"]) if about["schema"] != 1 else {about["stage"]: about["key"]}
+        return keys, {name: about[name] for name in ("formats", "max_gaussians") if name in about}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{place} holds something else than an asset, for it has no {ABOUT} that says so: move it away, or give "

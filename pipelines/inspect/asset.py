@@ -1,10 +1,16 @@
-"""The asset of a run as its stages stored it: upright Gaussians, the camera of the input, the clip."""
+"""The asset of a run as its stages stored it: Gaussians, the camera of the input, the clip."""
+
+from collections.abc import Callable, Collection
 
 from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.stages.export.asset import as_scene, capped
+from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import matrix_to_quaternion, rotate_gaussians
-from ss4d.stages.types import Clip, GaussianClip, InputCamera
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress, Value, silent
 from ss4d.storage.errors import StoreError
 
+CLIP, CAMERA, EXPORT = "segmentation", "camera", "export"
 SOURCES = ("appearance_fit", "decoding")  # of the Gaussians, the last one of a run first
 
 
@@ -14,10 +20,7 @@ def read_gaussians(run: OpenedRun) -> GaussianClip:
     Raises:
         StoreError: there are none, or a result is damaged.
     """
-    source, camera = gaussian_stage(run), read_camera(run)
-    gaussians = run[source].value()
-    if not isinstance(gaussians, GaussianClip):
-        raise StoreError(f"the stage {source} of {run.path} gives no Gaussians")
+    gaussians, camera = _gaussians(run[_source(_taken(run))].value()), read_camera(run)
     return gaussians if camera is None else rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
 
 
@@ -27,7 +30,7 @@ def read_camera(run: OpenedRun) -> InputCamera | None:
     Raises:
         StoreError: the result is gone or damaged.
     """
-    camera = run["camera"].value() if "camera" in run.stages else None
+    camera = run[CAMERA].value() if CAMERA in run.stages else None
     return camera if isinstance(camera, InputCamera) else None
 
 
@@ -37,14 +40,57 @@ def read_clip(run: OpenedRun) -> Clip:
     Raises:
         StoreError: it is not stored, or damaged.
     """
-    clip = run["segmentation"].value()
-    if not isinstance(clip, Clip):
-        raise StoreError(f"the stage segmentation of {run.path} gives no clip")
-    return clip
+    return _clip(run[CLIP].value())
 
 
-def gaussian_stage(run: OpenedRun) -> str:
+def gaussian_key(run: OpenedRun) -> str:
+    """The key of the Gaussians that the asset is made of."""
+    return run[_source(_taken(run))].record.key
+
+
+def scene_of_run(run: OpenedRun, config: ExportConfig, progress: Progress = silent) -> Scene:
+    """The asset as formats are written from it; see `read_scene`."""
+    return read_scene(lambda stage: run[stage].value(), _taken(run), config, run.record.name, progress)
+
+
+def read_scene(
+    value: Callable[[str], Value], taken: Collection[str], config: ExportConfig, name: str, progress: Progress = silent
+) -> Scene:
+    """The asset as formats are written from it.
+
+    Args:
+        value: reads what a stage gave.
+        taken: the stages whose results the export took, or would take.
+        config: of the export.
+        name: for titles.
+        progress: told after each frame, if the number of Gaussians is capped.
+
+    Raises:
+        StoreError: a result is not stored, or damaged.
+    """
+    gaussians, clip = _gaussians(value(_source(taken))), _clip(value(CLIP))
+    camera = value(CAMERA) if CAMERA in taken else None
+    scene = as_scene(config, gaussians, clip.fps, camera if isinstance(camera, InputCamera) else None, name)
+    return scene if config.max_gaussians is None else capped(scene, config.max_gaussians, progress)
+
+
+def _taken(run: OpenedRun) -> Collection[str]:
+    return run[EXPORT].record.recipe.inputs if EXPORT in run.stages else run.stages
+
+
+def _source(taken: Collection[str]) -> str:
     """The stage whose Gaussians the asset is made of: what the export took, or would take."""
-    taken = run["export"].record.recipe.inputs if "export" in run.stages else {}
-    given = [stage for stage in taken if stage not in ("segmentation", "camera")]
-    return given[0] if len(given) == 1 else next((name for name in SOURCES if name in run.stages), SOURCES[-1])
+    given = [stage for stage in taken if stage not in (CLIP, CAMERA)]
+    return given[0] if len(given) == 1 else next((name for name in SOURCES if name in taken), SOURCES[-1])
+
+
+def _gaussians(value: Value) -> GaussianClip:
+    if not isinstance(value, GaussianClip):
+        raise StoreError(f"a {type(value).__name__} is no asset of Gaussians")
+    return value
+
+
+def _clip(value: Value) -> Clip:
+    if not isinstance(value, Clip):
+        raise StoreError(f"a {type(value).__name__} is no clip")
+    return value

@@ -63,7 +63,13 @@ def export_asset(
     return (*files, "cameras.json", "turntable.mp4")
 
 
-def as_scene(config: ExportConfig, gaussians: GaussianClip, clip_fps: float, camera: InputCamera | None) -> Scene:
+def as_scene(
+    config: ExportConfig,
+    gaussians: GaussianClip,
+    clip_fps: float,
+    camera: InputCamera | None,
+    name: str = "asset",
+) -> Scene:
     """An asset as the writers of formats take it: turned upright, with the turn around it."""
     if camera is not None:
         gaussians = rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
@@ -76,7 +82,7 @@ def as_scene(config: ExportConfig, gaussians: GaussianClip, clip_fps: float, cam
         size=config.size,
         start=None if camera is None else (FRONT_YAW + float(camera.yaw), float(camera.pitch)),
     )
-    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable)
+    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable, name=name)
 
 
 def capped(scene: Scene, at_most: int, progress: Progress) -> Scene:

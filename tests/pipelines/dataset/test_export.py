@@ -11,25 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from obstore.store import MemoryStore
 from typer.testing import CliRunner
 
 from ss4d.cli.main import app
 from ss4d.pipelines.dataset import export as exporting
 from ss4d.pipelines.dataset.events import Attempt, EventWriter, now
-from ss4d.pipelines.dataset.export import ABOUT, Exported, export_assets
+from ss4d.pipelines.dataset.export import ABOUT, Exported, More, export_assets
 from ss4d.pipelines.dataset.keys import Settings, open_keys
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import OpenedDataset, open_for
 from ss4d.pipelines.errors import ConfigError
-from ss4d.stages.types import silent
+from ss4d.pipelines.values import scalars, write_value
+from ss4d.stages.types import Clip, Value, silent
 from ss4d.storage.files import owned_name
 from ss4d.storage.manifest import write_rows
 from ss4d.storage.objects import ObjectPlace
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 from tests.helpers.dataset_history import digest, row
+from tests.helpers.foreign_readers import read_with_gsply
+from tests.stages.export.clips import lopsided, psnr
 
 SETTINGS = Settings(overrides=["decoding.method=inflation"])  # which needs no weights
 OTHER = Settings(overrides=["decoding.method=inflation", "export.size=64"])
@@ -205,3 +209,43 @@ def test_what_the_command_says(dataset: Dataset, tmp_path: Path) -> None:
     assert "cannot be exported: a: export/" in result.output
     assert "2 are damaged or gone: `ss4d verify" in result.output
     assert len(read_manifest(dataset)) == 4
+
+
+def keep_value(dataset: Dataset, clip: str, stage: str, value: Value) -> None:
+    keys, _ = open_keys(SETTINGS)
+    with open_store(dataset.store).create(ArtifactRef(stage, keys.of([digest(clip)])[stage][0])) as writer:
+        write_value(writer, value)
+        writer.commit({"values": dict(scalars(value))})
+
+
+def test_more_formats_are_written_of_what_is_stored(dataset: Dataset, opened: OpenedDataset, tmp_path: Path) -> None:
+    made = lopsided(30, 20)
+    cut = Clip(
+        rgb=torch.zeros(2, 4, 4, 3, dtype=torch.uint8),
+        alpha=torch.zeros(2, 4, 4, dtype=torch.uint8),
+        crop=torch.tensor([0, 0, 4, 4]),
+        confidence=torch.ones(2),
+        method="alpha",
+        fps=12.0,
+    )
+    keep_value(dataset, "a", "decoding", made)
+    keep_value(dataset, "a", "segmentation", cut)
+    out, more = tmp_path / "assets", More(("spz", "html"))
+
+    def export_more(more: More | None) -> Exported:
+        return export_assets(opened, out, where="id in ('a', 'b')", copies=False, progress=silent, more=more)
+
+    assert export_more(None) == Exported(made=2)
+    done = export_more(more)
+    assert (done.made, done.kept, list(done.damaged)) == (1, 0, ["b"]), "of b no Gaussians are stored"
+    assert (out / "a" / PLY).read_bytes() == b"a as splats"
+    assert psnr(read_with_gsply(out / "a/spz/frame0002.spz"), made.frame(1)) > 40
+    said = about(out / "a")
+    assert (said["formats"], said["files"][-1]) == (["spz", "html"], "viewer.html")
+    assert export_more(more).kept == 1
+    assert export_more(More(("spz",), max_gaussians=9)).made == 1
+    assert len(read_with_gsply(out / "a/spz/frame0001.spz").means) == 9
+    assert not (out / "a/viewer.html").exists()
+    assert export_more(None) == Exported(made=1, kept=1)
+    assert not (out / "a/spz").exists()
+    assert (out / "b" / PLY).read_bytes() == b"b as splats"

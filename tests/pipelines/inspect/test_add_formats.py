@@ -1,0 +1,92 @@
+"""More formats of a finished run: of what is stored, kept while they are right, its own files untouched."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.inspect.add_formats import add_formats, chosen_formats
+from ss4d.pipelines.inspect.asset import read_gaussians
+from ss4d.pipelines.inspect.opened import open_run
+from ss4d.pipelines.inspect.rerun import Changes, options_of_run
+from ss4d.pipelines.run import LogReporter, run_clip
+from ss4d.pipelines.store.housekeeping import pack_run
+from ss4d.stages.types import silent
+from ss4d.storage.errors import StoreError
+from tests.helpers.foreign_readers import read_with_gsply
+from tests.stages.export.clips import psnr
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished_run.parents[1], tmp_path / "out")
+    return tmp_path / "out" / "runs" / finished_run.name
+
+
+def add(run: Path, formats: str, folder: Path | None = None, most: int | None = None) -> list[str]:
+    return add_formats(open_run(run), chosen_formats([formats]), folder or run, max_gaussians=most, progress=silent)
+
+
+def stored(run: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (run.parents[1] / "store").rglob("*")}
+
+
+def test_they_hold_the_runs_asset_and_nothing_is_computed(run: Path, tmp_path: Path) -> None:
+    before = stored(run)
+    files = add(run, "ply, spz,html", tmp_path / "files")
+    assert sorted(files) == sorted(str(p.relative_to(tmp_path / "files")) for p in (tmp_path / "files").rglob("*.*"))
+    for name in ("frames/frame0001.ply", "frames/frame0004.ply"):
+        assert (tmp_path / "files" / name).read_bytes() == (run / name).read_bytes()
+    gaussians = read_gaussians(open_run(run))
+    assert psnr(read_with_gsply(tmp_path / "files/spz/frame0003.spz"), gaussians.frame(2)) > 40
+    assert stored(run) == before
+    assert f"<title>{run.name}</title>" in (tmp_path / "files/viewer.html").read_text()
+
+
+def test_in_the_runs_folder_they_stay_until_the_asset_is_another(run: Path) -> None:
+    assert add(run, "html") == ["viewer.html"]
+    assert len(add(run, "spz", most=3)) == 4
+    assert len(read_with_gsply(run / "spz/frame0001.spz").means) == 3
+    page = (run / "viewer.html").read_bytes()
+    run_clip(options_of_run(run, Changes()), LogReporter())
+    assert (run / "viewer.html").read_bytes() == page
+    record = json.loads((run / "run.json").read_text())
+    assert {"viewer.html", "spz/frame0001.spz", "turntable.mp4"} <= set(record["results"])
+    assert add(run, "html") == ["viewer.html"], "it may be written again"
+    run_clip(options_of_run(run, Changes(overrides=["export.size=32"])), LogReporter())
+    assert (run / "viewer.html").exists(), "the Gaussians are the same"
+    run_clip(options_of_run(run, Changes(seed=5)), LogReporter())
+    assert not (run / "viewer.html").exists()
+    assert not (run / "spz").exists()
+    assert "exported" not in json.loads((run / "run.json").read_text())
+
+
+def test_the_runs_own_files_are_not_replaced(run: Path) -> None:
+    before = (run / "frames/frame0001.ply").read_bytes()
+    with pytest.raises(ConfigError, match="file of the run itself"):
+        add(run, "ply", most=1)
+    assert (run / "frames/frame0001.ply").read_bytes() == before
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_packed_run_can_be_exported(run: Path, tmp_path: Path) -> None:
+    pack_run(run, tmp_path / "packed.zip", silent, None)
+    assert add(tmp_path / "packed.zip", "4d.zip", tmp_path / "files") == ["asset.4d.zip"]
+
+
+def test_without_gaussians_a_sentence_says_so(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run.parents[1] / "store" / "decoding")
+    with pytest.raises(StoreError, match="decoding"):
+        add(run, "spz", tmp_path / "files")
+
+
+@pytest.mark.parametrize("words", [["obj"], ["spz,obj"], [""], [","]])
+def test_formats_that_are_none_are_told(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="choose from ply, compressed_ply"):
+        chosen_formats(words)
+
+
+def test_formats_are_named_with_commas_or_one_by_one() -> None:
+    assert chosen_formats(["spz,ply", "html", "ply"]) == ("ply", "spz", "html")
