@@ -7,8 +7,9 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.runs import Bench, modes
@@ -21,6 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--place", choices=("folder", "s3"), action="append", help="by default both")
     parser.add_argument("--some", type=int, help="so many calls of each kind of fault, instead of all")
+    parser.add_argument(
+        "--sites", action="store_true", help="one call for each way through the program that leads to such calls"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="chooses them")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
@@ -30,7 +34,7 @@ def main() -> int:
         for place in given.place or ("folder", "s3"):
             with _stores(place) as new_store:
                 bench = Bench(Path(folder, place), new_store)
-                failures += all_calls(bench, remote=place == "s3", some=given.some, seed=given.seed)
+                failures += all_calls(bench, place == "s3", Sample(given.some, given.sites, given.seed))
     return 1 if failures else 0
 
 
@@ -43,14 +47,30 @@ def _stores(place: str) -> Iterator[Callable[[], str] | None]:
         yield server.new_url
 
 
-def all_calls(bench: Bench, *, remote: bool, some: int | None, seed: int) -> int:
+@dataclass(frozen=True)
+class Sample:
+    """Which calls fail: so many of them, one of each site, or all."""
+
+    some: int | None
+    sites: bool
+    seed: int
+
+    def of(self, sites: Sequence[int]) -> list[int]:
+        """The numbers of those calls, in order, from 1 on."""
+        chance, numbers = random.Random(self.seed), list(range(1, len(sites) + 1))
+        chance.shuffle(numbers)
+        if self.sites:
+            numbers = list({sites[number - 1]: number for number in numbers}.values())
+        return sorted(numbers[: self.some])
+
+
+def all_calls(bench: Bench, remote: bool, sample: Sample) -> int:
     """Lets all calls fail that each kind of fault may meet, or some of them; the number of faults not survived."""
     failures = 0
     for fault, lasting in modes(remote):
         undisturbed = bench.disturbed(fault, 0, lasting=False)
         assert undisturbed.problem is None, undisturbed.problem
-        numbers = range(1, undisturbed.calls + 1)
-        chosen = numbers if some is None else sorted(random.Random(seed).sample(numbers, min(some, len(numbers))))
+        total, chosen = len(undisturbed.sites), sample.of(undisturbed.sites)
         what = f"{fault}, {'from then on' if lasting else 'once'}"
         stopped = 0
         for first in chosen:
@@ -58,8 +78,8 @@ def all_calls(bench: Bench, *, remote: bool, some: int | None, seed: int) -> int
             stopped += ended.stopped
             if ended.problem is not None:
                 failures += 1
-                print(f"{what}, at call {first} of {len(numbers)}: {ended.problem}", flush=True)
-        print(f"{what}: {len(chosen)} of {len(numbers)} calls, {stopped} runs stopped in a sentence", flush=True)
+                print(f"{what}, at call {first} of {total}: {ended.problem}", flush=True)
+        print(f"{what}: {len(chosen)} of {total} calls, {stopped} runs stopped in a sentence", flush=True)
     return failures
 
 

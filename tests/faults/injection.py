@@ -4,10 +4,12 @@ import builtins
 import errno
 import io
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import obstore
@@ -37,6 +39,7 @@ class Faults:
     first: int = 0
     lasting: bool = False
     count: int = field(default=0, init=False)
+    sites: list[int] = field(default_factory=list, init=False)  # of each call, if none fails: the lines that led to it
 
     def install(self) -> None:
         """From here on, calls are counted, in all threads."""
@@ -95,6 +98,8 @@ class Faults:
 
     def _fails(self) -> bool:
         self.count += 1
+        if self.first == 0:
+            self.sites.append(hash(tuple(_lines(sys._getframe(1)))))
         return self.first != 0 and (self.count == self.first or (self.lasting and self.count > self.first))
 
     def _part(self, size: int, *faults: Fault) -> int:
@@ -138,3 +143,10 @@ class Faults:
             return answer
 
         return awaited if waits else counted
+
+
+def _lines(frame: FrameType | None) -> Iterator[tuple[str, int]]:
+    """What calls, and what calls that, and so on."""
+    while frame is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back

@@ -32,12 +32,13 @@ class Disturbed:
     """How a run with a fault ended.
 
     Attributes:
-        calls: that it made which such a fault may meet.
+        sites: of each call that it made which such a fault may meet, if none failed: equal for calls that the same
+            lines of the program led to.
         stopped: whether it ended in a sentence.
         problem: what is wrong with how it ended or with what it and the next run left; None if nothing is.
     """
 
-    calls: int
+    sites: list[int]
     stopped: bool
     problem: str | None
 
@@ -73,21 +74,21 @@ class Bench:
         options = self._fresh()
         faults = Faults([self._root / "out", self._cache], fault, first, lasting)
         code = self._run(options, faults)
-        calls = int(self._told.read_text() or -1)
+        sites: list[int] = json.loads(self._told.read_text() or "[]")
         printed = self._output.read_text(errors="replace")
         if code not in (0, EXPLAINED):
-            return Disturbed(calls, code != 0, f"ended with {code}, not in a sentence:\n{printed[-2000:]}")
+            return Disturbed(sites, code != 0, f"ended with {code}, not in a sentence:\n{printed[-2000:]}")
         if code and (first == 0 or fault == "short"):
-            return Disturbed(calls, code != 0, f"ended with {code} without an error:\n{printed[-2000:]}")
+            return Disturbed(sites, code != 0, f"ended with {code} without an error:\n{printed[-2000:]}")
         if loose := {name for name, content in self._visible(options).items() if self._whole.get(name) != content}:
-            return Disturbed(calls, code != 0, f"can be seen, and is not as in an undisturbed run: {sorted(loose)[:3]}")
+            return Disturbed(sites, code != 0, f"can be seen, and is not as in an undisturbed run: {sorted(loose)[:3]}")
         if self._run(options, None) != 0:
             return Disturbed(
-                calls, code != 0, f"the next run failed:\n{self._output.read_text(errors='replace')[-2000:]}"
+                sites, code != 0, f"the next run failed:\n{self._output.read_text(errors='replace')[-2000:]}"
             )
         found = self._content(options)
         other = {name for name in found.keys() | self._whole.keys() if found.get(name) != self._whole.get(name)}
-        return Disturbed(calls, code != 0, f"the next run left other files: {sorted(other)[:5]}" if other else None)
+        return Disturbed(sites, code != 0, f"the next run left other files: {sorted(other)[:5]}" if other else None)
 
     def _run(self, options: RunOptions, faults: Faults | None) -> int:
         self._told.write_text("")
@@ -148,7 +149,7 @@ def _run(options: RunOptions, faults: Faults | None, cache: Path, told: Path) ->
     finally:
         if faults is not None:
             descriptor = os.open(told, os.O_WRONLY)
-            os.write(descriptor, str(faults.count).encode())
+            os.write(descriptor, json.dumps(faults.sites).encode())
     return code
 
 
