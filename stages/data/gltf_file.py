@@ -19,6 +19,7 @@ from ss4d.stages.errors import InputError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+OF_THE_LIBRARY = (TypeError, AttributeError, OverflowError, struct.error)  # for values that are none of its own
 # Extensions a file may require: these are read ...
 READ = (
     "KHR_mesh_quantization",
@@ -233,7 +234,7 @@ def _parse(path: Path) -> tuple[GLTF2, dict[str, Any]]:
         gltf = GLTF2.load_from_bytes(data) if binary else GLTF2.gltf_from_json(text)
     except InputError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError, struct.error) as error:
+    except (*OF_THE_LIBRARY, ValueError, LookupError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not a glTF 2.0 file ({error}); give a .glb or .gltf file.") from error
     if not str(version).startswith("2"):
         raise InputError(f"{path} is glTF {version}; convert it to version 2.")

@@ -158,7 +158,8 @@ def opened_film(file: IO[bytes], name: str, kind: str | None) -> Iterator[tuple[
     """
     file.seek(0)
     try:
-        container = av.open(file, mode="r", format=kind)  # no name, so a playlist cannot reach other files
+        # No name, so a playlist cannot reach other files; titles may be in any coding.
+        container = av.open(file, mode="r", format=kind, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{name} is not a video or an image that can be read; give one, or a folder.") from error
     with container:

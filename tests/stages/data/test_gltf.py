@@ -165,6 +165,7 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> 
         (lambda held: held["meshes"][0]["primitives"][0].update(indices=2), "names vertex 65535 of 4"),
         (lambda held: held["accessors"][1].update(bufferView=2, count=3, componentType=5122), "names vertex -1 of 4"),
         (lambda held: held["accessors"][0].update(count=10**12), "max_numbers"),
+        (lambda held: held["accessors"][0].update(count=float("inf")), "not a glTF 2.0 file .*infinity"),
         (lambda held: held["accessors"][0].update(bufferView=-1), "below 0 as its bufferView"),
         (lambda held: held["accessors"][0].update(byteOffset=-12), "below 0 as its byteOffset"),
         (lambda held: held["accessors"][0].update(count=-1), "below 0 as its count"),

@@ -285,6 +285,13 @@ def test_frames_after_the_last_that_is_used_are_not_decoded(tmp_path: Path, monk
     assert len(decoded) == 4
 
 
+def test_a_title_in_another_coding_is_no_matter(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", levels(3), change=lambda stream: stream.container.metadata.update(title="TITLE"))
+    assert path.read_bytes().count(b"TITLE") == 1
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"T\xe9\xff\xa4E"))
+    assert order(path) == [0, 1, 2]
+
+
 def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
     whole = encode(tmp_path / "whole.webm", levels(2), "libvpx-vp9").read_bytes()
     first_cluster = whole.index(bytes.fromhex("1f43b675"))
