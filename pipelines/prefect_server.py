@@ -25,7 +25,7 @@ from types import TracebackType
 from platformdirs import user_cache_path
 
 from ss4d.pipelines.errors import EngineError
-from ss4d.storage.files import is_orphan, listed, owned_name
+from ss4d.storage.files import is_orphan, listed, owned_name, read_plain, write_bytes
 
 _PREFIX, _LOG = "server-", "server.log"
 START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the database, 15 to 30 s
@@ -98,7 +98,7 @@ class LocalServer:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
         with suppress(OSError):  # its folder goes with it
-            shutil.copyfile(self._folder / _LOG, self._home / _LOG)
+            write_bytes(self._home / _LOG, read_plain(self._folder / _LOG))
         raise EngineError(
             f"the local Prefect server did not start (see {self._home / _LOG}); "
             "use --engine direct to run without Prefect"

@@ -54,6 +54,8 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is no file: give a zip file that `ss4d pack` made")
         try:
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError as error:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ss4d.pipelines.seed import DEFAULT_SEED
 from ss4d.storage.errors import NewerError
-from ss4d.storage.files import listed
+from ss4d.storage.files import listed, reading
 
 LOG = logging.getLogger("ss4d")
 SCHEMA = 1
@@ -199,7 +199,7 @@ def read_events(folder: Path, offsets: Mapping[str, int], clips: Container[str] 
 
 def read_file(path: Path, offset: int = 0, clips: Container[str] | None = None) -> Iterator[Batch]:
     """The events of one file behind the offset; takes and raises what `read_events` does."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         file.seek(offset)
         while lines := file.readlines(BATCH):
             if not lines[-1].endswith(b"\n"):

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.storage.errors import NewerError
-from ss4d.storage.files import sync
+from ss4d.storage.files import read_plain, sync
 from ss4d.storage.manifest import locked
 from ss4d.storage.seal import SEAL, is_whole, sealed
 
@@ -59,7 +59,7 @@ def read_lines(dataset: Dataset) -> list[Line]:
         OSError: if they cannot be read.
     """
     try:
-        texts = dataset.launches.read_bytes().split(b"\n")
+        texts = read_plain(dataset.launches).split(b"\n")
     except FileNotFoundError:
         return []
     lines = [Line(number, _parsed(text)) for number, text in enumerate(texts, 1) if text.strip()]

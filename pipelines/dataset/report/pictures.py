@@ -29,7 +29,7 @@ from ss4d.stages.types import GaussianClip, Progress
 from ss4d.stages.video_io import num_frames, read_video
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import StoreError
-from ss4d.storage.files import write_bytes
+from ss4d.storage.files import leads_out, write_bytes
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, open_store
 
@@ -106,7 +106,7 @@ def draw_pictures(
         WorkerError: a process died.
         OSError: the folder cannot be written.
     """
-    new = [picture for picture in dict.fromkeys(pictures) if not (folder / picture.name).is_file()]
+    new = [picture for picture in dict.fromkeys(pictures) if not _is_drawn(folder, picture)]
     problems: dict[str, str] = {}
     done = 0
     progress(0, len(new))
@@ -127,6 +127,7 @@ def draw(batch: PictureBatch) -> Drawn:
     problems = {}
     for picture in batch.pictures:
         try:
+            _refuse_links(batch.folder, picture)
             data = _strip(_frames(store, picture))
         except USER_ERRORS as error:
             problems[picture.name] = str(error)
@@ -135,6 +136,21 @@ def draw(batch: PictureBatch) -> Drawn:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
     return Drawn(len(batch.pictures), problems)
+
+
+def _is_drawn(folder: Path, picture: Picture) -> bool:
+    """Whether the folder has a picture, and not a link to what may be anything."""
+    path = folder / picture.name
+    return path.is_file() and not path.is_symlink() and not _is_elsewhere(folder, picture)
+
+
+def _refuse_links(folder: Path, picture: Picture) -> None:
+    if _is_elsewhere(folder, picture):
+        raise StoreError(f"{folder / picture.name} would lie somewhere else, through a link on the way")
+
+
+def _is_elsewhere(folder: Path, picture: Picture) -> bool:
+    return leads_out(folder.parent, f"{folder.name}/{picture.name}")
 
 
 def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:

@@ -1,5 +1,6 @@
-"""An index that comes with a stranger's dataset: data, and nothing that runs or leads elsewhere."""
+"""A stranger's dataset: its index is data, and nothing that runs or leads elsewhere, and nothing waits for a pipe."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from ss4d.pipelines.dataset.index import open_index
+from ss4d.pipelines.dataset.launches import recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.store_notes import identity_of
 from ss4d.storage.errors import StoreError
+from ss4d.storage.store import open_store
 from tests.helpers.dataset_history import attempt, four_clips, happen
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS key FROM n"
@@ -57,3 +61,17 @@ def test_a_link_is_not_written_through(dataset: Dataset, tmp_path: Path) -> None
     with pytest.raises(StoreError, match="is a link"), open_index(dataset):
         pass
     assert (tmp_path / "precious.sqlite").read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_a_pipe(dataset: Dataset, tmp_path: Path) -> None:
+    (dataset.folder / ".identity").unlink(missing_ok=True)
+    for path in (dataset.events / "host-1-1.jsonl", dataset.launches, dataset.folder / ".identity", tmp_path / "a.zip"):
+        os.mkfifo(path)
+    with pytest.raises(OSError, match=r"no plain file.*host-1-1"), open_index(dataset):
+        pass
+    with pytest.raises(OSError, match=r"no plain file.*runs\.jsonl"):
+        recorded_launches(dataset)
+    assert identity_of(dataset.folder) is None
+    with pytest.raises(StoreError, match=r"a\.zip is no file"):
+        open_store(tmp_path / "a.zip")
