@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ss4d.stages.data.gltf_animation import animations, tracks
-from ss4d.stages.data.gltf_choice import USUAL_CHOICE, AnimationChoice, Moving, Play, chosen, ways_to_move
+from ss4d.stages.data.gltf_choice import USUAL_CHOICE, AnimationChoice, Moving, Play, chosen, probed, ways_to_move
 from ss4d.stages.data.gltf_file import USUAL_LIMITS, AssetLimits, GltfFile
 from ss4d.stages.data.gltf_materials import Look, look, paint, painted
 from ss4d.stages.data.gltf_nodes import world_matrices
@@ -151,15 +151,15 @@ def _invisible(held: Look) -> bool:
 
 def _posed(file: GltfFile, seen: Sequence[Part], play: Play, num_frames: int, fps: float) -> list[Surface]:
     """Each part's surface in the file's world, moved near the origin and scaled alike to a size near 1."""
-    values = tracks(play.channels, play.times(num_frames, fps))
+    times = play.times(num_frames, fps)
+    values = tracks(play.channels, times)
     worlds = world_matrices(file, values, num_frames)
-    center, unit, made = np.zeros(3), 0.0, []
+    some = probed(file, seen, play.channels, times[[0, num_frames // 2, -1]]).reshape(-1, 3)
+    center, unit, made = some.mean(0), size(some), []
     for part in seen:
         points, normals, mirrored = part.posed(values, worlds, num_frames)
         if not np.isfinite(points).all():
             raise InputError(f"{file.path}: {part.name} moves to positions that are not finite numbers; {AGAIN}")
-        if unit == 0:
-            center, unit = points.mean((0, 1)), size(points)
         faces = part.faces[:, ::-1] if mirrored < 0 else part.faces
         vertices = ((points - center) / unit).astype(np.float32)
         made.append(Surface(vertices, faces, _unit_normals(vertices, faces, normals), np.empty((len(part.rows), 0))))

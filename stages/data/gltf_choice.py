@@ -159,7 +159,7 @@ def _over_time(file: GltfFile, parts: Sequence[Part], channels: Sequence[Channel
     keys = np.unique(np.concatenate([channel.keys for channel in real]))
     picked = keys[np.linspace(0, len(keys) - 1, min(len(keys), MOMENTS)).astype(int)]
     times = np.union1d(np.linspace(keys[0], keys[-1], MOMENTS), picked)
-    return times, _probed(file, parts, channels, times)
+    return times, probed(file, parts, channels, times)
 
 
 def _together(file: GltfFile, parts: Sequence[Part], held: Sequence[Animation]) -> list[Animation]:
@@ -203,7 +203,7 @@ def _window(file: GltfFile, parts: Sequence[Part], play: Play, seconds: float) -
     keys = np.unique(np.concatenate([channel.keys for channel in play.channels if channel.moves]))
     picked = keys[np.linspace(0, len(keys) - 1, min(len(keys), MOST_MOMENTS)).astype(int)]
     times = np.union1d(np.linspace(play.begin, play.end, count), picked.clip(play.begin, play.end))
-    points = _probed(file, parts, play.channels, times)
+    points = probed(file, parts, play.channels, times)
     room = play.end - play.begin - seconds
     starts = play.begin + np.linspace(0, room, min(MOST_MOMENTS, int(np.ceil(room / seconds * PER_WINDOW)) + 1))
     first = np.searchsorted(times, starts - 1e-9)
@@ -212,8 +212,8 @@ def _window(file: GltfFile, parts: Sequence[Part], play: Play, seconds: float) -
     return float(starts[int(np.argmax(moved >= moved.max() * ENOUGH))])
 
 
-def _probed(file: GltfFile, parts: Sequence[Part], channels: Sequence[Channel], times: Doubles) -> Doubles:
-    """Some of the vertices (t, v, 3) at the given moments."""
+def probed(file: GltfFile, parts: Sequence[Part], channels: Sequence[Channel], times: Doubles) -> Doubles:
+    """Some of the vertices of each part (t, v, 3) at the given moments."""
     values = tracks(channels, times)
     worlds = world_matrices(file, values, len(times))
     each = max(PROBES // len(parts), 3)

@@ -101,6 +101,15 @@ def read_ktx2(data: bytes, max_pixels: int, name: str) -> NDArray[np.uint8]:
     )
 
 
+def is_installed(module: str) -> bool:
+    """Whether a package of the extra is there."""
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
 def _package(module: str, extension: str, name: str) -> ModuleType:
     try:
         return import_module(module)

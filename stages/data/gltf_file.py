@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pygltflib import GLTF2  # type: ignore[import-untyped] # the library has no type marker
 
-from ss4d.stages.data.gltf_compression import DRACO, MESHOPT, DracoMesh, decoded_view
+from ss4d.stages.data.gltf_compression import DRACO, MESHOPT, DracoMesh, decoded_view, is_installed
 from ss4d.stages.data.gltf_references import AGAIN, check_references
 from ss4d.stages.errors import InputError
 
@@ -28,6 +29,7 @@ READ = (
     "KHR_node_visibility",
     "KHR_draco_mesh_compression",
     "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
     "EXT_mesh_gpu_instancing",
     "EXT_texture_webp",
     "EXT_texture_avif",
@@ -150,7 +152,7 @@ class GltfFile:
         if offset + (count - 1) * stride + item > len(data):
             raise InputError(
                 f"{self.path}: buffer view {view_index} has {len(data)} bytes, too few for its {count} items; it "
-                "was cut off, or saved wrongly."
+                "was cut off, or saved wrongly; export it again."
             )
         strided = np.ndarray((count, width), kind, data, offset, (stride, np.dtype(kind).itemsize))
         return np.ascontiguousarray(strided)
@@ -159,7 +161,7 @@ class GltfFile:
         """The bytes of a buffer view, uncompressed."""
         view = self.gltf.bufferViews[index]
         packed = next((held for name, held in (view.extensions or {}).items() if name in MESHOPT), None)
-        if packed is None:
+        if packed is None or self._has_plain(MESHOPT, "meshopt"):
             return self._bytes(view.buffer, view.byteOffset, view.byteLength)
         if index not in self._unpacked_views:
             data = self._bytes(packed["buffer"], packed.get("byteOffset"), packed["byteLength"])
@@ -178,7 +180,7 @@ class GltfFile:
             InputError: if it is damaged, or the package that reads it is not there.
         """
         packed = (primitive.extensions or {}).get(DRACO)
-        if packed is None:
+        if packed is None or self._has_plain((DRACO,), "DracoPy"):
             return
         if not isinstance(packed, dict) or not {"bufferView", "attributes"} <= packed.keys():
             raise InputError(f"{self.path}: {name} has no data for its {DRACO}; {AGAIN}")
@@ -190,6 +192,13 @@ class GltfFile:
             if accessor is not None:
                 self._decoded[accessor] = decoded.attribute(number, attribute)
 
+    def _has_plain(self, extensions: Sequence[str], module: str) -> bool:
+        """Whether to take the uncompressed data that a file has beside what cannot be read here.
+
+        It has them if it does not require the extension.
+        """
+        return not {*extensions} & {*(self.gltf.extensionsRequired or [])} and not is_installed(module)
+
     def _bytes(self, buffer: int, offset: int | None, length: int) -> bytes:
         start = offset or 0
         return self._buffer(buffer)[start : start + length]
@@ -197,7 +206,7 @@ class GltfFile:
     def _buffer(self, index: int) -> bytes:
         if index not in self._buffers:
             uri = self.gltf.buffers[index].uri
-            data = self._uri(uri) if uri else self.gltf.binary_blob()
+            data = self._uri(uri) if uri else self.gltf.binary_blob() if index == 0 else None
             if data is None:
                 raise InputError(f"{self.path}: buffer {index} is not in the file; it was cut off or saved wrongly.")
             self._buffers[index] = bytes(data)

@@ -63,6 +63,8 @@ def look(file: GltfFile, part: Part) -> Look:
     glow = _numbers(file, part, held.emissiveFactor or (0, 0, 0), 3)
     if "KHR_materials_unlit" in extensions:
         glow = np.zeros(3)
+    elif glow.any() and factor is None and base is None:
+        factor = (0, 0, 0, 1)  # what only glows is not white below, as the format's default has it
     strength = extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1.0)
     return Look(
         factor=_numbers(file, part, factor or (1, 1, 1, 1), 4),

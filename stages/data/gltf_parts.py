@@ -5,6 +5,7 @@ Axes: t frame, v vertex, f face, j joint, k one of a vertex's joints.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Part:
     """A primitive as a node draws it, at rest.
 
     Attributes:
+        path: of the file.
         name: for sentences.
         node: that draws it.
         primitive: of the parsed file.
@@ -59,6 +61,7 @@ class Part:
         faces: (f, 3).
     """
 
+    path: Path
     name: str
     node: int
     primitive: Any
@@ -100,7 +103,7 @@ class Part:
 
         Normals have any length.
         """
-        weights = np.broadcast_to(tracks.get((self.node, "weights"), self.stored[None]), (num_frames, len(self.stored)))
+        weights = self._weights(tracks, num_frames)
         points = np.empty((num_frames, len(self.points), 3))
         normals = None if self.normals is None else np.empty_like(points)
         mirrored = 0.0
@@ -121,6 +124,18 @@ class Part:
                 turned = np.einsum("tvij,tvj->tvi", cofactors, at_rest[1])
                 normals[frames] = turned * np.where(sign < 0, -1, 1)[..., None]
         return points, normals, mirrored
+
+    def _weights(self, tracks: Tracks, num_frames: int) -> Doubles:
+        """Of the morph targets (t, targets)."""
+        moved = tracks.get((self.node, "weights"))
+        if moved is None or not self.targets:
+            return np.broadcast_to(self.stored, (num_frames, len(self.stored)))
+        if moved.shape[1] != len(self.targets):
+            raise InputError(
+                f"{self.path}: {self.name} has {len(self.targets)} morph targets, but an animation has "
+                f"{moved.shape[1]} weights for them; {AGAIN}"
+            )
+        return moved
 
     def _morphed(self, weights: Doubles) -> tuple[Doubles, Doubles | None]:
         """Points and normals (t or 1, v, 3) under morph weights (t, targets)."""
@@ -200,6 +215,7 @@ def _part(file: GltfFile, node: int, primitive: Any, name: str) -> Part | None:
         for i, held in enumerate(primitive.targets or [])
     )
     part = Part(
+        path=file.path,
         name=name,
         node=node,
         primitive=primitive,

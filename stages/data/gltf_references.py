@@ -60,6 +60,20 @@ NEEDED = (
     "bufferViews[].buffer",
     "bufferViews[].byteLength",
 )
+# Lists of so many numbers.
+NUMBERS = {
+    "nodes[].translation": 3,
+    "nodes[].rotation": 4,
+    "nodes[].scale": 3,
+    "nodes[].matrix": 16,
+    "materials[].emissiveFactor": 3,
+    "materials[].pbrMetallicRoughness.baseColorFactor": 4,
+    "materials[].extensions.KHR_materials_pbrSpecularGlossiness.diffuseFactor": 4,
+    "materials[].*.extensions.KHR_texture_transform.offset": 2,
+    "materials[].*.extensions.KHR_texture_transform.scale": 2,
+    "materials[].pbrMetallicRoughness.*.extensions.KHR_texture_transform.offset": 2,
+    "materials[].pbrMetallicRoughness.*.extensions.KHR_texture_transform.scale": 2,
+}
 AGAIN = "it is damaged, or was saved wrongly; export it again."
 
 
@@ -83,6 +97,10 @@ def check_references(path: Path, held: dict[str, Any]) -> None:
                 raise InputError(f"{path}: {where} is {value!r}, not the number of one of its {target}; {AGAIN}")
             if not 0 <= value < size:
                 raise InputError(f"{path}: {where} is {value}, but it has {size} {target}; {AGAIN}")
+    for pattern, size in NUMBERS.items():
+        for where, value in _found(path, held, pattern):
+            if not isinstance(value, list) or len(value) != size or not all(map(_is_number, value)):
+                raise InputError(f"{path}: {where} is {value!r}, not {size} numbers; {AGAIN}")
     for where, animation in _found(path, held, "animations[]"):
         size = len(animation["samplers"])
         for inner, value in _found(path, animation, "channels[].sampler"):
@@ -93,12 +111,15 @@ def check_references(path: Path, held: dict[str, Any]) -> None:
 def _found(path: Path, held: Any, pattern: str) -> Iterator[tuple[str, Any]]:
     """The values at `pattern`, each with the place it is at, such as nodes[3].mesh."""
     waiting = [("", held)]
-    for step in pattern.split("."):
+    steps = pattern.split(".")
+    for number, step in enumerate(steps):
         name, many = step.removesuffix("[]"), step.endswith("[]")
         found = []
         for where, value in waiting:
             inner = _as_dict(path, where, value)
-            keys = list(inner) if name == "*" else [name] if inner.get(name) is not None else []
+            keys = [name] if inner.get(name) is not None else []
+            if name == "*":
+                keys = [key for key in inner if number == len(steps) - 1 or isinstance(inner[key], dict)]
             found += [(f"{where}.{key}" if where else key, inner[key]) for key in keys]
         if many:
             found = [
@@ -106,6 +127,10 @@ def _found(path: Path, held: Any, pattern: str) -> Iterator[tuple[str, Any]]:
             ]
         waiting = found
     yield from waiting
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _as_dict(path: Path, where: str, value: Any) -> dict[str, Any]:

@@ -31,7 +31,10 @@ def outside(mesh: AnimatedMesh) -> AnimatedMesh:
     if mesh.one_sided is None or not len(mesh.faces):
         return mesh
     cameras = [orbit_camera(360 * k / n, pitch, size=SIZE) for pitch, n in YAWS.items() for k in range(n)]
-    frames = sorted({0, mesh.num_frames // 2, mesh.num_frames - 1})
+    middle = mesh.num_frames // 2
+    if not np.any(spread(partial(_any_back, mesh, middle, camera) for camera in cameras)):
+        return mesh  # as nearly all are, so the rest is spared
+    frames = sorted({0, middle, mesh.num_frames - 1})
     found = spread(partial(_seen, mesh, t, camera) for t in frames for camera in cameras)
     front, back, area = (np.any([seen[k] for seen in found], axis=0) for k in range(3))
     wrong = back & ~front
@@ -52,6 +55,14 @@ def outside(mesh: AnimatedMesh) -> AnimatedMesh:
         opacity=None if mesh.opacity is None else np.tile(mesh.opacity, 2),
         one_sided=np.tile(mesh.one_sided, 2),
     )
+
+
+def _any_back(mesh: AnimatedMesh, t: int, camera: Camera) -> bool:
+    """Whether a camera would see the back of any face if nothing were one-sided."""
+    view, _ = optics(camera, None)
+    points = project(mesh.vertices[t], view, np.float32(1))
+    facing = _cosines(mesh.vertices[t], mesh.faces, view[4, :3])
+    return bool((_reached(points, mesh.faces, _depth(points, mesh.faces)) & (facing < -LEAST_FACING)).any())
 
 
 def _seen(mesh: AnimatedMesh, t: int, camera: Camera) -> tuple[Mask, Mask, Mask]:
@@ -85,10 +96,17 @@ def _cosines(vertices, faces, eye):  # type: ignore[no-untyped-def]
     """The cosine (f,) between each face's normal and the way from it to `eye` (3); 0 for a face without an area."""
     made = np.zeros(len(faces), np.float32)
     for f in range(len(faces)):
-        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
-        normal, toward = np.cross(b - a, c - a), eye - (a + b + c) / np.float32(3)
-        if np.sqrt(np.sum(normal**2)) > LEAST_AREA * (np.sum((b - a) ** 2) + np.sum((c - a) ** 2)):
-            made[f] = np.sum(normal * toward) / np.sqrt(np.sum(normal**2) * np.sum(toward**2))
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        third = np.float32(1 / 3)
+        ex, ey, ez = eye[0] - x - third * (ux + vx), eye[1] - y - third * (uy + vy), eye[2] - z - third * (uz + vz)
+        area = nx * nx + ny * ny + nz * nz
+        edges = ux * ux + uy * uy + uz * uz + vx * vx + vy * vy + vz * vz
+        if area > (LEAST_AREA * edges) ** 2:
+            made[f] = (nx * ex + ny * ey + nz * ez) / np.sqrt(area * (ex * ex + ey * ey + ez * ez))
     return made
 
 

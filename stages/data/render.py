@@ -127,6 +127,8 @@ def facing(mesh: AnimatedMesh, normals: Floats, t: int, eye: Floats) -> Facing:
     if mesh.one_sided is None:
         return Facing(vertices, mesh.faces, mesh.colors, normals, mesh.opacity)
     faces = _turned(vertices, mesh.faces, mesh.one_sided, eye)
+    if faces.max(initial=0) < len(vertices):
+        return Facing(vertices, faces, mesh.colors, normals, mesh.opacity)
     twice = np.tile(mesh.colors, (2, 1))
     opacity = None if mesh.opacity is None else np.tile(mesh.opacity, 2)
     return Facing(np.tile(vertices, (2, 1)), faces, twice, np.concatenate((normals, -normals)), opacity)

@@ -13,6 +13,7 @@ from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers
 from ss4d.stages.ops.compiled import kernel, spread
 
 NUM_FEATURES = 9
+LEAST_AREA = 1e-7  # of a cell's side, squared: a cell with less surface has none
 SPACING = 0.4  # samples of a triangle are at most this far apart, in cells
 
 
@@ -105,10 +106,14 @@ def _voxelize(vertices, faces, colors, normals, resolution):  # type: ignore[no-
                     slot[x, y, z] = count
                     cells[count] = x, y, z
                     count += 1
-    sums = np.zeros((count, NUM_FEATURES + 1), np.float32)
+    sums = np.zeros((count, NUM_FEATURES + 2), np.float32)
     for f in range(len(faces)):
         _add_face(vertices, faces[f], colors, normals, pieces[f], slot, sums)
-    for n in range(count):
+    # What is shrunk to a point, as some files hide things, is nothing, unless there is nothing else.
+    real = sums[:, 10] > LEAST_AREA
+    if np.any(real):
+        cells, sums = cells[real], sums[real]
+    for n in range(len(sums)):
         length = np.sqrt(sums[n, 3] ** 2 + sums[n, 4] ** 2 + sums[n, 5] ** 2)
         for k in range(3):
             sums[n, k] /= sums[n, 9]
@@ -119,7 +124,7 @@ def _voxelize(vertices, faces, colors, normals, resolution):  # type: ignore[no-
 
 @kernel
 def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[no-untyped-def]
-    """Adds a face's samples to sums (cells, 10): the features times the area, then the area."""
+    """Adds a face's samples to sums (cells, 11): the features times their weight, then the weight and the area."""
     a, b, c = face[0], face[1], face[2]
     resolution = slot.shape[0]
     ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
@@ -144,6 +149,7 @@ def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[n
                 row[7] += weight * ((y + half) * np.float32(resolution) - np.float32(cy) - half)
                 row[8] += weight * ((z + half) * np.float32(resolution) - np.float32(cz) - half)
                 row[9] += weight
+                row[10] += area * np.float32(resolution**2) / np.float32(n * n)
 
 
 @kernel

@@ -12,7 +12,7 @@ import pytest
 
 from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.errors import InputError
-from tests.helpers.gltf_files import FACES, POINTS, Builder, card, primitive, show, tetrahedron, textured
+from tests.helpers.gltf_files import FACES, POINTS, Builder, card, encoded, primitive, show, tetrahedron, textured
 
 KINDS = {
     "KHR_draco_mesh_compression": "DracoPy",
@@ -172,3 +172,31 @@ def test_damage_in_what_is_packed_is_told(tmp_path: Path, extension: str) -> Non
     builder.data = whole[:start] + bytes(len(whole) - start)
     with pytest.raises(InputError, match=rf"{extension} cannot be read .*export it again|compression; it is damaged"):
         load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
+
+
+@pytest.mark.parametrize("extension", list(KINDS))
+def test_without_the_package_uncompressed_data_beside_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
+) -> None:
+    monkeypatch.setitem(sys.modules, KINDS[extension], None)
+    if extension == "KHR_texture_basisu":
+        builder = with_ktx2(ktx2([[(255, 0, 0, 255)]]))
+        png = builder.view(encoded(np.full((4, 4, 3), (0, 0, 255), np.uint8)))
+        builder.json["images"].append({"bufferView": png, "mimeType": "image/png"})
+        builder.json["textures"][0]["source"] = 1
+        builder.json.pop("extensionsRequired")
+        np.testing.assert_allclose(load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0).colors.max(0), [0, 0, 1])
+        return
+    builder = tetrahedron()
+    packed = {"bufferView": 0, "attributes": {"POSITION": 0}}
+    if extension == "KHR_draco_mesh_compression":
+        primitive(builder)["extensions"] = {extension: packed}
+    else:
+        values = {"buffer": 0, "byteLength": 4, "byteStride": 12, "count": 4, "mode": "ATTRIBUTES"}
+        builder.json["bufferViews"][0]["extensions"] = {extension: values}
+    plain = load_animated(tetrahedron().save(tmp_path / "a.glb"), 1, 1.0)
+    mesh = load_animated(builder.save(tmp_path / "b.glb"), 1, 1.0)
+    np.testing.assert_array_equal(mesh.vertices, plain.vertices)
+    builder.json["extensionsRequired"] = [extension]
+    with pytest.raises(InputError, match=rf"b.glb: .*compressed with {extension}"):
+        load_animated(builder.save(tmp_path / "b.glb"), 1, 1.0)

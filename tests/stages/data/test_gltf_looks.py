@@ -202,6 +202,7 @@ def test_what_glows_is_added(tmp_path: Path) -> None:
     assert (
         color(pbrMetallicRoughness=black, emissiveFactor=[1, 1, 1], extensions={"KHR_materials_unlit": {}}) == [0] * 3
     )
+    assert color(emissiveFactor=[0, 1, 0]) == [0, 1, 0]  # with no base color at all, that is not white
     builder = card()
     show(builder, np.full((4, 4, 3), RED, np.uint8))
     builder.json["materials"] = [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.data.mesh import AnimatedMesh
+from ss4d.stages.data.voxels import surface_voxels
 from ss4d.stages.errors import InputError
 from tests.helpers.gltf_files import FACES, POINTS, QUARTER, Builder, add_mesh, primitive, sphere, tetrahedron
 
@@ -196,6 +197,8 @@ def test_nodes_that_a_file_hides_are_not_seen(tmp_path: Path) -> None:
         (lambda held: held.update(nodes={"0": {}}), "nodes is not a list"),
         (lambda held: held["meshes"].append(3), r"meshes\[1\] is not an object"),
         (lambda held: held["meshes"][0]["primitives"][0].update(material=0), r"material is 0, but it has 0 materials"),
+        (lambda held: held["nodes"][0].update(translation=["a", 0, 0]), r"nodes\[0\].translation is .*, not 3 numbers"),
+        (lambda held: held["nodes"][0].update(rotation=[0, 0, 1]), r"nodes\[0\].rotation is .*, not 4 numbers"),
         (lambda held: held["accessors"][0].pop("count"), r"accessors\[0\] has no count"),
         (lambda held: held["bufferViews"][0].update(buffer=1.5), r"bufferViews\[0\].buffer is 1.5"),
         (lambda held: held.update(animations=[{"channels": [{"sampler": 0, "target": {}}], "samplers": []}]),
@@ -219,3 +222,32 @@ def test_a_mark_of_the_byte_order_before_the_text_is_passed_over(tmp_path: Path)
     np.testing.assert_array_equal(
         load_animated(tmp_path / "a.gltf", 1, 1.0).vertices, load_animated(tmp_path / "a.glb", 1, 1.0).vertices
     )
+
+
+def test_what_is_shrunk_to_a_point_is_hidden(tmp_path: Path) -> None:
+    """Files hide things so, the first part of one, too."""
+    points, faces = sphere(6)
+    builder = Builder()
+    add_mesh(builder, points + np.array([9.0, 0, 0]), faces, points, scale=[0, 0, 0])
+    add_mesh(builder, points + np.array([4.0, 0, 0]), faces, points)
+    mesh = load_animated(builder.save(tmp_path / "a.glb"), 2, 1.0)
+    assert np.isfinite(mesh.vertices).all()
+    coords, _ = surface_voxels(mesh, 16)
+    ball = mesh.vertices[0, len(np.unique(faces)) :]
+    low, high = ((edge + 0.5) * 16 for edge in (ball.min(0), ball.max(0)))
+    assert (coords[:, 2:] >= np.floor(low) - 1e-3).all()
+    assert (coords[:, 2:] <= np.ceil(high)).all()
+    alone = Builder()
+    add_mesh(alone, points, faces, points)
+    alone.animate((0, "scale", [0, 1], [[0, 0, 0], [1, 1, 1]], "LINEAR"))
+    coords, _ = surface_voxels(load_animated(alone.save(tmp_path / "a.glb"), 2, 2.0), 16)
+    assert (coords[:, 1] == 0).sum() == 1  # it grows from nothing, which is somewhere
+
+
+def test_as_many_weights_as_morph_targets_are_asked_for(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    target = {"POSITION": builder.add(POINTS)}
+    primitive(builder)["targets"] = [target, target]
+    builder.animate((0, "weights", [0, 1], [0, 1], "LINEAR"))
+    with pytest.raises(InputError, match=r"a.glb: mesh 0, primitive 0 has 2 morph targets, but .* 1 weights .*again"):
+        load_animated(builder.save(tmp_path / "a.glb"), 2, 2.0)
