@@ -187,7 +187,7 @@ def import_records(
     choice = AnimationChoice(animation=animation, begin=begin, end=end, in_place=in_place)
     jobs = [ClipJob(str(file), sizes.spec(seed), file, limits, choice) for file in files]
     if animation == ALL:
-        jobs = list(_for_each_animation(jobs, workers))
+        jobs = list(_for_each_animation(jobs, workers, progress))
     return _fill(folder, jobs, sizes, workers, progress)
 
 
@@ -228,9 +228,10 @@ def _prepared(job: ClipJob) -> tuple[Asset | None, ClipSpec, dict[str, Any]]:
     return asset, spec, recipe(spec, digest)
 
 
-def _for_each_animation(jobs: Sequence[ClipJob], workers: int | None) -> Iterator[ClipJob]:
+def _for_each_animation(jobs: Sequence[ClipJob], workers: int | None, progress: Progress) -> Iterator[ClipJob]:
     """A job for each animation that moves; for a file with none, or that cannot be read, the one that says so."""
-    for job, found in _answers(_moving_animations, jobs, workers):
+    for count, (job, found) in enumerate(_answers(_moving_animations, jobs, workers)):
+        progress(count + 1, len(jobs))
         choices = [(f"{job.id}#{name}", index) for index, name in found or ()]
         if len({name for name, _ in choices}) < len(choices):  # names that files use twice
             choices = [(f"{name}.{index}", index) for name, index in choices]
