@@ -35,6 +35,7 @@ from ss4d.cli.options import (
     Store,
 )
 from ss4d.cli.plan import plan
+from ss4d.cli.render import render
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
 from ss4d.cli.train import train
@@ -186,6 +187,7 @@ app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(report)
 app.command(no_args_is_help=True)(diff)
 app.command(no_args_is_help=True)(export)
+app.command(no_args_is_help=True)(render)
 app.command()(stages)
 app.command()(config)
 app.command(no_args_is_help=True)(verify)
