@@ -63,7 +63,7 @@ def render(
     For example:
 
         ss4d render output/runs/bird --size 1024
-        ss4d render output/runs/bird --cameras input --beside-input --out beside.mp4
+        ss4d render output/runs/bird --cameras input --beside-input
         ss4d render output/runs/bird --background transparent --out bird.webp
         ss4d render output/runs/bird --what normals --out normals
     """
