@@ -60,6 +60,9 @@ def render(
 ) -> None:
     """Draws the asset of a run as a film, of what is stored.
 
+    From a turn around it, from where the input was seen, or from the cameras of a file; in colors, as depth or as
+    normals. docs/assets.md tells what a file of cameras holds.
+
     For example:
 
         ss4d render output/runs/bird --size 1024
