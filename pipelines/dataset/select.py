@@ -21,8 +21,10 @@ _ROW = tuple(field.name for field in fields(Row))
 _MEASURED = tuple(name for name in MEASURES if name not in _ROW)  # of `frames`, the manifest's are meant
 COLUMNS = (*_ROW, "state", *_MEASURED)
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-WHERE_STEPS = 100_000  # of SQLite's machine from one look at the clock to the next; some milliseconds
-WHERE_BYTES = 1 << 20
+# SQLite hears of time and of Ctrl-C between two steps of its machine only, and one step may be a whole function.
+WHERE_STEPS = 100  # from one look at the clock to the next
+WHERE_BYTES = 1 << 15  # of one value: the time of instr grows with the square
+ENDLESS = {"printf", "format"}  # count to what they are told, however long a text may be
 LIKE_BYTES = 1000  # the time of LIKE grows with the square
 
 _UNREADABLE = ("unreadable", *[None] * len(_MEASURED))  # the facts of a clip that cannot be read
@@ -127,17 +129,22 @@ def _true_of(where: str, rows: Sequence[Row], index: Index, keys: StageKeys) -> 
     return set(_ask(where, table, keys.config.limits.where_seconds))
 
 
+def _allowed(action: int, _first: str | None, second: str | None, *_: str | None) -> int:
+    """SQLite's question whether an expression may do something; of a function, the second name is its own."""
+    return sqlite3.SQLITE_OK if action in _READING and second not in ENDLESS else sqlite3.SQLITE_DENY
+
+
 def _ask(where: str, table: Iterator[list[object]], seconds: float) -> Iterator[str]:
     """The ids that match, from a table in memory that the expression can only read, within some seconds."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.execute(f"CREATE TABLE clips ({', '.join(COLUMNS)})")
         memory.executemany(f"INSERT INTO clips VALUES ({', '.join('?' * len(COLUMNS))})", table)
         memory.commit()
-        memory.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)  # of one value; printf can ask for gigabytes
+        memory.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, WHERE_BYTES)
         memory.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_BYTES)
         end = time.monotonic() + seconds
         memory.set_progress_handler(lambda: time.monotonic() > end, WHERE_STEPS)
-        memory.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
+        memory.set_authorizer(_allowed)
         try:
             yield from (clip for (clip,) in memory.execute(f"SELECT id FROM clips WHERE (\n{where}\n)"))
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:  # ValueError: a NUL character
