@@ -77,6 +77,7 @@ RUN, STORE, SET = "out/runs/disc", "out/store", "set"
 SAME = samples.INFLATION
 AGAIN = ("run", "clip", "--out", "out", "--name", "disc", "--engine", "direct", *sets(*SAME))
 AS_CLIP = ("run", "FILE", "--engine", "direct", "--out", "out", *sets("input.count=1", *NOOP))
+FEW = ("--size", "16", "--frames", "2")
 RUN_READERS: tuple[Reader, ...] = (
     ("inspect", RUN),
     ("inspect", RUN, "decoding"),
@@ -85,6 +86,8 @@ RUN_READERS: tuple[Reader, ...] = (
     ("diff", RUN, RUN),
     ("report", RUN),
     ("pack", RUN, "new.zip"),
+    ("export", RUN, "--formats", "spz,html"),
+    ("render", RUN, *FEW),
     ("verify", STORE),
     ("verify", STORE, "--repair"),
     ("gc", STORE, "--dry-run"),
@@ -121,6 +124,12 @@ KINDS: dict[str, Kind] = {
     "run.json": Kind(samples.write_run, (f"{RUN}/run.json",), (mutations.changed_json,), RUN_READERS),
     "zarr.json": Kind(samples.write_run, (f"{STORE}/**/zarr.json",), (mutations.changed_json,), RUN_READERS),
     "chunk": Kind(samples.write_run, (f"{STORE}/**/c/**/*", f"{STORE}/**/files/**/*"), (), RUN_READERS),
+    "cameras": Kind(
+        samples.write_run,
+        (f"{RUN}/cameras.json",),
+        (mutations.changed_json,),
+        (("render", RUN, *FEW, "--cameras", "FILE"), ("render", RUN, "--cameras", "FILE", "--what", "depth")),
+    ),
     "zip": Kind(
         samples.write_run,
         ("disc.zip",),

@@ -13,7 +13,9 @@ from ss4d.pipelines.dataset.layout import Dataset, create_dataset, open_dataset
 from ss4d.pipelines.dataset.manifest import Row
 from ss4d.pipelines.errors import ConfigError
 from ss4d.storage.manifest import write_rows
+from ss4d.storage.store import open_store
 from tests.helpers.dataset_history import row
+from tests.helpers.s3_server import running
 
 URL = "s3://bucket/birds"
 
@@ -69,6 +71,20 @@ def test_only_the_address_that_the_dataset_has_can_be_given(strange: tuple[Datas
     assert code == 1
     assert "cannot have it at" in text
     assert not was_asked(server)
+
+
+def test_the_address_that_is_given_is_asked(tmp_path: Path) -> None:
+    with running() as server:
+        url = server.new_url()
+        dataset = create_dataset(tmp_path / "birds", url)
+        write_rows(dataset.manifest, Row, [row("a")])
+        code, text = said("plan", dataset.folder, "--store", url)
+        assert code == 0, text
+        assert "1 clips have something to do" in text
+        open_store(url).begin_deletion()
+        code, text = said("catalog", "rebuild", dataset.folder, "--store", url)
+        assert code == 0, text
+        assert f"0 artifacts of 0 clips are in {url}" in text
 
 
 def test_a_shard_goes_where_its_submission_was_told(strange: tuple[Dataset, socket.socket]) -> None:
