@@ -209,7 +209,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
-        revision=2,
+        revision=3,
     ),
     Implementation(
         stage="slat",
@@ -234,7 +234,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera"),
-        revision=2,
+        revision=3,
     ),
     Implementation(
         stage="appearance_fit",
@@ -242,6 +242,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera"),
         roles=(GAUSSIAN_DECODER,),
+        revision=2,
     ),
     Implementation(
         stage="export",

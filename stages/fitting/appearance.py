@@ -18,6 +18,7 @@ from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, Pic
 from ss4d.stages.fitting.descent import Aim, Terms, descended
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.guard import doubted, said
+from ss4d.stages.fitting.hull import within_masks
 from ss4d.stages.fitting.latents import LatentStart
 from ss4d.stages.fitting.pictures import KEPT_ASIDE, around, drawn, resized, targets, unpacked
 from ss4d.stages.input_camera import in_grid, yaw_in_grid
@@ -36,8 +37,25 @@ from ss4d.stages.types import (
 LOG = logging.getLogger("ss4d")
 SSIM = 0.2  # weight of structural similarity
 FINER = 2  # times as many pixels as the loss compares: what a frame's gain is measured with
-LEAST_OVERLAP = 0.72  # of outline and mask after the fit
-LEAST_LIKENESS = 0.82  # of outlines before and after, from views that the loss does not see
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a fitted frame must reach.
+
+    Attributes:
+        overlap: of outline and mask after the fit.
+        likeness: of outlines before and after, from views that the loss does not see.
+    """
+
+    overlap: float
+    likeness: float
+
+
+# From a camera that was found, and may be wrong, a good shape is asked for: a wrong one gives none. Where the direction
+# is known, a poor one is the model's own, and is worth painting as long as its other sides stay.
+FOUND = Limits(overlap=0.72, likeness=0.82)
+KNOWN = Limits(overlap=0.55, likeness=0.7)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,6 +68,7 @@ class Scene:
         yaw: of that camera, degrees from the front.
         device: to compute on.
         doubts: other cameras that may have seen it instead.
+        limits: what a fitted frame must reach.
     """
 
     clip: Clip
@@ -57,16 +76,19 @@ class Scene:
     yaw: float
     device: torch.device
     doubts: Sequence[Camera] = ()
+    limits: Limits = FOUND
 
     @classmethod
     def of(cls, clip: Clip, camera: InputCamera, size: int, device: torch.device | str) -> "Scene":
         """Of a run, in the model's grid."""
+        doubts = doubted(camera, size)
         return cls(
             clip=clip,
             camera=in_grid(camera, size),
             yaw=yaw_in_grid(camera),
             device=torch.device(device),
-            doubts=doubted(camera, size),
+            doubts=doubts,
+            limits=FOUND if doubts else KNOWN,
         )
 
     def pictures(self, size: int) -> Tensor:
@@ -113,9 +135,9 @@ def fit_seen(
     """The Gaussians, fitted to the frames; those of a frame that the fit does not make better are as they were.
 
     A frame is kept only if, measured by what the loss does not see, it gained: in finer pictures than were fitted it
-    looks more like the input, its outline is that of the mask, which no fit reaches with a wrong camera or with the
-    masks of another object, and its outline from other sides is still much what it was. Where the camera may as well
-    have been, it must not look less like the input than before.
+    looks more like the input, its outline is that of the mask, and its outline from other sides is still much what it
+    was; how much of both is asked for depends on whether the direction of the camera is known. Where the camera may as
+    well have been, it must not look less like the input than before.
 
     Args:
         config: how.
@@ -184,7 +206,8 @@ def _painted(
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)
     by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
-    return start.all_moved(gaussians, by), losses
+    moved = start.all_moved(gaussians, by)
+    return within_masks(moved, scene.pictures(config.size)[..., 3], scene.camera), losses
 
 
 def _kept(
@@ -212,8 +235,8 @@ def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: Pict
             bool((_likeness(new.front, target) > _likeness(old.front, target)).all())
             and bool((_likeness(new.doubts, coarse[t]) >= _likeness(old.doubts, coarse[t])).all())
             and float(iou(old.front[..., 3] > 0.5, mask)) >= config.overlap
-            and float(iou(new.front[..., 3] > 0.5, mask)) >= LEAST_OVERLAP
-            and float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()) >= LEAST_LIKENESS
+            and float(iou(new.front[..., 3] > 0.5, mask)) >= scene.limits.overlap
+            and float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()) >= scene.limits.likeness
         )
     gained = torch.tensor(found)
     return gained if gained.float().mean() > 0.5 else torch.zeros_like(gained)

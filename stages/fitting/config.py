@@ -48,19 +48,14 @@ class NoStructureFitConfig(StageConfig):
     method: Literal["none"] = Field(default="none", description="left out: voxels as the model finds them")
 
 
-class FitConfig(StageConfig):
-    """What every fit asks of the frames; not a method itself."""
-
-    overlap: float = Field(
-        default=0.45, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
-    )
-
-
-class StructureFitConfig(FitConfig):
+class StructureFitConfig(StageConfig):
     """How voxels are fitted to the masks."""
 
     method: Literal["masks"] = Field(
         default="masks", description="voxels moved so that their outline is that of the masks"
+    )
+    overlap: float = Field(
+        default=0.55, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
     )
     steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer on the occupancy latent")
     rate: float = Field(default=0.1, gt=0, le=1, description="its learning rate, in units of the latent")
@@ -74,9 +69,12 @@ class NoAppearanceFitConfig(StageConfig):
     method: Literal["none"] = Field(default="none", description="left out: Gaussians as the model decodes them")
 
 
-class PictureFitConfig(FitConfig):
+class PictureFitConfig(StageConfig):
     """What fits of Gaussians to the frames have in common; not a method itself."""
 
+    overlap: float = Field(
+        default=0.3, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+    )
     size: int = Field(default=64, ge=16, le=512, description="width and height of the pictures compared, in pixels")
     steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer")
     rate: float = Field(default=0.03, gt=0, le=1, description="largest change of a color in its first step, 0 to 1")

@@ -195,7 +195,7 @@ def _better(
     wanted = functional.max_pool2d(_small(masks, ASIDE)[:, None], 3, stride=1, padding=1)[:, 0].flatten(1) > 0.5
 
     def overlap(solid: Tensor, projection: Projection) -> Tensor:
-        cells, rays = projection.pairs(ASIDE, 0.5)
+        cells, rays = projection.pairs(ASIDE)
         covered = torch.zeros(len(solid), ASIDE * ASIDE).index_add(1, rays, solid[:, cells].float()) > 0
         return iou(covered, wanted)
 

@@ -14,9 +14,10 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import truth_answer
 from ss4d.stages.evaluation.metrics import psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
-from ss4d.stages.fitting.appearance import Scene, better, fit_latents_seen, fit_seen
+from ss4d.stages.fitting.appearance import KNOWN, Scene, better, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
 from ss4d.stages.fitting.groups import grouped
+from ss4d.stages.fitting.hull import within_masks
 from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.nn.gaussian_decoder import SLatGaussianDecoder
 from ss4d.stages.ops.backend import TORCH_OPS
@@ -200,3 +201,28 @@ def test_groups_join_what_is_near_in_space_and_time() -> None:
     apart, change = groups.unevenness(torch.cat([alike[:400], 2 * alike[400:]]))
     assert float(apart) == pytest.approx(0)
     assert float(change) == pytest.approx(2)
+
+
+def test_a_known_camera_asks_less_of_the_shape() -> None:
+    truth = clip("walker")
+    thin = dull(truth)
+    thin = replace(thin, opacities=torch.where(thin.means[:, 2] > 0, thin.opacities, 0.0))  # the model missed the legs
+    seen = scene(truth, input_clip(truth))
+    assert fit_seen(QUICK, thin, seen).fitted.tolist() == [0, 0]
+    assert fit_seen(QUICK, thin, replace(seen, limits=KNOWN)).fitted.tolist() == [1, 1]
+    other = scene(truth, input_clip(clip("bird")))
+    assert fit_seen(QUICK, dull(truth), replace(other, limits=KNOWN)).fitted.tolist() == [0, 0]
+
+
+def test_what_shows_beside_the_object_fades_away() -> None:
+    truth = clip("walker")
+    asset, camera = dull(truth), input_camera(truth, SOURCE_SIZE)
+    masks = truth.frames[..., 3].float() / 255
+    assert torch.equal(within_masks(asset, masks, camera).opacities, asset.opacities)
+    beside = asset.means.clone()
+    beside[::10] += torch.tensor([0.0, 0.0, 0.9])  # above the walker, or beyond the picture
+    left = within_masks(replace(asset, means=beside), masks, camera).opacities
+    gone = left != asset.opacities
+    assert 0 < gone.sum() <= len(left[::10])
+    assert not gone[torch.arange(len(left)) % 10 > 0].any()
+    assert torch.equal(within_masks(asset, torch.zeros_like(masks), camera).opacities, asset.opacities)
