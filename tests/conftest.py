@@ -13,6 +13,7 @@ from hypothesis import settings
 from PIL import Image
 
 from ss4d.stages.training.recipe import MICRO
+from tests.helpers.unfitted import OFF
 from tests.helpers.untrained import write_model
 
 settings.register_profile("untimed", deadline=None)  # machines are busy at times
@@ -78,6 +79,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FAST = (
+    *OFF,
     "slat.sampler.steps=2",
     "sparse_structure.sampler.steps=2",
     "segmentation.size=64",

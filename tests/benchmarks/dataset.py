@@ -44,6 +44,7 @@ from tests.benchmarks.timing import (
     took,
 )
 from tests.helpers import noop_stages
+from tests.helpers.unfitted import OFF
 
 WORKERS = 2
 SHARDS = 8
@@ -51,7 +52,7 @@ MIB = 2**20
 
 # Real clips, small enough for a hundred of them to take minutes.
 REAL_FRAMES, REAL_SIZE = 4, 128
-REAL = ("segmentation.size=224", "export.size=256", "export.frames=12")
+REAL = ("segmentation.size=224", "export.size=256", "export.frames=12", *OFF)
 
 
 @dataclass(frozen=True)

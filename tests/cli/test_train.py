@@ -18,6 +18,7 @@ from ss4d.stages.training.clips import read_clip
 from ss4d.stages.training.recipe import TINY
 from ss4d.stages.training.tiny import ENCODERS, PUBLISHED, file_name
 from tests.helpers.places import ROOT
+from tests.helpers.unfitted import OFF
 
 
 def ss4d_train(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +70,7 @@ def test_a_run_takes_the_model(model: Path, clip: Path, tmp_path: Path) -> None:
         "--device",
         "cpu",
     ]
-    sets = (f"model={model}", "slat.sampler.steps=2", "sparse_structure.sampler.steps=2", "segmentation.size=64")
+    sets = (f"model={model}", "slat.sampler.steps=2", "sparse_structure.sampler.steps=2", "segmentation.size=64", *OFF)
     more = [word for value in (*sets, "export.size=64", "export.frames=6") for word in ("--set", value)]
     done = subprocess.run([*map(str, words), *more], capture_output=True, text=True, timeout=240, check=False)
     # So few steps teach so little that there may be no voxel at all, which is an answer, too.

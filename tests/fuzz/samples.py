@@ -27,12 +27,14 @@ from tests.conftest import Silent, draw_frames, save_frames
 from tests.helpers.dataset_history import WEIGHTS, attempt, happen
 from tests.helpers.gltf_files import FACES, POINTS, Builder, primitive, tetrahedron
 from tests.helpers.noop_stages import METHODS as NOOP
+from tests.helpers.unfitted import OFF
 from tests.helpers.untrained import write_model
 
 # A real asset without a model: three stages, and as few Gaussians as there can be.
 INFLATION = (
     *("decoding.method=inflation", "decoding.resolution=16", "segmentation.size=32"),
     *("export.size=16", "export.frames=2"),
+    *OFF,
 )
 
 

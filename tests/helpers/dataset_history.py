@@ -16,9 +16,10 @@ from ss4d.pipelines.dataset.manifest import Row, read_manifest
 from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.storage.manifest import read_columns, write_rows
 from ss4d.storage.refs import artifact_key
+from tests.helpers.unfitted import OFF
 from tests.pipelines.dataset.test_keys import WEIGHTS
 
-KEYS = StageKeys(load_config("tiny"), WEIGHTS, 42)
+KEYS = StageKeys(load_config("tiny", OFF), WEIGHTS, 42)
 ORDER = list(KEYS.stages)
 VERSIONS = {"python": "3.11", "torch": "2"}
 MEASURED = {"sparse_structure": {"voxels": 700}, "segmentation": {"foreground": 0.25, "frames": 4}}

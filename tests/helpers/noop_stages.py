@@ -14,6 +14,7 @@ from ss4d.pipelines.stage_inputs import StageInputs
 from ss4d.stages.stage_config import StageConfig
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Voxels
 from tests.helpers.packages import install_stages
+from tests.helpers.unfitted import OFF
 
 COORDS = torch.zeros(1, 5, dtype=torch.int32)
 
@@ -82,7 +83,7 @@ EXPORT = Implementation(stage="export", config=NoopConfig, run=export, inputs=("
 STAGES = tuple(
     implementation.stage for implementation in (SEGMENTATION, CONDITIONING, SPARSE_STRUCTURE, SLAT, DECODING, EXPORT)
 )
-METHODS = tuple(f"{stage}.method=noop" for stage in STAGES)
+METHODS = (*(f"{stage}.method=noop" for stage in STAGES), *OFF)
 
 
 def install(site: Path) -> None:

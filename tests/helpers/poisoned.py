@@ -25,10 +25,11 @@ from ss4d.stages.types import Clip, GaussianClip
 from ss4d.stages.video_io import write_video
 from ss4d.storage.manifest import write_rows
 from tests.helpers.packages import install_stages
+from tests.helpers.unfitted import OFF
 
 GOOD, KILLER, HANGING, GREEDY, PASSING, DEFECT, BAD, SLOW = range(8)
 SIZE = 16
-METHODS = ("segmentation.method=poisoned", "decoding.method=dull", "export.method=dull")
+METHODS = ("segmentation.method=poisoned", "decoding.method=dull", "export.method=dull", *OFF)
 
 
 class PoisonedConfig(StageConfig):

@@ -13,9 +13,9 @@ from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import run_clip
 from ss4d.stages.types import FittedGaussians
 from tests.conftest import FAST, Silent, record
+from tests.helpers.unfitted import OFF
 
 INFLATED = ("decoding.method=inflation", "decoding.resolution=24", *(word for word in FAST if word[:2] in ("se", "ex")))
-OFF = ("camera.method=none", "structure_fit.method=none", "appearance_fit.method=none")
 FITTED = (
     "camera.method=auto",
     "structure_fit.method=masks",

@@ -154,7 +154,7 @@ def test_faults_of_large_networks_are_found_before_any_computes(large: Model) ->
     ("holds", "sentence"),
     [
         (False, r"tensor 'pos_emb', which .*safetensors leaves to be computed, takes [\d,]+ GiB"),
-        (True, r"tensor 'pos_emb' is \(8, 224\) of F\d\d, but SparseStructureFlow4DModel needs \(8000000000, 224\)"),
+        (True, r"tensor 'pos_emb' is \(8, 192\) of F\d\d, but SparseStructureFlow4DModel needs \(64000000000, 192\)"),
     ],
     ids=["left out", "of another shape"],
 )
@@ -168,7 +168,7 @@ def test_a_grid_that_no_memory_holds_is_refused_before_its_positions_are_compute
     files.description.write_text(json.dumps(content))
     state = load_file(files.weights)
     del state["pos_emb"]
-    save_file(state | ({"pos_emb": torch.zeros(8, 224)} if holds else {}), files.weights)
+    save_file(state | ({"pos_emb": torch.zeros(8, 192)} if holds else {}), files.weights)
     with pytest.raises(ModelError, match=sentence):
         open_model(ModelChoice(model=str(folder)), "cpu").network(STRUCTURE_FLOW)
 

@@ -26,11 +26,13 @@ from tests.conftest import FAST, Silent, draw_frames, record, save_frames
 from tests.helpers.dataset_history import read_catalog
 from tests.helpers.poisoned import make_dataset
 from tests.helpers.third_party import Heights
+from tests.helpers.unfitted import OFF
 
 pytest_plugins = ["tests.helpers.third_party"]
 pytestmark = pytest.mark.usefixtures("third_party")
 
-INFLATED = ("decoding.method=inflation", "decoding.resolution=16", *(word for word in FAST if word[:2] in ("se", "ex")))
+QUICK = (word for word in FAST if word.startswith(("segmentation", "export")))
+INFLATED = ("decoding.method=inflation", "decoding.resolution=16", *QUICK, *OFF)
 
 
 def run(clip: Path, out: Path, *overrides: str) -> OpenedRun:

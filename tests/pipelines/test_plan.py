@@ -15,8 +15,9 @@ from ss4d.stages.stage_config import StageConfig
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.refs import artifact_key
 from ss4d.storage.store import ArtifactStore
+from tests.helpers.unfitted import OFF
 
-STAGES = load_config("tiny").stages()
+STAGES = load_config("tiny", OFF).stages()
 WEIGHTS = {role: "0" * 64 for stage in STAGES.values() for role in stage.roles}
 ORDER = list(STAGES)
 
@@ -27,7 +28,7 @@ class WithFile(StageConfig):
 
 
 def recipes(**changes: Any) -> Recipes:
-    given = {"config": load_config("tiny"), "source_digest": "1" * 64, "seed": 42, "fingerprints": WEIGHTS}
+    given = {"config": load_config("tiny", OFF), "source_digest": "1" * 64, "seed": 42, "fingerprints": WEIGHTS}
     return Recipes(**{**given, **changes})
 
 
@@ -54,7 +55,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_what_changes_no_result_is_in_no_key() -> None:
-    changed = load_config("tiny", ["memory=low", "kernels.rasterizer=torch"])
+    changed = load_config("tiny", [*OFF, "memory=low", "kernels.rasterizer=torch"])
     assert recipes(config=changed).of_all() == recipes().of_all()
 
 
@@ -73,14 +74,14 @@ def test_what_is_stored_is_reused_and_the_rest_runs(store: ArtifactStore) -> Non
 @pytest.mark.parametrize("wish", [NO_WISH, Wish(from_stage="decoding"), Wish(force=("slat",))], ids=str)
 def test_without_keys_it_is_known_what_is_sure_to_run(store: ArtifactStore, stored: list[str], wish: Wish) -> None:
     make(store, plan(store, recipes()), *stored)
-    sure = sure_to_run(load_config("tiny"), set(stored), wish)
+    sure = sure_to_run(load_config("tiny", OFF), set(stored), wish)
     assert set(sure) == {name for name, step in plan(store, recipes(), wish=wish).items() if step.action == RUN}
     others = {name for name, step in plan(store, recipes(seed=1), wish=wish).items() if step.action == RUN}
     assert set(sure) <= others  # of another clip, what is stored does not count
 
 
 def test_without_keys_one_stage_alone_may_be_sure_to_run() -> None:
-    config = load_config("tiny")
+    config = load_config("tiny", OFF)
     assert sure_to_run(config, {"slat"}, Wish(only="decoding")) == ["decoding"]
     assert sure_to_run(config, {"slat", "decoding"}, Wish(only="decoding")) == []
     with pytest.raises(ConfigError, match="no stage 'nowhere'"):
@@ -149,7 +150,7 @@ def test_a_file_counts_by_its_content(store: ArtifactStore, tmp_path: Path) -> N
     """A key must say what was read, wherever it lay."""
 
     def key(path: Path) -> str:
-        config = load_config("tiny")
+        config = load_config("tiny", OFF)
         section = WithFile(file=path)
         changed = config.model_copy(update={"sections": {**config.sections, "slat": section}})
         return artifact_key(recipes(config=changed).of(replace(STAGES["slat"], config=WithFile), refs))
@@ -178,13 +179,13 @@ def test_the_package_of_an_implementation_is_in_the_key(store: ArtifactStore) ->
     ("changes", "first"),
     [
         ({"source_digest": "2" * 64}, "segmentation"),
-        ({"config": load_config("tiny", ["input.step=2"])}, "segmentation"),
+        ({"config": load_config("tiny", [*OFF, "input.step=2"])}, "segmentation"),
         ({"fingerprints": {**WEIGHTS, "image_cond_model": "2" * 64}}, "conditioning"),
         ({"seed": 1}, "sparse_structure"),
         ({"fingerprints": {**WEIGHTS, "sparse_structure_decoder": "2" * 64}}, "sparse_structure"),
-        ({"config": load_config("tiny", ["slat.sampler.steps=99"])}, "slat"),
+        ({"config": load_config("tiny", [*OFF, "slat.sampler.steps=99"])}, "slat"),
         ({"fingerprints": {**WEIGHTS, "slat_decoder_gs": "2" * 64}}, "decoding"),
-        ({"config": load_config("tiny", ["export.size=64"])}, "export"),
+        ({"config": load_config("tiny", [*OFF, "export.size=64"])}, "export"),
     ],
 )
 def test_a_change_reaches_exactly_what_depends_on_it(store: ArtifactStore, changes: dict[str, Any], first: str) -> None:
@@ -197,7 +198,7 @@ def test_reasons(store: ArtifactStore) -> None:
     first = plan(store, recipes())
     previous = {stage: step.recipe for stage, step in first.items()}
     make(store, first, *ORDER)
-    config = load_config("tiny", ["slat.sampler.steps=99"])
+    config = load_config("tiny", [*OFF, "slat.sampler.steps=99"])
     steps = plan(store, recipes(config=config, seed=1), previous=previous)
     assert steps["conditioning"].reason == "stored, made from the same input and parameters"
     assert steps["sparse_structure"].reason == "seed changed from 42 to 1"

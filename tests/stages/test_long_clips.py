@@ -40,7 +40,7 @@ def decoder() -> SLatGaussianDecoder:
 def latents(flow: SLatFlow4DModel, num_frames: int, window: int | None, seed: int = 1) -> StructuredLatents:
     """Of a shell that sways, seen in tokens that drift from frame to frame."""
     draw = torch.Generator().manual_seed(0)
-    first, last = torch.randn(2, 1, 21, flow.args.cond_channels, generator=draw)
+    first, last = torch.randn(2, 1, flow.args.resolution**2, flow.args.cond_channels, generator=draw)
     turn = torch.linspace(0, 1, num_frames)[:, None, None]
     tokens = Tokens(feats=(1 - turn) * first + turn * last)
     coords = shells(num_frames, VOXELS, flow.args.resolution)

@@ -22,8 +22,9 @@ from ss4d.stages.types import silent
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
 from tests.conftest import draw_frames, save_frames
+from tests.helpers.unfitted import OFF
 
-SETTINGS = Settings(overrides=["decoding.method=inflation"])  # which needs no weights
+SETTINGS = Settings(overrides=["decoding.method=inflation", *OFF])  # which needs no weights
 NAMES = ("a", "b", "c", "d")
 
 

@@ -33,10 +33,11 @@ from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 from tests.helpers.dataset_history import digest, row
 from tests.helpers.foreign_readers import read_with_gsply
+from tests.helpers.unfitted import OFF
 from tests.stages.export.clips import lopsided, psnr
 
-SETTINGS = Settings(overrides=["decoding.method=inflation"])  # which needs no weights
-OTHER = Settings(overrides=["decoding.method=inflation", "export.size=64"])
+SETTINGS = Settings(overrides=["decoding.method=inflation", *OFF])  # which needs no weights
+OTHER = Settings(overrides=["decoding.method=inflation", *OFF, "export.size=64"])
 PLY, VIDEO = "frames/frame0001.ply", "turntable.mp4"
 
 
@@ -195,7 +196,7 @@ def test_nothing_half_done_has_a_clips_name(
 
 def test_what_the_command_says(dataset: Dataset, tmp_path: Path) -> None:
     def run(*words: object) -> Any:
-        sets = ["--set", SETTINGS.overrides[0]]
+        sets = [word for value in SETTINGS.overrides for word in ("--set", value)]
         return CliRunner().invoke(app, ["dataset", "export", *map(str, words), *sets], env={"COLUMNS": "200"})
 
     out = tmp_path / "assets"

@@ -27,9 +27,10 @@ from ss4d.storage.manifest import write_rows
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
 from tests.helpers.dataset_history import row
+from tests.helpers.unfitted import OFF
 from tests.pipelines.dataset.test_keys import WEIGHTS
 
-OLD, NEW = (StageKeys(load_config("tiny", [f"slat.sampler.steps={steps}"]), WEIGHTS, seed=1) for steps in (2, 3))
+OLD, NEW = (StageKeys(load_config("tiny", [*OFF, f"slat.sampler.steps={steps}"]), WEIGHTS, seed=1) for steps in (2, 3))
 CLIPS = ("a", "b")
 AFTER = ("slat", "decoding", "export")  # stages that the parameter changes
 

@@ -40,6 +40,7 @@ from tests.helpers.dataset_history import (
     row,
     states,
 )
+from tests.helpers.unfitted import OFF
 from tests.pipelines.dataset.test_keys import WEIGHTS
 
 
@@ -186,8 +187,8 @@ def test_the_catalog_has_a_row_for_each_clip_and_stage(dataset: Dataset) -> None
 
 def test_a_late_parameter_leaves_what_is_before_it(dataset: Dataset) -> None:
     finish(dataset, "a")
-    happen(dataset, attempt("a", "slat", "failed", 1, keys=StageKeys(load_config("tiny"), WEIGHTS, 1)))
-    later = StageKeys(load_config("tiny", ["export.frames=12"]), WEIGHTS, 42)
+    happen(dataset, attempt("a", "slat", "failed", 1, keys=StageKeys(load_config("tiny", OFF), WEIGHTS, 1)))
+    later = StageKeys(load_config("tiny", [*OFF, "export.frames=12"]), WEIGHTS, 42)
     assert states(dataset, "a", later) == ["done"] * 5 + ["to do"]
     assert states(dataset, "a") == ["done"] * 6  # the failure is of another seed
 
@@ -249,7 +250,7 @@ ENDLESS = "id IN (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
 
 
 def test_where_ends_in_the_time_that_is_set(dataset: Dataset) -> None:
-    keys = StageKeys(load_config("tiny", ["limits.where_seconds=0.2"]), WEIGHTS, 42)
+    keys = StageKeys(load_config("tiny", [*OFF, "limits.where_seconds=0.2"]), WEIGHTS, 42)
     with opened(dataset, keys) as asked, pytest.raises(ConfigError, match=r"more than 0.2 s.*limits\.where_seconds"):
         select(asked.rows, Choice(where=ENDLESS), asked.index, keys)
 
@@ -339,7 +340,7 @@ def command() -> Callable[..., str]:
 
 
 def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..., str]) -> None:
-    said = Settings(overrides=[f"model={model_folder}", "slat.sampler.steps=2"], seed=7)
+    said = Settings(overrides=[f"model={model_folder}", *OFF, "slat.sampler.steps=2"], seed=7)
     dataset.launches.write_text(json.dumps(said.recorded()) + "\n")
     with open_for(dataset, choose_settings(dataset)) as asked:  # as the last launch says
         keys = asked.keys
@@ -358,7 +359,8 @@ def test_the_commands(dataset: Dataset, model_folder: Path, command: Callable[..
     assert "input Unreadable - 1 bad bad.mp4 is damaged" in printed
     printed = command("retry", dataset.folder, "--cause", "input", "b")
     assert "Cleared 1 of 1 failures, of 1 clips." in printed
-    assert f"run {dataset.folder} --set model={model_folder} --set slat.sampler.steps=2 --seed 7" in printed
+    sets = " ".join(f"--set {value}" for value in said.overrides)
+    assert f"run {dataset.folder} {sets} --seed 7" in printed
     assert "retry" not in command("failures", dataset.folder)
 
     printed = command("catalog", "rebuild", dataset.folder)

@@ -17,6 +17,7 @@ from ss4d.pipelines.implementation import Package
 from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, make_plan
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
+from tests.helpers.unfitted import OFF
 
 ROLES = {role for implementation in load_config("tiny").stages().values() for role in implementation.roles}
 WEIGHTS = {role: hashlib.sha256(role.encode()).hexdigest() for role in ROLES}
@@ -62,7 +63,7 @@ def test_keys_are_those_of_single_runs(
 
 def test_what_is_missing_is_what_a_plan_would_run(tmp_path: Path) -> None:
     """For every set of artifacts that may be there."""
-    keys = StageKeys(load_config("tiny"), WEIGHTS, 42)
+    keys = StageKeys(load_config("tiny", OFF), WEIGHTS, 42)
     columns = keys.of(DIGESTS[:1])
     recipes = Recipes(keys.config, DIGESTS[0], 42, WEIGHTS)
 
@@ -78,14 +79,14 @@ def test_what_is_missing_is_what_a_plan_would_run(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_clips_have_keys_of_their_own() -> None:
-    keys = StageKeys(load_config("tiny"), WEIGHTS, 42)
+    keys = StageKeys(load_config("tiny", OFF), WEIGHTS, 42)
     digests = [f"{n:064x}" for n in range(100_000)]
     columns = keys.of(digests)
     assert len({key for column in columns.values() for key in column}) == 600_000
 
 
 def test_no_clips() -> None:
-    keys = StageKeys(load_config("tiny"), WEIGHTS, 42)
+    keys = StageKeys(load_config("tiny", OFF), WEIGHTS, 42)
     assert keys.missing(keys.of([]), {stage: set() for stage in keys.stages}) == []
 
 
@@ -122,7 +123,7 @@ def test_what_a_command_means(tmp_path: Path) -> None:
 
 def test_keys_of_recorded_recipes() -> None:
     """Without the model and the configuration that they came from."""
-    keys = StageKeys(load_config("tiny"), WEIGHTS, 7)
+    keys = StageKeys(load_config("tiny", OFF), WEIGHTS, 7)
     assert recorded_keys(json.loads(json.dumps(keys.recipes())), DIGESTS) == keys.of(DIGESTS)
 
 
