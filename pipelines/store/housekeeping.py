@@ -232,18 +232,25 @@ def references(users: Users) -> References:
     for path in (path for folder in users.folders for path in _records(folder)):
         try:
             refs, unfinished_run = _read_references(path)
-        except (FileNotFoundError, NotADirectoryError):  # no run, or deleted meanwhile
-            continue
         except (StoreError, OSError) as error:
             note_on = users.note_on(path.parent)
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if missing and not _may_come_back(path, noted=note_on is not None):  # no run, or deleted meanwhile
+                continue
+            said = f"{path} is not there, though its folder is" if missing else str(error)
             if note_on is None:
-                raise StoreError(f"{error}; nothing is deleted while it is unknown what that run refers to") from error
-            doubts.append(f"{error}; what that run noted in the store when it began is kept")
+                raise StoreError(f"{said}; nothing is deleted while it is unknown what that run refers to") from error
+            doubts.append(f"{said}; what that run noted in the store when it began is kept")
             refs, unfinished_run = needs_of(note_on), True
         used |= refs
         if unfinished_run:
             running |= refs
     return References(frozenset(used), frozenset(running), tuple(doubts))
+
+
+def _may_come_back(path: Path, *, noted: bool) -> bool:
+    """Whether a record that is not there may only be away: a link leads nowhere, or the folder of a run is left."""
+    return path.is_symlink() or path.parent.is_symlink() or (noted and os.path.lexists(path.parent))
 
 
 def _read_references(path: Path) -> tuple[set[ArtifactRef], bool]:
@@ -289,12 +296,12 @@ def _tidy_notes(store: ArtifactStore, users: Users) -> None:
         place = places.get(note.identity)
         if note.identity is None or place is None or name in current:
             continue
-        if (place.resolve() in datasets) if not note.run else _is_gone(place / note.run / RECORD):
+        if (place.resolve() in datasets) if not note.run else _is_gone(place / note.run):
             store.place.note(name, None)
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether there is certainly no such file."""
+    """Whether there is certainly no such folder."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

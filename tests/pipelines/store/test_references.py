@@ -158,9 +158,38 @@ def test_a_record_that_cannot_be_read_keeps_what_its_run_noted(tmp_path: Path, w
         assert "what that run noted in the store when it began is kept" in sorting.doubts[0]
         assert stored(location) == refs(1, 2)
     (bad / RECORD).unlink()
+    gc(location)
     os.symlink("nowhere", bad / RECORD)  # no certainty that there is no record
     gc(location)
+    assert stored(location) == refs(1, 2)
     assert len(store.place.notes("runs")) == 1
+    shutil.rmtree(bad)
+    gc(location)
+    assert (stored(location), store.place.notes("runs")) == (refs(1), {})
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_run_on_a_disk_that_is_away_keeps_what_it_needs(tmp_path: Path, write_run: WriteRun, noted: bool) -> None:
+    location, runs = str(tmp_path / "store"), tmp_path / "runs"
+    store = open_store(location)
+    for number in (1, 2, 3):
+        make(store, number)
+    write_run(runs / "here", 1)
+    write_run(tmp_path / "disk" / "away", 2)
+    (runs / "away").symlink_to(tmp_path / "disk" / "away")
+    if noted:
+        note(store, runs / "away", 2)
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    if noted:
+        assert "away/run.json is not there" in gc(location).doubts[0]
+        assert stored(location) == refs(1, 2)
+    else:
+        with pytest.raises(StoreError, match=r"away/run.json is not there.*nothing is deleted"):
+            gc(location)
+        assert stored(location) == refs(1, 2, 3)
+    (tmp_path / "unmounted").rename(tmp_path / "disk")
+    gc(location)
+    assert stored(location) == refs(1, 2)
 
 
 def test_a_damaged_note_stops_who_cannot_look(tmp_path: Path, write_run: WriteRun) -> None:
