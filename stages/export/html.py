@@ -1,10 +1,10 @@
 """An asset as one HTML page that needs nothing else: SPZ frames, and the viewer that plays them."""
 
-import base64
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ss4d.stages.export.base85 import ALPHABET, base85
 from ss4d.stages.export.scene import GL_FROM_WORLD, Scene
 from ss4d.stages.export.spz import LEAST_LOG_SCALE, SCALE_STEPS, encode_spz
 from ss4d.stages.export.viewer_files import viewer_file
@@ -38,8 +38,7 @@ def write_html(scene: Scene, folder: Path, *, progress: Progress) -> tuple[str, 
     with (folder / NAME).open("w", encoding="utf-8", newline="\n") as file:
         file.write(head)
         for t, frame in enumerate(scene.frames(GL_FROM_WORLD)):
-            text = base64.b64encode(encode_spz(frame)).decode()
-            file.write(f'<script type="text/plain" class="frame">{text}</script>\n')
+            file.write(f'<script type="text/plain" class="frame">{base85(encode_spz(frame))}</script>\n')
             progress(t + 1, scene.num_frames)
         file.write(tail)
     return (NAME,)
@@ -54,6 +53,7 @@ def _data(scene: Scene) -> dict[str, Any]:
     first = scene.turntable.shots[0]
     return {
         "name": scene.name,
+        "alphabet": ALPHABET,
         "num_frames": scene.num_frames,
         "fps": scene.fps,
         "gaussians": gaussians.offsets.diff().tolist(),

@@ -7,9 +7,22 @@ const SPZ_HEADER = 16; // bytes
 const SPZ_BYTES = 20; // of a Gaussian without view-dependent color
 const SPZ_COLOR = 0.28209479177387814 / 0.15; // what a color changes from the byte 0 to 255
 
-// The bytes of a file that is compressed with gzip and written in base64.
-async function gunzipped(text) {
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+// The bytes of a text in base85: five characters are four bytes, and of a last group k + 1 are k.
+function base85Bytes(text, alphabet) {
+  const values = new Uint8Array(128);
+  [...alphabet].forEach((letter, value) => { values[letter.charCodeAt(0)] = value; });
+  const missing = (5 - (text.length % 5)) % 5;
+  const bytes = new Uint8Array(((text.length + missing) / 5) * 4);
+  for (let at = 0, group = 0; at < text.length; at += 5, group += 4) {
+    let word = 0;
+    for (let k = 0; k < 5; k++) word = word * 85 + (at + k < text.length ? values[text.charCodeAt(at + k)] : 84);
+    for (let k = 0; k < 4; k++) bytes[group + k] = Math.floor(word / 2 ** (24 - 8 * k)) & 255;
+  }
+  return bytes.subarray(0, bytes.length - missing);
+}
+
+// The bytes that were compressed with gzip.
+async function gunzipped(packed) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

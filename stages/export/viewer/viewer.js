@@ -60,7 +60,7 @@ async function readAhead() {
       const wanted = Array.from({ length: kept }, (_, steps) => after(now, steps));
       const missing = wanted.find((frame) => !renderer.loaded(frame));
       if (missing === undefined) break;
-      const words = unpackSpz(await gunzipped(texts[missing].textContent), data);
+      const words = unpackSpz(await gunzipped(base85Bytes(texts[missing].textContent, data.alphabet)), data);
       if (renderer === null) return;
       for (const frame of Object.keys(renderer.frames).map(Number)) {
         if (!wanted.includes(frame)) renderer.unload(frame);

@@ -3,9 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.add_formats import add_formats, chosen_formats
 from ss4d.pipelines.inspect.asset import read_gaussians
@@ -90,3 +93,15 @@ def test_formats_that_are_none_are_told(words: list[str]) -> None:
 
 def test_formats_are_named_with_commas_or_one_by_one() -> None:
     assert chosen_formats(["spz,ply", "html", "ply"]) == ("ply", "spz", "html")
+
+
+def test_what_the_command_says(run: Path, tmp_path: Path) -> None:
+    def command(*words: object) -> Any:
+        return CliRunner().invoke(app, ["export", str(run), *map(str, words)], env={"COLUMNS": "200"})
+
+    done = command("--formats", "spz,html", "--formats", "4d.zip", "--out", tmp_path / "files")
+    assert done.exit_code == 0, done.output
+    for part in ("spz (", "4 files in SPZ, one per frame", "viewer.html (", "asset.4d.zip ("):
+        assert part in done.output
+    wrong = command("--formats", "obj")
+    assert (wrong.exit_code, "there is no format 'obj'" in wrong.output) == (1, True)

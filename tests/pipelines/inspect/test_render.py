@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.render import Wanted, render_run
@@ -75,3 +77,12 @@ def test_wishes_that_cannot_be_met_are_told_before_anything_is_drawn(
     with pytest.raises((ConfigError, InputError)):
         render_run(open_run(finished_run), tmp_path / name, wanted, silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_command_says(finished_run: Path, tmp_path: Path) -> None:
+    words = ["render", str(finished_run), "--frames", "4", "--size", "32", "--what", "depth"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "film.webp")], env={"COLUMNS": "200"})
+    assert (done.exit_code, "4 pictures: " in done.output) == (0, True), done.output
+    assert Image.open(tmp_path / "film.webp").size == (32, 32)
+    wrong = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "film.avi")], env={"COLUMNS": "200"})
+    assert (wrong.exit_code, "a film is .mp4" in wrong.output) == (1, True)

@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
+from ss4d.stages.export.base85 import ALPHABET, base85
 from ss4d.stages.export.formats import write_formats
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
@@ -191,6 +192,15 @@ def test_of_a_clip_that_is_too_large_only_what_comes_next_is_kept(driver: webdri
         assert sorted(driver.execute_script("return Object.keys(renderer.frames).map(Number)")) == kept
 
 
+def test_bytes_of_every_length_come_back_from_their_text(browser: webdriver.Chrome) -> None:
+    assert len(set(ALPHABET)) == 85
+    draw = np.random.default_rng(0)
+    for length in (*range(10), 1000):
+        for data in (draw.bytes(length), b"\0" * length, b"\xff" * length):
+            read = "return [...base85Bytes(arguments[0], data.alphabet)]"
+            assert bytes(browser.execute_script(read, base85(data))) == data
+
+
 def test_it_works_on_a_phone(browser: webdriver.Chrome) -> None:
     size = {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -233,6 +243,6 @@ def test_without_webgl_it_says_so(start: Callable[..., webdriver.Chrome], page: 
 def test_a_damaged_frame_is_told(driver: webdriver.Chrome, page: Path, tmp_path: Path) -> None:
     text = page.read_text()
     start = text.index('class="frame">') + len('class="frame">')
-    (tmp_path / "damaged.html").write_text(f"{text[:start]}AAAA{text[start + 4 :]}")
+    (tmp_path / "damaged.html").write_text(f"{text[:start]}!!!!{text[start + 4 :]}")
     driver.get((tmp_path / "damaged.html").as_uri())
     wait(driver, lambda: "cannot be read" in element(driver, "status").text)
