@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ss4d.stages.data.gltf_file import GltfFile
-from ss4d.stages.data.gltf_references import AGAIN
+from ss4d.stages.data.gltf_references import AGAIN, printable
 from ss4d.stages.data.surface import Doubles
 from ss4d.stages.errors import InputError
 
@@ -91,7 +91,7 @@ def animations(file: GltfFile) -> tuple[Animation, ...]:
         InputError: for one whose keys and values do not belong together.
     """
     return tuple(
-        Animation(index, held.name or str(index), tuple(_channels(file, index)))
+        Animation(index, printable(held.name or index), tuple(_channels(file, index)))
         for index, held in enumerate(file.gltf.animations)
     )
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pygltflib import GLTF2  # type: ignore[import-untyped] # the library has no type marker
 
 from ss4d.stages.data.gltf_compression import DRACO, MESHOPT, DracoMesh, decoded_view, is_installed
-from ss4d.stages.data.gltf_references import AGAIN, check_references
+from ss4d.stages.data.gltf_references import AGAIN, check_references, printable
 from ss4d.stages.errors import InputError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -138,8 +139,8 @@ class GltfFile:
         for name in self.gltf.extensionsRequired or []:
             if name not in READ and not name.startswith(HARMLESS):
                 raise InputError(
-                    f"{self.path} requires the extension {name}, which may change what is seen and is not read here; "
-                    "save it without."
+                    f"{self.path} requires the extension {printable(name)}, which may change what is seen and is not "
+                    "read here; save it without."
                 )
         if not any(mesh.primitives for mesh in self.gltf.meshes):
             raise InputError(f"{self.path} has no mesh; give a file with at least one.")
@@ -221,9 +222,9 @@ class GltfFile:
         folder = self.path.parent.resolve()
         target = (folder / unquote(uri).replace("\\", "/")).resolve()  # as Windows writes them
         if "://" in uri or not target.is_relative_to(folder):
-            raise InputError(f"{self.path} points to {uri}, outside its folder; put its files beside it.")
+            raise InputError(f"{self.path} points to {printable(uri)}, outside its folder; put its files beside it.")
         if not target.is_file():
-            raise InputError(f"{self.path} needs {uri}, which is missing; put it beside the file.")
+            raise InputError(f"{self.path} needs {printable(uri)}, which is missing; put it beside the file.")
         return target.read_bytes()
 
 
@@ -240,11 +241,13 @@ def _parse(path: Path) -> tuple[GLTF2, dict[str, Any]]:
         version = held["asset"]["version"]
         if str(version).startswith("2"):
             check_references(path, held)
-        gltf = GLTF2.load_from_bytes(data) if binary else GLTF2.gltf_from_json(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library warns of chunks that the format says to pass over
+            gltf = GLTF2.load_from_bytes(data) if binary else GLTF2.gltf_from_json(text)
     except InputError:
         raise
     except (*OF_THE_LIBRARY, ValueError, LookupError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not a glTF 2.0 file ({error}); give a .glb or .gltf file.") from error
     if not str(version).startswith("2"):
-        raise InputError(f"{path} is glTF {version}; convert it to version 2.")
+        raise InputError(f"{path} is glTF {printable(version)}; convert it to version 2.")
     return gltf, held

@@ -108,6 +108,11 @@ def check_references(path: Path, held: dict[str, Any]) -> None:
                 raise InputError(f"{path}: {where}.{inner} is {value!r}, but it has {size} samplers; {AGAIN}")
 
 
+def printable(text: object) -> str:
+    """A name from a file, for a sentence: without characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))
+
+
 def _found(path: Path, held: Any, pattern: str) -> Iterator[tuple[str, Any]]:
     """The values at `pattern`, each with the place it is at, such as nodes[3].mesh."""
     waiting = [("", held)]

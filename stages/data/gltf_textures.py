@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ss4d.stages.data.gltf_compression import KTX2_HEAD, read_ktx2
 from ss4d.stages.data.gltf_file import GltfFile
+from ss4d.stages.data.gltf_references import printable
 from ss4d.stages.data.surface import Doubles
 from ss4d.stages.errors import InputError
 
@@ -104,7 +105,7 @@ def texture(file: GltfFile, info: dict[str, Any] | None) -> Texture | None:
     if source is None:
         raise InputError(
             f"{file.path}: texture {info['index']} has no image that is read here (its extensions: "
-            f"{', '.join(held.extensions or {}) or 'none'}); save it with PNG, JPEG or WebP images."
+            f"{printable(', '.join(held.extensions or {})) or 'none'}); save it with PNG, JPEG or WebP images."
         )
     change = (info.get("extensions") or {}).get("KHR_texture_transform", {})
     number = change.get("texCoord", info.get("texCoord") or 0)

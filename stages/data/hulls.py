@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers
+from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers, face_normal
 from ss4d.stages.data.render import cover, optics, project
 from ss4d.stages.data.surface import Mask
 from ss4d.stages.ops.compiled import kernel, spread
@@ -96,17 +96,17 @@ def _cosines(vertices, faces, eye):  # type: ignore[no-untyped-def]
     """The cosine (f,) between each face's normal and the way from it to `eye` (3); 0 for a face without an area."""
     made = np.zeros(len(faces), np.float32)
     for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        third = np.float32(1 / 3)
-        ex, ey, ez = eye[0] - x - third * (ux + vx), eye[1] - y - third * (uy + vy), eye[2] - z - third * (uz + vz)
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        nx, ny, nz = face_normal(vertices, faces[f])
+        edges, away, along = np.float32(0), np.float32(0), np.float32(0)
+        for k in range(3):
+            toward = eye[k] - (a[k] + b[k] + c[k]) / np.float32(3)
+            edges += (b[k] - a[k]) ** 2 + (c[k] - a[k]) ** 2
+            away += toward**2
+            along += toward * (nx if k == 0 else ny if k == 1 else nz)
         area = nx * nx + ny * ny + nz * nz
-        edges = ux * ux + uy * uy + uz * uz + vx * vx + vy * vy + vz * vz
         if area > (LEAST_AREA * edges) ** 2:
-            made[f] = (nx * ex + ny * ey + nz * ez) / np.sqrt(area * (ex * ex + ey * ey + ez * ez))
+            made[f] = along / np.sqrt(area * away)
     return made
 
 

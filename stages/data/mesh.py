@@ -169,14 +169,20 @@ def fit(vertices: NDArray[np.floating]) -> tuple[Doubles, float]:
 
 
 @kernel
+def face_normal(vertices, face):  # type: ignore[no-untyped-def]
+    """The normal of a face (3) of vertices (v, 3); its length is twice the area."""
+    a, b, c = face[0], face[1], face[2]
+    x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
+    ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
+    vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
+    return uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+
+
+@kernel
 def _add_normals(vertices, faces, normals):  # type: ignore[no-untyped-def]
     """Fills normals (v, 3), which start at zero."""
     for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x, y, z = vertices[a, 0], vertices[a, 1], vertices[a, 2]
-        ux, uy, uz = vertices[b, 0] - x, vertices[b, 1] - y, vertices[b, 2] - z
-        vx, vy, vz = vertices[c, 0] - x, vertices[c, 1] - y, vertices[c, 2] - z
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        nx, ny, nz = face_normal(vertices, faces[f])
         for corner in range(3):
             v = faces[f, corner]
             normals[v, 0] += nx

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers
+from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers, face_normal
 from ss4d.stages.ops.compiled import kernel, spread
 from ss4d.stages.types import Camera
 
@@ -327,11 +327,9 @@ def _turned(vertices, faces, one_sided, eye):  # type: ignore[no-untyped-def]
     made = np.empty_like(faces)
     count = 0
     for f in range(len(faces)):
-        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
-        ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
-        vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
-        front = (uy * vz - uz * vy) * (eye[0] - a[0]) + (uz * vx - ux * vz) * (eye[1] - a[1])
-        front += (ux * vy - uy * vx) * (eye[2] - a[2])
+        x, y, z = face_normal(vertices, faces[f])
+        a = faces[f, 0]
+        front = x * (eye[0] - vertices[a, 0]) + y * (eye[1] - vertices[a, 1]) + z * (eye[2] - vertices[a, 2])
         if front < 0 and one_sided[faces[f, 0]]:
             continue
         made[count] = faces[f] + (len(vertices) if front < 0 else 0)

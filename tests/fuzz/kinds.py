@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from ss4d.pipelines.dataset.manifest import Listed, read_clip
+from ss4d.pipelines.training.make_records import Sizes
+from ss4d.stages.data.clip import film
 from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.model_folder import ModelFolder
@@ -61,7 +63,7 @@ def clip(case: Path, file: Path) -> None:
 
 
 def mesh(case: Path, file: Path) -> None:
-    load_animated(file, 2, 12.0)
+    film(load_animated(file, 2, 12.0), Sizes(frames=2, size=16, views=1, resolution=8).spec(0), "any", 12.0)
 
 
 def networks(case: Path, file: Path) -> None:

@@ -25,7 +25,8 @@ from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
 from tests.conftest import Silent, draw_frames, save_frames
 from tests.helpers.dataset_history import WEIGHTS, attempt, happen
-from tests.helpers.gltf_files import FACES, POINTS, Builder, primitive, tetrahedron
+from tests.helpers.gltf_files import FACES, POINTS, Builder, card, primitive, show, tetrahedron
+from tests.helpers.gltf_packed import ktx2, with_draco, with_ktx2, with_meshopt
 from tests.helpers.noop_stages import METHODS as NOOP
 from tests.helpers.unfitted import OFF
 from tests.helpers.untrained import write_model
@@ -127,14 +128,38 @@ def write_records(folder: Path) -> None:
 
 
 def write_meshes(folder: Path) -> None:
-    """A skinned bar, and a textured and colored tetrahedron that moves and changes its shape."""
+    """A skinned bar, a textured and colored tetrahedron that moves and changes its shape, and packed files."""
     folder.mkdir()
+    with_draco(tetrahedron()).save(folder / "draco.glb")
+    with_meshopt(tetrahedron()).save(folder / "meshopt.glb")
+    with_ktx2(ktx2([[(255, 0, 0, 255)]])).save(folder / "ktx2.glb")
+    _cards().save(folder / "cards.glb")
     _tetrahedron().save(folder / "tetrahedron.glb")
     bar = _bar()
     bar.save(folder / "bar.glb")
     (folder / "bar.bin").write_bytes(bar.data)
     bar.json["buffers"][0]["uri"] = "bar.bin"
     (folder / "bar.gltf").write_text(json.dumps(bar.json))
+
+
+def _cards() -> Builder:
+    """Instances of a strip with a mask, under what is seen through and glows."""
+    builder = card(alphaMode="BLEND")
+    picture = np.zeros((8, 8, 4), np.uint8)
+    picture[2:6, 2:6] = 255
+    mask = show(builder, picture, "WEBP", alphaMode="MASK", doubleSided=True, emissiveFactor=[1, 0, 0])
+    mask["emissiveTexture"] = {"index": 0, "texCoord": 0}
+    builder.json["samplers"] = [{"wrapS": 33071, "wrapT": 33648, "magFilter": 9728}]
+    builder.json["textures"] = [{"sampler": 0, "extensions": {"EXT_texture_webp": {"source": 0}}}]
+    glass = {"alphaMode": "BLEND", "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0.5]}}
+    builder.json["materials"].append(glass)
+    held = builder.json["meshes"][0]["primitives"]
+    held.append({"mode": 5, "attributes": held[0]["attributes"], "material": 1})
+    places = {"TRANSLATION": builder.add([[0, 0, 0], [1, 0, 0]])}
+    builder.json["nodes"][0]["extensions"] = {"EXT_mesh_gpu_instancing": {"attributes": places}}
+    builder.animate_also("one", (0, "scale", [0, 0.1], [[1, 1, 1], [1, 2, -1]], "LINEAR"))
+    builder.animate_also("other", (0, "scale", [0, 0.1], [[1, 1, 1], [1, 1, 1.1]], "LINEAR"))
+    return builder
 
 
 def _tetrahedron() -> Builder:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf import load_animated, load_asset
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.voxels import surface_voxels
 from ss4d.stages.errors import InputError
@@ -251,3 +251,14 @@ def test_as_many_weights_as_morph_targets_are_asked_for(tmp_path: Path) -> None:
     builder.animate((0, "weights", [0, 1], [0, 1], "LINEAR"))
     with pytest.raises(InputError, match=r"a.glb: mesh 0, primitive 0 has 2 morph targets, but .* 1 weights .*again"):
         load_animated(builder.save(tmp_path / "a.glb"), 2, 2.0)
+
+
+def test_names_of_a_file_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+    builder = tetrahedron()
+    builder.animate_also("\x1b[31mred", (0, "scale", [0, 1], [[1, 1, 1], [2, 2, 2]], "LINEAR"))
+    path = builder.save(tmp_path / "a.glb")
+    assert str(load_asset(path, 1, 1.0).play).startswith("\N{REPLACEMENT CHARACTER}[31mred, from")
+    builder.json["extensionsRequired"] = ["EXT\x07"]
+    with pytest.raises(InputError) as caught:
+        load_animated(builder.save(tmp_path / "a.glb"), 1, 1.0)
+    assert str(caught.value).isprintable()
