@@ -16,7 +16,7 @@ from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.values import read_value, scalars, write_value
 from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip
 from ss4d.stages.data.mesh import AnimatedMesh
-from ss4d.stages.data.motion import LEAST_MOTION, fill, motion
+from ss4d.stages.data.motion import fill, motion, moves
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.types import Progress, silent
 from ss4d.storage.artifact import Artifact
@@ -90,10 +90,9 @@ class Shown:
     @classmethod
     def of(cls, mesh: AnimatedMesh, animation: str | None = None) -> "Shown":
         """Measured."""
-        moved = motion(mesh.vertices)
         return cls(
-            motion=round(moved, 4),
-            still=moved < LEAST_MOTION,
+            motion=round(motion(mesh.vertices), 4),
+            still=not moves(mesh.vertices),
             fill=round(fill(mesh.vertices), 4),
             animation=animation,
         )

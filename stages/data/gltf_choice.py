@@ -12,7 +12,7 @@ from ss4d.stages.data.gltf_animation import Animation, Channel, Target, tracks
 from ss4d.stages.data.gltf_file import GltfFile
 from ss4d.stages.data.gltf_nodes import world_matrices
 from ss4d.stages.data.gltf_parts import Part
-from ss4d.stages.data.motion import LEAST_MOTION, motion
+from ss4d.stages.data.motion import motion, moves
 from ss4d.stages.data.surface import Doubles
 from ss4d.stages.errors import InputError
 
@@ -21,6 +21,7 @@ MOMENTS = 16  # at which that is done
 MOST_MOMENTS = 600  # of a long animation, out of which a window is chosen
 STEP = 0.05  # of an animation's largest step, below which a step is no motion
 ENOUGH = 0.75  # of the most that a window moves, for an earlier one to be taken
+MOST_NAMES = 3  # that are written out
 PER_WINDOW = 4  # places where a window may begin, for each of its length
 
 
@@ -72,7 +73,10 @@ class Play:
     def __str__(self) -> str:
         if not self.names:
             return "nothing moves"
-        return f"{' + '.join(self.names)}, from {self.start:.2f} s of {self.begin:.2f} to {self.end:.2f} s"
+        names = " + ".join(self.names[:MOST_NAMES])
+        if len(self.names) > MOST_NAMES:
+            names += f" and {len(self.names) - MOST_NAMES} more"
+        return f"{names}, from {self.start:.2f} s of {self.begin:.2f} to {self.end:.2f} s"
 
 
 def chosen(
@@ -146,7 +150,7 @@ def ways_to_move(file: GltfFile, parts: Sequence[Part], held: Sequence[Animation
     for index, name, channels in groups:
         if any(channel.moves for channel in channels):
             times, points = _over_time(file, parts, channels)
-            if motion(points) >= LEAST_MOTION:
+            if moves(points):
                 steps = np.abs(np.diff(points, axis=0)).max((1, 2))
                 moved = np.flatnonzero(steps > STEP * steps.max())
                 made.append(Moving(index, name, float(times[moved[0]]), float(times[moved[-1] + 1])))

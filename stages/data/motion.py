@@ -6,7 +6,7 @@ Axes: t frame, v vertex.
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_MOTION = 0.01  # below which an object stands still, see `motion`
+LEAST_WAY = 0.01  # of the object's size, which some point must come from where it is on average, for it to move
 
 
 def motion(points: NDArray[np.floating], of: float | None = None) -> float:
@@ -17,11 +17,21 @@ def motion(points: NDArray[np.floating], of: float | None = None) -> float:
     """
     if points.shape[0] * points.shape[1] == 0:
         return 0.0
+    return float(np.sqrt((_ways(points) ** 2).mean())) / (size(points) if of is None else of)
+
+
+def moves(points: NDArray[np.floating]) -> bool:
+    """Whether any of points (t, v, 3) moves, be it a small part of the whole, so that it can be seen."""
+    return points.shape[0] * points.shape[1] > 0 and bool(_ways(points).max() > LEAST_WAY * size(points))
+
+
+def _ways(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far each of points (t, v, 3) comes from where it is on average, (v,)."""
     far = np.zeros(points.shape[1])
     middle = points.mean(0, dtype=np.float64)
     for frame in points:
         far = np.maximum(far, np.linalg.norm(frame - middle, axis=-1))
-    return float(np.sqrt((far**2).mean())) / (size(points) if of is None else of)
+    return far
 
 
 def fill(points: NDArray[np.floating]) -> float:

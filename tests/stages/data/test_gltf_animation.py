@@ -8,7 +8,7 @@ import pytest
 
 from ss4d.stages.data.gltf import load_asset, moving
 from ss4d.stages.data.gltf_choice import AnimationChoice
-from ss4d.stages.data.motion import fill, motion
+from ss4d.stages.data.motion import fill, motion, moves
 from ss4d.stages.errors import InputError
 from tests.helpers.gltf_files import QUARTER, Builder, add_mesh, sphere, tetrahedron
 
@@ -186,4 +186,12 @@ def test_motion_is_a_share_of_the_size() -> None:
     assert motion(half) == pytest.approx(0.25, rel=1e-6)
     assert motion(half * 1e-4) == pytest.approx(0.25, rel=1e-6)
     assert fill(half) == pytest.approx(0.5)
+    assert moves(half)
+    small = np.tile(points, (2, 1, 1))
+    small[1, 5] += 0.1  # one of many: it is seen, though the whole hardly moves
+    assert motion(small) < 0.01
+    assert moves(small)
+    small[1, 5] -= 0.09
+    assert not moves(small)
+    assert not moves(points[None, :0])
     assert motion(points[None, :0]) == fill(points[None, :0]) == 0
