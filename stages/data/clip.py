@@ -23,6 +23,7 @@ from ss4d.stages.types import Axes, Camera, Value, array
 
 REVISION = 2  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
+OPAQUE = 0.9  # opacity from which on a surface hides the voxels behind it
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
 INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
@@ -142,7 +143,10 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
     place = placement(spec.axes, mesh, camera)
     coords, feats = surface_voxels(place.place(outside(mesh.solid())), spec.resolution)
-    kept = visible(coords, spec.resolution)
+    blocking = None
+    if mesh.opacity is not None:  # what stands behind glass is seen
+        blocking, _ = surface_voxels(place.place(outside(mesh.solid(OPAQUE))), spec.resolution)
+    kept = visible(coords, spec.resolution, blocking)
     edges = (window.left, window.top, window.left + window.side, window.top + window.side)
     return TrainingClip(
         frames=torch.from_numpy(frames),

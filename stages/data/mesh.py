@@ -54,13 +54,17 @@ class AnimatedMesh:
         """Normals (t, v, 3): the stored ones, else the mean of the faces around each vertex, weighted by area."""
         return mean_normals(self.vertices, self.faces) if self.stored_normals is None else self.stored_normals
 
-    def solid(self) -> "AnimatedMesh":
-        """What counts as its shape: without what hides less than a third of what is behind it, such as a shadow."""
+    def solid(self, least: float = SOLID) -> "AnimatedMesh":
+        """What counts as its shape: without what hides less than a third of what is behind it, such as a shadow.
+
+        Args:
+            least: instead of that third.
+        """
         if self.opacity is None:
             return self
         sides = np.zeros(len(self.colors)) if self.one_sided is None else self.one_sided
         values = np.column_stack((self.colors, self.opacity, sides)).astype(np.float64)
-        cut = Surface(self.vertices, self.faces.astype(np.int64), self.normals(), values).cut(self.opacity, SOLID)
+        cut = Surface(self.vertices, self.faces.astype(np.int64), self.normals(), values).cut(self.opacity, least)
         return AnimatedMesh(
             vertices=cut.vertices,
             faces=cut.faces.astype(np.int32),

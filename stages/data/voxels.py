@@ -41,16 +41,25 @@ def surface_voxels(mesh: AnimatedMesh, resolution: int) -> tuple[Integers, Float
     return coords, np.concatenate([feats for _, feats in frames])
 
 
-def visible(coords: Integers, resolution: int) -> NDArray[np.bool_]:
+def visible(coords: Integers, resolution: int, blocking: Integers | None = None) -> NDArray[np.bool_]:
     """Which cells (N,) of `surface_voxels` can be seen from outside, frame by frame.
 
     A cell can be seen if one of its 26 neighbors is empty and joined, through empty cells, to the outside. The others
     hold only what parts hide in each other: no picture shows it, and a network could do no more than guess it. The
     bottom of a crease narrower than a cell counts as hidden, too.
+
+    Args:
+        coords: of all cells.
+        resolution: cells along each axis.
+        blocking: those of them (m, 5) that nothing is seen through, likewise sorted; None for all.
     """
-    bounds = np.searchsorted(coords[:, 1], np.arange(coords[-1, 1] + 2)) if len(coords) else np.zeros(1, np.int64)
-    cells = coords[:, 2:]
-    frames = spread(partial(_look, cells[start:stop], resolution) for start, stop in pairwise(bounds.tolist()))
+    blocking = coords if blocking is None else blocking
+    times = np.arange(coords[-1, 1] + 2) if len(coords) else np.zeros(1, np.int64)
+    of_all, of_blocking = (pairwise(np.searchsorted(held[:, 1], times).tolist()) for held in (coords, blocking))
+    frames = spread(
+        partial(_look, coords[a:b, 2:], blocking[c:d, 2:], resolution)
+        for (a, b), (c, d) in zip(of_all, of_blocking, strict=True)
+    )
     return np.concatenate([np.empty(0, np.bool_), *frames])
 
 
@@ -153,14 +162,14 @@ def _add_face(vertices, face, colors, normals, n, slot, sums):  # type: ignore[n
 
 
 @kernel
-def _look(cells, resolution):  # type: ignore[no-untyped-def]
-    """Which of the cells (n, 3) of one frame can be seen, by flooding the empty cells from a border around the grid."""
+def _look(cells, blocking, resolution):  # type: ignore[no-untyped-def]
+    """Which of the cells (n, 3) of a frame can be seen, by flooding all but `blocking` (m, 3) from a border around."""
     seen = np.empty(len(cells), np.bool_)
     empty, full, outside = 0, 1, 2
     size = resolution + 2
     state = np.full((size, size, size), empty, np.uint8)
-    for n in range(len(cells)):
-        state[cells[n, 0] + 1, cells[n, 1] + 1, cells[n, 2] + 1] = full
+    for n in range(len(blocking)):
+        state[blocking[n, 0] + 1, blocking[n, 1] + 1, blocking[n, 2] + 1] = full
     waiting = np.empty((size**3, 3), np.int16)
     waiting[0] = 0
     state[0, 0, 0] = outside

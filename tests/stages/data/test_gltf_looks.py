@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ss4d.stages.data import gltf_textures
+from ss4d.stages.data.clip import SOFT, ClipSpec, film
 from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.data.hulls import outside
 from ss4d.stages.data.mesh import AnimatedMesh
@@ -121,6 +122,15 @@ def test_what_is_seen_through_is_mixed(tmp_path: Path, double_sided: bool) -> No
     assert {tuple(color) for color in feats[:, :3].round(2)} >= {(1, 0, 0), (0, 0, 1)}
 
 
+@pytest.mark.parametrize(("alpha", "inside"), [(0.5, True), (1.0, False)])
+def test_what_stands_behind_glass_has_voxels(tmp_path: Path, alpha: float, inside: bool) -> None:
+    spec = ClipSpec(seed=0, num_frames=1, input_size=16, num_views=1, view_size=16, resolution=32)
+    clip = film(loaded(ball_in(alpha), tmp_path), spec, "any", 12.0)
+    reach = np.linalg.norm(clip.coords[:, 2:].numpy() - 15.5, axis=1)
+    assert (reach > 14).sum() > 1000
+    assert bool((reach < 9).any()) == inside
+
+
 def test_a_faint_shadow_is_seen_but_is_no_part_of_the_shape(tmp_path: Path) -> None:
     builder = Builder()
     points, faces = sphere(16)
@@ -178,8 +188,6 @@ def test_backs_are_seen_where_the_material_says_so(tmp_path: Path) -> None:
         assert picture_of(mesh, 180.0)[32, 32, 3] == alpha
         assert len(surface_voxels(outside(mesh), 16)[0]) >= 14 * 14
     # The light falls on the side that is looked at.
-    from ss4d.stages.data.clip import SOFT
-
     front, back = (
         render(mesh, [orbit_camera(FRONT_YAW + yaw, 0.0, size=32)], SOFT)[0, 0, 16, 16, 0] for yaw in (0.0, 180.0)
     )
