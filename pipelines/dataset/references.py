@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now
+from ss4d.pipelines.dataset.events import Attempt, EventWriter, State, now, read_events
 from ss4d.pipelines.dataset.keys import recorded_keys
 from ss4d.pipelines.dataset.launches import LaunchRecipes, all_launches
 from ss4d.pipelines.dataset.layout import Dataset
@@ -27,6 +27,16 @@ def needed_recipes(dataset: Dataset, patience: float) -> tuple[list[LaunchRecipe
     launches = all_launches(dataset)
     running = [launch.recipes for launch in launches if launch.is_running(dataset, patience)]
     return _different([*running, *(launch.recipes for launch in launches[-1:])]), _different(running)
+
+
+def has_run(dataset: Dataset) -> bool:
+    """Whether events tell of attempts at its clips, and not only of what was deleted.
+
+    Raises:
+        NewerError, OSError: if events cannot be read.
+    """
+    states = {"done", "failed", "reused"}
+    return any(attempt.state in states for batch in read_events(dataset.events, {}) for attempt in batch.attempts)
 
 
 def dataset_references(dataset: Dataset, patience: float) -> tuple[set[ArtifactRef], set[ArtifactRef]]:

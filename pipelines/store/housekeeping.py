@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ss4d.pipelines.dataset.references import (
     dataset_references,
+    has_run,
     known_digests,
     needed_recipes,
     orphaned_references,
@@ -224,11 +225,19 @@ def references(users: Users) -> References:
         needed, unfinished = dataset_references(dataset, ABANDONED)
         used |= needed
         running |= unfinished
-    datasets = {dataset.folder.resolve() for dataset in users.datasets}
-    for note in users.seen.values():  # what was a dataset, and is none that can be read
-        if note.recipes and note.folder.resolve() not in datasets:
+    launched, noted = _launched(users), set()
+    for note in users.seen.values():  # what was a dataset, and is none that can be read, or has lost its launches
+        if note.recipes and note.folder.resolve() not in launched:
             running |= (needs := needs_of(note))
             used |= needs
+            noted.add(note.folder.resolve())
+            doubts.append(f"{note.folder} has no record of its launches; what they noted in the store is kept")
+    for dataset in users.datasets:
+        if dataset.folder.resolve() not in launched | noted and has_run(dataset):
+            raise StoreError(
+                f"{dataset.launches} is not there, though clips were run; nothing is deleted while it is unknown what "
+                "the dataset needs: bring it back, or run the dataset again"
+            )
     for path in (path for folder in users.folders for path in _records(folder)):
         try:
             refs, unfinished_run = _read_references(path)
@@ -245,7 +254,12 @@ def references(users: Users) -> References:
         used |= refs
         if unfinished_run:
             running |= refs
-    return References(frozenset(used), frozenset(running), tuple(doubts))
+    return References(frozenset(used), frozenset(running), tuple(dict.fromkeys(doubts)))
+
+
+def _launched(users: Users) -> set[Path]:
+    """The folders of the datasets that have a record of their launches."""
+    return {dataset.folder.resolve() for dataset in users.datasets if dataset.launches.exists()}
 
 
 def _may_come_back(path: Path, *, noted: bool) -> bool:
@@ -291,7 +305,7 @@ def _tidy_notes(store: ArtifactStore, users: Users) -> None:
         for recipes in needed_recipes(dataset, ABANDONED)[0]:
             current.add(note_launch(store, dataset.folder, recipes, digests))
     places = {identity_of(folder): folder for folder in users.folders}
-    datasets = {dataset.folder.resolve() for dataset in users.datasets}
+    datasets = _launched(users)
     for name, note in users.seen.items():
         place = places.get(note.identity)
         if note.identity is None or place is None or name in current:

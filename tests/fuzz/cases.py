@@ -5,6 +5,7 @@ import resource
 import shlex
 import signal
 import sys
+import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def _make(room: Room, make: Any) -> int:
 
 
 def _at_home(room: Room) -> None:
+    tempfile.tempdir = None  # the server's
     os.environ.update(
         HOME=str(room.root / "home"), XDG_CACHE_HOME=str(room.root / "cache"), TMPDIR=str(room.root / "temporary")
     )

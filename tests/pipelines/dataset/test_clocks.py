@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from ss4d.pipelines.config import load_config
 from ss4d.pipelines.dataset import references
 from ss4d.pipelines.dataset.events import Attempt, EventWriter
 from ss4d.pipelines.dataset.index import open_index
+from ss4d.pipelines.dataset.keys import Settings, StageKeys
+from ss4d.pipelines.dataset.launches import Launch
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.pipelines.dataset.rebuild import rebuild_index
 from ss4d.pipelines.stage_result import stored_result
@@ -17,6 +20,7 @@ from ss4d.stages.types import silent
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import ArtifactStore, open_store
 from tests.helpers.dataset_history import KEYS, digest, four_clips, opened
+from tests.pipelines.dataset.test_keys import WEIGHTS
 
 KEY = KEYS.of([digest("a")])["slat"][0]
 REF = ArtifactRef("slat", KEY)
@@ -26,7 +30,10 @@ COSTS = {"seconds": 1.0, "peak_memory": 1, "peak_device_memory": 0, "versions": 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    return four_clips(tmp_path / "set")
+    """One that ran once, and needs nothing that the tests make."""
+    made = four_clips(tmp_path / "set")
+    Launch(made, Settings(seed=7), StageKeys(load_config("tiny"), WEIGHTS, 7).recipes(), {})
+    return made
 
 
 def known(dataset: Dataset) -> set[str]:

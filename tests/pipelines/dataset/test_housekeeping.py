@@ -23,6 +23,7 @@ from ss4d.pipelines.store.housekeeping import ABANDONED, Sorting, collect, verif
 from ss4d.pipelines.store_notes import note_launch
 from ss4d.stages.types import silent
 from ss4d.storage.codec import ArrayData
+from ss4d.storage.errors import StoreError
 from ss4d.storage.manifest import write_rows
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
@@ -92,9 +93,26 @@ def test_the_last_launch_keeps_what_it_needs(dataset: Dataset) -> None:
     assert gc(dataset).unused == []
 
 
-def test_a_dataset_without_launches_keeps_nothing(dataset: Dataset) -> None:
-    gc(dataset)
-    assert stored(dataset) == known(dataset) == set()
+def test_a_dataset_that_never_ran_keeps_nothing(dataset: Dataset) -> None:
+    with pytest.raises(StoreError, match=r"runs\.jsonl is not there, though clips were run; nothing is deleted"):
+        gc(dataset)
+    for path in dataset.events.iterdir():
+        path.unlink()
+    for _ in range(2):  # what is deleted is an event, too
+        gc(dataset)
+        assert stored(dataset) == set()
+
+
+def test_launches_that_are_lost_are_known_by_what_they_noted(dataset: Dataset) -> None:
+    end(launch(dataset, NEW))
+    note_launch(open_store(dataset.store), dataset.folder, NEW.recipes(), known_digests(dataset))
+    dataset.launches.rename(dataset.folder / "lost")
+    for _ in range(2):
+        assert [text.endswith("what they noted in the store is kept") for text in gc(dataset).doubts] == [True]
+        assert stored(dataset) == refs(NEW)
+    (dataset.folder / "lost").rename(dataset.launches)
+    assert gc(dataset).doubts == []
+    assert stored(dataset) == refs(NEW)
 
 
 def test_a_launch_that_goes_on_keeps_what_it_needs(dataset: Dataset) -> None:
