@@ -79,9 +79,12 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 def _read(path: Path) -> pyarrow.Table:
     data = read_plain(path)
     try:
-        return parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+        table = parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+        table.validate(full=True)  # that texts are texts, too
+        _ = table.schema.names
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # OSError: a page's checksum
         raise StoreError(f"{path} is damaged, it is not a Parquet table ({error})") from error
+    return table
 
 
 @contextmanager
