@@ -13,6 +13,7 @@ from ss4d.cli.bench import bench
 from ss4d.cli.console import ConsoleReporter
 from ss4d.cli.diff import diff
 from ss4d.cli.doctor import doctor
+from ss4d.cli.download import download
 from ss4d.cli.evaluate import evaluate
 from ss4d.cli.export import export
 from ss4d.cli.failures import explained
@@ -190,6 +191,7 @@ app.command(no_args_is_help=True)(export)
 app.command(no_args_is_help=True)(render)
 app.command()(stages)
 app.command()(config)
+app.command(no_args_is_help=True)(download)
 app.command(no_args_is_help=True)(verify)
 app.command(no_args_is_help=True)(gc)
 app.command(no_args_is_help=True)(pack)

@@ -1,11 +1,14 @@
 """What the function of an implementation is given besides its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ss4d.pipelines.errors import PluginError
@@ -16,7 +19,7 @@ from ss4d.stages.input_files import InputConfig, input_digest, input_state
 from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.types import Progress, Value, Video
 from ss4d.stages.user_masks import read_masks
-from ss4d.stages.video_io import read_video
+from ss4d.stages.video_io import read_frames, read_video
 
 V = TypeVar("V", bound=Value)
 Files = Mapping[str, Path]  # by name; not to be changed
@@ -69,21 +72,34 @@ class StageInputs:
             raise PluginError(f"{self.implementation} asks {stage} for files, but it gives {type(result).__name__}")
         return result
 
-    def video(self, *, side: int | None = None) -> Video:
-        """The frames of the run's input that its configuration chooses; larger ones than `side` pixels are reduced.
+    def video(self, *, side: int | None = None, room: int | None = None, beside: int = 0) -> Video:
+        """The frames of the run's input that its configuration chooses; see `read_video` for what they may take.
 
         Raises:
             InputError: it cannot be read, or is not what it was when the run was planned.
         """
         self._declared(self.implementation.source, "source=True")
+        with self._unchanged():
+            return read_video(
+                self.source, self.input_config, side=side, room=room, beside=beside, progress=self.progress
+            )
+
+    def frames(self, *, side: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The same frames once more, one after the other (h, w, 3 or 4) and none held; raises as `video` does."""
+        self._declared(self.implementation.source, "source=True")
+        with self._unchanged():
+            yield from read_frames(self.source, self.input_config, side=side)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuses an input that is another one than was planned with, once it has been read."""
         before = input_state(self.source)
-        video = read_video(self.source, self.input_config, side=side, progress=self.progress)
+        yield
         if input_digest(self.source) != self.recipe["source"] or input_state(self.source) != before:
             raise InputError(
                 f"{self.source} has changed since this was planned, and nothing is stored of it: run again, for a clip "
                 "of a dataset after `ss4d dataset init`"
             )
-        return video
 
     def masks(self, path: Path, video: Video) -> Tensor:
         """The masks in a file or folder that the configuration names, of the frames of `video`: (t, h, w) uint8."""

@@ -5,6 +5,7 @@ A new one takes two files: its own in `stages/`, and its rows here.
 
 from typing import TYPE_CHECKING, Any
 
+from ss4d.pipelines.downloads import with_weights
 from ss4d.pipelines.implementation import Deferred, Implementation, Stage
 from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.decoding_config import DecodingConfig
@@ -22,7 +23,7 @@ from ss4d.stages.fitting.config import (
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
-from ss4d.stages.segmentation.config import SegmentationConfig
+from ss4d.stages.segmentation.config import BirefnetConfig, CropConfig, Sam2Config, SegmentationConfig
 from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # Sides of a crop that a frame may be wide: an object of a quarter of the frame's width loses nothing.
 FINEST = 4
+ROOM = 1 << 29  # bytes of the frames in which the object is looked for; its crops are made of finer ones
 
 # In the order of a run.
 STAGES = (
@@ -86,6 +88,8 @@ STAGES = (
 )
 
 segment = Deferred("ss4d.stages.segmentation.segment:segment")
+segment_by_birefnet = Deferred("ss4d.stages.segmentation.networks:segment_by_birefnet")
+segment_by_sam2 = Deferred("ss4d.stages.segmentation.networks:segment_by_sam2")
 encode_images = Deferred("ss4d.stages.conditioning:encode_images")
 sample_structure = Deferred("ss4d.stages.sparse_structure:sample_structure")
 sample_latents = Deferred("ss4d.stages.slat:sample_latents")
@@ -99,10 +103,27 @@ fit_latents = Deferred("ss4d.stages.fitting.appearance:fit_latents")
 export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
+def _frames(config: CropConfig, inputs: "StageInputs") -> tuple[Any, Any]:
+    """The frames in which the object is looked for, and finer ones to crop where those are coarse."""
+    side = FINEST * config.size
+    video = inputs.video(side=side, room=ROOM, beside=4 * config.size**2)
+    return video, inputs.frames(side=side) if video.coarse else None
+
+
 def _segmentation(config: SegmentationConfig, inputs: "StageInputs") -> Any:
-    video = inputs.video(side=FINEST * config.size)
+    video, finer = _frames(config, inputs)
     masks = None if config.mask is None else inputs.masks(config.mask, video)
-    return segment(config, video, masks=masks, progress=inputs.progress)
+    return segment(config, video, masks=masks, finer=finer, progress=inputs.progress)
+
+
+def _birefnet(config: BirefnetConfig, inputs: "StageInputs") -> Any:
+    video, finer = _frames(config, inputs)
+    return segment_by_birefnet(config, config.weights, video, finer=finer, progress=inputs.progress)
+
+
+def _sam2(config: Sam2Config, inputs: "StageInputs") -> Any:
+    (video, finer), device = _frames(config, inputs), inputs.model.device
+    return segment_by_sam2(config, config.weights, video, device, finer=finer, progress=inputs.progress)
 
 
 def _conditioning(config: ConditioningConfig, inputs: "StageInputs") -> Any:
@@ -175,7 +196,11 @@ def _slat_sampler(config: SlatConfig, folder: ModelFolder) -> SlatConfig:
 
 
 BUILT_IN = (
-    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=3),
+    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=4),
+    Implementation(
+        stage="segmentation", config=BirefnetConfig, run=_birefnet, source=True, resolve=with_weights("birefnet")
+    ),
+    Implementation(stage="segmentation", config=Sam2Config, run=_sam2, source=True, resolve=with_weights("sam2")),
     Implementation(
         stage="conditioning",
         config=ConditioningConfig,

@@ -91,11 +91,13 @@ class Video(Value):
 
     Attributes:
         scale: pixels of the input, along a side, that one of these stands for; 1 where nothing was reduced.
+        coarse: whether they are smaller than was asked for, since all of them would have taken too much memory.
     """
 
     frames: Tensor = array("t h w c", torch.uint8, "straight RGB or RGBA, 0 to 255")
     fps: float
     scale: float = 1.0
+    coarse: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,8 +1,11 @@
 """Frames as uint8 tensors (t, h, w, c): read from a video, an image, a folder or an archive; written to a video."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
-from ss4d.stages.reading.picture import Bounds, Pixels
+from ss4d.stages.reading.picture import Bounds, Picture, Pixels
 from ss4d.stages.reading.sources import FrameSource, opened_source
 from ss4d.stages.types import Progress, Video, silent
 
@@ -30,7 +33,15 @@ ENCODERS = {
 NAMED = 3  # frames that a sentence names
 
 
-def read_video(path: Path, config: InputConfig, *, side: int | None = None, progress: Progress = silent) -> Video:
+def read_video(
+    path: Path,
+    config: InputConfig,
+    *,
+    side: int | None = None,
+    room: int | None = None,
+    beside: int = 0,
+    progress: Progress = silent,
+) -> Video:
     """Reads the chosen frames of a video file, an image, a folder of images or an archive of them (docs/inputs.md).
 
     One frame after the other is decoded, and only those that are used are held.
@@ -39,6 +50,8 @@ def read_video(path: Path, config: InputConfig, *, side: int | None = None, prog
         path: the file or folder.
         config: which frames.
         side: frames whose longer side has more pixels than this are reduced to it; None: as large as they are.
+        room: bytes that all frames may take: if they take more, they are reduced further. None: without such a limit.
+        beside: bytes of memory that each frame is going to take besides.
         progress: told after each frame.
 
     Returns:
@@ -56,12 +69,23 @@ def read_video(path: Path, config: InputConfig, *, side: int | None = None, prog
             raise InputError(source.damage)
         if not chosen:
             raise _no_frame(path, count, config)
-        bounds = Bounds(side=side, max_pixels=config.max_pixels)
-        frames, scale = _collect(path, source, chosen, config, bounds, progress)
+        pictures, coarse = _fitting(source, chosen, Bounds(side=side, max_pixels=config.max_pixels), room)
+        frames, scale = _collect(path, source, chosen, pictures, config, beside, progress)
     every = config.step * len(some) / len(chosen)
     if spread:
         LOG.info("%d of %d frames, one every %.2f s", len(chosen), len(some), every / rate)
-    return Video(frames=frames, fps=rate / every, scale=scale)
+    if coarse:
+        count, height, width, _ = frames.shape
+        LOG.info("the object is looked for in frames of %d x %d pixels, as there are %d of them", width, height, count)
+    return Video(frames=frames, fps=rate / every, scale=scale, coarse=coarse)
+
+
+def read_frames(path: Path, config: InputConfig, *, side: int | None = None) -> Iterator[Pixels]:
+    """The frames that `read_video` gives, one after the other and none held; raises as that does."""
+    with opened_source(path, config) as source:
+        chosen = config.indices(source.line.count, source.line.rate)
+        for picture in source.read(chosen, Bounds(side=side, max_pixels=config.max_pixels)):
+            yield _straight(picture.pixels) if config.premultiplied else picture.pixels
 
 
 def num_frames(path: Path) -> int:
@@ -102,16 +126,35 @@ def _no_frame(path: Path, total: int, config: InputConfig) -> InputError:
     )
 
 
+def _fitting(
+    source: FrameSource, chosen: Sequence[int], bounds: Bounds, room: int | None
+) -> tuple[Iterator[Picture], bool]:
+    """The chosen pictures, so small that all of them fit into `room` bytes; and whether that made them smaller."""
+    pictures = source.read(chosen, bounds)
+    first = next(pictures)
+    needed = len(chosen) * first.pixels.nbytes
+    if room is None or needed <= room:
+        return chain([first], pictures), False
+    side = max(1, int(max(first.pixels.shape[:2]) * math.sqrt(room / needed)))
+    return source.read(chosen, replace(bounds, side=side)), True
+
+
 def _collect(
-    path: Path, source: FrameSource, chosen: Sequence[int], config: InputConfig, bounds: Bounds, progress: Progress
+    path: Path,
+    source: FrameSource,
+    chosen: Sequence[int],
+    pictures: Iterable[Picture],
+    config: InputConfig,
+    beside: int,
+    progress: Progress,
 ) -> tuple[Tensor, float]:
     """The chosen frames (t, h, w, 3 or 4), one copy of each, and how many pixels of the input one of theirs is wide."""
     frames, scale = torch.empty(0), 1.0
     opaque = []
-    for t, picture in enumerate(source.read(chosen, bounds)):
+    for t, picture in enumerate(pictures):
         pixels = _straight(picture.pixels) if config.premultiplied else picture.pixels
         if not t:
-            _check_memory(path, len(chosen), pixels, config)
+            _check_memory(path, len(chosen), pixels, config, beside)
             frames, scale = torch.empty(len(chosen), *pixels.shape, dtype=torch.uint8), picture.scale
         height, width, channels = pixels.shape
         if (height, width) != frames.shape[1:3]:
@@ -132,13 +175,15 @@ def _collect(
     return frames, scale
 
 
-def _check_memory(path: Path, count: int, pixels: Pixels, config: InputConfig) -> None:
-    needed, (height, width) = count * pixels.nbytes / 2**30, pixels.shape[:2]
+def _check_memory(path: Path, count: int, pixels: Pixels, config: InputConfig, beside: int) -> None:
+    needed, (height, width) = count * (pixels.nbytes + beside) / 2**30, pixels.shape[:2]
     if needed > config.memory:
         fewer = max(1, int(count * config.memory / needed))
+        crops, smaller = (" and their crops", ", make segmentation.size smaller") if beside else ("", "")
         raise InputError(
-            f"{path} has {count} frames to be used, of {width} x {height} pixels: {needed:.1f} GiB, more than the "
-            f"{config.memory:g} of input.memory; choose fewer, such as input.frames={fewer}, or raise that."
+            f"{path} has {count} frames to be used, of {width} x {height} pixels{crops}: {needed:.1f} GiB, more "
+            f"than the {config.memory:g} of input.memory; choose fewer, such as input.frames={fewer}{smaller}, or "
+            "raise that."
         )
 
 

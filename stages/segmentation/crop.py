@@ -1,12 +1,18 @@
 """The one square crop of a clip around its object, resized and laid over black; images are (t, y, x, channel)."""
 
+from collections.abc import Iterable
+
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import CROP_MARGIN
+
+Colors = NDArray[np.uint8]
 
 
 def crop_clip(frames: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,22 +29,38 @@ def crop_clip(frames: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         InputError: every frame is fully transparent, or the object is a single pixel.
     """
-    return crop_frames(frames[..., :3], frames[..., 3], size)
+    return crop_frames(frames[..., :3].cpu().numpy(), frames[..., 3], size)
 
 
-def crop_frames(colors: Tensor, opacities: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `crop_clip`, of colors (t, h, w, 3) and opacities (t, h, w) that lie apart; copies a frame at a time."""
+def crop_frames(colors: Iterable[Colors], opacities: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `crop_clip`, of colors that lie apart and come one frame after the other, perhaps finer than opacities.
+
+    Args:
+        colors: of each frame, (h, w, 3 or more) uint8 of RGB.
+        opacities: (t, h, w) uint8; the crop is given in their pixels.
+        size: side of the result in pixels.
+    """
     box = crop_box(opacities)
-    rgb = torch.empty(len(colors), size, size, 3, dtype=torch.uint8)
-    alpha = torch.empty(len(colors), size, size, dtype=torch.uint8)
-    for t, (frame_rgb, frame_alpha) in enumerate(zip(colors.cpu().numpy(), opacities.cpu().numpy(), strict=True)):
-        frame = np.dstack([frame_rgb, frame_alpha])
-        # Pillow fills what lies outside with transparent black, and premultiplies while it resizes.
-        square = Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS)
-        color, opacity = np.split(np.asarray(square).astype(np.float32) / 255, [3], axis=-1)
-        rgb[t] = torch.from_numpy((color * opacity * 255).astype(np.uint8))
+    rgb = torch.empty(len(opacities), size, size, 3, dtype=torch.uint8)
+    alpha = torch.empty(len(opacities), size, size, dtype=torch.uint8)
+    for t, (frame, opacity) in enumerate(zip(colors, opacities.cpu().numpy(), strict=True)):
+        square = _square(frame, opacity, box).resize((size, size), Image.Resampling.LANCZOS)
+        color, share = np.split(np.asarray(square).astype(np.float32) / 255, [3], axis=-1)
+        rgb[t] = torch.from_numpy((color * share * 255).astype(np.uint8))
         alpha[t] = torch.from_numpy(np.asarray(square)[..., 3].copy())
     return rgb, alpha, torch.tensor(box)
+
+
+def _square(frame: Colors, opacity: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Image.Image:
+    """The crop of a frame with its opacity as alpha; Pillow fills what lies outside with transparent black.
+
+    It premultiplies when it is resized.
+    """
+    (height, width), finer = frame.shape[:2], frame.shape[1] / opacity.shape[1]
+    if (height, width) != opacity.shape:
+        opacity = np.asarray(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_LINEAR))
+        box = round(finer * box[0]), round(finer * box[1]), round(finer * box[2]), round(finer * box[3])
+    return Image.fromarray(np.dstack([frame[..., :3], opacity])).crop(box)
 
 
 def crop_box(alpha: Tensor) -> tuple[int, int, int, int]:

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMPONENTS = 5  # Gaussians in each color model, fixed by OpenCV
-ITERATIONS = 3
 
 
-def grabcut(image: NDArray[np.uint8], trimap: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def grabcut(image: NDArray[np.uint8], trimap: NDArray[np.uint8], iterations: int) -> NDArray[np.bool_]:
     """The foreground of an image (h, w, 3), given OpenCV's four labels (h, w) as a first guess.
 
     OpenCV starts its color models by k-means with the process's random numbers. Here they start from the colors'
@@ -20,7 +19,7 @@ def grabcut(image: NDArray[np.uint8], trimap: NDArray[np.uint8]) -> NDArray[np.b
     if min(guess.sum(), (~guess).sum()) < 2 * COMPONENTS:  # too few colors to model
         return guess
     background, foreground = _color_model(image[~guess]), _color_model(image[guess])
-    labels, _, _ = cv2.grabCut(image, trimap.copy(), (0, 0, 1, 1), background, foreground, ITERATIONS, cv2.GC_EVAL)
+    labels, _, _ = cv2.grabCut(image, trimap.copy(), (0, 0, 1, 1), background, foreground, iterations, cv2.GC_EVAL)
     return _is_foreground(np.asarray(labels))
 
 

@@ -1,5 +1,7 @@
 """Connected parts of a mask (y, x), and following the chosen one over frames; boxes are half-open, in pixels."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,21 @@ def grown(box: Box, factor: float, width: int, height: int) -> Box:
     )
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What a user points at in the first frame, in pixels of it.
+
+    Attributes:
+        shape: height and width of the frames.
+        box: around the object.
+        point: (x, y) on it.
+    """
+
+    shape: tuple[int, int]
+    box: Box | None
+    point: tuple[int, int] | None
+
+
 class ObjectTracker:
     """Keeps, of each frame's mask in turn, the parts that belong to the object the user pointed at.
 
@@ -84,12 +101,12 @@ def largest_subject(alpha: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
 
     Parts that nearly touch are one subject. What is much smaller than the largest one is none, and stays with it.
     """
-    groups = [_subjects(frame > 127) for frame in alpha]
-    count = int(np.median([len(found) for found in groups if found] or [0]))
+    subjects = [_subjects(frame > 127) for frame in alpha]
+    count = int(np.median([len(found) for found in subjects if found] or [0]))
     if count < 2:
         return alpha, count
     kept, where = np.zeros_like(alpha), np.zeros(alpha.shape[1:], np.bool_)
-    for t, found in enumerate(groups):
+    for t, found in enumerate(subjects):
         if not found:
             continue
         mine = max(found, key=lambda group: int((group & where).sum()))
@@ -98,15 +115,19 @@ def largest_subject(alpha: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     return kept, count
 
 
-def _subjects(mask: Mask) -> list[Mask]:
-    """The subjects in a mask, largest first."""
+def groups(mask: Mask) -> list[Mask]:
+    """The parts of a mask, those that nearly touch together, largest first."""
     reach = 2 * max(1, round(TOUCHING * max(mask.shape) / 2)) + 1
     near = cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8))
     count, labels = cv2.connectedComponents(near)
-    groups = [(labels == k) & mask for k in range(1, count)]
-    areas = [int(group.sum()) for group in groups]
-    order = sorted(range(len(groups)), key=lambda k: -areas[k])
-    return [groups[k] for k in order if areas[k] >= SUBJECT * areas[order[0]]]
+    found = [(labels == k) & mask for k in range(1, count)]
+    return sorted(found, key=lambda group: -int(group.sum()))
+
+
+def _subjects(mask: Mask) -> list[Mask]:
+    """The subjects in a mask, largest first."""
+    found = groups(mask)
+    return [group for group in found if group.sum() >= SUBJECT * found[0].sum()]
 
 
 def _union(shape: tuple[int, ...], masks: list[Mask]) -> Mask:

@@ -5,6 +5,7 @@ Frames are (t, y, x, RGB). A window is the part of a frame that is looked at clo
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,10 +17,10 @@ from ss4d.stages.processors import num_processors
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import Box, Mask, ObjectTracker, bounding_box, grown, parts, without_specks
 from ss4d.stages.segmentation.plate import CleanPlate, clean_plate
-from ss4d.stages.segmentation.saliency_net import SIDE, SaliencyNet, shrink
+from ss4d.stages.segmentation.saliency_net import SIDE, SaliencyNet, agreement, shrink
 from ss4d.stages.types import Progress
 
-GLANCE = 4  # the first pass looks at every fourth frame
+SAMPLES = 32  # frames that tell of the whole clip, at most; more only take time
 WINDOW = 1.25  # the second pass looks at the object's box grown by this, as a box of the user's is
 FOLLOW = 1.5  # likewise for the next frame of a followed object, which moves
 OUTLIER = 4.0  # a box this many times as large as the median one saw something else
@@ -28,13 +29,36 @@ REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))  # how far the ob
 SPECKS = np.ones((3, 3), np.uint8)
 
 
-def saliency_masks(frames: Tensor, tracker: ObjectTracker | None, progress: Progress) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How closely frames are looked at; docs/benchmarks.md has what it costs and brings.
+
+    Attributes:
+        every: the first pass, which looks for the window, sees about every so manieth frame.
+        glance: side of the images that the network is given in that pass, pixels.
+        side: likewise in the window.
+        iterations: of GrabCut; 0: the network alone.
+    """
+
+    every: int = 12
+    glance: int = 256
+    side: int = 192
+    iterations: int = 1
+
+
+USUAL = Effort()
+
+
+def saliency_masks(
+    frames: Tensor, tracker: ObjectTracker | None, progress: Progress, effort: Effort = USUAL
+) -> tuple[Tensor, Tensor]:
     """Alpha (t, h, w) uint8 of what stands out, and confidence (t,): the agreement of saliency and final mask.
 
     Args:
         frames: (t, h, w, 3) uint8.
         tracker: the object the user pointed at; without one, whatever stands out in the whole clip.
         progress: told after each network run and each mask.
+        effort: how closely frames are looked at.
 
     Raises:
         ModelError: the bundled network is missing or damaged.
@@ -42,54 +66,74 @@ def saliency_masks(frames: Tensor, tracker: ObjectTracker | None, progress: Prog
     images = frames.numpy()
     alpha = torch.zeros(frames.shape[:3], dtype=torch.uint8)
     confidence = torch.zeros(len(frames))
-    found = _tracked(images, tracker, progress) if tracker else _together(images, progress)
-    for t, (mask, agreement) in enumerate(found):
+    found = _tracked(images, tracker, effort, progress) if tracker else _together(images, effort, progress)
+    for t, (mask, sure) in enumerate(found):
         alpha[t] = torch.from_numpy(mask)
-        confidence[t] = agreement
+        confidence[t] = sure
     return alpha, confidence
 
 
 Found = tuple[NDArray[np.uint8], float]  # alpha of one frame (h, w), and its confidence
+View = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a view (SIDE, SIDE, 3), and its saliency
 
 
-def _together(images: NDArray[np.uint8], progress: Progress) -> Iterator[Found]:
+def _together(images: NDArray[np.uint8], effort: Effort, progress: Progress) -> Iterator[Found]:
     """Two passes: one window that holds the object in all frames, then each frame in that window."""
-    net, num_frames = SaliencyNet(), len(images)
-    glances = list(range(0, num_frames, GLANCE))
+    num_frames, (height, width) = len(images), images.shape[1:3]
+    glances, samples = evenly(num_frames, effort.every), range(0, num_frames, -(-num_frames // SAMPLES))
     steps = len(glances) + 2 * num_frames
-    boxes = []
+    net, boxes = SaliencyNet(effort.glance), []
     for done, t in enumerate(glances, 1):
-        boxes.append(_largest_box(net(shrink(images[t])) > 0.5, images.shape[2], images.shape[1]))
+        boxes.append(_largest_box(net(shrink(images[t])) > 0.5, width, height))
         progress(done, steps)
-    window = _window([box for box in boxes if box is not None], images.shape[2], images.shape[1])
+    window = _window([box for box in boxes if box is not None], width, height)
     left, top, right, bottom = window
-    views = np.stack([shrink(image[top:bottom, left:right]) for image in images])
-    saliency = np.zeros(views.shape[:3], np.float32)
-    for t, view in enumerate(views):
-        saliency[t] = net(view)
+    net = SaliencyNet(effort.side)
+
+    def look(t: int) -> View:
+        view = shrink(images[t, top:bottom, left:right])
+        seen = net(view)
         progress(len(glances) + t + 1, steps)
+        return view, seen
+
+    sampled = {t: look(t) for t in samples}
+    views, saliency = (np.stack(kind) for kind in zip(*sampled.values(), strict=True))
     plate = clean_plate(views, np.stack([_near(seen) for seen in saliency]))
+
+    def refined(view: View) -> Found:
+        mask = without_specks(_refine(*view, plate, effort.iterations))
+        return _paste(mask, window, (height, width)), agreement(view[1], mask)
+
     # GrabCut uses one core and lets go of the interpreter, so frames are refined side by side; the masks stay the same.
     with ThreadPoolExecutor(num_processors()) as pool:
-        refined = pool.map(lambda view, seen: without_specks(_refine(view, seen, plate)), views, saliency)
-        for t, (mask, seen) in enumerate(zip(refined, saliency, strict=True)):
-            yield _paste(mask, window, images.shape[1:3]), _agreement(seen, mask)
-            progress(len(glances) + num_frames + t + 1, steps)
+        for begin in range(0, num_frames, SAMPLES):  # so many at once, since views of all frames could take gigabytes
+            chunk = range(num_frames)[begin : begin + SAMPLES]
+            looked = [sampled.get(t) or look(t) for t in chunk]
+            for t, found in zip(chunk, pool.map(refined, looked), strict=True):
+                yield found
+                progress(len(glances) + num_frames + t + 1, steps)
 
 
-def _tracked(images: NDArray[np.uint8], tracker: ObjectTracker, progress: Progress) -> Iterator[Found]:
+def evenly(count: int, every: int) -> list[int]:
+    """About every `every`-th of so many frames, at most `SAMPLES` of them, with the first and the last."""
+    num_chosen = min(SAMPLES, -(-(count - 1) // every) + 1)
+    return sorted({round(t) for t in np.linspace(0, count - 1, num_chosen)})
+
+
+def _tracked(images: NDArray[np.uint8], tracker: ObjectTracker, effort: Effort, progress: Progress) -> Iterator[Found]:
     """One pass: each frame in a window about where the object was in the frame before."""
-    net, (height, width) = SaliencyNet(), images.shape[1:3]
+    wide, near, (height, width) = SaliencyNet(effort.glance), SaliencyNet(effort.side), images.shape[1:3]
     # A point says nothing about the object's size: the first frame is then looked at as a whole.
     window = grown(tracker.box or (0, 0, width, height), WINDOW, width, height)
+    seen = tracker.box
     for t, image in enumerate(images):
         left, top, right, bottom = window
         view = shrink(image[top:bottom, left:right])
-        saliency = net(view)
-        mask = _refine(view, saliency, None)
+        saliency = near(view) if seen else wide(view)
+        mask = _refine(view, saliency, None, effort.iterations)
         alpha = tracker.keep(_paste(mask, window, (height, width)))
         seen = bounding_box(alpha > 0)
-        yield alpha, _agreement(saliency, mask) if seen else 0.0
+        yield alpha, agreement(saliency, mask) if seen else 0.0
         # Out of sight: look about where it was, wider from frame to frame.
         window = grown(seen or window, FOLLOW, width, height)
         progress(t + 1, len(images))
@@ -102,11 +146,6 @@ def _paste(mask: Mask, window: Box, shape: tuple[int, ...]) -> NDArray[np.uint8]
     alpha = np.zeros(shape, np.uint8)
     alpha[top:bottom, left:right] = np.rint(soft * 255)
     return alpha
-
-
-def _agreement(saliency: NDArray[np.float32], mask: Mask) -> float:
-    """How well saliency and mask overlap (Dice), from 0 to 1; 0 for an empty mask."""
-    return float(2 * saliency[mask].sum() / max(saliency.sum() + mask.sum(), 1))
 
 
 def _largest_box(mask: Mask, width: int, height: int) -> Box | None:
@@ -136,20 +175,20 @@ def _near(saliency: NDArray[np.float32]) -> Mask:
     return reached
 
 
-def _refine(view: NDArray[np.uint8], saliency: NDArray[np.float32], plate: CleanPlate | None) -> Mask:
+def _refine(view: NDArray[np.uint8], saliency: NDArray[np.float32], plate: CleanPlate | None, iterations: int) -> Mask:
     """The mask of one view (SIDE, SIDE, 3): GrabCut, guessing first by saliency and the clean plate if there is one."""
     near = _near(saliency)
-    if not near.any():
-        return near
+    if not near.any() or not iterations:
+        return saliency > 0.5
     guess = np.where(saliency > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     guess[saliency > CERTAIN] = cv2.GC_FGD
     if plate is None:
         guess[~near] = cv2.GC_BGD
-        return grabcut(view, guess)
+        return grabcut(view, guess, iterations)
     same, hidden = plate.differs(view)
     hidden = cv2.morphologyEx(hidden.astype(np.uint8), cv2.MORPH_OPEN, SPECKS).astype(np.bool_)
     guess[~near & ~hidden] = cv2.GC_BGD
     guess[hidden] = cv2.GC_PR_FGD  # only probable: a shadow hides the background too
     guess[hidden & near & (saliency > 0.1)] = cv2.GC_FGD
     guess[same] = cv2.GC_BGD
-    return grabcut(view, guess)
+    return grabcut(view, guess, iterations)

@@ -58,7 +58,10 @@ def write_frames(folder: Path, count: int) -> Path:
 def measured(source: Path, out: Path, overrides: tuple[str, ...]) -> Meter:
     """A run that finds nothing stored."""
     meter = Meter()
-    run_clip(RunOptions(source=source, out=out, overrides=overrides, device="cpu", engine="direct"), meter)
+    run_clip(
+        RunOptions(source=source, out=out, overrides=("input.frames=null", *overrides), device="cpu", engine="direct"),
+        meter,
+    )
     return meter
 
 

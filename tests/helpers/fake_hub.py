@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-LARGE = (".safetensors",)  # as a hub has it: told by their SHA-256, others by what git calls them
+LARGE = (".safetensors", ".onnx")  # as a hub has it: told by their SHA-256, others by what git calls them
 
 
 @dataclass

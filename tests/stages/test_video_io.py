@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest
-from ss4d.stages.video_io import num_frames, read_video, write_video
+from ss4d.stages.video_io import num_frames, read_frames, read_video, write_video
 
 SIZE = 64
 LEVELS = (0, 50, 100, 150, 200, 250)  # the gray level of a frame tells which it is
@@ -347,6 +347,39 @@ def test_large_frames_are_reduced_while_they_are_read(tmp_path: Path, name: str)
     assert (whole.scale, small.scale) == (1, 4)
     middle = whole.frames[:, 26:38, 18:46, :3].float().mean((1, 2)), small.frames[:, 7:9, 5:11, :3].float().mean((1, 2))
     assert (middle[0] - middle[1]).abs().max() < 4
+
+
+@pytest.mark.parametrize("name", ["folder", "film.mp4", "moving.webp"])
+def test_many_frames_are_reduced_until_all_of_them_fit(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [Image.fromarray(pixels[..., :3]) for pixels in rgba_frames()]
+    if name == "folder":
+        (tmp_path / name).mkdir()
+        for t, image in enumerate(images):
+            image.save(tmp_path / name / f"{t}.png")
+    elif name == "film.mp4":
+        encode(tmp_path / name, "libx264", "yuv420p")
+    else:
+        images[0].save(tmp_path / name, save_all=True, append_images=images[1:], lossless=True)
+    room = len(images) * 3 * (SIZE // 2) ** 2
+    with caplog.at_level(logging.INFO, logger="ss4d"):
+        video = read_video(tmp_path / name, InputConfig(), room=room)
+    assert video.coarse
+    assert video.scale == 2
+    assert video.frames.shape == (len(images), SIZE // 2, SIZE // 2, 3)
+    assert f"in frames of {SIZE // 2} x {SIZE // 2} pixels, as there are {len(images)} of them" in caplog.text
+    whole = read_video(tmp_path / name, InputConfig(), room=4 * room)
+    assert not whole.coarse
+    finer = list(read_frames(tmp_path / name, InputConfig()))
+    assert all(np.array_equal(a, b) for a, b in zip(finer, whole.frames.numpy(), strict=True))
+
+
+def test_what_frames_take_besides_counts(tmp_path: Path) -> None:
+    folder, memory = save_folder(tmp_path / "frames"), 8 * 6 * 3 * 11 / 2**30
+    assert len(read_video(folder, InputConfig(memory=memory)).frames) == 11
+    with pytest.raises(InputError, match=r"and their crops: .*frames=5, make segmentation.size smaller, or raise"):
+        read_video(folder, InputConfig(memory=memory), beside=8 * 6 * 3)
 
 
 def test_start_and_end_are_frames_or_seconds(tmp_path: Path) -> None:

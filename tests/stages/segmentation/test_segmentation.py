@@ -177,10 +177,10 @@ def test_config_takes_lists_and_refuses_nonsense() -> None:
 def test_a_damaged_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saliency_net, "WEIGHTS", tmp_path / "u2netp.onnx")
     with pytest.raises(ModelError, match="cannot be read"):
-        saliency_net.SaliencyNet()
+        saliency_net.SaliencyNet(256)
     (tmp_path / "u2netp.onnx").write_bytes(b"other")
     with pytest.raises(ModelError, match="has sha256"):
-        saliency_net.SaliencyNet()
+        saliency_net.SaliencyNet(256)
 
 
 @settings(deadline=None, max_examples=10)
@@ -190,7 +190,7 @@ def test_grabcut_moves_a_rough_mask_to_the_edge(x: int, y: int, seed: int) -> No
     trimap = np.full((SIZE, SIZE), cv2.GC_BGD, np.uint8)
     trimap[disc(x, y, 40)] = cv2.GC_PR_BGD
     trimap[disc(x, y, 22)] = cv2.GC_PR_FGD
-    assert iou(grabcut(image, trimap), disc(x, y, 30)) > 0.97
+    assert iou(grabcut(image, trimap, 3), disc(x, y, 30)) > 0.97
 
 
 def test_clean_plate_needs_a_still_camera() -> None:
@@ -348,12 +348,70 @@ def test_the_largest_of_two_subjects_is_kept_and_followed(caplog: pytest.LogCapt
     assert "2 objects stand out, and the largest is kept; segmentation.point=[x, y]" in caplog.text
 
 
+def written(level: int) -> np.ndarray:
+    """What a watermark adds to each pixel (SIZE, SIZE, 1): three letters at the lower right."""
+    mark = np.zeros((SIZE, SIZE, 1), np.int16)
+    for letter in range(3):
+        mark[102:118, 84 + 11 * letter : 92 + 11 * letter] = level
+    return mark
+
+
+@pytest.mark.parametrize(("background", "level"), [(250, -60), (90, 60)])
+def test_a_watermark_is_no_part_of_an_object_that_moves(
+    background: int, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the object passes behind it."""
+    plain = np.full((SIZE, SIZE, 3), background, np.uint8)
+    truth = [disc(x, 60 + x / 3, 24) for x in (34, 48, 62, 76)]
+    frames = [draw(plain, [mask], [(40, 90, 200)]) + written(level) for mask in truth]
+    clip = clip_of([frame.clip(0, 255).astype(np.uint8) for frame in frames])
+    for t, mask in enumerate(truth):
+        assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.95
+    assert "what stays where it is beside the object, such as a watermark, is left out" in caplog.text
+
+
+def test_a_mark_at_the_border_of_a_still_picture_is_left_out_and_doubted() -> None:
+    image = draw(np.full((SIZE, SIZE, 3), 250, np.uint8), [disc(50, 50, 28)], [(40, 90, 200)])
+    clip = clip_of([(image + written(-60)).clip(0, 255).astype(np.uint8)])
+    assert iou(source_mask(clip.alpha[0], clip.crop), disc(50, 50, 28)) > 0.95
+    assert clip.confidence[0] == 0.5
+
+
+def test_what_belongs_to_an_object_is_no_mark() -> None:
+    """Parts that move with it, or beside it, and a part of one that stands still far from the border."""
+    balls = [disc(40 + 8 * t, 30, 9) for t in range(4)]
+    bodies = [disc(40 + 8 * t, 80, 25) for t in range(4)]
+    white = np.full((SIZE, SIZE, 3), 250, np.uint8)
+    both = [(40, 90, 200), (200, 60, 40)]
+    for frames, truth in (
+        ([draw(white, [a, b], both) for a, b in zip(bodies, balls, strict=True)], bodies[0] | balls[0]),
+        ([draw(white, [bodies[0], balls[0]], both)] * 3, bodies[0] | balls[0]),
+    ):
+        clip = clip_of(frames)
+        assert iou(source_mask(clip.alpha[0], clip.crop), truth) > 0.95
+        assert clip.confidence.min() > 0.9
+
+
 def test_what_is_left_of_an_object_at_the_edge_is_no_object(caplog: pytest.LogCaptureFixture) -> None:
     frames = [draw(np.full((SIZE, SIZE, 3), 250, np.uint8), [disc(x, 60)], [(40, 90, 200)]) for x in (60, 90, 142)]
     clip = clip_of(frames)
     assert (clip.confidence > 0).tolist() == [True, True, False]
     assert clip.alpha[2].max() == 0
     assert "the object is not seen in frames [2]" in caplog.text
+
+
+def test_an_object_that_was_found_in_coarse_frames_is_cropped_from_finer_ones() -> None:
+    truth = [disc(50 + 5 * t, 60) for t in range(3)]
+    fine = np.stack([draw(np.full((SIZE, SIZE, 3), 230, np.uint8), [mask], [(40, 160, 60)]) for mask in truth])
+    small = np.stack([cv2.resize(frame, (SIZE // 2, SIZE // 2), interpolation=cv2.INTER_AREA) for frame in fine])
+    wanted = clip_of(list(fine))
+    found = Video(frames=torch.from_numpy(small), fps=12.0, scale=2.0, coarse=True)
+    clip = segment(SegmentationConfig(size=128), found, finer=iter(fine))
+    assert (clip.crop - wanted.crop).abs().max() <= 3
+    for t, mask in enumerate(truth):
+        assert iou(source_mask(clip.alpha[t], clip.crop), mask) > 0.93
+    inside = clip.alpha[0] == 255
+    assert (clip.rgb[0][inside].float() - torch.tensor([40.0, 160, 60])).abs().max() <= 5
 
 
 def test_masks_of_the_user_come_before_all_else() -> None:
