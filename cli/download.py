@@ -21,7 +21,7 @@ def download(
     For example:
 
         ss4d download sam2
-        ss4d run clip.mp4 --set segmentation.method=sam2 --set 'segmentation.point=[320, 180]'
+        ss4d download birefnet
     """
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.downloads import download as fetch
