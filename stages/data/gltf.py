@@ -19,9 +19,9 @@ from ss4d.stages.data.gltf_nodes import world_matrices
 from ss4d.stages.data.gltf_parts import Part, check_room, parts
 from ss4d.stages.data.gltf_references import AGAIN
 from ss4d.stages.data.gltf_textures import Images
-from ss4d.stages.data.mesh import SOLID, AnimatedMesh, fit, mean_normals
+from ss4d.stages.data.mesh import SOLID, AnimatedMesh, fit, mean_normals, placed
 from ss4d.stages.data.motion import size
-from ss4d.stages.data.surface import Doubles, Faces, Floats, Mask, Surface
+from ss4d.stages.data.surface import Faces, Floats, Mask, Surface
 from ss4d.stages.errors import InputError
 
 TEXTURE_EDGE = 1 / 64  # textured faces are split until no edge is longer, as a share of the object's size
@@ -30,7 +30,6 @@ MAX_SPLITS = 7
 BORDER_SPLITS = 2
 SEEN = 0.02  # alpha below which a surface is not there at all
 OPAQUE = 1 - 1 / 512  # alpha from which on nothing is seen through it
-TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # y up to z up
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,22 +156,21 @@ def _posed(file: GltfFile, seen: Sequence[Part], play: Play, num_frames: int, fp
     some = probed(file, seen, play.channels, times[[0, num_frames // 2, -1]]).reshape(-1, 3)
     center, unit, made = some.mean(0), size(some), []
     for part in seen:
-        points, normals, mirrored = part.posed(values, worlds, num_frames)
-        if not np.isfinite(points).all():
+        vertices, normals, mirrored = part.posed(values, worlds, num_frames, (center, unit))
+        if not np.isfinite(vertices).all():
             raise InputError(f"{file.path}: {part.name} moves to positions that are not finite numbers; {AGAIN}")
         faces = part.faces[:, ::-1] if mirrored < 0 else part.faces
-        vertices = ((points - center) / unit).astype(np.float32)
         made.append(Surface(vertices, faces, _unit_normals(vertices, faces, normals), np.empty((len(part.rows), 0))))
     return made
 
 
-def _unit_normals(vertices: Floats, faces: Faces, normals: Doubles | None) -> Floats:
+def _unit_normals(vertices: Floats, faces: Faces, normals: Floats | None) -> Floats:
     """The file's normals; where it has none that are directions, the mean of the faces around."""
     if normals is None:
         return mean_normals(vertices, faces)
     with np.errstate(all="ignore"):
-        made = (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float32)
-    wrong = ~np.isfinite(made).all(-1)
+        made: Floats = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+    wrong = np.asarray(~np.isfinite(made).all(-1))
     return np.where(wrong[..., None], mean_normals(vertices, faces), made) if wrong.any() else made
 
 
@@ -218,9 +216,9 @@ def _joined(file: GltfFile, surfaces: Sequence[Surface], one_sided: Mask) -> Ani
     """All surfaces as one mesh in the world, fitted by what of it is solid."""
     first = np.cumsum([0] + [len(surface.values) for surface in surfaces])
     colors = np.concatenate([surface.values for surface in surfaces]).astype(np.float32)
-    normals = np.concatenate([surface.normals for surface in surfaces], axis=1) @ TO_WORLD.T.astype(np.float32)
+    normals = _to_world(np.concatenate([surface.normals for surface in surfaces], axis=1))
     mesh = AnimatedMesh(
-        vertices=np.concatenate([surface.vertices for surface in surfaces], axis=1) @ TO_WORLD.T.astype(np.float32),
+        vertices=_to_world(np.concatenate([surface.vertices for surface in surfaces], axis=1)),
         faces=np.concatenate([surface.faces + start for surface, start in zip(surfaces, first, strict=False)]).astype(
             np.int32
         ),
@@ -237,4 +235,9 @@ def _joined(file: GltfFile, surfaces: Sequence[Surface], one_sided: Mask) -> Ani
     center, reach = fit(solid.vertices)
     if not reach > 0:
         raise InputError(f"{file.path} has no surface: no extent in any frame; give one that shows something.")
-    return replace(mesh, vertices=((mesh.vertices - center) / reach).astype(np.float32))
+    return replace(mesh, vertices=placed(mesh.vertices, center, reach))
+
+
+def _to_world(vectors: Floats) -> Floats:
+    """From y up, with the front at +z, to z up, with the front at -y."""
+    return np.stack((vectors[..., 0], -vectors[..., 2], vectors[..., 1]), -1)

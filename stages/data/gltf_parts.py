@@ -98,13 +98,22 @@ class Part:
         corners = self.faces.ravel()
         return self.taken(corners, np.arange(len(corners)).reshape(-1, 3))
 
-    def posed(self, tracks: Tracks, worlds: Worlds, num_frames: int) -> tuple[Doubles, Doubles | None, float]:
+    def posed(
+        self, tracks: Tracks, worlds: Worlds, num_frames: int, near: tuple[Doubles, float] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
         """Points and normals (t, v, 3) in the file's world; last, below 0 if it is mirrored there.
 
         Normals have any length.
+
+        Args:
+            tracks: what moves.
+            worlds: where nodes are.
+            num_frames: how many.
+            near: a center and a unit in which points are told, so that 32 bits hold them; None for the file's, in 64.
         """
+        center, unit = near or (np.zeros(3), 1.0)
         weights = self._weights(tracks, num_frames)
-        points = np.empty((num_frames, len(self.points), 3))
+        points = np.empty((num_frames, len(self.points), 3), np.float32 if near else np.float64)
         normals = None if self.normals is None else np.empty_like(points)
         mirrored = 0.0
         step = max(1, AT_ONCE // max(len(self.points), 1))
@@ -113,7 +122,8 @@ class Part:
             at_rest = self._morphed(weights[frames])
             matrices = self._matrices(worlds, frames)
             linear = matrices[..., :3, :3]
-            points[frames] = np.einsum("tvij,tvj->tvi", linear, at_rest[0]) + matrices[..., :3, 3]
+            placed = np.einsum("tvij,tvj->tvi", linear, at_rest[0]) + matrices[..., :3, 3]
+            points[frames] = (placed - center) / unit
             # What keeps normals upright on a surface that is stretched: the cofactors, which need no inverse.
             x, y, z = linear[..., 0, :], linear[..., 1, :], linear[..., 2, :]
             across = np.cross(y, z)

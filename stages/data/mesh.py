@@ -159,17 +159,26 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
     The box over all frames is centered on the origin; the object then reaches at most 0.48 along an axis and 0.66 from
     the origin, so that the cameras of docs/model.md, section 9 see it whole.
     """
-    center, reach = fit(vertices)
-    return np.asarray((np.asarray(vertices, np.float64) - center) / reach, np.float32)
+    return placed(vertices, *fit(vertices))
 
 
 def fit(vertices: NDArray[np.floating]) -> tuple[Doubles, float]:
     """What `fitted` takes away from vertices (t, v, 3), and then divides them by."""
-    points = np.asarray(vertices, np.float64)
-    center = (points.min((0, 1)) + points.max((0, 1))) / 2
-    centered = points - center
-    reach = max(np.abs(centered).max() / HALF_EXTENT, np.sqrt((centered**2).sum(-1).max()) / MAX_RADIUS)
-    return center, float(reach)
+    center = (np.asarray(vertices.min((0, 1)), np.float64) + np.asarray(vertices.max((0, 1)), np.float64)) / 2
+    reach = 0.0
+    for frame in vertices:  # in 64 bits, all at once would be many times as large as they are
+        centered = np.asarray(frame, np.float64) - center
+        squares = (centered**2).sum(-1)
+        reach = max(reach, float(np.abs(centered).max()) / HALF_EXTENT, float(np.sqrt(squares.max())) / MAX_RADIUS)
+    return center, reach
+
+
+def placed(vertices: NDArray[np.floating], center: Doubles, reach: float) -> Floats:
+    """Vertices (t, v, 3) from `center` on, in units of `reach`."""
+    made = np.empty(vertices.shape, np.float32)
+    for frame, out in zip(vertices, made, strict=True):
+        out[:] = (np.asarray(frame, np.float64) - center) / reach
+    return made
 
 
 @kernel
