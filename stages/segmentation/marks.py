@@ -27,13 +27,17 @@ def without_marks(alpha: NDArray[np.uint8], frames: NDArray[np.uint8]) -> tuple[
         frames: (t, h, w, 3).
     """
     votes, covered = np.zeros((2, *alpha.shape[1:]), np.int64)
-    largest = []
+    first: Mask | None = None
+    seen, moves = 0, False
     for found in (groups(frame > 127) for frame in alpha):
+        if not found:
+            continue
         votes += sum(group for group in found[1:] if group.sum() < SUBJECT * found[0].sum())
-        covered += found[0] if found else 0
-        largest += found[:1]
-    marks = (votes >= MOST * (len(largest) - covered)) & (votes >= max(1, FEWEST * len(largest)))
-    moves = any(_overlap(largest[0], other) < MOVED for other in largest[1:])
+        covered += found[0]
+        seen += 1
+        first = found[0] if first is None else first
+        moves = moves or _overlap(first, found[0]) < MOVED
+    marks = (votes >= MOST * (seen - covered)) & (votes >= max(1, FEWEST * seen))
     if not moves:
         marks = _outer(marks)
     if not marks.any():

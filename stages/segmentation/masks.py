@@ -101,12 +101,14 @@ def largest_subject(alpha: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
 
     Parts that nearly touch are one subject. What is much smaller than the largest one is none, and stays with it.
     """
-    subjects = [_subjects(frame > 127) for frame in alpha]
-    count = int(np.median([len(found) for found in subjects if found] or [0]))
+    # Counted first and found once more: the masks of thousands of frames would take much memory.
+    counts = [len(_subjects(frame > 127)) for frame in alpha]
+    count = int(np.median([some for some in counts if some] or [0]))
     if count < 2:
         return alpha, count
     kept, where = np.zeros_like(alpha), np.zeros(alpha.shape[1:], np.bool_)
-    for t, found in enumerate(subjects):
+    for t, frame in enumerate(alpha):
+        found = _subjects(frame > 127)
         if not found:
             continue
         mine = max(found, key=lambda group: int((group & where).sum()))
