@@ -186,7 +186,7 @@ def test_stopped_in_the_middle(
     command: Callable[..., list[str]], ss4d: Run, done: Path, clip: Path, tmp_path: Path, engine: str, sent: int
 ) -> None:
     """However a run ends, its server ends with it, finished stages are kept, and the next run completes it."""
-    slow = command(clip, tmp_path, "--engine", engine, "--set", "slat.sampler.steps=100000")
+    slow = command(clip, tmp_path, "--engine", engine, "--set", "slat.sampler.steps=10000")
     process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, start_new_session=True)
     latents = tmp_path / "store" / "sparse_structure"
     assert wait_until(lambda: list(latents.glob("*/*.zarr")) or process.poll() is not None, 240)
