@@ -39,7 +39,7 @@ class SegmentationConfig(CropConfig):
 class BirefnetConfig(CropConfig):
     """Separates the object by BiRefNet, whatever is behind it."""
 
-    method: Literal["birefnet"] = "birefnet"
+    method: Literal["birefnet"] = Field("birefnet", description="BiRefNet: what stands out, frame by frame")
     weights: Path | None = Field(
         None, description="its ONNX file; null: the one that `ss4d download birefnet` has fetched"
     )
@@ -48,7 +48,7 @@ class BirefnetConfig(CropConfig):
 class Sam2Config(CropConfig):
     """Follows the object at `point` or in `box` by SAM 2."""
 
-    method: Literal["sam2"] = "sam2"
+    method: Literal["sam2"] = Field("sam2", description="SAM 2: what is at the point or in the box, followed")
     weights: Path | None = Field(
         None,
         description="its safetensors file, config.json beside it; null: the one that `ss4d download sam2` has fetched",
