@@ -160,14 +160,17 @@ class GaussianClip(Value):
     def frame(self, t: int) -> "GaussianClip":
         """Frame `t` alone, as a clip of one frame."""
         start, stop = int(self.offsets[t]), int(self.offsets[t + 1])
-        rows = slice(start, stop)
+        return self.chosen(slice(start, stop), torch.tensor([0, stop - start]))
+
+    def chosen(self, rows: Tensor | slice, offsets: Tensor) -> "GaussianClip":
+        """The Gaussians in `rows` (m) alone, whose frames begin at `offsets` (t+1) of them."""
         return GaussianClip(
             means=self.means[rows],
             scales=self.scales[rows],
             quats=self.quats[rows],
             colors=self.colors[rows],
             opacities=self.opacities[rows],
-            offsets=torch.tensor([0, stop - start]),
+            offsets=offsets,
         )
 
 

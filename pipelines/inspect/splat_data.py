@@ -71,14 +71,7 @@ def _visible(frame: GaussianClip, at_most: int) -> GaussianClip:
     if len(keep) > at_most:
         largest = frame.scales[keep].topk(2, dim=1).values.prod(1)
         keep = keep[(largest * frame.opacities[keep]).topk(at_most).indices].sort().values
-    return GaussianClip(
-        means=frame.means[keep],
-        scales=frame.scales[keep],
-        quats=frame.quats[keep],
-        colors=frame.colors[keep],
-        opacities=frame.opacities[keep],
-        offsets=torch.tensor([0, len(keep)]),
-    )
+    return frame.chosen(keep, torch.tensor([0, len(keep)]))
 
 
 def _pack(frame: GaussianClip, origin: Floats, extent: Floats, log_scale: tuple[float, float]) -> NDArray[np.uint32]:

@@ -3,16 +3,17 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from ss4d.pipelines.errors import ConfigError, WorkerError
+from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.training.job_answers import answers
 from ss4d.pipelines.training.records import (
     MANIFEST,
     Row,
@@ -24,7 +25,6 @@ from ss4d.pipelines.training.records import (
     update_manifest,
     write_clip,
 )
-from ss4d.pipelines.workers import results
 from ss4d.stages.data.clip import ClipSpec, TrainingClip, film
 from ss4d.stages.data.families.table import FAMILIES
 from ss4d.stages.data.gltf import Asset, load_asset, moving
@@ -33,7 +33,6 @@ from ss4d.stages.data.gltf_file import USUAL_LIMITS, AssetLimits
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of, make_object
 from ss4d.stages.errors import InputError
-from ss4d.stages.processors import num_processors
 from ss4d.stages.types import Axes, Progress
 
 IMPORTED = "imported"  # the family of people's own objects
@@ -43,8 +42,6 @@ MAX_FIRST_SEED = 2**62  # clips count on from it, and the manifest keeps their s
 ALL = "all"  # stands for every animation that moves
 LEAST_FILL = 0.25  # of the grid's side; an imported object that takes less at a time is told of
 MANIFEST_SECONDS = 20  # between two writings of the manifest while clips are made
-
-A = TypeVar("A")
 
 _log = logging.getLogger("ss4d.records")
 
@@ -230,7 +227,7 @@ def _prepared(job: ClipJob) -> tuple[Asset | None, ClipSpec, dict[str, Any]]:
 
 def _for_each_animation(jobs: Sequence[ClipJob], workers: int | None, progress: Progress) -> Iterator[ClipJob]:
     """A job for each animation that moves; for a file with none, or that cannot be read, the one that says so."""
-    for count, (job, found) in enumerate(_answers(_moving_animations, jobs, workers)):
+    for count, (job, found) in enumerate(answers(_moving_animations, jobs, workers)):
         progress(count + 1, len(jobs))
         choices = [(f"{job.id}#{name}", index) for index, name in found or ()]
         if len({name for name, _ in choices}) < len(choices):  # names that files use twice
@@ -299,7 +296,7 @@ def _recorded(folder: Path, jobs: Sequence[ClipJob], workers: int | None) -> Ite
     Raises:
         StoreError, OSError: see `record`.
     """
-    for job, made in _answers(partial(_named_record, folder), jobs, workers):
+    for job, made in answers(partial(_named_record, folder), jobs, workers):
         if made is None:
             reason = f"{job.id} ended the process that made its clip: it is damaged, or needs too much memory"
             made = _failed(job, InputError(reason), 0.0), False
@@ -308,30 +305,6 @@ def _recorded(folder: Path, jobs: Sequence[ClipJob], workers: int | None) -> Ite
 
 def _named_record(folder: Path, job: ClipJob) -> tuple[str, tuple[Row, bool]]:
     return job.id, record(folder, job)
-
-
-def _answers(
-    function: Callable[[ClipJob], tuple[str, A]], jobs: Sequence[ClipJob], workers: int | None
-) -> Iterator[tuple[ClipJob, A | None]]:
-    """What `function` says of each job beside its name, from processes; None of one that ends its process."""
-    left = {job.id: job for job in jobs}
-    while left:
-        try:
-            for name, answer in results(function, list(left.values()), workers):
-                yield left.pop(name), answer
-        except WorkerError:
-            # Jobs are started in order, so the one to blame is among the first: each of those is done by itself.
-            for job in list(left.values())[: 2 * (workers or num_processors()) + 2]:
-                del left[job.id]
-                yield job, _alone(function, job)
-
-
-def _alone(function: Callable[[ClipJob], tuple[str, A]], job: ClipJob) -> A | None:
-    try:
-        ((_, answer),) = results(function, [job], 1)
-    except WorkerError:
-        return None
-    return answer
 
 
 def _refuse_empty_frames(clip: TrainingClip, job: ClipJob) -> None:

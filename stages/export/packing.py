@@ -17,14 +17,7 @@ Words = NDArray[np.uint32]
 def in_space_order(frame: GaussianClip) -> GaussianClip:
     """A clip of one frame along a curve that fills space (Morton's): neighbors there pack into fewer bytes."""
     rows = _space_order(frame.means)
-    return GaussianClip(
-        means=frame.means[rows],
-        scales=frame.scales[rows],
-        quats=frame.quats[rows],
-        colors=frame.colors[rows],
-        opacities=frame.opacities[rows],
-        offsets=frame.offsets,
-    )
+    return frame.chosen(rows, frame.offsets)
 
 
 def smallest_three(quats: Floats) -> tuple[Words, Floats]:

@@ -30,14 +30,7 @@ def most_visible(gaussians: GaussianClip, at_most: int, progress: Progress = sil
         counts.append(len(rows))
         progress(t + 1, gaussians.num_frames)
     chosen = torch.cat(kept)
-    return GaussianClip(
-        means=gaussians.means[chosen],
-        scales=gaussians.scales[chosen],
-        quats=gaussians.quats[chosen],
-        colors=gaussians.colors[chosen],
-        opacities=gaussians.opacities[chosen],
-        offsets=torch.tensor([0, *counts]).cumsum(0),
-    )
+    return gaussians.chosen(chosen, torch.tensor([0, *counts]).cumsum(0))
 
 
 def shown(frame: GaussianClip) -> Tensor:

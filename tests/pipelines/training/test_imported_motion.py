@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from ss4d.pipelines.errors import ConfigError, WorkerError
-from ss4d.pipelines.training import make_records
+from ss4d.pipelines.training import job_answers, make_records
 from ss4d.pipelines.training.make_records import ALL, ClipJob, MadeRecords, Sizes, import_records, record
 from ss4d.pipelines.training.records import MANIFEST, Row, open_records, read_manifest, update_manifest
 from ss4d.stages.data.gltf_choice import AnimationChoice
@@ -82,7 +82,7 @@ def imported(folder: Path, path: Path, **choice: Any) -> MadeRecords:
 
 
 def test_all_makes_a_clip_for_each_that_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make_records, "results", lambda function, jobs, workers: map(function, jobs))
+    monkeypatch.setattr(job_answers, "results", lambda function, jobs, workers: map(function, jobs))
     (tmp_path / "in").mkdir()
     path = saved(tmp_path / "in")
     saved(tmp_path / "in", "b.glb").write_bytes(b"none")
@@ -107,7 +107,7 @@ def test_a_file_that_ends_its_worker_costs_itself_alone(tmp_path: Path, monkeypa
                 raise WorkerError("a worker process died")
             yield function(job)
 
-    monkeypatch.setattr(make_records, "results", dying)
+    monkeypatch.setattr(job_answers, "results", dying)
     (tmp_path / "in").mkdir()
     for name in ("a.glb", "bad.glb", "c.glb"):
         saved(tmp_path / "in", name)
