@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -45,3 +47,8 @@ def open_page(driver: webdriver.Chrome, page: Path) -> None:
 def wait(driver: webdriver.Chrome, condition: Callable[[], bool]) -> None:
     """Waits until something holds; fails after two minutes."""
     WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda _: condition())
+
+
+def element(browser: webdriver.Chrome, name: str) -> WebElement:
+    """The element of this id."""
+    return browser.find_element(By.ID, name)

@@ -17,6 +17,7 @@ import pytest
 
 from ss4d.stages.training.tiny import SLAT_SAMPLER
 from tests.conftest import FAST, draw_frames, record, save_frames
+from tests.helpers.waiting import wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ORDER = ["segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"]
@@ -28,15 +29,6 @@ def states(out: Path, name: str = "disc") -> dict[str, str]:
 
 def descendants_named(words: str) -> list[int]:
     return [p.pid for p in psutil.process_iter(["cmdline"]) if words in " ".join(p.info["cmdline"] or ())]
-
-
-def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.report import write_report
@@ -27,7 +26,7 @@ from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import GaussianClip
 from ss4d.storage.refs import ArtifactRef
-from tests.helpers.browser import open_page, start_browser, wait
+from tests.helpers.browser import element, open_page, start_browser, wait
 
 NUM_FRAMES = 4
 
@@ -88,10 +87,6 @@ def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     """The browser with the page open from its file and every frame loaded."""
     open_page(driver, page)
     return driver
-
-
-def element(browser: webdriver.Chrome, name: str) -> WebElement:
-    return browser.find_element(By.ID, name)
 
 
 def picture(browser: webdriver.Chrome) -> np.ndarray:

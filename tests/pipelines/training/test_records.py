@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +38,7 @@ from ss4d.stages.types import silent
 from ss4d.storage.errors import StoreError
 from ss4d.storage.refs import ArtifactRef
 from tests.helpers.gltf_files import HALF_TURN, tetrahedron
+from tests.helpers.waiting import wait_until
 
 SMALL = Sizes(frames=2, size=16, views=2, resolution=8)
 OPTIONS = ("--frames", "2", "--size", "16", "--views", "2", "--resolution", "8")
@@ -133,20 +132,13 @@ def started(folder: Path, num_workers: int) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    await_true(lambda: len(list(folder.glob("store/*/*/*.zarr"))) >= 2 or process.poll() is not None, 240)
+    assert wait_until(lambda: len(list(folder.glob("store/*/*/*.zarr"))) >= 2 or process.poll() is not None, 240)
     assert process.poll() is None, process.communicate()[1]
     return process
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return psutil.wait_procs(processes, timeout=0)[1]
-
-
-def await_true(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_after_a_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
@@ -156,7 +148,7 @@ def test_after_a_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
     assert len(children) >= 1
     process.kill()
     process.communicate()
-    await_true(lambda: not alive(children), 30)
+    assert wait_until(lambda: not alive(children), 30)
     before = {path: path.stat().st_ino for path in folder.glob("store/*/*/*.zarr")}
     outcome = make_records(
         folder, num_clips=len(before) + 3, seed=0, sizes=SMALL, families=(), workers=1, progress=silent
@@ -181,7 +173,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "interrupted; finished clips are kept" in said
-    await_true(lambda: not alive(children), 30)
+    assert wait_until(lambda: not alive(children), 30)
     assert os.listdir(folder / "store/.staging") == []
     before = {path: path.stat().st_ino for path in folder.glob("store/*/*/*.zarr")}
     outcome = make_records(

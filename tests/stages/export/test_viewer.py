@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from ss4d.stages.export.base85 import ALPHABET, base85
@@ -20,7 +18,7 @@ from ss4d.stages.export.formats import write_formats
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Camera, silent
-from tests.helpers.browser import open_page, start_browser, wait
+from tests.helpers.browser import element, open_page, start_browser, wait
 from tests.stages.export.clips import lopsided, scene_of
 
 CLIP = lopsided(600, 500, 0, 700)
@@ -54,10 +52,6 @@ def driver(
 def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     open_page(driver, page)
     return driver
-
-
-def element(browser: webdriver.Chrome, name: str) -> WebElement:
-    return browser.find_element(By.ID, name)
 
 
 def picture(browser: webdriver.Chrome) -> np.ndarray:

@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import Select
 from ss4d.pipelines.dataset.catalog import DONE, FAILED, UNREADABLE
 from ss4d.pipelines.dataset.report.sheet import Sheet
 from ss4d.pipelines.dataset.report.sheet_page import html_sheet
-from tests.helpers.browser import open_page, start_browser, wait
+from tests.helpers.browser import element, open_page, start_browser, wait
 from tests.helpers.synthetic_sheet import FAILURES, synthetic_gallery, synthetic_sheet
 from tests.pipelines.inspect.test_report import HOSTILE
 
@@ -68,10 +68,6 @@ def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     """The browser with the page open from its file."""
     open_page(driver, page)
     return driver
-
-
-def element(browser: webdriver.Chrome, name: str) -> WebElement:
-    return browser.find_element(By.ID, name)
 
 
 def settle(browser: webdriver.Chrome) -> None:
