@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ss4d.pipelines.implementation import Implementation, Stage
 from ss4d.stages.errors import NumbersError, ValueSpecError
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Value, Voxels
+from ss4d.stages.types import Clip, GaussianClip, MeshClip, StructuredLatents, Value, Voxels
 
 SCALES = 1e-9, 100.0  # standard deviations of Gaussians, world units
 
@@ -70,9 +70,9 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
     if isinstance(value, Clip) and not 0 < value.fps < math.inf:
         yield f"fps must be finite and above 0; got {value.fps}"
     if isinstance(value, GaussianClip):
-        offsets = value.offsets
-        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(value.means) or (offsets.diff() < 0).any():
-            yield f"offsets must rise from 0 to {len(value.means)}, the number of Gaussians; got {_few(offsets)}"
+        yield from _wrong_offsets("offsets", value.offsets, len(value.means), "Gaussians")
+    if isinstance(value, MeshClip):
+        yield from _wrong_mesh(value)
 
 
 def _wrong_numbers(value: Value) -> Iterator[str]:
@@ -91,6 +91,31 @@ def _wrong_numbers(value: Value) -> Iterator[str]:
                 f"scales must lie between {least:g} and {most:g}, as the object's cube has the side 1; {bad:,} of "
                 f"{value.scales.numel():,} numbers do not"
             )
+
+
+def _wrong_offsets(name: str, offsets: Tensor, count: int, what: str) -> Iterator[str]:
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != count or (offsets.diff() < 0).any():
+        yield f"{name} must rise from 0 to {count}, the number of {what}; got {_few(offsets)}"
+
+
+def _wrong_mesh(mesh: MeshClip) -> Iterator[str]:
+    problems = [
+        *_wrong_offsets("vertex_offsets", mesh.vertex_offsets, len(mesh.vertices), "vertices"),
+        *_wrong_offsets("face_offsets", mesh.face_offsets, len(mesh.faces), "faces"),
+    ]
+    yield from problems
+    if problems:
+        return
+    counts = mesh.vertex_offsets.diff().repeat_interleave(mesh.face_offsets.diff())
+    outside = ((mesh.faces < 0) | (mesh.faces >= counts[:, None])).any(1)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        yield (
+            f"faces must name vertices of their own frame, counted from 0; face {row} is {_few(mesh.faces[row])}, and "
+            f"its frame has {int(counts[row])} vertices"
+        )
+    if bad := _num_false((mesh.uv >= 0) & (mesh.uv <= 1)):
+        yield f"uv must lie between 0 and 1; {bad:,} of {mesh.uv.numel():,} numbers do not"
 
 
 def _num_false(true: Tensor) -> int:

@@ -4,7 +4,7 @@ Axes: t frame, n voxel or Gaussian, l image token, c channel, r grid cell along 
 World space: the object fills [-0.5, 0.5]^3, z up. Sparse coordinates are (b, t, x, y, z), sorted in that order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -188,6 +188,56 @@ class FittedGaussians(GaussianClip):
 
     loss: Tensor = array("step", torch.float32, "what the fit minimizes, at each of its steps")
     fitted: Tensor = array("t", torch.uint8, "1: fitted, 0: left as it was")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeshClip(Value):
+    """One textured mesh per frame, packed: frame t owns the vertices and faces between two of its offsets.
+
+    A vertex has one place in the texture: along a seam of the texture there are two vertices at one place in space.
+    Faces are seen from where their vertices run counterclockwise. A frame without any face is empty.
+    """
+
+    vertices: Tensor = array("vertex 3", torch.float32, "places in world space")
+    uv: Tensor = array("vertex 2", torch.float32, "places in the texture, 0 to 1 from its left and from its top")
+    faces: Tensor = array("face 3", torch.int32, "vertices of each triangle, counted from the frame's first")
+    texture: Tensor = array("t row=s column=s 3", torch.uint8, "RGB of the surface as it is shown, 0 to 255")
+    vertex_offsets: Tensor = array("t+1", torch.int64, "first vertex of each frame, then the number of vertices")
+    face_offsets: Tensor = array("t+1", torch.int64, "first face of each frame, then the number of faces")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.texture)
+
+    def frame(self, t: int) -> "MeshClip":
+        """Frame `t` alone, as a clip of one frame."""
+        vertices = slice(int(self.vertex_offsets[t]), int(self.vertex_offsets[t + 1]))
+        faces = slice(int(self.face_offsets[t]), int(self.face_offsets[t + 1]))
+        return MeshClip(
+            vertices=self.vertices[vertices],
+            uv=self.uv[vertices],
+            faces=self.faces[faces],
+            texture=self.texture[t : t + 1],
+            vertex_offsets=torch.tensor([0, vertices.stop - vertices.start]),
+            face_offsets=torch.tensor([0, faces.stop - faces.start]),
+        )
+
+    @staticmethod
+    def joined(frames: "Sequence[MeshClip]") -> "MeshClip":
+        """Clips one after the other as one; at least one, with textures of one size."""
+        return MeshClip(
+            vertices=torch.cat([frame.vertices for frame in frames]),
+            uv=torch.cat([frame.uv for frame in frames]),
+            faces=torch.cat([frame.faces for frame in frames]),
+            texture=torch.cat([frame.texture for frame in frames]),
+            vertex_offsets=_joined_offsets([frame.vertex_offsets for frame in frames]),
+            face_offsets=_joined_offsets([frame.face_offsets for frame in frames]),
+        )
+
+
+def _joined_offsets(offsets: Sequence[Tensor]) -> Tensor:
+    counts = torch.cat([each.diff() for each in offsets])
+    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

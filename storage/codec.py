@@ -26,6 +26,7 @@ from ss4d.storage.errors import DamageError, StoreError, reached
 from ss4d.storage.place import ROOT
 
 ROWS = 16384  # rows in a chunk of packed data
+PACKED = ("n", "vertex", "face")  # axes that count the rows of such data
 _WAITING = "waiting for the others"
 
 
@@ -35,9 +36,9 @@ class ArrayData:
 
     Args:
         data: the numbers: bool, integer or real.
-        dims: the name of each axis; "n" counts packed rows, "t" frames.
-        chunks: sizes of a chunk; None for rows of 16384 where the first axis is "n", one frame where it is "t" and
-            not the only one, else the whole array.
+        dims: the name of each axis; those in `PACKED` count packed rows, "t" frames.
+        chunks: sizes of a chunk; None for 16384 rows where the first axis counts packed ones, one frame where it is "t"
+            and not the only one, else the whole array.
         attributes: JSON values for a person to read: meaning, unit, order of columns.
 
     Raises:
@@ -64,7 +65,7 @@ class ArrayData:
         if self.chunks is not None:
             return self.chunks
         sizes = list(self.data.shape)
-        if self.dims[:1] == ("n",):
+        if self.dims and self.dims[0] in PACKED:
             sizes[0] = min(sizes[0], ROWS)
         elif self.dims[:1] == ("t",) and len(sizes) > 1:
             sizes[0] = 1

@@ -11,7 +11,7 @@ import torch
 
 from ss4d.pipelines.contract import check_result
 from ss4d.pipelines.errors import PluginError
-from ss4d.pipelines.implementation import Implementation, Package
+from ss4d.pipelines.implementation import Implementation, Package, Stage
 from ss4d.pipelines.networks import ModelChoice, open_model
 from ss4d.pipelines.registry import Registry
 from ss4d.pipelines.stage_inputs import StageInputs
@@ -19,7 +19,7 @@ from ss4d.pipelines.stages import BUILT_IN, STAGES
 from ss4d.stages.errors import ValueSpecError
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.stage_config import StageConfig
-from ss4d.stages.types import Clip, GaussianClip, Tokens, Voxels
+from ss4d.stages.types import Clip, GaussianClip, MeshClip, Tokens, Voxels
 
 
 class OtherConfig(StageConfig):
@@ -49,6 +49,19 @@ def gaussians(offsets: list[int]) -> GaussianClip:
     )
 
 
+def meshes(**changes: Any) -> MeshClip:
+    """A triangle, nothing, and two triangles that share an edge."""
+    arrays = {
+        "vertices": torch.rand(7, 3),
+        "uv": torch.rand(7, 2),
+        "faces": torch.tensor([[0, 1, 2], [0, 1, 2], [1, 3, 2]], dtype=torch.int32),
+        "texture": torch.zeros(3, 4, 4, 3, dtype=torch.uint8),
+        "vertex_offsets": torch.tensor([0, 3, 3, 7]),
+        "face_offsets": torch.tensor([0, 1, 1, 3]),
+    }
+    return MeshClip(**(arrays | changes))
+
+
 CLIP = Clip(
     rgb=torch.zeros(1, 2, 2, 3, dtype=torch.uint8),
     alpha=torch.zeros(1, 2, 2, dtype=torch.uint8),
@@ -65,7 +78,9 @@ def rows(*numbers: list[int]) -> torch.Tensor:
 
 STRUCTURE = replace(OTHER, stage="sparse_structure", package=Package("some-stages", "1.2"))
 DECODER = replace(OTHER, stage="decoding")
-REGISTRY = Registry(STAGES, BUILT_IN, ())
+MESHER = replace(OTHER, stage="surface")
+SURFACE = Stage(name="surface", output=MeshClip, default="other", meaning="makes meshes")
+REGISTRY = Registry((*STAGES, SURFACE), BUILT_IN, ())
 
 
 def check(implementation: Implementation, result: object, folder: Path, grid: int | None = None) -> None:
@@ -76,6 +91,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
     check(STRUCTURE, voxels(), tmp_path)
     check(STRUCTURE, voxels(), tmp_path, grid=4)
     check(DECODER, gaussians([0, 0, 3]), tmp_path)
+    check(MESHER, meshes(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +122,15 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (OTHER, replace(CLIP, fps=torch.inf), "fps must be finite"),
         (DECODER, gaussians([0, 2]), "offsets must rise from 0 to 3"),
         (DECODER, gaussians([0, 4, 3]), "offsets must rise"),
+        (MESHER, meshes(vertex_offsets=torch.tensor([0, 3, 3, 6])), "vertex_offsets must rise from 0 to 7"),
+        (MESHER, meshes(face_offsets=torch.tensor([0, 2, 1, 3])), "face_offsets must rise from 0 to 3"),
+        (
+            MESHER,
+            meshes(vertex_offsets=torch.tensor([0, 2, 3, 7])),
+            r"faces must name .* face 0 is \[0, 1, 2\], and its frame has 2 vertices",
+        ),
+        (MESHER, meshes(uv=torch.full((7, 2), 1.5)), "uv must lie between 0 and 1; 14 of 14"),
+        (MESHER, meshes(vertices=torch.full((7, 3), torch.nan)), "vertices must be finite; 21 of 21"),
         (replace(OTHER, stage="export"), None, "must write files"),
     ],
 )

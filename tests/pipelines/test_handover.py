@@ -1,6 +1,7 @@
 """Values in memory between stages: the same as if they had been read, each job's own, and no longer than needed."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.plan import RUN
-from ss4d.pipelines.values import as_read
-from ss4d.stages.types import Clip, Tokens
+from ss4d.pipelines.values import as_read, read_value, write_value
+from ss4d.stages.types import Clip, MeshClip, Tokens
 from ss4d.storage.refs import ArtifactRef
+from ss4d.storage.store import open_store
+from tests.pipelines.test_contract import meshes
 
 REF = ArtifactRef("conditioning", "a" * 64)
 
@@ -90,3 +93,18 @@ def test_a_value_is_as_it_would_be_read() -> None:
         assert after.is_contiguous()
         assert not after.requires_grad
         assert after.data_ptr() != before.data_ptr()
+
+
+def test_meshes_are_read_as_they_were_written_and_frame_by_frame(tmp_path: Path) -> None:
+    clip, ref = meshes(), ArtifactRef("mesh", "a" * 64)
+    store = open_store(tmp_path)
+    with store.create(ref) as writer:
+        write_value(writer, clip)
+        writer.commit({"values": {}})
+    read = read_value(MeshClip, store.open(ref))
+    joined = MeshClip.joined([read.frame(t) for t in range(clip.num_frames)])
+    for name in MeshClip.specs():
+        assert torch.equal(getattr(read, name), getattr(clip, name))
+        assert torch.equal(getattr(joined, name), getattr(clip, name))
+    assert [len(read.frame(t).faces) for t in range(3)] == [1, 0, 2]
+    assert torch.equal(read.frame(2).vertices, clip.vertices[3:])
