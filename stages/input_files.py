@@ -60,6 +60,18 @@ class InputConfig(BaseModel):
     max_pixels: Annotated[int, Limit()] = Field(
         100_000_000, ge=1, le=MOST_PIXELS, description="largest picture that is decoded"
     )
+    max_pause: Annotated[float, AsBefore(5.0)] = Field(
+        5.0, gt=0, le=LATEST, description="seconds that a picture stays at most; longer pauses are shortened to that"
+    )
+    max_rate: Annotated[float, AsBefore(MOST_RATE)] = Field(
+        MOST_RATE,
+        ge=LEAST_RATE,
+        le=1e5,
+        description="frames per second that time stamps may tell; those that tell more are not followed",
+    )
+    max_animation: Annotated[int, Limit()] = Field(
+        5_000_000_000, ge=1, description="pixels of all frames of an animated image, which are all decoded"
+    )
     memory: Annotated[float, Limit()] = Field(
         4.0, gt=0, le=1e6, description="GiB that the frames that are used may take"
     )

@@ -15,7 +15,6 @@ from ss4d.stages.reading.picture import Bounds, Pixels
 from ss4d.stages.reading.sources import FrameSource, Images, opened_source
 from ss4d.stages.types import Video
 
-AS_ORDERED = InputConfig()
 NOISE = 16  # levels that a codec adds to a mask, or takes from it
 
 
@@ -35,7 +34,7 @@ def read_masks(path: Path, source: Path, config: InputConfig, video: Video) -> T
     Raises:
         InputError: either cannot be read, or masks and frames do not fit.
     """
-    with opened_source(source, config) as frames, opened_source(path, AS_ORDERED) as masks:
+    with opened_source(source, config) as frames, opened_source(path, _read_alike(config)) as masks:
         chosen = config.indices(frames.line.count, frames.line.rate)
         wanted = _matched(path, masks, frames, chosen)
         height, width = video.frames.shape[1:3]
@@ -45,6 +44,12 @@ def read_masks(path: Path, source: Path, config: InputConfig, video: Video) -> T
         for t, picture in zip(order, masks.read([wanted[t] for t in order], bounds), strict=True):
             alpha[t] = torch.from_numpy(_levels(picture.pixels, width, height))
     return alpha
+
+
+def _read_alike(config: InputConfig) -> InputConfig:
+    """All masks, in order, bounded and timed as the frames are."""
+    alike = {"fps", "max_pixels", "max_pause", "max_rate", "max_animation"}
+    return InputConfig.model_validate(config.model_dump(include=alike))
 
 
 def _matched(path: Path, masks: FrameSource, frames: FrameSource, chosen: Sequence[int]) -> list[int]:
@@ -73,7 +78,7 @@ def _by_stem(names: Sequence[str]) -> Mapping[str, int]:
 
 def _by_number(names: Sequence[str]) -> Mapping[str, int]:
     """By the digits in their names; empty if two have the same or one has none."""
-    numbers = ["-".join(str(int(part)) for part in _digits(PurePosixPath(name).stem)) for name in names]
+    numbers = ["-".join(part.lstrip("0") or "0" for part in _digits(PurePosixPath(name).stem)) for name in names]
     if "" in numbers or len(set(numbers)) < len(numbers):
         return {}
     return {number: index for index, number in enumerate(numbers)}

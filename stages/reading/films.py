@@ -16,14 +16,21 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import InputConfig
+from ss4d.stages.reading.boxes import check_samples
 from ss4d.stages.reading.display import Display, progressive
 from ss4d.stages.reading.picture import Bounds, Picture
-from ss4d.stages.reading.timeline import MAX_HOLD, Step, Timeline, durations, timeline, typical_step
+from ss4d.stages.reading.timeline import Step, Timeline, durations, timeline, too_fast, typical_step
 
 LOG = logging.getLogger("ss4d")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the default decoders of both drop alpha
+# Others play lists, listen to the network or run scripts; the last line is of sound, to be told so.
+FORMATS = (
+    *("asf", "avi", "dv", "flv", "gxf", "ivf", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "ogg", "wtv"),
+    *("av1", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc", "yuv4mpegpipe"),
+    *("aac", "aiff", "flac", "mp3", "wav"),
+)
 CUT_SHORT = 0.9  # a file whose frames end before this share of its stated length is cut short
-MAX_RATE = 1000.0  # frames per second; stamps that say more are wrong
 AHEAD = 64  # pictures that a decoder may leave out before the next one that it gives
 SHOWN_BIT = 0x10  # of a VP8 packet's first byte: set in frames that are shown
 
@@ -62,7 +69,7 @@ class FilmFrames:
         """
         for remark in self.remarks:
             LOG.warning("%s: %s", self.name, remark)
-        with opened_film(self.file, self.name, self.kind) as (container, stream):
+        with opened_film(self.file, self.name, self.kind, bounds) as (container, stream):
             bounds.check(self.name, stream.codec_context.width, stream.codec_context.height)
             display = _Shown(Display(self.name, _aspect(stream), bounds))
             left = iter([self.line.picture(frame) for frame in wanted])
@@ -114,19 +121,19 @@ class _Shown:
         return self._last[1]
 
 
-def film_frames(file: IO[bytes], name: str, fps: float, kind: str | None = None) -> FilmFrames:
+def film_frames(file: IO[bytes], name: str, config: InputConfig, kind: str | None = None) -> FilmFrames:
     """The frames of a video file; decodes none.
 
     Args:
         file: open.
         name: of it, for sentences.
-        fps: frames per second of a video that states none.
+        config: what a video has that states no rate, and which stamps are followed.
         kind: what its container is, where the file does not tell.
 
     Raises:
         InputError: it is no video that can be read, or holds no moving pictures.
     """
-    with opened_film(file, name, kind) as (container, stream):
+    with opened_film(file, name, kind, Bounds(max_pixels=config.max_pixels)) as (container, stream):
         packets, damage = _packets(container, stream, name)
         stamps, in_order = _shown_stamps(packets, stream)
         if not stamps:
@@ -134,12 +141,14 @@ def film_frames(file: IO[bytes], name: str, fps: float, kind: str | None = None)
         base = float(stream.time_base or 1)
         seconds = [None if stamp is None else stamp * base for stamp in stamps]
         step = typical_step(seconds, base)
-        if step is not None and step.seconds < 1 / MAX_RATE:
-            seconds, rate = [None] * len(stamps), fps
+        remarks = []
+        if step is not None and step.seconds < 1 / config.max_rate:
+            seconds, rate = [None] * len(stamps), config.fps
+            remarks.append(too_fast(1 / step.seconds, config.max_rate))
         else:
-            rate = _rate(stream, step, fps)
-        line = timeline(durations(seconds, 1 / rate), rate)
-        remarks = [*_pauses(line)]
+            rate = _rate(stream, step, config.fps)
+        line = timeline(durations(seconds, 1 / rate), rate, config.max_pause)
+        remarks += line.pauses()
         end = max((stamp for stamp in stamps if stamp is not None), default=0) * base + 1 / rate
         stated = _stated_seconds(container, stream)
         if stated and end < CUT_SHORT * stated and damage is None:
@@ -150,16 +159,26 @@ def film_frames(file: IO[bytes], name: str, fps: float, kind: str | None = None)
 
 
 @contextmanager
-def opened_film(file: IO[bytes], name: str, kind: str | None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A video file from its beginning, and its stream of moving pictures.
+def opened_film(
+    file: IO[bytes], name: str, kind: str | None, bounds: Bounds
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A video file from its beginning, and its stream of moving pictures, of which it decodes none beyond `bounds`.
 
     Raises:
         InputError: it is no video that can be read, or holds no moving pictures.
     """
-    file.seek(0)
+    check_samples(file, name)
+    limited = {"max_pixels": str(bounds.max_pixels)}
     try:
-        # No name, so a playlist cannot reach other files; titles may be in any coding.
-        container = av.open(file, mode="r", format=kind, metadata_errors="replace")
+        # Titles may be in any coding.
+        container = av.open(
+            file,
+            mode="r",
+            format=kind,
+            metadata_errors="replace",
+            options=limited,
+            container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"},
+        )
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{name} is not a video or an image that can be read; give one, or a folder.") from error
     with container:
@@ -168,13 +187,14 @@ def opened_film(file: IO[bytes], name: str, kind: str | None) -> Iterator[tuple[
             raise InputError(f"{name} holds no video; give a video file or a folder of images.")
         if moving[0].codec_context is None:  # there is no decoder
             raise InputError(f"{name} is coded in a way that cannot be read here; convert it, to H.264 say.")
+        moving[0].codec_context.options = limited
         yield container, moving[0]
 
 
-def is_raw_mjpeg(file: IO[bytes], size: tuple[int, int]) -> bool:
+def is_raw_mjpeg(file: IO[bytes], size: tuple[int, int], bounds: Bounds) -> bool:
     """Whether a file that begins with a JPEG of this size goes on with others of the same size."""
     try:
-        with opened_film(file, "", "mjpeg") as (container, stream):
+        with opened_film(file, "", "mjpeg", bounds) as (container, stream):
             frames = container.decode(stream)
             return all((frame.width, frame.height) == size for frame in (next(frames), next(frames)))
     except (InputError, av.FFmpegError, StopIteration):
@@ -202,9 +222,11 @@ def _packets(container: InputContainer, stream: VideoStream, name: str) -> tuple
 
 
 def _damage(name: str, count: int, error: av.FFmpegError) -> str:
+    too_large = ", perhaps as the next one has more pixels than input.max_pixels"
+    why = f"{error.strerror}{too_large if isinstance(error, av.ArgumentError) else ''}"
     return (
-        f"{name} is damaged: {count} frames could be read before it broke off ({error.strerror}); choose frames "
-        "before that with count or end, or give a whole file."
+        f"{name} is damaged: {count} frames could be read before it broke off ({why}); choose frames before that with "
+        "count or end, or give a whole file."
     )
 
 
@@ -252,11 +274,6 @@ def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | N
     return container.duration / av.time_base if container.duration and alone else None
 
 
-def _pauses(line: Timeline) -> Iterator[str]:
-    for picture, seconds in line.cut:
-        yield f"nothing comes for {seconds:.0f} s after frame {picture}; the pause is shortened to {MAX_HOLD:.0f} s"
-
-
 def _aspect(stream: VideoStream) -> Fraction:
     """Width of a pixel over its height."""
     return stream.sample_aspect_ratio or Fraction(1)
@@ -273,5 +290,7 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
     context = stream.codec_context
     has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
     if has_alpha and context.name in ALPHA_DECODERS:
-        return cast(VideoCodecContext, av.CodecContext.create(ALPHA_DECODERS[context.name], "r"))
+        clear = cast(VideoCodecContext, av.CodecContext.create(ALPHA_DECODERS[context.name], "r"))
+        clear.options = context.options
+        return clear
     return context

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import InputConfig
 from ss4d.stages.reading.picture import Bounds, Picture
-from ss4d.stages.reading.timeline import Step, Timeline, steady, timeline, typical_step
+from ss4d.stages.reading.timeline import Step, Timeline, steady, timeline, too_fast, typical_step
 
 LOG = logging.getLogger("ss4d")
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -78,6 +79,7 @@ def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> P
     width, height = image.size
     try:
         image.seek(index)
+        bounds.check(name, *image.size)  # pages and frames of one file need not be of one size
         if bounds.side is not None and index == 0:
             image.draft(None, (bounds.side, bounds.side))  # JPEG is decoded at a fraction of its size, at no cost
         upright = ImageOps.exif_transpose(image)
@@ -135,6 +137,7 @@ class ImageFrames:
     Attributes:
         image: open.
         first: index of its first frame that is shown: the still that stands for an animation is none.
+        remarks: on what is wrong with its times, for the log.
     """
 
     image: Image.Image
@@ -142,6 +145,7 @@ class ImageFrames:
     line: Timeline
     first: int = 0
     damage: str | None = None
+    remarks: Sequence[str] = ()
 
     def label(self, frame: int) -> str:
         """The frame's number."""
@@ -149,6 +153,8 @@ class ImageFrames:
 
     def read(self, wanted: Sequence[int], bounds: Bounds) -> Iterator[Picture]:
         """The wanted frames, in order."""
+        for remark in self.remarks:
+            LOG.warning("%s: %s", self.name, remark)
         shown, picture = -1, None
         for frame in wanted:
             index = self.first + self.line.picture(frame)
@@ -157,23 +163,40 @@ class ImageFrames:
             yield picture
 
 
-def image_frames(image: Image.Image, name: str, fps: float) -> ImageFrames:
-    """The frames of an open image; a still has the rate `fps`.
+def image_frames(image: Image.Image, name: str, config: InputConfig) -> ImageFrames:
+    """The frames of an open image; a still has the rate that `config` gives it.
 
     Raises:
-        InputError: an animation is damaged.
+        InputError: an animation is damaged or too large.
     """
     count = getattr(image, "n_frames", 1)
     if count == 1 or image.format == "MPO":
-        return ImageFrames(image, name, steady(1, fps))
+        return ImageFrames(image, name, steady(1, config.fps))
     first = 1 if image.info.get("default_image") else 0
-    shown = []
+    bounds, decoded, shown = Bounds(max_pixels=config.max_pixels), 0, []
     for index in range(first, count):
         try:
             image.seek(index)
+            bounds.check(f"{name}: frame {index}", *image.size)
+            decoded += image.width * image.height
+            _check_decoded(decoded, index, name, config)
             image.load()  # webp states how long a frame is shown only once it is decoded
         except UNREADABLE as error:
             raise InputError(f"{name} is damaged after {index} frames ({error}); replace it.") from error
         shown.append((image.info.get("duration") or DEFAULT_DURATION * 1000) / 1000)
     step = typical_step([0.0, *np.cumsum(shown).tolist()]) or Step(DEFAULT_DURATION)
-    return ImageFrames(image, name, timeline(shown, 1 / step.seconds), first)
+    remarks = []
+    if step.seconds < 1 / config.max_rate:
+        remarks.append(too_fast(1 / step.seconds, config.max_rate))
+        step, shown = Step(DEFAULT_DURATION), [DEFAULT_DURATION] * len(shown)
+    line = timeline(shown, 1 / step.seconds, config.max_pause)
+    return ImageFrames(image, name, line, first, remarks=[*remarks, *line.pauses()])
+
+
+def _check_decoded(pixels: int, index: int, name: str, config: InputConfig) -> None:
+    """Raises InputError for an animation that takes too long to decode: few bytes can stand for many large frames."""
+    if pixels > config.max_animation:
+        raise InputError(
+            f"{name}: all of it up to frame {index} has more than the {config.max_animation:,} pixels of "
+            "input.max_animation; raise that, or give smaller pictures or a video."
+        )

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import PurePosixPath
 
 from ss4d.stages.errors import InputError
@@ -11,6 +12,7 @@ STILLS = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".
 STILLS |= {".tif", ".tiff", ".webp"}
 SIDECARS = {".csv", ".json", ".md", ".npy", ".npz", ".txt", ".xml", ".yaml", ".yml"}  # what lies beside frames
 NAMED = 3  # files that a sentence names
+# Numbers are read as Decimal: names in an archive may have more digits than Python reads as an int.
 DIGITS = re.compile(r"[0-9]+")
 DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 
@@ -35,26 +37,26 @@ def frame_names(place: str, names: Sequence[str]) -> list[str]:
     return sorted(images, key=natural)
 
 
-def natural(name: str) -> tuple[list[tuple[float, str]], str, str]:
+def natural(name: str) -> tuple[list[tuple[Decimal | int, str]], str, str]:
     """Sorts 2.png before 10.png: digits by value, then letters without their case; 1.25 before 1.5 in plain numbers."""
     stem, suffix = _stem(name), PurePosixPath(name).suffix
     if DECIMAL.fullmatch(stem):
-        return [(float(stem), ""), (-1, suffix.lower())], name.lower(), name
+        return [(Decimal(stem), ""), (-1, suffix.lower())], name.lower(), name
     parts = re.findall(r"[0-9]+|[^0-9]+", name.lower())
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], name.lower(), name
+    return [(Decimal(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], name.lower(), name
 
 
 def _stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(map(int, DIGITS.findall(_stem(name))))
+def _numbers(name: str) -> tuple[Decimal, ...]:
+    return tuple(map(Decimal, DIGITS.findall(_stem(name))))
 
 
-def _by_template(images: Sequence[str]) -> dict[Template, dict[tuple[int, ...], str]]:
+def _by_template(images: Sequence[str]) -> dict[Template, dict[tuple[Decimal, ...], str]]:
     """The images of each series, by their numbers; a series is what has one name apart from its numbers."""
-    series: dict[Template, dict[tuple[int, ...], str]] = defaultdict(dict)
+    series: dict[Template, dict[tuple[Decimal, ...], str]] = defaultdict(dict)
     for name in sorted(images, key=natural):
         series[_template(name)][_numbers(name)] = name
     return series
@@ -74,8 +76,8 @@ def _refuse_twins(place: str, images: Sequence[str]) -> None:
             )
 
 
-def _refuse_two_series(place: str, series: dict[Template, dict[tuple[int, ...], str]]) -> None:
-    by_numbers: dict[tuple[int, ...], Template] = {}
+def _refuse_two_series(place: str, series: dict[Template, dict[tuple[Decimal, ...], str]]) -> None:
+    by_numbers: dict[tuple[Decimal, ...], Template] = {}
     for template, members in series.items():
         for numbers in members:
             if not numbers:
@@ -88,7 +90,7 @@ def _refuse_two_series(place: str, series: dict[Template, dict[tuple[int, ...], 
                 )
 
 
-def _refuse_gaps(place: str, series: dict[Template, dict[tuple[int, ...], str]], others: Sequence[str]) -> None:
+def _refuse_gaps(place: str, series: dict[Template, dict[tuple[Decimal, ...], str]], others: Sequence[str]) -> None:
     """Files that are no image we read, but are named as a frame that is missing."""
     strangers = [
         name
@@ -108,6 +110,6 @@ def _refuse_gaps(place: str, series: dict[Template, dict[tuple[int, ...], str]],
         )
 
 
-def _span(members: dict[tuple[int, ...], str]) -> str:
+def _span(members: dict[tuple[Decimal, ...], str]) -> str:
     names = sorted(members.values(), key=natural)
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)})"

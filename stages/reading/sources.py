@@ -101,14 +101,14 @@ def _within(path: Path, file: IO[bytes], config: InputConfig) -> Iterator[FrameS
     image = open_image(file, name, bounds)
     if image is not None:
         with image:
-            if image.format == "JPEG" and is_raw_mjpeg(file, image.size):
-                yield film_frames(file, name, config.fps, kind="mjpeg")
+            if image.format == "JPEG" and is_raw_mjpeg(file, image.size, bounds):
+                yield film_frames(file, name, config, kind="mjpeg")
             else:
-                yield image_frames(image, name, config.fps)
+                yield image_frames(image, name, config)
         return
     members = _members(file, name)
     if members is None:
-        yield film_frames(file, name, config.fps)
+        yield film_frames(file, name, config)
         return
     names = _one_folder(name, list(members))
     labels = {f"{name}/{member}": members[member] for member in names}

@@ -1,6 +1,7 @@
 """When the pictures of an input are shown, and which of them a frame at a constant rate shows; times in seconds."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -8,8 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_HOLD = 5.0  # seconds: a picture that stays longer tells nothing more, and every second of it costs frames
-HOLD_STEPS = 2  # ... but not of pictures that all stay long: a pause is longer than this many usual steps
+PAUSE_STEPS = 2  # where all pictures stay long, a pause is longer than this many usual steps
 NEAR = 0.45  # steps that differ from the median one by less than this share of it count as usual
 SEEN = 0.4  # of a frame's time: a picture that stays so long is shown, though no frame's middle may fall into it
 FARTHEST = 1  # frames that a picture is moved by for that, at most
@@ -26,17 +26,27 @@ class Timeline:
         starts: (n,) when each picture appears, from 0, increasing.
         length: until the last one is gone.
         cut: pauses that were shortened: the picture that stayed, and its seconds.
+        max_pause: what they were shortened to, seconds.
     """
 
     rate: float
     starts: NDArray[np.float64]
     length: float
     cut: tuple[tuple[int, float], ...] = ()
+    max_pause: float = math.inf
 
     @property
     def count(self) -> int:
         """How many frames there are."""
         return int(self._firsts[-1]) if len(self.starts) else 0
+
+    def pauses(self) -> Iterator[str]:
+        """A sentence on each pause that was shortened."""
+        for picture, seconds in self.cut:
+            yield (
+                f"nothing comes for {seconds:.0f} s after frame {picture}; the pause is shortened to "
+                f"{self.max_pause:g} s (input.max_pause)"
+            )
 
     def picture(self, frame: int) -> int:
         """The picture that a frame shows: the one in the middle of its time, or a short one beside that."""
@@ -66,12 +76,15 @@ def steady(count: int, rate: float) -> Timeline:
     return Timeline(rate, np.arange(count) / rate, count / rate)
 
 
-def timeline(durations: Sequence[float], rate: float) -> Timeline:
-    """The timeline of pictures that are shown for `durations` seconds each, all above 0; long pauses are shortened."""
-    longest = max(MAX_HOLD, HOLD_STEPS / rate)
+def timeline(durations: Sequence[float], rate: float, max_pause: float) -> Timeline:
+    """The timeline of pictures that are shown for `durations` seconds each, all above 0.
+
+    A pause of more than `max_pause` seconds is shortened to that: it tells nothing more, and all of it costs frames.
+    """
+    longest = max(max_pause, PAUSE_STEPS / rate)
     held = np.minimum(np.asarray(durations, np.float64), longest)
     cut = tuple((i, float(seconds)) for i, seconds in enumerate(durations) if seconds > longest)
-    return Timeline(rate, np.cumsum(held) - held, float(held.sum()), cut)
+    return Timeline(rate, np.cumsum(held) - held, float(held.sum()), cut, longest)
 
 
 def durations(stamps: Sequence[float | None], step: float) -> list[float]:
@@ -109,6 +122,14 @@ class Step:
 
     def _off(self, rate: float) -> float:
         return abs(rate * self.seconds - 1)
+
+
+def too_fast(rate: float, max_rate: float) -> str:
+    """A sentence on time stamps that tell so many frames per second that they cannot be true."""
+    return (
+        f"its time stamps tell {rate:,.0f} frames per second, more than the {max_rate:,g} of input.max_rate: they are "
+        "not followed"
+    )
 
 
 def typical_step(stamps: Sequence[float | None], tick: float = 0.0) -> Step | None:

@@ -50,6 +50,16 @@ def test_by_name_or_number(tmp_path: Path, clip: Path, name: str) -> None:
         assert columns(masks, clip, start=2) == [2, 3, 4, 5]
 
 
+def test_masks_are_timed_as_the_frames_are(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((16, 16, 3), t, np.uint8)) for t in range(3)]
+    masks = [Image.fromarray(mask(t)) for t in range(3)]
+    for name, pictures in (("clip.png", frames), ("masks.png", masks)):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=[100, 60_000, 100])
+    for max_pause in (0.3, 5.0):
+        shown = columns(tmp_path / "masks.png", tmp_path / "clip.png", max_pause=max_pause)
+        assert shown == [0, *[1] * round(10 * max_pause), 2]
+
+
 def test_by_order(tmp_path: Path, clip: Path) -> None:
     masks = save(tmp_path / "masks", {f"{name}.png": mask(t) for t, name in enumerate("abcdef")})
     assert columns(masks, clip, frames=3) == [0, 2, 4]

@@ -117,7 +117,18 @@ def test_a_pause_is_shortened_and_named(tmp_path: Path, caplog: pytest.LogCaptur
     shown = order(path)
     assert len(shown) == num_frames(path) == 3 + 50 + 2
     assert sorted(set(shown)) == list(range(6))
-    assert "nothing comes for 600 s after frame 3; the pause is shortened to 5 s" in caplog.text
+    assert "nothing comes for 600 s after frame 3; the pause is shortened to 5 s (input.max_pause)" in caplog.text
+    assert len(order(path, max_pause=0.5)) == 3 + 5 + 2
+    assert len(order(path, max_pause=100.0)) == 3 + 1000 + 2
+
+
+def test_stamps_that_tell_more_than_the_highest_rate_are_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = encode(tmp_path / "a.mkv", levels(6), seconds=[t / 100 for t in range(6)], rate=1000)
+    assert read_video(path, InputConfig()).fps == pytest.approx(100)
+    assert read_video(path, InputConfig(max_rate=50.0, fps=30.0)).fps == 30
+    assert "tell 100 frames per second, more than the 50 of input.max_rate" in caplog.text
 
 
 def test_what_an_edit_list_cuts_off_is_not_announced(tmp_path: Path) -> None:

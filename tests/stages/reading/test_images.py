@@ -155,3 +155,30 @@ def test_images_in_an_archive(tmp_path: Path, name: str, pack: Pack) -> None:
     pack(tmp_path / name, {"run.json": b"{}"})
     with pytest.raises(InputError, match=r"no image"):
         read_video(tmp_path / name, InputConfig())
+
+
+def test_all_frames_of_an_animation_are_bounded_together(tmp_path: Path) -> None:
+    frames = [gray(level) for level in (10, 20, 30, 40)]
+    pixels = frames[0].width * frames[0].height
+    for name in ("a.gif", "a.png", "a.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=40)
+        with pytest.raises(InputError, match=r"up to frame 3 has more than the .* of input.max_animation"):
+            read_video(tmp_path / name, InputConfig(max_animation=3 * pixels))
+        assert len(read_video(tmp_path / name, InputConfig(max_animation=4 * pixels)).frames) == 4
+
+
+def test_no_page_is_larger_than_pictures_may_be(tmp_path: Path) -> None:
+    """The file opens with a small one, whose size says nothing of the others."""
+    gray(1).save(tmp_path / "a.tif", save_all=True, append_images=[gray(2).resize((100, 100))])
+    with pytest.raises(InputError, match=r"frame 1 has 100 x 100 pixels, more than the 9,999 of input.max_pixels"):
+        read_video(tmp_path / "a.tif", InputConfig(max_pixels=9_999))
+
+
+def test_time_of_an_animation_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [gray(level) for level in (10, 20, 30)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[100, 60_000, 100])
+    assert len(read_video(tmp_path / "a.png", InputConfig(max_pause=2.0)).frames) == 1 + 20 + 1
+    assert "nothing comes for 60 s after frame 1; the pause is shortened to 2 s (input.max_pause)" in caplog.text
+    frames[0].save(tmp_path / "b.png", save_all=True, append_images=frames[1:], duration=[20] * 3)
+    assert read_video(tmp_path / "b.png", InputConfig(max_rate=30.0)).fps == pytest.approx(10)
+    assert "tell 50 frames per second, more than the 30 of input.max_rate" in caplog.text

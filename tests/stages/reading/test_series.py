@@ -16,6 +16,7 @@ from ss4d.stages.reading.series import frame_names
         ["0.5.png", "1.25.png", "1.5.png", "2.png", "10.0.png"],
         ["take2.9.png", "take2.10.png"],
         ["a.png", "b.jpg", "c.webp"],
+        ["7.png", "9" * 5000 + ".png", "1" + "0" * 5000 + ".png"],  # as an archive can have them
         ["IMG_0001.JPG", "IMG_0002.jpg", "IMG_0003.HEIC"],
     ],
 )

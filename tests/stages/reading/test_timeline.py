@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ss4d.stages.reading.timeline import MAX_HOLD, Timeline, durations, steady, timeline, typical_step
+from ss4d.stages.reading.timeline import Timeline, durations, steady, timeline, typical_step
+
+PAUSE = 5.0
 
 
 def shown(line: Timeline) -> list[int]:
@@ -14,7 +16,7 @@ def shown(line: Timeline) -> list[int]:
 
 @given(st.lists(st.floats(0.02, 0.5), min_size=1, max_size=20), st.floats(2, 40))
 def test_a_picture_is_shown_until_the_next_one(held: list[float], rate: float) -> None:
-    line = timeline(held, rate)
+    line = timeline(held, rate, PAUSE)
     ends = np.cumsum(held)
     for frame, picture in enumerate(shown(line)):
         middle = (frame + 0.5) / rate
@@ -37,7 +39,7 @@ def test_a_regular_video_is_known_by_stamps_that_are_rounded(
     found = step.rate([])
     assert found == pytest.approx(rate, rel=2 * tick * rate / (count - 1))
     assert step.rate([3.0, rate]) == pytest.approx(rate)
-    assert shown(timeline(durations(stamps, 1 / found), found)) == list(range(count))
+    assert shown(timeline(durations(stamps, 1 / found), found, PAUSE)) == list(range(count))
     assert shown(steady(count, rate)) == list(range(count))
 
 
@@ -55,14 +57,14 @@ def test_of_rates_that_stamps_cannot_tell_apart_the_nearest_usual_one_is_taken()
 def test_shaken_stamps_lose_no_picture(shaken: list[float], rate: float) -> None:
     """As of a camera that writes down when it got to a picture: two come within a frame's time, none in the next."""
     stamps = [round((i + late / 2 + 1) / rate, 3) for i, late in enumerate(shaken)]
-    line = timeline(durations(stamps, 1 / rate), rate)
+    line = timeline(durations(stamps, 1 / rate), rate, PAUSE)
     assert set(shown(line)) == set(range(len(stamps)))
     assert line.count <= len(stamps) + 1
 
 
 def test_a_burst_of_pictures_shifts_none_by_more_than_a_frame() -> None:
     stamps = [0, 0.1, 0.2, *(0.3 + 0.05 * i for i in range(20)), 1.4, 1.5, 1.6]
-    line = timeline(durations(stamps, 0.1), 10.0)
+    line = timeline(durations(stamps, 0.1), 10.0, PAUSE)
     for frame, picture in enumerate(shown(line)):
         assert abs(stamps[picture] - frame / 10) <= 0.15 + 1e-9
 
@@ -85,8 +87,8 @@ def test_order_counts_where_stamps_go_back() -> None:
 
 
 def test_long_pauses_are_shortened_and_told() -> None:
-    line = timeline([0.1, 600.0, 0.1], 10.0)
+    line = timeline([0.1, 600.0, 0.1], 10.0, PAUSE)
     assert line.cut == ((1, 600.0),)
-    assert line.count == round(10 * (MAX_HOLD + 0.2))
-    assert timeline([10.0] * 4, 0.1).cut == ()  # a slide show has no pauses
-    assert timeline([10.0] * 4, 0.1).count == 4
+    assert line.count == round(10 * (PAUSE + 0.2))
+    assert timeline([10.0] * 4, 0.1, PAUSE).cut == ()  # a slide show has no pauses
+    assert timeline([10.0] * 4, 0.1, PAUSE).count == 4
