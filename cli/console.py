@@ -119,7 +119,7 @@ MEANINGS = {
     "asset.4d.zip": "all frames, as SPZ files and a description",
     "viewer.html": "a page that shows the asset, to turn and to play",
     "turntable.mp4": "a turn around the object while it moves",
-    "cameras.json": "the cameras of that turn",
+    "cameras.json": "the cameras of a turn around the object, and the input's",
 }
 
 

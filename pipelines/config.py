@@ -72,6 +72,16 @@ class RunConfig(ModelChoice):
             found |= dict.fromkeys(chosen[stage].roles, params)
         return found
 
+    def check(self, stages: Iterable[str]) -> None:
+        """Looks whether the named stages, which are to run, can do so here.
+
+        Raises:
+            InputError: what is missing, such as a package, and how to get it.
+        """
+        chosen = self.implementations()
+        for stage in stages:
+            chosen[stage].check(self.section(stage))
+
     def wanting(self, goals: Iterable[str]) -> Self:
         """This configuration with other goals, which must be names of stages."""
         goals = tuple(goals)

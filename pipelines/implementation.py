@@ -100,6 +100,10 @@ def as_given(config: StageConfig, _folder: ModelFolder) -> StageConfig:
     return config
 
 
+def needs_nothing(_config: StageConfig) -> None:
+    """Asks for nothing that does not come with the program."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Implementation:
     """One way to do one stage.
@@ -119,6 +123,8 @@ class Implementation:
         seeded: whether it takes random numbers.
         draws: whether it draws Gaussians.
         resolve: fills in what the configuration leaves to the model folder.
+        check: is called with the configuration before a run or a dataset in which the stage will run computes anything,
+            and raises an InputError where that is bound to fail here: a package is not installed, for instance.
         package: where it comes from; set when it is found, None for what comes with the program.
         given: set when a run's stages are put in order: the stage whose result stands for that of each in `inputs` and
             `optional`, None where there is none. From then on, `inputs` are those that are given.
@@ -140,6 +146,7 @@ class Implementation:
     seeded: bool = False
     draws: bool = False
     resolve: Callable[[Any, ModelFolder], StageConfig] = as_given
+    check: Callable[[Any], None] = needs_nothing
     package: Package | None = None
     given: Mapping[str, str | None] = field(default_factory=dict)
 

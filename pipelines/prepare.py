@@ -115,6 +115,7 @@ def prepare(options: RunOptions, *, to_run: bool = True) -> Preparation:
     previous = {stage: known.recipe for stage, known in before.stages.items()} if before else {}
     steps = make_plan(recipes, store, wish=options.wish, previous=previous)
     running = [step.stage for step in steps if step.action == RUN]
+    recipes.config.check(running)
     model.check_precision(recipes.config.uses(running), count_frames(options, config))
     return Preparation(
         config=recipes.config,

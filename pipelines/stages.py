@@ -10,6 +10,7 @@ from ss4d.pipelines.implementation import Deferred, Implementation, Stage
 from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.export.packages import check_packages
 from ss4d.stages.fitting.config import (
     AppearanceFitConfig,
     CameraConfig,
@@ -187,6 +188,10 @@ def _export(config: ExportConfig, inputs: "StageInputs") -> None:
     )
 
 
+def _check_export(config: ExportConfig) -> None:
+    check_packages(config.formats)
+
+
 def _structure_sampler(config: SparseStructureConfig, folder: ModelFolder) -> SparseStructureConfig:
     return config.model_copy(update={"sampler": config.sampler.resolve(folder.structure_sampler)})
 
@@ -276,6 +281,7 @@ BUILT_IN = (
         inputs=("appearance_fit", "segmentation"),
         optional=("camera",),
         draws=True,
+        check=_check_export,
         revision=3,
     ),
 )

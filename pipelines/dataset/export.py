@@ -22,6 +22,7 @@ from ss4d.pipelines.results import result_name
 from ss4d.pipelines.values import read_value
 from ss4d.stages.export.config import ExportConfig, FormatName
 from ss4d.stages.export.formats import write_formats
+from ss4d.stages.export.packages import check_packages
 from ss4d.stages.types import Progress, Value, silent
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import (
@@ -122,10 +123,12 @@ def export_assets(
 
     Raises:
         ConfigError: if `where` is not valid, no goal gives files, or other files lie in the way.
+        InputError: if the package of a format is not installed.
         StoreError, OSError: if the store cannot be read or the folder not written; what is there is whole.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: give the folder that the assets are to go to")
+    check_packages(more.formats if more else ())
     goals = opened.keys.goals
     if not any(installed().stage(goal).output is None for goal in goals):
         raise ConfigError(

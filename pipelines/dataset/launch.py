@@ -117,6 +117,7 @@ def run_dataset(options: DatasetOptions, watcher: Watcher) -> Result:
     with only_launch(dataset, options.choice.shard, options.patience):
         plan = plan_clips(dataset, keys, options.choice, options.policy)
         if plan.todo:
+            keys.config.check(stage.stage for stage in plan.stages if stage.run)
             if model.notice and any(implementation.roles for implementation in keys.stages.values()):
                 watcher.message(f"Note: {model.notice}")
             model.check_precision(_uses(keys, plan), None)

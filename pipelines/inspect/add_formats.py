@@ -17,6 +17,7 @@ from ss4d.pipelines.one_writer import only_settings
 from ss4d.pipelines.run_record import RECORD, read_record, write_record
 from ss4d.stages.export.config import FORMAT_NAMES, ExportConfig, FormatName
 from ss4d.stages.export.formats import write_formats
+from ss4d.stages.export.packages import check_packages
 from ss4d.stages.types import Progress
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import delete, leads_out, owned_name, read_json
@@ -54,6 +55,7 @@ def add_formats(
         StoreError: the asset is not stored, or damaged.
         OSError: the folder cannot be written.
     """
+    check_packages(formats)
     config = export_config(run.record.config.get(EXPORT), formats, max_gaussians)
     if folder.absolute() != run.path.absolute():
         return _write(run, config, folder, (), progress)

@@ -26,6 +26,9 @@ def export_asset(
 ) -> tuple[str, ...]:
     """Writes the files of each format, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
 
+    Without the video, `cameras.json` is the same: it has the axes, the rate and the input's camera, which no other file
+    has, and a turn that `ss4d render` can draw at any time.
+
     Args:
         config: which formats, and what the turntable looks like.
         gaussians: the clip; a frame may be empty.

@@ -29,7 +29,9 @@ class ExportConfig(StageConfig):
     formats: Annotated[Formats, AsBefore(("ply",))] = Field(
         default=("ply",), description=f"kinds of files, of {', '.join(FORMAT_NAMES)}"
     )
-    turntable: Annotated[bool, AsBefore(True)] = Field(default=True, description="whether to make the video")
+    turntable: Annotated[bool, AsBefore(True)] = Field(
+        default=True, description="whether to make the video; cameras.json is written anyway"
+    )
     max_gaussians: Annotated[int | None, AsBefore(None)] = Field(
         default=None, ge=1, description="most Gaussians of a frame, those that show the most; null: all"
     )

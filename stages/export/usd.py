@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ss4d.stages.errors import InputError
+from ss4d.stages.export.packages import check_packages
 from ss4d.stages.export.packing import SH_C0, Floats, linear_light
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.types import GaussianClip, Progress
@@ -53,12 +53,8 @@ def write_usd(scene: Scene, folder: Path, *, progress: Progress) -> tuple[str, .
 
 def _usd() -> Mapping[str, Any]:
     """The modules of usd-core that are used."""
-    try:
-        return {name: import_module(f"pxr.{name}") for name in ("Gf", "Sdf", "Usd", "UsdGeom", "UsdVol", "Vt")}
-    except ImportError as error:
-        raise InputError(
-            "the format usd needs the package usd-core: install the extra `usd`, or leave it out of export.formats"
-        ) from error
+    check_packages(["usd"])
+    return {name: import_module(f"pxr.{name}") for name in ("Gf", "Sdf", "Usd", "UsdGeom", "UsdVol", "Vt")}
 
 
 def _new_stage(pxr: Mapping[str, Any], path: Path, scene: Scene) -> Any:

@@ -126,6 +126,12 @@ def test_cameras_say_how_each_picture_was_taken(exported: tuple[Path, tuple[str,
         assert entry["intrinsics"] == pytest.approx({"fx": camera.focal, "fy": camera.focal, "cx": 24, "cy": 24})
 
 
+def test_without_the_video_the_cameras_are_the_same(exported: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"turntable": False, "formats": ()})
+    assert export_asset(config, clip(40, 0, 30), 24.0, tmp_path, render=rasterize) == ("cameras.json",)
+    assert (tmp_path / "cameras.json").read_bytes() == (exported[0] / "cameras.json").read_bytes()
+
+
 def test_the_turntable_plays_in_browsers_and_shows_what_the_cameras_say(
     exported: tuple[Path, tuple[str, ...]],
 ) -> None:

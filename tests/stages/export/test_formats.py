@@ -18,7 +18,7 @@ from pxr import Usd, UsdGeom
 from torch.testing import assert_close
 
 from ss4d.stages.errors import InputError
-from ss4d.stages.export import glb_file, usd
+from ss4d.stages.export import glb_file, packages
 from ss4d.stages.export.config import ExportConfig, FormatName
 from ss4d.stages.export.formats import FORMATS, write_formats
 from ss4d.stages.types import GaussianClip, silent
@@ -170,10 +170,7 @@ def test_usd_points_play_with_changing_counts(exported: Path) -> None:
 
 
 def test_without_usd_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(usd, "import_module", missing)
+    monkeypatch.setattr(packages, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="usd-core"):
         FORMATS["usd"].write(scene_of(CLIP), tmp_path, progress=silent)
 
