@@ -29,7 +29,14 @@ def bench(
         list[str] | None,
         typer.Option("--stage", metavar="STAGE", help="Measures this stage alone; by default all. Repeatable."),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each measurement; medians count.")] = 3,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            "--repeats",
+            min=1,
+            help="Of each measurement; medians count. By default 3, or 1 of published size on a CPU.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Writes the report as JSON too, to compare it later.")
     ] = None,
