@@ -40,6 +40,7 @@ from ss4d.cli.render import render
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
 from ss4d.cli.train import train
+from ss4d.cli.view import view
 
 app = typer.Typer(
     name="ss4d",
@@ -187,6 +188,7 @@ app.command(no_args_is_help=True)(plan)
 app.command(no_args_is_help=True)(inspect)
 app.command(no_args_is_help=True)(report)
 app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(view)
 app.command(no_args_is_help=True)(export)
 app.command(no_args_is_help=True)(render)
 app.command()(stages)

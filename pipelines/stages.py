@@ -181,10 +181,16 @@ def _latent_fit(config: LatentFitConfig, inputs: "StageInputs") -> Any:
 
 
 def _export(config: ExportConfig, inputs: "StageInputs") -> None:
-    gaussians, fps = inputs.value("appearance_fit"), inputs.value("segmentation").fps
-    camera = inputs.value("camera") if inputs.gives("camera") else None
+    gaussians, clip = inputs.value("appearance_fit"), inputs.value("segmentation")
     export_asset(
-        config, gaussians, fps, inputs.folder, render=inputs.rasterize, camera=camera, progress=inputs.progress
+        config,
+        gaussians,
+        clip.fps,
+        inputs.folder,
+        render=inputs.rasterize,
+        camera=inputs.value("camera") if inputs.gives("camera") else None,
+        clip=clip,
+        progress=inputs.progress,
     )
 
 

@@ -138,6 +138,22 @@ def finished_run(model_folder: Path, clip: Path, tmp_path_factory: pytest.TempPa
     return run_clip(options, Silent())
 
 
+@pytest.fixture(scope="session")
+def inflated_run(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on `clip` that knows where its input was seen from, and needs no model; not to be changed."""
+    from ss4d.pipelines.run import RunOptions, run_clip
+
+    overrides = (*OFF, "decoding.method=inflation", "camera.method=front", "segmentation.size=64", "export.size=48")
+    options = RunOptions(
+        source=clip,
+        out=tmp_path_factory.mktemp("inflated"),
+        overrides=(*overrides, "export.frames=6"),
+        device="cpu",
+        engine="direct",
+    )
+    return run_clip(options, Silent())
+
+
 def record(out: Path, name: str) -> dict:
     """The record of a run."""
     return json.loads((out / "runs" / name / "run.json").read_text())

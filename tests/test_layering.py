@@ -34,6 +34,7 @@ NUMERICS_MODULES = ("nn", "ops", "model_folder", "sampler_params", "sampling", "
 # The wings of pipelines, and the other wings that each may import; the rooms of dataset have a test of their own.
 WINGS: dict[str, set[str]] = {
     "inspect": set(),
+    "view": {"inspect"},
     "bench": set(),
     "doctor": {"bench"},
     "training": {"inspect"},

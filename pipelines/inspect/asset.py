@@ -70,7 +70,8 @@ def read_scene(
     """
     gaussians, clip = _gaussians(value(_source(taken))), _clip(value(CLIP))
     camera = value(CAMERA) if CAMERA in taken else None
-    scene = as_scene(config, gaussians, clip.fps, camera if isinstance(camera, InputCamera) else None, name)
+    known = camera if isinstance(camera, InputCamera) else None
+    scene = as_scene(config, gaussians, clip.fps, known, name, clip)
     return scene if config.max_gaussians is None else capped(scene, config.max_gaussians, progress)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.asset import read_camera, read_clip, read_gaussians
 from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.stages.input_pictures import input_picture
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.rendering.files import Background, check_target, write_film
 from ss4d.stages.rendering.kinds import Kind, pictures
@@ -116,9 +117,6 @@ def _told(drawn: Iterator[Tensor], total: int, progress: Progress) -> Iterator[T
 def _beside(clip: Clip, path: CameraPath, drawn: Iterator[Tensor]) -> Iterator[Tensor]:
     """Each picture with the input's frame to its left, as high as it is."""
     for (t, camera), picture in zip(path.shots, drawn, strict=True):
-        alpha = clip.alpha[t, ..., None]
-        straight = (clip.rgb[t].float() * 255 / alpha.float().clamp(min=1)).clamp(0, 255).round().byte()
-        image = Image.fromarray(torch.cat([straight, alpha], dim=-1).numpy())
-        resized = image.resize((camera.height, camera.height), Image.Resampling.LANCZOS)
+        resized = input_picture(clip, t).resize((camera.height, camera.height), Image.Resampling.LANCZOS)
         left = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
         yield torch.cat([left.view(camera.height, camera.height, 4).float() / 255, picture], dim=1)

@@ -11,7 +11,7 @@ from ss4d.stages.export.turntable import plan_turntable, write_turntable
 from ss4d.stages.export.visible import most_visible
 from ss4d.stages.ops.geometry import FRONT_YAW, matrix_to_quaternion, rotate_gaussians
 from ss4d.stages.ops.rasterize import Rasterize
-from ss4d.stages.types import GaussianClip, InputCamera, Progress, silent
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress, silent
 
 
 def export_asset(
@@ -22,6 +22,7 @@ def export_asset(
     *,
     render: Rasterize,
     camera: InputCamera | None = None,
+    clip: Clip | None = None,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
     """Writes the files of each format, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
@@ -36,6 +37,7 @@ def export_asset(
         folder: an empty folder.
         render: the rasterizer.
         camera: of the input, if it is known: the asset is turned upright by it, and the turntable begins at its side.
+        clip: the input, which the page of the format `html` shows beside the asset; None: it does not.
         progress: told after each frame of a format, and after each picture.
 
     Returns:
@@ -44,7 +46,7 @@ def export_asset(
     Raises:
         InputError: a format cannot hold the asset, or its package is not installed.
     """
-    scene = as_scene(config, gaussians, clip_fps, camera)
+    scene = as_scene(config, gaussians, clip_fps, camera, clip=clip)
     turntable = scene.turntable
     before = 0 if config.max_gaussians is None else scene.num_frames
     steps = before + len(config.formats) * scene.num_frames
@@ -72,8 +74,12 @@ def as_scene(
     clip_fps: float,
     camera: InputCamera | None,
     name: str = "asset",
+    clip: Clip | None = None,
 ) -> Scene:
-    """An asset as the writers of formats take it: turned upright, with the turn around it."""
+    """An asset as the writers of formats take it: turned upright, with the turn around it.
+
+    `clip` is the input; one of another number of frames, as a package's stages may make of it, is not shown.
+    """
     if camera is not None:
         gaussians = rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
     turntable = plan_turntable(
@@ -85,7 +91,8 @@ def as_scene(
         size=config.size,
         start=None if camera is None else (FRONT_YAW + float(camera.yaw), float(camera.pitch)),
     )
-    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable, name=name)
+    beside = clip if clip is not None and len(clip.rgb) == gaussians.num_frames else None
+    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable, name=name, clip=beside)
 
 
 def capped(scene: Scene, at_most: int, progress: Progress) -> Scene:

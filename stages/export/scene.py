@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ss4d.stages.export.turntable import Turntable
 from ss4d.stages.ops.geometry import rotate_gaussians
-from ss4d.stages.types import GaussianClip, InputCamera, Progress
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress
 
 HALF = math.sqrt(0.5)
 # Quarter turns about x of world space, where z is up and the front is -y.
@@ -28,6 +28,7 @@ class Scene:
         camera: the input's, if it is known.
         turntable: the turn around the asset.
         name: a word or two for a title.
+        clip: the input, as many frames as the asset; None where it is not shown.
     """
 
     gaussians: GaussianClip
@@ -35,6 +36,7 @@ class Scene:
     camera: InputCamera | None
     turntable: Turntable
     name: str = "asset"
+    clip: Clip | None = None
 
     @property
     def num_frames(self) -> int:
@@ -42,8 +44,11 @@ class Scene:
 
     def frames(self, rotation: Tensor) -> Iterator[GaussianClip]:
         """Each frame turned about the origin by the quaternion `rotation` (4,), made when asked for."""
-        for t in range(self.num_frames):
-            yield rotate_gaussians(self.gaussians.frame(t), rotation)
+        return (self.frame(t, rotation) for t in range(self.num_frames))
+
+    def frame(self, t: int, rotation: Tensor) -> GaussianClip:
+        """Frame `t` turned about the origin by the quaternion `rotation` (4,)."""
+        return rotate_gaussians(self.gaussians.frame(t), rotation)
 
 
 def write_frames(

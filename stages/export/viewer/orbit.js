@@ -5,12 +5,12 @@ const CLOSEST = 0.3;
 const FARTHEST = 12;
 
 class Orbit {
-  // `start`: yaw, pitch, radius, fov. `changed` is called after each change. `keys`: more keys and what they do.
+  // `start`: yaw, pitch, radius, fov, perhaps shift. `changed` is called after each change. `keys`: more keys and what
+  // they do.
   constructor(canvas, start, changed, keys = {}) {
     Object.assign(this, { canvas, start, changed });
     this.camera = { ...start, target: [0, 0, 0] };
-    this.listenToPointers();
-    this.listenToKeys({
+    this.keys = {
       ArrowLeft: () => this.turn(-5, 0),
       ArrowRight: () => this.turn(5, 0),
       ArrowUp: () => this.turn(0, 5),
@@ -19,8 +19,15 @@ class Orbit {
       "-": () => this.zoom(1 / 0.9),
       0: () => this.reset(),
       ...keys,
-    });
-    this.fitCanvas();
+    };
+    this.listen(canvas);
+    this.fit(canvas);
+  }
+
+  // Turns with what is done on a canvas.
+  listen(canvas) {
+    this.listenToPointers(canvas);
+    canvas.addEventListener("keydown", (event) => this.press(event));
   }
 
   turn(yaw, pitch) {
@@ -47,12 +54,16 @@ class Orbit {
   }
 
   reset() {
-    Object.assign(this.camera, this.start, { target: [0, 0, 0] });
+    this.look(this.start);
+  }
+
+  // Looks as `camera` does, at the middle.
+  look(camera) {
+    Object.assign(this.camera, camera, { target: [0, 0, 0] });
     this.changed();
   }
 
-  listenToPointers() {
-    const canvas = this.canvas;
+  listenToPointers(canvas) {
     const pointers = new Map();
     const middle = () => {
       const all = [...pointers.values()];
@@ -86,17 +97,14 @@ class Orbit {
     }, { passive: false });
   }
 
-  listenToKeys(keys) {
-    this.canvas.addEventListener("keydown", (event) => {
-      if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
-      event.preventDefault();
-      keys[event.key]();
-    });
+  press(event) {
+    if (!(event.key in this.keys) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    this.keys[event.key]();
   }
 
-  // Keeps as many pixels in the canvas as it covers on the screen.
-  fitCanvas() {
-    const canvas = this.canvas;
+  // Keeps as many pixels in a canvas as it covers on the screen.
+  fit(canvas) {
     const resize = () => {
       const scale = Math.min(window.devicePixelRatio || 1, 2);
       const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));

@@ -110,9 +110,9 @@ void main() {
 }`;
 
 // The camera of stages/ops/geometry.py's orbit_camera, around `target`: rows of the world-to-camera matrix. Angles are
-// in degrees.
-function orbitRows({ yaw, pitch, radius, target = [0, 0, 0] }) {
-  const [y, p] = [yaw, pitch].map((angle) => (angle * Math.PI) / 180);
+// in degrees. `shift` moves the picture right and down, in shares of its shorter side, as stages/input_camera.py does.
+function orbitRows({ yaw, pitch, radius, fov, target = [0, 0, 0], shift = [0, 0] }) {
+  const [y, p, opening] = [yaw, pitch, fov].map((angle) => (angle * Math.PI) / 180);
   const [sy, cy, sp, cp] = [Math.sin(y), Math.cos(y), Math.sin(p), Math.cos(p)];
   const axes = [
     [-cy, sy, 0],
@@ -120,7 +120,9 @@ function orbitRows({ yaw, pitch, radius, target = [0, 0, 0] }) {
     [-sy * cp, -cy * cp, -sp],
   ];
   const rows = axes.map((axis, k) => [...axis, (k === 2 ? radius : 0) - axis.reduce((sum, v, i) => sum + v * target[i], 0)]);
-  return [...rows, [0, 0, 0, 1]];
+  const slopes = shift.map((share) => 2 * share * Math.tan(opening / 2));
+  const sheared = slopes.map((slope, k) => rows[k].map((v, i) => v + slope * rows[2][i]));
+  return [...sheared, rows[2], [0, 0, 0, 1]];
 }
 
 class SplatRenderer {

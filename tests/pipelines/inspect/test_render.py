@@ -11,8 +11,6 @@ from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.render import Wanted, render_run
-from ss4d.pipelines.prepare import RunOptions
-from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.types import silent
 
@@ -25,19 +23,6 @@ def film(run: Path, out: Path, **wanted: object) -> np.ndarray:
     return frames
 
 
-@pytest.fixture(scope="module")
-def inflated(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that knows where its input was seen from, and needs no model."""
-    overrides = ["decoding.method=inflation", "camera.method=front", "segmentation.size=64", "export.size=48"]
-    options = RunOptions(
-        source=clip,
-        out=tmp_path_factory.mktemp("inflated"),
-        overrides=[*overrides, "export.frames=6"],
-        engine="direct",
-    )
-    return run_clip(options, LogReporter())
-
-
 def test_the_runs_cameras_and_an_orbit_show_the_same(finished_run: Path, tmp_path: Path) -> None:
     path = str(finished_run / "cameras.json")
     from_file = film(finished_run, tmp_path / "file", cameras=path)
@@ -46,16 +31,16 @@ def test_the_runs_cameras_and_an_orbit_show_the_same(finished_run: Path, tmp_pat
     assert np.abs(from_file.astype(int) - orbit).max() <= 1
 
 
-def test_from_the_inputs_camera_it_covers_what_the_input_shows(inflated: Path, tmp_path: Path) -> None:
-    shown = film(inflated, tmp_path / "film", cameras="input", size=64, beside_input=True)
+def test_from_the_inputs_camera_it_covers_what_the_input_shows(inflated_run: Path, tmp_path: Path) -> None:
+    shown = film(inflated_run, tmp_path / "film", cameras="input", size=64, beside_input=True)
     assert shown.shape == (4, 64, 128, 4)
     given, drawn = shown[:, :, :64, 3] > 127, shown[:, :, 64:, 3] > 127
     assert (given & drawn).sum() / (given | drawn).sum() > 0.85
     assert np.abs(shown[0, 32, 32, :3].astype(int) - [200, 80, 40]).max() < 12, "the input's color, straight"
 
 
-def test_depth_and_normals_cover_the_same(inflated: Path, tmp_path: Path) -> None:
-    kinds = [film(inflated, tmp_path / kind, kind=kind, size=48, least=4) for kind in ("color", "depth", "normals")]
+def test_depth_and_normals_cover_the_same(inflated_run: Path, tmp_path: Path) -> None:
+    kinds = [film(inflated_run, tmp_path / kind, kind=kind, size=48, least=4) for kind in ("color", "depth", "normals")]
     assert all(np.array_equal(kinds[0][..., 3], other[..., 3]) for other in kinds[1:])
     seen = kinds[0][..., 3] > 200
     assert kinds[1][seen][:, 0].std() > 5

@@ -7,7 +7,7 @@ from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.types import GaussianClip
+from ss4d.stages.types import Clip, GaussianClip, InputCamera
 
 FPS = 12.0
 COUNTS = (600, 500, 700)
@@ -35,8 +35,8 @@ def lopsided(*counts: int) -> GaussianClip:
     )
 
 
-def scene_of(gaussians: GaussianClip) -> Scene:
-    return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, None)
+def scene_of(gaussians: GaussianClip, camera: InputCamera | None = None, clip: Clip | None = None) -> Scene:
+    return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, camera, clip=clip)
 
 
 def psnr(first: GaussianClip, second: GaussianClip) -> float:

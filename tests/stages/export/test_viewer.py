@@ -1,5 +1,6 @@
 """The exported page in a real headless browser: opened from its file, it shows what our own rasterizer shows."""
 
+import base64
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -15,11 +17,12 @@ from selenium.webdriver.support.ui import Select
 
 from ss4d.stages.export.base85 import ALPHABET, base85
 from ss4d.stages.export.formats import write_formats
+from ss4d.stages.input_camera import in_world
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.types import Camera, silent
+from ss4d.stages.types import Camera, Clip, InputCamera, silent
 from tests.helpers.browser import element, open_page, start_browser, wait
-from tests.stages.export.clips import lopsided, scene_of
+from tests.stages.export.clips import FPS, lopsided, scene_of
 
 CLIP = lopsided(600, 500, 0, 700)
 PITCH = 15.0
@@ -31,6 +34,39 @@ CLOSE = 0.002  # what bytes cost on average; another frame or side costs ten tim
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_formats(["html"], scene_of(CLIP), folder, progress=silent)
+    return folder / "viewer.html"
+
+
+CAMERA = InputCamera(
+    yaw=torch.tensor(25.0),
+    pitch=torch.tensor(20.0),
+    distance=torch.tensor(2.4),
+    fov=torch.tensor(35.0),
+    shift=torch.tensor([0.06, -0.1]),
+    upright=torch.eye(3),
+    overlap=torch.ones(CLIP.num_frames),
+    spread=torch.zeros(2),
+)
+GRAYS = (250, 20, 120, 70)  # of the input's frames, which are even but for a transparent edge
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that knows the input and what filmed it."""
+    shape = (CLIP.num_frames, 32, 32)
+    alpha = torch.full(shape, 255, dtype=torch.uint8)
+    alpha[:, :4] = 0
+    gray = torch.tensor(GRAYS, dtype=torch.uint8)[:, None, None] * (alpha > 0)
+    clip = Clip(
+        rgb=gray[..., None].expand(*shape, 3).contiguous(),
+        alpha=alpha,
+        crop=torch.tensor([0, 0, 32, 32]),
+        confidence=torch.ones(CLIP.num_frames),
+        method="alpha",
+        fps=FPS,
+    )
+    folder = tmp_path_factory.mktemp("filmed")
+    write_formats(["html"], scene_of(CLIP, CAMERA, clip), folder, progress=silent)
     return folder / "viewer.html"
 
 
@@ -54,13 +90,31 @@ def browser(driver: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     return driver
 
 
-def picture(browser: webdriver.Chrome) -> np.ndarray:
-    """What the canvas shows, once what is asked for is read and drawn."""
-    asked = "return state.time === JSON.parse(canvas.dataset.drawn).time && !state.due && !state.reading"
+def picture(browser: webdriver.Chrome, layer: str = "splats") -> np.ndarray:
+    """What a layer shows, once what is asked for is read and drawn."""
+    asked = "return state.time === JSON.parse(canvas.dataset.drawn).time && !state.due && !frames.reading"
     browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
     wait(browser, lambda: bool(browser.execute_script(asked)))
-    image = Image.open(io.BytesIO(element(browser, "canvas").screenshot_as_png)).convert("RGB")
+    canvas = browser.find_element("css selector", f"#{layer} canvas")
+    image = Image.open(io.BytesIO(canvas.screenshot_as_png)).convert("RGB")
     return np.asarray(image).astype(float) / 255
+
+
+def screenshot(browser: webdriver.Chrome) -> tuple[str, np.ndarray]:
+    """The name and the content (h, w, 4) of the picture that the page saves."""
+    name, url = browser.execute_async_script(
+        "const done = arguments[0]; const click = HTMLAnchorElement.prototype.click;"
+        "HTMLAnchorElement.prototype.click = async function () {"
+        "  HTMLAnchorElement.prototype.click = click;"
+        "  const blob = saved; const reader = new FileReader();"
+        "  reader.onload = () => done([this.download, reader.result]); reader.readAsDataURL(blob);"
+        "};"
+        "const make = URL.createObjectURL; let saved = null;"
+        "URL.createObjectURL = (blob) => { saved = blob; URL.createObjectURL = make; return make.call(URL, blob); };"
+        "document.getElementById('screenshot').click();"
+    )
+    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    return name, np.asarray(image.convert("RGBA")).astype(float) / 255
 
 
 def camera_of(shape: tuple[int, ...], yaw: float, pitch: float) -> Camera:
@@ -121,6 +175,68 @@ def test_it_turns_zooms_and_moves_by_mouse_and_keys(browser: webdriver.Chrome) -
     assert difference(moved[:, 70:-10], start[:, 10:-70]) < 5 * CLOSE < difference(moved, start)
 
 
+def test_keys_work_wherever_the_focus_is(browser: webdriver.Chrome) -> None:
+    page = browser.find_element("tag name", "body")
+    page.send_keys("b" + Keys.ARROW_RIGHT * 2)
+    shown = picture(browser)
+    assert difference(shown, expected(shown, 0, FRONT_YAW + 10, background=(128 / 255,) * 3)) < CLOSE
+    page.send_keys("..,")
+    assert element(browser, "frame").text == f"2 / {CLIP.num_frames}"
+    page.send_keys(" ")
+    assert element(browser, "play").text == "Pause"
+    page.send_keys(",")
+    assert element(browser, "play").text == "Play"
+    page.send_keys("f")
+    wait(browser, lambda: browser.execute_script("return document.fullscreenElement !== null"))
+    page.send_keys("f")
+    wait(browser, lambda: browser.execute_script("return document.fullscreenElement === null"))
+    Select(element(browser, "background")).select_by_visible_text("black")
+    element(browser, "background").send_keys("b")  # a list has keys of its own
+    assert element(browser, "background").get_property("value") == "black"
+
+
+def test_the_input_is_beside_it_in_step_and_seen_from_the_same_side(driver: webdriver.Chrome, filmed: Path) -> None:
+    open_page(driver, filmed)
+    element(driver, "seen").click()
+    for frame in (0, 1, 3):
+        go_to(driver, frame)
+        shown = picture(driver)
+        height, width = shown.shape[:2]
+        square = in_world(CAMERA, min(height, width))
+        camera = Camera(world_to_camera=square.world_to_camera, focal=square.focal, width=width, height=height)
+        wanted, _ = rasterize(CLIP.frame(frame), camera, background=WHITE)
+        assert difference(shown, wanted.clamp(0, 1).numpy()) < CLOSE
+        beside = picture(driver, "input")
+        middle = tuple(side // 2 for side in beside.shape[:2])
+        assert np.abs(beside[middle] * 255 - GRAYS[frame]).max() < 3
+        assert beside[5, 5].min() == 1, "the page's background"
+    element(driver, "fade").click()
+    driver.execute_script("show(0.5)")
+    beside = picture(driver, "input")
+    middle = tuple(side // 2 for side in beside.shape[:2])
+    assert np.abs(beside[middle] * 255 - (GRAYS[0] + GRAYS[1]) / 2).max() < 3
+    wide = picture(driver).shape[1]
+    driver.find_element("css selector", "[data-shows=input]").click()
+    picture(driver)
+    assert driver.execute_script("return canvas.width") > 1.3 * wide
+    element(driver, "reset").click()
+    start = json.loads(driver.execute_script("return canvas.dataset.drawn"))
+    driver.find_element("tag name", "body").send_keys("v")
+    picture(driver)
+    turned = json.loads(driver.execute_script("return canvas.dataset.drawn"))
+    assert (start["shift"], np.round(turned["shift"], 6).tolist()) == ([0, 0], [0.06, -0.1])
+
+
+def test_a_screenshot_has_the_layers_beside_each_other(driver: webdriver.Chrome, filmed: Path) -> None:
+    open_page(driver, filmed)
+    beside, shown = picture(driver, "input"), picture(driver)
+    name, saved = screenshot(driver)
+    assert name == "asset-0001.png"
+    assert saved.shape[:2] == (shown.shape[0], beside.shape[1] + shown.shape[1])
+    assert difference(saved[:, beside.shape[1] :, :3], shown) < CLOSE
+    assert difference(saved[40:, : beside.shape[1], :3], beside[40:]) < CLOSE
+
+
 def test_it_plays_at_its_speed_and_stops(browser: webdriver.Chrome) -> None:
     Select(element(browser, "speed")).select_by_value("2")
     play = element(browser, "play")
@@ -153,23 +269,11 @@ def test_the_background_changes_and_a_screenshot_has_it(browser: webdriver.Chrom
     assert difference(shown, expected(shown, 0, background=BLACK)) < CLOSE
     Select(element(browser, "background")).select_by_visible_text("transparent")
     picture(browser)
-    saved = browser.execute_async_script(
-        "const done = arguments[0]; const click = HTMLAnchorElement.prototype.click;"
-        "HTMLAnchorElement.prototype.click = function () {"
-        "  HTMLAnchorElement.prototype.click = click;"
-        "  const image = new Image();"
-        "  image.onload = () => {"
-        "    const [width, height] = [image.width, image.height];"
-        "    const flat = Object.assign(document.createElement('canvas'), { width, height });"
-        "    const context = flat.getContext('2d'); context.drawImage(image, 0, 0);"
-        "    done([this.download, flat.toDataURL('image/png').length > 1000,"
-        "      [...context.getImageData(0, 0, 1, 1).data], image.width === canvas.width]);"
-        "  };"
-        "  image.src = this.href;"
-        "};"
-        "document.getElementById('screenshot').click();"
-    )
-    assert saved == ["asset-0001.png", True, [0, 0, 0, 0], True]
+    name, saved = screenshot(browser)
+    assert name == "asset-0001.png"
+    assert saved.shape == (*shown.shape[:2], 4)
+    assert saved[0, 0].tolist() == [0, 0, 0, 0]
+    assert saved[..., 3].max() == 1
 
 
 def test_of_a_clip_that_is_too_large_only_what_comes_next_is_kept(driver: webdriver.Chrome, tmp_path: Path) -> None:
@@ -183,7 +287,7 @@ def test_of_a_clip_that_is_too_large_only_what_comes_next_is_kept(driver: webdri
     for frame, kept in ((0, [0, 1, 2, 3]), (2, [2, 3, 4, 5]), (5, [0, 1, 5, 6])):
         go_to(driver, frame)
         picture(driver)
-        assert sorted(driver.execute_script("return Object.keys(renderer.frames).map(Number)")) == kept
+        assert sorted(driver.execute_script("return Object.keys(layers[0].renderer.frames).map(Number)")) == kept
 
 
 def test_bytes_of_every_length_come_back_from_their_text(browser: webdriver.Chrome) -> None:
@@ -236,7 +340,7 @@ def test_without_webgl_it_says_so(start: Callable[..., webdriver.Chrome], page: 
 
 def test_a_damaged_frame_is_told(driver: webdriver.Chrome, page: Path, tmp_path: Path) -> None:
     text = page.read_text()
-    start = text.index('class="frame">') + len('class="frame">')
+    start = text.index('data-layer="splats">') + len('data-layer="splats">')
     (tmp_path / "damaged.html").write_text(f"{text[:start]}!!!!{text[start + 4 :]}")
     driver.get((tmp_path / "damaged.html").as_uri())
     wait(driver, lambda: "cannot be read" in element(driver, "status").text)

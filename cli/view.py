@@ -1,0 +1,46 @@
+"""`ss4d view`: a run's asset in a browser, to turn and to play."""
+
+import signal
+from typing import Annotated
+
+import typer
+
+from ss4d.cli.console import console, say
+from ss4d.cli.failures import explained
+from ss4d.cli.inspect import Run
+from ss4d.cli.options import Debug, RunStore
+
+
+def view(
+    run: Run,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="NUMBER", help="By default one that is free.")
+    ] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only print the address; open no browser.")] = False,
+    store: RunStore = None,
+    debug: Debug = False,
+) -> None:
+    """Shows the asset of a run in a browser, beside its input: to turn, to zoom, to play.
+
+    The page is served on this machine alone, of what is stored, until Ctrl-C; frames are made when they are looked at.
+    **ss4d export RUN --formats html** writes the same page as one file, to hand on.
+
+    For example:
+
+        ss4d view output/runs/bird
+        ss4d view output/runs/bird --port 8080 --no-open
+    """
+    with explained(debug, "nothing was changed"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with console.status("opening the run"):
+            from ss4d.pipelines.inspect.opened import open_run
+            from ss4d.pipelines.view.local_server import address_of, listen, open_browser, serve
+            from ss4d.pipelines.view.run_view import view_app, viewed_scene
+
+            listener = listen(port)
+            app = view_app(viewed_scene(open_run(run, store)))
+        address = address_of(listener)
+        say(f"{run} is shown at {address} until Ctrl-C")
+        if not no_open:
+            open_browser(address)
+        serve(app, listener)

@@ -1,0 +1,81 @@
+"""Pages for the browsers of this machine: a loopback port, and answers that no other page can use."""
+
+import signal
+import socket
+import threading
+import webbrowser
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
+from ss4d.pipelines.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+HOSTS = (LOOPBACK, "localhost")  # names by which a page may be asked for: another one would be somebody else's page
+GRACE = 2  # seconds that an answer begun may take after Ctrl-C
+HEADERS = {
+    # A page brings its own policy, which is stricter; this one holds for whatever else is answered, and for both.
+    "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+def local_app() -> FastAPI:
+    """An application without routes, guarded: it answers only by a loopback name, and describes itself to nobody."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)
+
+    @app.middleware("http")
+    async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+def listen(port: int) -> socket.socket:
+    """A socket of this machine alone; 0 is any port that is free.
+
+    Raises:
+        ConfigError: the port is taken, or not to be had.
+    """
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"port {port} cannot be used ({error.strerror}): give another one with --port, or none for one that is free"
+        ) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """What a browser opens."""
+    return f"http://{LOOPBACK}:{listener.getsockname()[1]}/"
+
+
+def open_browser(address: str) -> None:
+    """Asks the system for a browser; does not wait for it, since one that needs a terminal would wait for the page."""
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Answers until Ctrl-C, which is how it ends."""
+    config = uvicorn.Config(
+        app, ws="none", lifespan="off", log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # passed on once all is closed
+        return

@@ -1,0 +1,106 @@
+"""The page that shows an asset, to turn and to play: all in one file (`html.py`), or served frame by frame.
+
+It shows layers beside each other, each with bytes of its own for every frame: the input, and the Gaussians.
+"""
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any, Literal
+
+from ss4d.stages.export.base85 import ALPHABET
+from ss4d.stages.export.scene import GL_FROM_WORLD, Scene
+from ss4d.stages.export.spz import LEAST_LOG_SCALE, SCALE_STEPS, encode_spz
+from ss4d.stages.export.viewer_files import viewer_file
+from ss4d.stages.html_page import content_policy, filled_page, json_element
+from ss4d.stages.input_camera import opening, view_of
+from ss4d.stages.input_pictures import encode_input
+from ss4d.stages.ops.geometry import FRONT_YAW, ORBIT_FOV, ORBIT_RADIUS
+
+Layer = Literal["input", "splats"]
+SCRIPTS = ("splats.js", "spz.js", "pictures.js", "orbit.js", "frames.js", "viewer.js")
+LEAST_EXTENT = 1e-6
+PICTURE_SIDE = 384  # most pixels of the input's pictures along a side
+HINT = (
+    "Drag to turn, scroll or pinch to zoom, drag with shift or two fingers to move. Arrows turn, + and - zoom, space "
+    "plays, comma and full stop step, 0 shows the front, v what the input saw, i the input beside it, b changes the "
+    "background, f fills the screen, s saves a picture."
+)
+
+
+def _input(scene: Scene, t: int) -> bytes:
+    assert scene.clip is not None
+    return encode_input(scene.clip, t, PICTURE_SIDE)
+
+
+def _splats(scene: Scene, t: int) -> bytes:
+    return encode_spz(scene.frame(t, GL_FROM_WORLD))
+
+
+_ENCODERS: Mapping[Layer, Callable[[Scene, int], bytes]] = {"input": _input, "splats": _splats}
+
+
+def layers(scene: Scene) -> tuple[Layer, ...]:
+    """What the page shows of an asset, from left to right."""
+    return ("splats",) if scene.clip is None else ("input", "splats")
+
+
+def layer_bytes(scene: Scene, layer: Layer, t: int) -> bytes:
+    """Frame `t` of a layer as the page's scripts read it: the input in WebP, Gaussians in SPZ."""
+    return _ENCODERS[layer](scene, t)
+
+
+def viewer_page(scene: Scene, frames: str, *, served: bool) -> str:
+    """The page's HTML.
+
+    Args:
+        scene: what it shows.
+        frames: HTML that holds the frames; empty where they are served.
+        served: whether its scripts ask for `frames/LAYER/NUMBER` where the page came from; else they load nothing.
+    """
+    script = "".join(map(viewer_file, SCRIPTS))
+    parts = {
+        "title": escape(scene.name),
+        "policy": content_policy(script, images="data: blob:", connections="'self'" if served else "'none'"),
+        "last_frame": scene.num_frames - 1,
+        "hint": escape(HINT),
+        "data": json_element(_data(scene, served)),
+        "frames": frames,
+    }
+    return filled_page(viewer_file("viewer.html"), parts, style=viewer_file("viewer.css"), script=script)
+
+
+def _data(scene: Scene, served: bool) -> dict[str, Any]:
+    """What the scripts need to know besides the frames; bounds are those of the centers, in world space."""
+    gaussians = scene.gaussians
+    some = len(gaussians.means) > 0
+    low = gaussians.means.amin(0).tolist() if some else [0.0, 0.0, 0.0]
+    high = gaussians.means.amax(0).tolist() if some else [1.0, 1.0, 1.0]
+    first = scene.turntable.shots[0]
+    return {
+        "name": scene.name,
+        "served": served,
+        "layers": layers(scene),
+        "alphabet": ALPHABET,
+        "num_frames": scene.num_frames,
+        "fps": scene.fps,
+        "gaussians": gaussians.offsets.diff().tolist(),
+        "origin": low,
+        "extent": [max(b - a, LEAST_EXTENT) for a, b in zip(low, high, strict=True)],
+        "log_scale": [LEAST_LOG_SCALE, LEAST_LOG_SCALE + 255 / SCALE_STEPS],
+        "view": {"yaw": first.yaw, "pitch": first.pitch, "radius": ORBIT_RADIUS, "fov": ORBIT_FOV, "shift": [0, 0]},
+        "input_view": _input_view(scene),
+    }
+
+
+def _input_view(scene: Scene) -> dict[str, Any] | None:
+    """The camera that saw the input, as the page has cameras; None where it is not known."""
+    if scene.camera is None:
+        return None
+    view = view_of(scene.camera)
+    return {
+        "yaw": (FRONT_YAW + view.yaw) % 360,
+        "pitch": view.pitch,
+        "radius": view.distance,
+        "fov": opening(view.focal),
+        "shift": list(view.shift),
+    }
