@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, metavar="TIMES", help="kill so many times as often as usual")
+    parser.addoption(
+        "--blender", default=shutil.which("blender"), metavar="COMMAND", help="a Blender, or a Python that has bpy"
+    )
     parser.addoption(
         "--kill-seed", type=int, default=random.SystemRandom().randrange(10**6), help="decides where to kill"
     )
