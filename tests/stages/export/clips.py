@@ -7,7 +7,7 @@ from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.types import Clip, GaussianClip, InputCamera
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip
 
 FPS = 12.0
 COUNTS = (600, 500, 700)
@@ -37,6 +37,35 @@ def lopsided(*counts: int) -> GaussianClip:
 
 def scene_of(gaussians: GaussianClip, camera: InputCamera | None = None, clip: Clip | None = None) -> Scene:
     return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, camera, clip=clip)
+
+
+def boxes(num_frames: int) -> MeshClip:
+    """A box in each frame, whose sides are six colorful parts of the texture; it grows, and no side looks like another.
+
+    One frame, the third, is empty.
+    """
+    corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3)
+    sides = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+    square = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
+    uv = torch.cat([(square + torch.tensor([side % 3, side // 3])) / 3 for side in range(6)])
+    faces = torch.tensor([[4 * s, 4 * s + a, 4 * s + a + 1] for s in range(6) for a in (1, 2)], dtype=torch.int32)
+    row, column = torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+    texture = torch.stack([5 * row, 5 * column, 255 - 5 * row], dim=-1).to(torch.uint8)
+    frames = []
+    for t in range(num_frames):
+        size = torch.tensor([0.7, 0.3, 0.3 + 0.15 * t])
+        some = 0 if t == 2 else 24
+        frames.append(
+            MeshClip(
+                vertices=(corners * size)[torch.tensor(sides).reshape(-1)][:some],
+                uv=uv[:some],
+                faces=faces[: some // 2],
+                texture=texture[None],
+                vertex_offsets=torch.tensor([0, some]),
+                face_offsets=torch.tensor([0, some // 2]),
+            )
+        )
+    return MeshClip.joined(frames)
 
 
 def psnr(first: GaussianClip, second: GaussianClip) -> float:
