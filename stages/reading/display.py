@@ -28,7 +28,7 @@ WIDE = {ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432}
 
 def progressive(frames: Iterable[av.VideoFrame], name: str) -> Iterator[av.VideoFrame]:
     """The frames, those that are interlaced made whole from both of their fields and their neighbors."""
-    graph = None
+    graph, base = None, None
     for frame in frames:
         if graph is None and frame.interlaced_frame:
             LOG.info("%s is interlaced: it is deinterlaced", name)
@@ -36,11 +36,12 @@ def progressive(frames: Iterable[av.VideoFrame], name: str) -> Iterator[av.Video
         if graph is None:
             yield frame
         else:
+            base = frame.time_base
             graph.vpush(frame)
-            yield from _pulled(graph)
+            yield from _pulled(graph, base)
     if graph is not None:
         graph.vpush(None)
-        yield from _pulled(graph)
+        yield from _pulled(graph, base)
 
 
 def _deinterlacer(frame: av.VideoFrame) -> Graph:
@@ -52,12 +53,16 @@ def _deinterlacer(frame: av.VideoFrame) -> Graph:
     return graph
 
 
-def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+def _pulled(graph: Graph, base: Fraction | None) -> Iterator[av.VideoFrame]:
+    """The frames that a filter has made, their stamps in the time base of those that it was given."""
     while True:
         try:
-            yield graph.vpull()
+            frame = graph.vpull()
         except (av.BlockingIOError, av.EOFError):  # wants another frame, or has given the last
             return
+        if base and frame.time_base and frame.pts is not None:  # the filter counts fields
+            frame.pts, frame.time_base = round(frame.pts * frame.time_base / base), base
+        yield frame
 
 
 @dataclass(eq=False)

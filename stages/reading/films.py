@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import IO, cast
 
 import av
@@ -19,6 +19,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.reading.boxes import check_samples
 from ss4d.stages.reading.display import Display, progressive
+from ss4d.stages.reading.leaps import Entry, LeapError, Stamped, entries, leap
 from ss4d.stages.reading.picture import Bounds, Picture
 from ss4d.stages.reading.timeline import Step, Timeline, durations, timeline, too_fast, typical_step
 
@@ -44,6 +45,7 @@ class FilmFrames:
         kind: what its container is, where the file does not tell.
         stamps: of each picture, in the order in which they are shown, in the stream's time base; None if unknown.
         in_order: whether decoded frames are told apart by their order alone, as their own stamps are nonsense.
+        entries: where decoding can begin; none where it has to begin with the file.
         damage: what broke off the search for frames; None if nothing did.
         remarks: on what is wrong with its times, for the log.
     """
@@ -54,6 +56,7 @@ class FilmFrames:
     line: Timeline
     stamps: Sequence[int | None]
     in_order: bool
+    entries: Sequence[Entry]
     damage: str | None
     remarks: Sequence[str]
 
@@ -62,17 +65,44 @@ class FilmFrames:
         return f"frame {frame}"
 
     def read(self, wanted: Sequence[int], bounds: Bounds) -> Iterator[Picture]:
-        """The wanted frames, in order; nothing is decoded after the last of them.
+        """The wanted frames, in order; of others only those are decoded that lead to them.
 
         Raises:
-            InputError: the video is damaged before that, or its frames are too large.
+            InputError: the video is damaged before the last of them, or its frames are too large.
         """
         for remark in self.remarks:
             LOG.warning("%s: %s", self.name, remark)
+        pictures = [self.line.picture(frame) for frame in wanted]
+        given = 0
+        if self.entries:
+            try:
+                for picture in self._leaping(pictures, bounds):
+                    yield picture
+                    given += 1
+                return
+            except LeapError:
+                pass  # what is left is read without
+        yield from self._in_a_row(pictures[given:], bounds)
+
+    @contextmanager
+    def _opened(self, bounds: Bounds) -> Iterator[tuple[InputContainer, VideoStream, "_Shown"]]:
         with opened_film(self.file, self.name, self.kind, bounds) as (container, stream):
             bounds.check(self.name, stream.codec_context.width, stream.codec_context.height)
-            display = _Shown(Display(self.name, _aspect(stream), bounds))
-            left = iter([self.line.picture(frame) for frame in wanted])
+            yield container, stream, _Shown(Display(self.name, _aspect(stream), bounds))
+
+    def _leaping(self, pictures: Sequence[int], bounds: Bounds) -> Iterator[Picture]:
+        """The pictures, decoding anew where that can begin; raises LeapError where that cannot be trusted."""
+        with self._opened(bounds) as (container, stream, display):
+            stamps = [cast(int, self.stamps[picture]) for picture in dict.fromkeys(pictures)]
+            frames = leap(container.demux(stream), _decoder(stream), self.entries, stamps)
+            for (index, times), frame in zip(groupby(pictures), frames, strict=True):
+                for _ in times:
+                    yield display.picture(index, frame)
+
+    def _in_a_row(self, pictures: Sequence[int], bounds: Bounds) -> Iterator[Picture]:
+        """The pictures, decoding all from the beginning up to the last of them."""
+        with self._opened(bounds) as (container, stream, display):
+            left = iter(pictures)
             want = next(left, None)
             before: tuple[int, av.VideoFrame] | None = None
             for index, frame in self._pictures(container, stream):
@@ -135,7 +165,7 @@ def film_frames(file: IO[bytes], name: str, config: InputConfig, kind: str | Non
     """
     with opened_film(file, name, kind, Bounds(max_pixels=config.max_pixels)) as (container, stream):
         packets, damage = _packets(container, stream, name)
-        stamps, in_order = _shown_stamps(packets, stream)
+        stamps, in_order = _shown_stamps([packet for packet in packets if packet.shown], stream)
         if not stamps:
             raise InputError(f"{name} holds no frame; give a whole file.")
         base = float(stream.time_base or 1)
@@ -155,7 +185,8 @@ def film_frames(file: IO[bytes], name: str, config: InputConfig, kind: str | Non
             remarks.append(
                 f"its {len(stamps)} frames end after {end:.2f} s, and it states {stated:.2f} s: it may be cut short"
             )
-        return FilmFrames(file, name, kind, line, stamps, in_order, damage, remarks)
+        begins = [] if in_order or _has_alpha(stream) else entries(packets, stream.codec_context.name)
+        return FilmFrames(file, name, kind, line, stamps, in_order, begins, damage, remarks)
 
 
 @contextmanager
@@ -201,23 +232,16 @@ def is_raw_mjpeg(file: IO[bytes], size: tuple[int, int], bounds: Bounds) -> bool
         return False
 
 
-@dataclass(frozen=True)
-class _Packet:
-    pts: int | None
-    dts: int | None
-
-
-def _packets(container: InputContainer, stream: VideoStream, name: str) -> tuple[list[_Packet], str | None]:
-    """The packets of pictures that are shown, in decoding order; and what broke that off."""
-    found: list[_Packet] = []
+def _packets(container: InputContainer, stream: VideoStream, name: str) -> tuple[list[Stamped], str | None]:
+    """The packets in decoding order; and what broke that off."""
+    found: list[Stamped] = []
     try:
-        found.extend(
-            _Packet(packet.pts, packet.dts)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard and not _is_hidden(packet, stream)
-        )
+        for packet in container.demux(stream):
+            if packet.size:
+                shown = not packet.is_discard and not _is_hidden(packet, stream)
+                found.append(Stamped(packet.pts, packet.dts, packet.is_keyframe, shown))
     except av.FFmpegError as error:
-        return found, _damage(name, len(found), error)
+        return found, _damage(name, sum(packet.shown for packet in found), error)
     return found, None
 
 
@@ -235,7 +259,7 @@ def _is_hidden(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
     return stream.codec_context.name == "vp8" and not memoryview(packet)[0] & SHOWN_BIT
 
 
-def _shown_stamps(packets: Sequence[_Packet], stream: VideoStream) -> tuple[list[int | None], bool]:
+def _shown_stamps(packets: Sequence[Stamped], stream: VideoStream) -> tuple[list[int | None], bool]:
     """The stamps in the order in which a decoder gives the pictures; and whether their order alone is to be trusted."""
     stamps = [packet.pts for packet in packets]
     known = [stamp for stamp in stamps if stamp is not None]
@@ -288,9 +312,14 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.Vide
 def _decoder(stream: VideoStream) -> VideoCodecContext:
     # Not with one thread a frame: that loses the errors of a damaged stream, and with them the frames before it.
     context = stream.codec_context
-    has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
-    if has_alpha and context.name in ALPHA_DECODERS:
+    if _has_alpha(stream):
         clear = cast(VideoCodecContext, av.CodecContext.create(ALPHA_DECODERS[context.name], "r"))
         clear.options = context.options
         return clear
     return context
+
+
+def _has_alpha(stream: VideoStream) -> bool:
+    """Whether alpha comes beside the colors, coded as a video of its own."""
+    said = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    return said and stream.codec_context.name in ALPHA_DECODERS

@@ -207,6 +207,11 @@ def test_interlaced_frames_are_not_combed(tmp_path: Path, caplog: pytest.LogCapt
     assert adjacent < 0.25 * float(np.abs(np.diff(np.stack(frames)[..., 0].astype(float), axis=1)).mean())
 
 
+def test_interlaced_frames_keep_their_time(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", levels(12), flags="+ildct+ilme", **{"x264-params": "tff=1"})
+    assert order(path) == list(range(12))
+
+
 def hdr_levels(trc: ColorTrc) -> tuple[float, float]:
     """The signal, 0 to 1, of diffuse white (203 cd/m2) and of a fifth of it."""
     if trc == ColorTrc.SMPTE2084:
@@ -278,22 +283,6 @@ def test_the_cover_of_music_is_no_video(tmp_path: Path) -> None:
         container.mux([*sound.encode(frame), *sound.encode()])
     with pytest.raises(InputError, match="holds no video"):
         read_video(tmp_path / "a.mp3", InputConfig())
-
-
-def test_frames_after_the_last_that_is_used_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-    from ss4d.stages.reading import films
-
-    def counted(container: av.container.InputContainer, stream: av.VideoStream) -> object:
-        for packet in container.demux(stream):
-            for frame in packet.decode():
-                decoded.append(frame.pts)
-                yield frame
-
-    monkeypatch.setattr(films, "_decoded", counted)
-    path = encode(tmp_path / "a.mp4", levels(10), bf="0")
-    assert order(path, end=4) == [0, 1, 2, 3]
-    assert len(decoded) == 4
 
 
 def test_a_title_in_another_coding_is_no_matter(tmp_path: Path) -> None:
