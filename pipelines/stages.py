@@ -207,7 +207,7 @@ def _slat_sampler(config: SlatConfig, folder: ModelFolder) -> SlatConfig:
 
 
 BUILT_IN = (
-    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=4),
+    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=5),
     Implementation(
         stage="segmentation", config=BirefnetConfig, run=_birefnet, source=True, resolve=with_weights("birefnet")
     ),

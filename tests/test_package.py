@@ -98,7 +98,7 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path, source: Path) -> 
     files |= {Path(path.name) for path in (source / "ss4d").iterdir() if path.is_file()}
     files = {path for path in files if path.parts[1:4] != ("models", "tiny", "training")}  # encoders for training on
     assert names == {f"ss4d/{path}" for path in files}
-    assert {"ss4d/py.typed", "ss4d/configs/tiny.yaml", "ss4d/stages/segmentation/u2netp.onnx"} <= names
+    assert {"ss4d/py.typed", "ss4d/configs/tiny.yaml", "ss4d/stages/segmentation/u2netp.safetensors"} <= names
 
 
 def test_a_clip_is_run_from_the_wheel_beside_other_peoples_packages(

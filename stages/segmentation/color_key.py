@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss4d.stages.segmentation.levels import apart
 from ss4d.stages.segmentation.masks import Mask, parts, without_specks
 
 BORDER = 0.02  # width of the border over the shorter side
@@ -27,7 +28,7 @@ def find_key(frames: Tensor) -> tuple[Color, float]:
     """The color (3,) of the frames' border (t, h, w, 3), and the share of the border that has it."""
     border = _border(frames)
     key = np.median(border, axis=0).astype(np.int16)
-    return key, float((np.abs(border - key).max(-1) <= NEAR).mean())
+    return key, float((apart(border, key) <= NEAR).mean())
 
 
 def _border(frames: Tensor) -> NDArray[np.uint8]:
@@ -52,7 +53,7 @@ def color_key_masks(frames: Tensor) -> tuple[Tensor, Tensor]:
         key, uniformity = find_key(frame[None])
         if uniformity < UNIFORM:  # a flash has a color of its own; an object that leaves the frame has not
             key = shared
-            uniformity = float((np.abs(_border(frame[None]) - key).max(-1) <= NEAR).mean())
+            uniformity = float((apart(_border(frame[None]), key) <= NEAR).mean())
         matte, sure = _matte(frame.numpy(), key, _border(frame[None]))
         alpha[t] = torch.from_numpy(matte)
         confidence[t] = uniformity * sure
@@ -61,11 +62,11 @@ def color_key_masks(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 def _matte(frame: NDArray[np.uint8], key: Color, border: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     """Alpha (h, w), and how sure it is that no part of the object is taken for background, from 0 to 1."""
-    distance = np.abs(frame - key).max(-1)
+    distance = apart(frame, key)
     differs = distance > NEAR
     shadow = _shadow(frame, key, differs)
     found = without_specks(differs & ~shadow)
-    quiet = float(np.percentile(np.abs(border - key).max(-1), 95)) <= QUIET
+    quiet = float(np.percentile(apart(border, key), 95)) <= QUIET
     faint = _faint(distance, found) if quiet and shadow.sum() < SHADED * found.sum() else None
     mask, enclosed = _fill(found if faint is None else faint, frame, key, quiet=quiet)
     # On the rim a pixel mixes object and key; its share of the object is its distance over that of a pure pixel nearby.
@@ -85,7 +86,7 @@ def _shadow(frame: NDArray[np.uint8], key: Color, differs: Mask) -> Mask:
     if light < 3 * TINT:  # nothing is darker than black
         return np.zeros(differs.shape, np.bool_)
     dimmed = frame.mean(-1) / light
-    tint = np.abs(frame - dimmed[..., None] * key).max(-1)
+    tint = apart(frame, dimmed[..., None] * key)
     possible = (~differs) | ((tint <= TINT) & (dimmed >= DARKEST) & (dimmed <= 1))
     blocked = np.ones((differs.shape[0] + 2, differs.shape[1] + 2), np.uint8)
     blocked[1:-1, 1:-1] = ~possible

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss4d.stages.segmentation.levels import apart
 from ss4d.stages.segmentation.masks import Box
 
 SAMPLES = 8  # frames that are looked at
@@ -33,7 +34,7 @@ def _bar(lines: NDArray[np.int16]) -> int:
     """How many lines (t, line, place, 3), from the first on, have one color."""
     color = np.median(lines[:, 0].reshape(-1, 3), axis=0)
     most = int(WIDEST * lines.shape[1])
-    same = (np.abs(lines[:, :most] - color).max(-1) <= NEAR).mean(-1).min(0) >= BAR
+    same = (apart(lines[:, :most], color) <= NEAR).mean(-1).min(0) >= BAR
     return most if same.all() else int(same.argmin())
 
 
@@ -42,5 +43,5 @@ def _ends(lines: NDArray[np.int16], count: int) -> int:
     if not count or count + BLUR >= lines.shape[1] // 2:
         return 0
     color = np.median(lines[:, 0].reshape(-1, 3), axis=0)
-    other = (np.abs(lines[:, count + BLUR] - color).max(-1) > NEAR).mean(-1).min()
+    other = (apart(lines[:, count + BLUR], color) > NEAR).mean(-1).min()
     return count + BLUR if other >= PICTURE else 0

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ss4d.stages.segmentation.levels import apart
 from ss4d.stages.segmentation.masks import RIM, SUBJECT, Mask, bounding_box, groups
 
 MOST = 0.8  # of the frames in which the object does not touch it, that a mark is seen in
@@ -46,7 +47,7 @@ def without_marks(alpha: NDArray[np.uint8], frames: NDArray[np.uint8]) -> tuple[
     usual = np.median(frames[:, wide], axis=0)
     kept = alpha.copy()
     for frame, shown in zip(kept, frames, strict=True):
-        frame[wide] *= np.abs(shown[wide] - usual).max(-1) > SAME
+        frame[wide] *= apart(shown[wide], usual) > SAME
     return kept, 1.0 if moves else 0.5
 
 

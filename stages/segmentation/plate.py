@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ss4d.stages.segmentation.levels import apart
+
 SAMPLES = 32  # frames that vote; more only take time
 FEWEST = 3  # frames that must show a pixel of the background for it to be known
 STILL = 6.0  # levels: a camera whose background differs more than this from its median is moving
@@ -20,7 +22,7 @@ class CleanPlate:
 
     def differs(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Where an image (h, w, 3) shows the background for certain, and where it hides it."""
-        difference = np.abs(image - self.color).max(-1)
+        difference = apart(image, self.color)
         return (
             self.known & (difference < 2 * self.noise + 4),
             self.known & (difference > 4 * self.noise + 16),
@@ -46,5 +48,5 @@ def clean_plate(images: NDArray[np.uint8], near: NDArray[np.bool_]) -> CleanPlat
     if not seen.any():
         return None
     # Upper half of the differences too: a flat sky must not hide that the ground moves.
-    noise = float(np.percentile(np.abs(images - color).max(-1)[seen], 75))
+    noise = float(np.percentile(apart(images, color)[seen], 75))
     return CleanPlate(color, known, noise) if noise <= STILL else None

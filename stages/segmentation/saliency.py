@@ -3,9 +3,10 @@
 Frames are (t, y, x, RGB). A window is the part of a frame that is looked at closely, shrunk to the network's square.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,17 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ss4d.stages.processors import num_processors
 from ss4d.stages.segmentation.grabcut import grabcut
 from ss4d.stages.segmentation.masks import Box, Mask, ObjectTracker, bounding_box, grown, parts, without_specks
 from ss4d.stages.segmentation.plate import CleanPlate, clean_plate
 from ss4d.stages.segmentation.saliency_net import SIDE, SaliencyNet, agreement, shrink
+from ss4d.stages.threads import side_by_side
 from ss4d.stages.types import Progress
 
+T = TypeVar("T")
+
 SAMPLES = 32  # frames that tell of the whole clip, at most; more only take time
+MOST_THREADS = 16  # that look at frames side by side, each with 100 MB of its own
 WINDOW = 1.25  # the second pass looks at the object's box grown by this, as a box of the user's is
 FOLLOW = 1.5  # likewise for the next frame of a followed object, which moves
 OUTLIER = 4.0  # a box this many times as large as the median one saw something else
+DECIDED = 0.8  # saliency that is less far from undecided than this is looked at again
 CERTAIN, POSSIBLE = 0.99, 0.05  # saliency above which a pixel is the object; below which, and far, it is not
 REACH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))  # how far the object may go beyond its saliency
 SPECKS = np.ones((3, 3), np.uint8)
@@ -37,12 +42,14 @@ class Effort:
         every: the first pass, which looks for the window, sees about every so manieth frame.
         glance: side of the images that the network is given in that pass, pixels.
         side: likewise in the window.
+        closer: likewise where the network is undecided; what it is surer of counts. 0: no second look.
         iterations: of GrabCut; 0: the network alone.
     """
 
     every: int = 12
     glance: int = 256
     side: int = 192
+    closer: int = 256
     iterations: int = 1
 
 
@@ -73,6 +80,32 @@ def saliency_masks(
     return alpha, confidence
 
 
+class Eye:
+    """The network as it looks at a view (SIDE, SIDE, 3)."""
+
+    def __init__(self, effort: Effort) -> None:
+        self._net = SaliencyNet()
+        self._effort = effort
+
+    def glance(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Saliency of what may be a whole frame."""
+        return self._net(view, self._effort.glance)
+
+    def look(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Saliency of a window: seen once, and twice where the network is undecided."""
+        seen = self._net(view, self._effort.side)
+        sure = decided(seen)
+        if sure >= DECIDED or not self._effort.closer:
+            return seen
+        again = self._net(view, self._effort.closer)
+        return again if decided(again) > sure else seen
+
+
+def decided(saliency: NDArray[np.float32]) -> float:
+    """How far saliency is from undecided, from 0 to 1."""
+    return agreement(saliency, saliency > 0.5)
+
+
 Found = tuple[NDArray[np.uint8], float]  # alpha of one frame (h, w), and its confidence
 View = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a view (SIDE, SIDE, 3), and its saliency
 
@@ -81,37 +114,38 @@ def _together(images: NDArray[np.uint8], effort: Effort, progress: Progress) -> 
     """Two passes: one window that holds the object in all frames, then each frame in that window."""
     num_frames, (height, width) = len(images), images.shape[1:3]
     glances, samples = evenly(num_frames, effort.every), range(0, num_frames, -(-num_frames // SAMPLES))
-    steps = len(glances) + 2 * num_frames
-    net, boxes = SaliencyNet(effort.glance), []
-    for done, t in enumerate(glances, 1):
-        boxes.append(_largest_box(net(shrink(images[t])) > 0.5, width, height))
-        progress(done, steps)
-    window = _window([box for box in boxes if box is not None], width, height)
-    left, top, right, bottom = window
-    net = SaliencyNet(effort.side)
+    done, steps = count(1), len(glances) + 2 * num_frames
+    eye = Eye(effort)
+
+    def told(found: Iterable[T]) -> list[T]:
+        results = []
+        for result in found:
+            results.append(result)
+            progress(next(done), steps)
+        return results
+
+    def glance(t: int) -> Box | None:
+        return _largest_box(eye.glance(shrink(images[t])) > 0.5, width, height)
 
     def look(t: int) -> View:
         view = shrink(images[t, top:bottom, left:right])
-        seen = net(view)
-        progress(len(glances) + t + 1, steps)
-        return view, seen
-
-    sampled = {t: look(t) for t in samples}
-    views, saliency = (np.stack(kind) for kind in zip(*sampled.values(), strict=True))
-    plate = clean_plate(views, np.stack([_near(seen) for seen in saliency]))
+        return view, eye.look(view)
 
     def refined(view: View) -> Found:
         mask = without_specks(_refine(*view, plate, effort.iterations))
         return _paste(mask, window, (height, width)), agreement(view[1], mask)
 
-    # GrabCut uses one core and lets go of the interpreter, so frames are refined side by side; the masks stay the same.
-    with ThreadPoolExecutor(num_processors()) as pool:
+    with side_by_side(MOST_THREADS) as pool:
+        boxes = told(pool.map(glance, glances))
+        left, top, right, bottom = window = _window([box for box in boxes if box is not None], width, height)
+        sampled = dict(zip(samples, told(pool.map(look, samples)), strict=True))
+        views, saliency = (np.stack(kind) for kind in zip(*sampled.values(), strict=True))
+        plate = clean_plate(views, np.stack([_near(seen) for seen in saliency]))
         for begin in range(0, num_frames, SAMPLES):  # so many at once, since views of all frames could take gigabytes
             chunk = range(num_frames)[begin : begin + SAMPLES]
-            looked = [sampled.get(t) or look(t) for t in chunk]
-            for t, found in zip(chunk, pool.map(refined, looked), strict=True):
-                yield found
-                progress(len(glances) + num_frames + t + 1, steps)
+            rest = [t for t in chunk if t not in sampled]
+            looked = sampled | dict(zip(rest, told(pool.map(look, rest)), strict=True))
+            yield from told(pool.map(refined, [looked[t] for t in chunk]))
 
 
 def evenly(count: int, every: int) -> list[int]:
@@ -122,14 +156,14 @@ def evenly(count: int, every: int) -> list[int]:
 
 def _tracked(images: NDArray[np.uint8], tracker: ObjectTracker, effort: Effort, progress: Progress) -> Iterator[Found]:
     """One pass: each frame in a window about where the object was in the frame before."""
-    wide, near, (height, width) = SaliencyNet(effort.glance), SaliencyNet(effort.side), images.shape[1:3]
+    eye, (height, width) = Eye(effort), images.shape[1:3]
     # A point says nothing about the object's size: the first frame is then looked at as a whole.
     window = grown(tracker.box or (0, 0, width, height), WINDOW, width, height)
     seen = tracker.box
     for t, image in enumerate(images):
         left, top, right, bottom = window
         view = shrink(image[top:bottom, left:right])
-        saliency = near(view) if seen else wide(view)
+        saliency = eye.look(view) if seen else eye.glance(view)
         mask = _refine(view, saliency, None, effort.iterations)
         alpha = tracker.keep(_paste(mask, window, (height, width)))
         seen = bounding_box(alpha > 0)

@@ -22,14 +22,15 @@ from tests.benchmarks.object_clips import BACKGROUNDS, ObjectClip, object_clips
 CLIP = 32  # frames that seconds are told for
 VARIANTS = {
     "as it is": USUAL,
+    "without a second look": Effort(closer=0),
+    "256 pixels at once": Effort(side=256, closer=0),
+    "second look at 320 pixels": Effort(closer=320),
     "two iterations of GrabCut": Effort(iterations=2),
     "three iterations of GrabCut": Effort(iterations=3),
     "without GrabCut": Effort(iterations=0),
-    "128 pixels": Effort(side=128),
     "160 pixels": Effort(side=160),
     "window found at 160 pixels": Effort(glance=160),
-    "as it was: 256 pixels, three iterations": Effort(every=4, side=256, iterations=3),
-    "256 pixels, without GrabCut": Effort(every=4, side=256, iterations=0),
+    "256 pixels at once, more glances, three iterations": Effort(every=4, side=256, closer=0, iterations=3),
 }
 
 

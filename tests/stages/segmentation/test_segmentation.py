@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ss4d.stages.errors import InputError, ModelError
-from ss4d.stages.segmentation import saliency_net
+from ss4d.stages.segmentation import saliency, saliency_net
 from ss4d.stages.segmentation.color_key import color_key_masks
 from ss4d.stages.segmentation.config import SegmentationConfig
 from ss4d.stages.segmentation.field import field_box
@@ -138,12 +138,40 @@ def test_config_takes_lists_and_refuses_nonsense() -> None:
 
 
 def test_a_damaged_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saliency_net, "WEIGHTS", tmp_path / "u2netp.onnx")
+    monkeypatch.setattr(saliency_net, "WEIGHTS", tmp_path / "u2netp.safetensors")
     with pytest.raises(ModelError, match="cannot be read"):
-        saliency_net.SaliencyNet(256)
-    (tmp_path / "u2netp.onnx").write_bytes(b"other")
+        saliency_net.SaliencyNet()
+    (tmp_path / "u2netp.safetensors").write_bytes(b"other")
     with pytest.raises(ModelError, match="has sha256"):
-        saliency_net.SaliencyNet(256)
+        saliency_net.SaliencyNet()
+
+
+def test_where_the_network_is_undecided_it_looks_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    sure: dict[int, float] = {}
+
+    class Net:
+        """As sure of half of each view as is said of its side."""
+
+        def __call__(self, view: np.ndarray, side: int) -> np.ndarray:
+            looked.append(side)
+            found = np.zeros((4, 4), np.float32)
+            found[:2] = sure[side]
+            return found
+
+    monkeypatch.setattr(saliency, "SaliencyNet", Net)
+    eye = saliency.Eye(saliency.Effort(side=192, closer=256))
+    view = np.zeros((4, 4, 3), np.uint8)
+    for first, second, best, sides in (
+        (0.9, 1.0, 0.9, [192]),
+        (0.6, 0.8, 0.8, [192, 256]),
+        (0.6, 0.51, 0.6, [192, 256]),
+        (0.0, 0.7, 0.7, [192, 256]),
+    ):
+        sure.update({192: first, 256: second})
+        assert eye.look(view).max() == pytest.approx(best)
+        assert looked == sides
+        looked.clear()
 
 
 @settings(deadline=None, max_examples=10)
