@@ -38,7 +38,8 @@ class Measure:
 
 
 def _foreground(clip: "Clip") -> float:
-    return round(int(clip.alpha.sum()) / (255 * max(clip.alpha.numel(), 1)), 6)
+    opacity = sum(int(frame.sum()) for frame in clip.alpha)  # torch sums in eight bytes for each of them
+    return round(opacity / (255 * max(clip.alpha.numel(), 1)), 6)
 
 
 def _confidence(clip: "Clip") -> float:

@@ -19,7 +19,7 @@ def has_alpha(frames: Tensor) -> bool:
 
 def hidden_share(alpha: Tensor) -> Tensor:
     """How much of each frame alpha (t, h, w) hides, from 0 to 1."""
-    return 1 - alpha.flatten(1).float().mean(1) / 255
+    return torch.stack([1 - frame.float().mean() / 255 for frame in alpha])
 
 
 def is_matte(alpha: Tensor) -> bool:

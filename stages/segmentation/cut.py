@@ -108,7 +108,7 @@ def cut_out(
 
 def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
     """Empty the frames that hold next to nothing, warn of them, and return the confidence with 0 there."""
-    covered = (alpha > 0).flatten(1).float().mean(1)
+    covered = covered_share(alpha)
     usual = float(covered[covered > 0].median()) if bool((covered > 0).any()) else 0.0
     missing = covered == 0 if method in ("mask", "alpha") else covered < max(LEAST, HARDLY * usual)
     alpha[missing] = 0
@@ -132,6 +132,11 @@ def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
             float(confidence[unsure].min()),
         )
     return torch.where(missing, 0.0, confidence)
+
+
+def covered_share(alpha: Tensor) -> Tensor:
+    """How much of each frame (t,) alpha (t, h, w) shows anything of, from 0 to 1."""
+    return torch.tensor([np.count_nonzero(frame) / frame.size for frame in alpha.numpy()])
 
 
 def named(frames: Tensor) -> str:

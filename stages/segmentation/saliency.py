@@ -24,7 +24,7 @@ from ss4d.stages.types import Progress
 T = TypeVar("T")
 
 SAMPLES = 32  # frames that tell of the whole clip, at most; more only take time
-MOST_THREADS = 16  # that look at frames side by side, each with 100 MB of its own
+MOST_THREADS = 8  # that look at frames side by side, each with 100 MB of its own
 WINDOW = 1.25  # the second pass looks at the object's box grown by this, as a box of the user's is
 FOLLOW = 1.5  # likewise for the next frame of a followed object, which moves
 OUTLIER = 4.0  # a box this many times as large as the median one saw something else

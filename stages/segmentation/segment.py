@@ -12,7 +12,16 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.segmentation.alpha import clean_alpha, has_alpha, hidden_share, is_matte
 from ss4d.stages.segmentation.color_key import UNIFORM, color_key_masks, find_key
 from ss4d.stages.segmentation.config import SegmentationConfig
-from ss4d.stages.segmentation.cut import NAMES, Method, cut_out, followed_by, main_subject, named, tracker_of
+from ss4d.stages.segmentation.cut import (
+    NAMES,
+    Method,
+    covered_share,
+    cut_out,
+    followed_by,
+    main_subject,
+    named,
+    tracker_of,
+)
 from ss4d.stages.segmentation.field import field_box
 from ss4d.stages.segmentation.masks import ObjectTracker
 from ss4d.stages.segmentation.saliency import saliency_masks
@@ -113,7 +122,7 @@ def _by_looks(rgb: Tensor, method: Method, tracker: ObjectTracker | None, progre
         found, confidence = saliency_masks(inner, tracker, progress)
     if tracker is None:
         found, confidence = main_subject(found, inner, confidence)
-    whole = (found > 0).flatten(1).float().mean(1) > WHOLE
+    whole = covered_share(found) > WHOLE
     confidence = torch.where(whole, confidence.clamp(max=NOT_FOUND), confidence)
     alpha = torch.zeros(rgb.shape[:3], dtype=torch.uint8)
     _inside(alpha, box).copy_(found)

@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
+from ss4d.pipelines.contract import check_result
 from ss4d.pipelines.dataset.report.sheet import NUMBERS
 from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.measures import MEASURES, measures
+from ss4d.pipelines.meter import Meter
 from ss4d.pipelines.plan import StageJob, Step
 from ss4d.pipelines.prepare import RunOptions, prepare
+from ss4d.pipelines.registry import installed
 from ss4d.pipelines.tasks import run_job
 from ss4d.stages.types import Clip, silent
 from tests.conftest import FAST
@@ -30,6 +34,17 @@ def clip(alpha: torch.Tensor) -> Clip:
         method="alpha",
         fps=24.0,
     )
+
+
+def test_many_frames_are_checked_and_measured_in_little_memory() -> None:
+    """A clip of thousands of frames fits memory once, and not eight times."""
+    many = clip(torch.ones(48, 1024, 1024, dtype=torch.uint8))
+    implementation = installed().get("segmentation", "auto")
+    with Meter() as meter:
+        before = psutil.Process().memory_info().rss
+        check_result(implementation, installed().stage("segmentation"), many, Path())
+        assert measures(many)["foreground"] == round(1 / 255, 6)
+    assert meter.peak_memory - before < 48 << 20
 
 
 def test_what_is_measured() -> None:
