@@ -3,12 +3,13 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
@@ -20,6 +21,10 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF"
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 DEFAULT_DURATION = 0.1  # seconds a frame of an animation is shown that asks for none, as browsers do
+HASTY = 0.01  # ... or for so few, which nobody means
+PHOTOMETRIC, BITS, PLANAR = 262, 258, 284  # tags of TIFF
+WHITE_IS_0 = 0
+SRGB_GAMMA, SRGB_GAMMA_ERROR = 1 / 2.2, 0.02
 SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -82,8 +87,10 @@ def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> P
         bounds.check(name, *image.size)  # pages and frames of one file need not be of one size
         if bounds.side is not None and index == 0:
             image.draft(None, (bounds.side, bounds.side))  # JPEG is decoded at a fraction of its size, at no cost
+        image.load()
+        _check_pixels(image, name)
         upright = ImageOps.exif_transpose(image)
-        colored = _in_srgb(_of_8_bit(upright, name), name)
+        colored = _in_srgb(_of_8_bit(upright, white=_tags(image).get(PHOTOMETRIC) != WHITE_IS_0), name)
         size = bounds.reduced(*colored.size)
         if size != colored.size:
             colored = colored.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -94,31 +101,48 @@ def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> P
     return Picture(np.array(colored), max(width, height) / max(colored.size))
 
 
-def _of_8_bit(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bit gray: Pillow would clip instead of scaling
-        gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        made = Image.fromarray(gray)
-        made.info = dict(image.info)
-        return made
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """What a TIFF file says of its picture; nothing for others."""
+    return image.tag_v2 if isinstance(image, TiffImageFile) else {}
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    """Raises InputError for pixels whose range nobody knows, or that Pillow reads wrongly."""
+    tags = _tags(image)
     if image.mode == "F":
         raise InputError(f"{name} holds floating-point pixels, whose range is unknown; save it with 8 or 16 bit.")
-    return image
+    if image.mode == "I" and tags:
+        raise InputError(f"{name} holds pixels of 32 bit, whose range is unknown; save it with 8 or 16 bit.")
+    if tags.get(PLANAR) == 2 and np.max(tags.get(BITS, 8)) > 8:
+        raise InputError(f"{name} has each channel apart, of 16 bit, which cannot be read; save it as PNG.")
+
+
+def _of_8_bit(image: Image.Image, *, white: bool) -> Image.Image:
+    """Gray of 16 bit, whose highest level is white or else black, as 8: Pillow would clip instead of scaling."""
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    gray = Image.fromarray(((levels if white else 65535 - levels) >> 8).clip(0, 255).astype(np.uint8))
+    gray.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    clear = image.info.get("transparency")
+    if clear is not None:  # a level of 16 bit, not of 8
+        gray.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
+    return gray
 
 
 def _in_srgb(image: Image.Image, name: str) -> Image.Image:
-    """As RGB or RGBA; what an embedded color profile says is converted."""
+    """As RGB or RGBA; what an embedded color profile says is converted, or the gamma of a PNG without one."""
     mode = "RGBA" if image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
     if not profile:
-        return image.convert(mode)
+        return _of_gamma(image, mode)
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
             return image.convert(mode)
-        if image.mode not in ("CMYK", "L"):
-            image, alpha = image.convert("RGB"), image.convert("RGBA").getchannel("A") if mode == "RGBA" else None
-        else:
-            alpha = None
+        alpha = image.convert("RGBA").getchannel("A") if mode == "RGBA" else None
+        if image.mode != "CMYK":
+            image = image.convert("L" if source.profile.xcolor_space.strip() == "GRAY" else "RGB")
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
         converted = ImageCms.profileToProfile(image, source, SRGB, renderingIntent=intent, outputMode="RGB")
     except (ImageCms.PyCMSError, *UNREADABLE) as error:
@@ -128,6 +152,17 @@ def _in_srgb(image: Image.Image, name: str) -> Image.Image:
     if alpha is not None:
         made.putalpha(alpha)
     return made
+
+
+def _of_gamma(image: Image.Image, mode: str) -> Image.Image:
+    """An image without a profile as `mode`, of whose colors a PNG file may say by which power they are coded."""
+    gamma, colored = image.info.get("gamma"), image.convert(mode)
+    if not gamma or "srgb" in image.info or abs(gamma - SRGB_GAMMA) < SRGB_GAMMA_ERROR:
+        return colored
+    light = (np.arange(256) / 255) ** (1 / gamma)
+    coded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    table = np.rint(255 * coded).astype(int).tolist()
+    return colored.point([*table * 3, *(range(256) if mode == "RGBA" else ())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +218,8 @@ def image_frames(image: Image.Image, name: str, config: InputConfig) -> ImageFra
             image.load()  # webp states how long a frame is shown only once it is decoded
         except UNREADABLE as error:
             raise InputError(f"{name} is damaged after {index} frames ({error}); replace it.") from error
-        shown.append((image.info.get("duration") or DEFAULT_DURATION * 1000) / 1000)
+        seconds = image.info.get("duration", 0) / 1000
+        shown.append(seconds if seconds > HASTY else DEFAULT_DURATION)
     step = typical_step([0.0, *np.cumsum(shown).tolist()]) or Step(DEFAULT_DURATION)
     remarks = []
     if step.seconds < 1 / config.max_rate:
