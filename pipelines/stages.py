@@ -207,11 +207,18 @@ def _slat_sampler(config: SlatConfig, folder: ModelFolder) -> SlatConfig:
 
 
 BUILT_IN = (
-    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=5),
+    Implementation(stage="segmentation", config=SegmentationConfig, run=_segmentation, source=True, revision=6),
     Implementation(
-        stage="segmentation", config=BirefnetConfig, run=_birefnet, source=True, resolve=with_weights("birefnet")
+        stage="segmentation",
+        config=BirefnetConfig,
+        run=_birefnet,
+        source=True,
+        resolve=with_weights("birefnet"),
+        revision=2,
     ),
-    Implementation(stage="segmentation", config=Sam2Config, run=_sam2, source=True, resolve=with_weights("sam2")),
+    Implementation(
+        stage="segmentation", config=Sam2Config, run=_sam2, source=True, resolve=with_weights("sam2"), revision=2
+    ),
     Implementation(
         stage="conditioning",
         config=ConditioningConfig,

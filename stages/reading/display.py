@@ -14,6 +14,7 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpola
 from numpy.typing import NDArray
 from PIL import Image
 
+from ss4d.stages.errors import InputError
 from ss4d.stages.reading.picture import Bounds, Picture, Pixels
 
 LOG = logging.getLogger("ss4d")
@@ -107,7 +108,13 @@ class Display:
             options = {"dst_color_trc": frame.color_trc, "dst_color_primaries": ColorPrimaries.BT709}
         if (width, height) != (frame.width, frame.height):
             options["interpolation"] = Interpolation.AREA if width < frame.width else Interpolation.BICUBIC
-        made = self._reformatter.reformat(frame, width, height, pixel_format, src_colorspace=matrix, **options)
+        try:
+            made = self._reformatter.reformat(frame, width, height, pixel_format, src_colorspace=matrix, **options)
+        except OSError as error:  # swscale knows not all matrices
+            raise InputError(
+                f"{self.name} has colors that cannot be brought to sRGB here (matrix {int(frame.colorspace)} of H.273: "
+                f"{error.strerror}); convert it, to BT.709 say."
+            ) from error
         return np.asarray(made.to_ndarray(), np.uint8)
 
     def _matrix(self, frame: av.VideoFrame) -> Colorspace | None:

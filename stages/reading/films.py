@@ -216,10 +216,11 @@ def opened_film(
         moving = [s for s in container.streams.video if not Disposition(s.disposition) & Disposition.attached_pic]
         if not moving:
             raise InputError(f"{name} holds no video; give a video file or a folder of images.")
-        if moving[0].codec_context is None:  # there is no decoder
+        stream = next((s for s in moving if Disposition(s.disposition) & Disposition.default), moving[0])
+        if stream.codec_context is None:  # there is no decoder
             raise InputError(f"{name} is coded in a way that cannot be read here; convert it, to H.264 say.")
-        moving[0].codec_context.options = limited
-        yield container, moving[0]
+        stream.codec_context.options = limited
+        yield container, stream
 
 
 def is_raw_mjpeg(file: IO[bytes], size: tuple[int, int], bounds: Bounds) -> bool:

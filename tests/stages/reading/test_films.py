@@ -285,6 +285,31 @@ def test_the_cover_of_music_is_no_video(tmp_path: Path) -> None:
         read_video(tmp_path / "a.mp3", InputConfig())
 
 
+def test_of_two_streams_the_default_one_is_the_clip(tmp_path: Path) -> None:
+    for preferred in (0, 1):
+        with av.open(str(tmp_path / "a.mkv"), "w") as container:
+            streams = []
+            for index, side in enumerate((32, 64)):
+                stream = container.add_stream("libx264", rate=24)
+                stream.width = stream.height = side
+                stream.pix_fmt = "yuv420p"
+                default, none = av.stream.Disposition.default, av.stream.Disposition(0)
+                stream.disposition = default if index == preferred else none
+                streams.append(stream)
+            for stream in streams:
+                image = np.full((stream.height, stream.width, 3), 90, np.uint8)
+                container.mux([*stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")), *stream.encode()])
+        assert read_video(tmp_path / "a.mkv", InputConfig()).frames.shape[1] == (32, 64)[preferred]
+
+
+def test_colors_that_cannot_be_converted_are_a_sentence(tmp_path: Path) -> None:
+    def change(stream: av.VideoStream) -> None:
+        stream.codec_context.colorspace = 8  # YCgCo
+
+    with pytest.raises(InputError, match=r"cannot be brought to sRGB here \(matrix 8 of H.273"):
+        read_video(encode(tmp_path / "a.mp4", [corners()] * 2, pix_fmt="yuv444p", change=change), InputConfig())
+
+
 def test_a_title_in_another_coding_is_no_matter(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", levels(3), change=lambda stream: stream.container.metadata.update(title="TITLE"))
     assert path.read_bytes().count(b"TITLE") == 1

@@ -1,4 +1,4 @@
-"""Pictures whose pixels are not 8 bit of sRGB (16 bit, other zero points, gamma, gray profiles), or that nobody reads."""
+"""Pictures whose pixels are not 8 bit of sRGB: 16 bit, other zero points, gamma, gray profiles; and unreadable ones."""
 
 import struct
 from pathlib import Path
