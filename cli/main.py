@@ -37,6 +37,7 @@ from ss4d.cli.options import (
 )
 from ss4d.cli.plan import plan
 from ss4d.cli.render import render
+from ss4d.cli.serve import serve
 from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
 from ss4d.cli.train import train
@@ -191,6 +192,7 @@ app.command(no_args_is_help=True)(diff)
 app.command(no_args_is_help=True)(view)
 app.command(no_args_is_help=True)(export)
 app.command(no_args_is_help=True)(render)
+app.command()(serve)
 app.command()(stages)
 app.command()(config)
 app.command(no_args_is_help=True)(download)

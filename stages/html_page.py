@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from string import Template
 
 
-def content_policy(script: str, *, images: str, connections: str) -> str:
+def content_policy(script: str, *, images: str, connections: str, frames: str = "'none'") -> str:
     """A content security policy: what a page may load and run, its one script and nothing from elsewhere.
 
     Args:
         script: its script.
         images: where its pictures may come from, such as "data:".
         connections: what its script may ask for: "'none'", or "'self'" for what comes from where the page came from.
+        frames: which pages it may show within it.
     """
     rules = {
         "default-src": "'none'",
         "img-src": images,
         "connect-src": connections,
+        "frame-src": frames,
         "style-src": "'unsafe-inline'",
         "script-src": f"'{_hash_of(script)}'",
         "base-uri": "'none'",

@@ -35,6 +35,7 @@ NUMERICS_MODULES = ("nn", "ops", "model_folder", "sampler_params", "sampling", "
 WINGS: dict[str, set[str]] = {
     "inspect": set(),
     "view": {"inspect"},
+    "serve": {"inspect", "view"},
     "bench": set(),
     "doctor": {"bench"},
     "training": {"inspect"},

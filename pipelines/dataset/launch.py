@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import torch
 
 from ss4d.pipelines.dataset.catalog import is_current, write_catalog
 from ss4d.pipelines.dataset.checks import check_at_least
@@ -27,6 +26,7 @@ from ss4d.pipelines.dataset.workers.metrics import Metrics
 from ss4d.pipelines.dataset.workers.policy import Policy
 from ss4d.pipelines.dataset.workers.progress import Snapshot, Tally, Watcher
 from ss4d.pipelines.dataset.workers.worker import Setup
+from ss4d.pipelines.devices import gpu_names
 from ss4d.pipelines.run_record import versions
 from ss4d.pipelines.store_notes import note_launch
 from ss4d.stages.ops.device import resolve_device
@@ -239,8 +239,7 @@ def _places(device: str, workers: int | None, lanes: int) -> list[str | None]:
     check_at_least("--lanes", lanes, 1)
     if device != "cuda":
         return [None] * (workers or num_processors())
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    names = gpu_names()
     return [names[number % len(names)] for number in range(workers or len(names))]
 
 

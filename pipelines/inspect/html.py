@@ -30,10 +30,10 @@ def fill(
         extra_style: rules that follow those of the files.
     """
     return filled_page(
-        _file(template),
+        page_file(template),
         parts,
-        style="".join(map(_file, styles)) + extra_style,
-        script="".join(map(_file, scripts)),
+        style="".join(map(page_file, styles)) + extra_style,
+        script="".join(map(page_file, scripts)),
     )
 
 
@@ -52,7 +52,8 @@ def data_url(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
+    """The text of a file in `viewer/`, or of one that exported pages have, too."""
     if name in EXPORTED:
         return viewer_file(name)
     return resources.files("ss4d.pipelines.inspect").joinpath("viewer", name).read_text(encoding="utf-8")

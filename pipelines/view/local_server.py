@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -13,11 +13,14 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ss4d.pipelines.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
-HOSTS = (LOOPBACK, "localhost")  # names by which a page may be asked for: another one would be somebody else's page
+LOCAL_NAMES = (
+    LOOPBACK,
+    "localhost",
+)  # names by which a page may be asked for: another one would be somebody else's page
 GRACE = 2  # seconds that an answer begun may take after Ctrl-C
 HEADERS = {
     # A page brings its own policy, which is stricter; this one holds for whatever else is answered, and for both.
-    "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": "frame-ancestors {frames}; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -26,22 +29,28 @@ HEADERS = {
 }
 
 
-def local_app() -> FastAPI:
-    """An application without routes, guarded: it answers only by a loopback name, and describes itself to nobody."""
+def guarded_app(names: Sequence[str] = LOCAL_NAMES, *, framed: bool = False) -> FastAPI:
+    """An application without routes: it answers only by some names, describes itself to nobody, and no page can use it.
+
+    Args:
+        names: by which it may be asked; "*" is any.
+        framed: whether its own pages may show each other.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(names), www_redirect=False)
+    headers = {name: value.format(frames="'self'" if framed else "'none'") for name, value in HEADERS.items()}
 
     @app.middleware("http")
     async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        response.headers.update(HEADERS)
+        response.headers.update(headers)
         return response
 
     return app
 
 
-def listen(port: int) -> socket.socket:
-    """A socket of this machine alone; 0 is any port that is free.
+def listen(port: int, host: str = LOOPBACK) -> socket.socket:
+    """A socket, by default of this machine alone; port 0 is any that is free.
 
     Raises:
         ConfigError: the port is taken, or not to be had.
@@ -49,19 +58,21 @@ def listen(port: int) -> socket.socket:
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, port))
+        listener.bind((host, port))
         listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"port {port} cannot be used ({error.strerror}): give another one with --port, or none for one that is free"
+            f"port {port} cannot be used on {host} ({error.strerror or error}): give another one with --port, or none "
+            "for one that is free"
         ) from error
     return listener
 
 
 def address_of(listener: socket.socket) -> str:
     """What a browser opens."""
-    return f"http://{LOOPBACK}:{listener.getsockname()[1]}/"
+    host, port = listener.getsockname()
+    return f"http://{host}:{port}/"
 
 
 def open_browser(address: str) -> None:

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from ss4d.pipelines.inspect.asset import scene_of_run
 from ss4d.pipelines.inspect.opened import OpenedRun
-from ss4d.pipelines.view.local_server import local_app
+from ss4d.pipelines.view.local_server import guarded_app
 from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.export.viewer_page import Layer, layer_bytes, layers, viewer_page
@@ -27,7 +27,7 @@ def viewed_scene(run: OpenedRun) -> Scene:
 
 def view_app(scene: Scene) -> FastAPI:
     """The page of an asset at `/`, and the bytes of its frames at `/frames/LAYER/NUMBER`; there is nothing else."""
-    app, frames = local_app(), Frames(scene)
+    app, frames = guarded_app(), Frames(scene)
     page = viewer_page(scene, "", served=True)
 
     @app.get("/")
@@ -36,12 +36,17 @@ def view_app(scene: Scene) -> FastAPI:
 
     @app.get("/frames/{layer}/{number}")
     def _frame(layer: str, number: int) -> Response:
-        known = next((name for name in layers(scene) if name == layer), None)
-        if known is None or not 0 <= number < scene.num_frames:
-            return Response(status_code=404)
-        return Response(frames.read(known, number), media_type="application/octet-stream")
+        return frame_answer(frames, layer, number)
 
     return app
+
+
+def frame_answer(frames: "Frames", layer: str, number: int) -> Response:
+    """A frame of a layer, as the page asked for it."""
+    known = next((name for name in layers(frames.scene) if name == layer), None)
+    if known is None or not 0 <= number < frames.scene.num_frames:
+        return Response(status_code=404)
+    return Response(frames.read(known, number), media_type="application/octet-stream")
 
 
 class Frames:
@@ -53,7 +58,7 @@ class Frames:
     """
 
     def __init__(self, scene: Scene, most: int = KEPT) -> None:
-        self._scene, self._left = scene, most
+        self.scene, self._left = scene, most
         self._kept: OrderedDict[tuple[Layer, int], bytes] = OrderedDict()
         self._lock = threading.Lock()  # requests are answered in threads
 
@@ -62,7 +67,7 @@ class Frames:
         with self._lock:
             data = self._kept.pop((layer, t), None)
             if data is None:
-                data = layer_bytes(self._scene, layer, t)
+                data = layer_bytes(self.scene, layer, t)
                 self._left -= len(data)
             self._kept[layer, t] = data
             while self._left < 0 and len(self._kept) > 1:

@@ -31,8 +31,13 @@ def check_packages(formats: Iterable[FormatName]) -> None:
     """
     for name in formats:
         package = PACKAGES.get(name)
-        if package is not None and find_spec(package.module) is None:
+        if package is not None and not is_there(package):
             raise InputError(
                 f"the format {name} needs the package {package.name}: install ss4d-pipeline[{package.extra}], or leave "
                 f"{name} out of the formats"
             )
+
+
+def is_there(package: FormatPackage) -> bool:
+    """Whether a package is installed."""
+    return find_spec(package.module) is not None

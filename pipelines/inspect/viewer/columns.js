@@ -72,13 +72,6 @@ function tally(texts) {
   return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
 }
 
-// An element with its properties and content; texts are never parsed as HTML.
-function element(tag, properties = {}, ...content) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...content);
-  return made;
-}
-
 // A clip's strip of frames, of which a square box shows the first; or a box that says why there is none.
 function picture(number) {
   const name = clips.picture[number];

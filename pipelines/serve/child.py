@@ -1,0 +1,47 @@
+"""A process that works for this one, and the pipe to it."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ss4d.pipelines.workers import without_interrupts
+
+GRACE = 5.0  # seconds that a process without work may take to end
+
+
+class Child:
+    """A process that is given a pipe and ends when that is closed; creating the handle starts it.
+
+    Args:
+        work: a function of a module, called with `given` and its end of the pipe.
+        given: what it is called with.
+    """
+
+    def __init__(self, work: Callable[..., None], *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe: Connection
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(*given, theirs), name="ss4d-serve")
+        with without_interrupts():
+            self._process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def leave(self) -> None:
+        """Lets the process end by itself, which it does when it has nothing to do; kills it otherwise."""
+        self.pipe.close()
+        self._process.join(GRACE)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+    def death(self) -> str:
+        """How the process ended, in words."""
+        self._process.join(1)  # the pipe may close a little before the process ends
+        code = self._process.exitcode
+        return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
