@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Sides of a crop that a frame may be wide: an object of a quarter of the frame's width loses nothing.
 FINEST = 4
-ROOM = 1 << 29  # bytes of the frames in which the object is looked for; its crops are made of finer ones
+ROOM = 3 << 27  # bytes of the frames in which the object is looked for; its crops are made of finer ones
 
 # In the order of a run.
 STAGES = (

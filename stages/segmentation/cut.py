@@ -113,8 +113,9 @@ def _check_seen(alpha: Tensor, confidence: Tensor, method: Method) -> Tensor:
     missing = covered == 0 if method in ("mask", "alpha") else covered < max(LEAST, HARDLY * usual)
     alpha[missing] = 0
     if missing.all() and method in ("mask", "alpha"):
+        other = ", or set segmentation.method=saliency, which passes it over" if method == "alpha" else ""
         raise InputError(
-            f"All {len(alpha)} frames are fully transparent by the {NAMES[method]}; give what shows an object."
+            f"All {len(alpha)} frames are fully transparent by the {NAMES[method]}; give what shows an object{other}."
         )
     if missing.all():
         raise InputError(

@@ -114,7 +114,7 @@ def test_a_hint_chooses_among_parts_of_alpha(hint: dict[str, tuple[int, ...]]) -
 @pytest.mark.parametrize(
     ("frames", "config", "sentence"),
     [
-        (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "All 1 frames are fully transparent"),
+        (np.zeros((1, 8, 8, 4), np.uint8), SegmentationConfig(), "fully transparent .* segmentation.method=saliency"),
         (np.full((2, 40, 40, 3), 90, np.uint8), SegmentationConfig(), "in any of 2 frames by color key"),
         (np.full((1, 8, 8, 4), 255, np.uint8), SegmentationConfig(method="alpha"), "has no alpha that hides anything"),
         (
