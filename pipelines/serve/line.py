@@ -149,6 +149,8 @@ class Line:
                 self._positions[id_] = Position(self._positions[id_].stage, message.done, message.total)
             elif isinstance(message, Ended):
                 told = message.problem.replace(str(video), submission.title)
+                if told:
+                    LOG.warning("%s has failed: %s%s", id_, told, message.trace and f"\n{message.trace}")
                 self._submissions.change(id_, state="failed" if told else "done", message=told)
                 return ""
         return None

@@ -1,7 +1,7 @@
 """A process that makes assets on one device, one after the other, and tells how it goes."""
 
-import logging
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,7 +14,6 @@ from ss4d.pipelines.run import run_clip
 from ss4d.pipelines.stage_result import StageResult
 from ss4d.pipelines.workers import end_with_parent
 
-LOG = logging.getLogger("ss4d.serve")
 STEPS = 200  # of a stage that are told at most: a pipe that is full would hold the stage up
 
 
@@ -60,9 +59,10 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Ended:
-    """The run has ended; `problem` is why it failed, in a sentence, or empty."""
+    """The run has ended; `problem` is why it failed, in a sentence, or empty; `trace` where a defect lies."""
 
-    problem: str
+    problem: str = ""
+    trace: str = ""
 
 
 Message = Started | Advanced | Ended
@@ -75,7 +75,7 @@ class _Teller:
         self._pipe, self._share = pipe, -1
 
     def message(self, text: str) -> None:
-        LOG.info("%s", text)
+        """The page has no place for it."""
 
     def stage_started(self, step: Step) -> None:
         self._share = -1
@@ -107,10 +107,10 @@ def work(making: Making, gpu: str | None, pipe: Connection) -> None:
             job: Job = pipe.recv()
         except EOFError:
             return
-        pipe.send(Ended(_problem(making, job, pipe)))
+        pipe.send(_made(making, job, pipe))
 
 
-def _problem(making: Making, job: Job, pipe: Connection) -> str:
+def _made(making: Making, job: Job, pipe: Connection) -> Ended:
     options = RunOptions(
         source=job.video,
         out=making.out,
@@ -124,6 +124,7 @@ def _problem(making: Making, job: Job, pipe: Connection) -> str:
     try:
         run_clip(options, _Teller(pipe))
     except Exception as error:
-        LOG.exception("%s has failed", job.id)
-        return explain(error) or "a defect of this program, which its log tells more about"
-    return ""
+        if told := explain(error):
+            return Ended(told)
+        return Ended("a defect of this program, of which the server's terminal tells more", traceback.format_exc())
+    return Ended()

@@ -171,6 +171,19 @@ def canvas(user: webdriver.Chrome) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
 
 
+def test_a_run_that_fails_is_told_in_a_sentence(serving: Serving, users: Users, tmp_path: Path) -> None:
+    user = users[0]
+    write_video(tmp_path / "plain.mp4", torch.full((4, 64, 64, 3), 128, dtype=torch.uint8), 12)
+    hand_in(user, tmp_path / "plain.mp4")
+    wait(user, shown(user, "button.main"))
+    user.find_element(By.CSS_SELECTOR, "button.main").click()
+    wait(user, lambda: cards(user, "failed") == ["plain.mp4"])
+    told = user.find_element(By.CSS_SELECTOR, ".problem").text
+    assert "foreground" in told
+    assert "submissions" not in told, "no path of the server"
+    assert user.find_element(By.CSS_SELECTOR, "button.main").text == "Try again"
+
+
 def test_after_a_kill_of_the_server_the_next_one_goes_on(
     serving: Serving, users: Users, tmp_path: Path, out: Path
 ) -> None:
@@ -187,7 +200,7 @@ def test_after_a_kill_of_the_server_the_next_one_goes_on(
         wait(user, lambda: cards(user, "done") == ["third.mp4", "disc1.mp4"])
         user.find_element(By.CSS_SELECTOR, ".clip button").click()
         wait(user, lambda: cards(user) == ["disc1.mp4"])
-        assert len(list((out / "runs").glob("[0-9a-f]*"))) == 2
+        assert len(list((out / "runs").glob("[0-9a-f]*"))) == 3
         again.process.send_signal(signal.SIGINT)
         _, told = again.process.communicate(timeout=30)
         assert (again.process.returncode, told) == (0, "")
