@@ -16,6 +16,7 @@ from ss4d.stages.reading.sources import FrameSource, Images, opened_source
 from ss4d.stages.types import Video
 
 NOISE = 16  # levels that a codec adds to a mask, or takes from it
+PICTURE = 0.5  # share of a mask that is gray at most; soft edges are less
 
 
 def read_masks(path: Path, source: Path, config: InputConfig, video: Video) -> Tensor:
@@ -32,7 +33,7 @@ def read_masks(path: Path, source: Path, config: InputConfig, video: Video) -> T
         video: those frames.
 
     Raises:
-        InputError: either cannot be read, or masks and frames do not fit.
+        InputError: either cannot be read, masks and frames do not fit, or what is given are pictures and no masks.
     """
     with opened_source(source, config) as frames, opened_source(path, _read_alike(config)) as masks:
         chosen = config.indices(frames.line.count, frames.line.rate)
@@ -42,7 +43,9 @@ def read_masks(path: Path, source: Path, config: InputConfig, video: Video) -> T
         order = sorted(range(len(wanted)), key=wanted.__getitem__)  # a video is read from its beginning on
         bounds = Bounds(max_pixels=config.max_pixels)
         for t, picture in zip(order, masks.read([wanted[t] for t in order], bounds), strict=True):
-            alpha[t] = torch.from_numpy(_levels(picture.pixels, width, height))
+            level = _levels(picture.pixels)
+            _check_mask(path, masks.label(wanted[t]), level)
+            alpha[t] = torch.from_numpy(_resized(level, width, height))
     return alpha
 
 
@@ -88,13 +91,27 @@ def _digits(stem: str) -> list[str]:
     return "".join(c if c.isascii() and c.isdigit() else " " for c in stem).split()
 
 
-def _levels(pixels: Pixels, width: int, height: int) -> NDArray[np.uint8]:
-    """A mask of 0 to 255 (height, width)."""
+def _levels(pixels: Pixels) -> NDArray[np.uint8]:
+    """A mask of 0 to 255 (h, w)."""
     level = pixels[..., 3] if pixels.shape[2] == 4 and pixels[..., 3].min() < 255 else pixels[..., :3].max(-1)
     if len(np.unique(level)) <= 2:  # labels, such as 0 and 1
         level = 255 * (level > (0 if level.min() == level.max() else level.min())).astype(np.uint8)
-    level = np.where(level <= NOISE, 0, np.where(level >= 255 - NOISE, 255, level)).astype(np.uint8)
-    if level.shape != (height, width):
-        smaller = level.shape[0] > height
-        level = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return np.asarray(level, np.uint8)
+    return np.where(level <= NOISE, 0, np.where(level >= 255 - NOISE, 255, level)).astype(np.uint8)
+
+
+def _check_mask(path: Path, label: str, level: NDArray[np.uint8]) -> None:
+    """Raises InputError for what is a picture and no mask, such as the frames themselves."""
+    gray = float(((level > 0) & (level < 255)).mean())
+    if gray > PICTURE:
+        raise InputError(
+            f"{path} holds pictures and no masks: {100 * gray:.0f} % of {label} is neither black nor white; give masks "
+            "that are white on the object and black elsewhere."
+        )
+
+
+def _resized(level: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    if level.shape == (height, width):
+        return level
+    smaller = level.shape[0] > height
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(level, (width, height), interpolation=method), np.uint8)

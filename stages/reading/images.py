@@ -21,6 +21,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF"
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 DEFAULT_DURATION = 0.1  # seconds a frame of an animation is shown that asks for none, as browsers do
+HEAD = 1 << 16  # bytes in which a file says what its colors are
+HDR = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # transfer characteristics of H.273
 HASTY = 0.01  # ... or for so few, which nobody means
 PHOTOMETRIC, BITS, PLANAR = 262, 258, 284  # tags of TIFF
 WHITE_IS_0 = 0
@@ -34,11 +36,24 @@ def open_image(file: IO[bytes], name: str, bounds: Bounds) -> Image.Image | None
     Raises:
         InputError: it is too large, or a HEIC picture that is damaged or that nothing here can decode.
     """
-    image = _with_pillow(file, name)
-    if image is None:
-        return _with_libheif(file, name, bounds)
-    bounds.check(name, *image.size)
+    head = file.read(HEAD)
+    file.seek(0)
+    image = _with_pillow(file, name) or _with_libheif(file, name, bounds)
+    if image is not None:
+        bounds.check(name, *image.size)
+        if image.format in (None, "AVIF", "PNG") and (hdr := _hdr(head)):
+            LOG.warning("%s is %s, which is not converted in pictures: its colors are taken for sRGB", name, hdr)
     return image
+
+
+def _hdr(head: bytes) -> str | None:
+    """Whether a PNG, AVIF or HEIC file says that its pixels tell more light than a screen has; by its first bytes."""
+    for mark, size in ((b"cICP", 1), (b"colrnclx", 2)):
+        primaries = head.find(mark) + len(mark)
+        transfer = int.from_bytes(head[primaries + size : primaries + 2 * size], "big")
+        if mark in head and transfer in HDR:
+            return HDR[transfer]
+    return None
 
 
 def _with_pillow(file: IO[bytes], name: str) -> Image.Image | None:

@@ -85,3 +85,9 @@ def test_any_size_and_any_two_levels(tmp_path: Path, clip: Path, size: int, whit
 def test_by_alpha(tmp_path: Path, clip: Path) -> None:
     pictures = {f"{t:03}.png": np.dstack([np.full((16, 16, 3), 9, np.uint8), mask(t)]) for t in range(6)}
     assert columns(save(tmp_path / "masks", pictures), clip) == [0, 1, 2, 3, 4, 5]
+
+
+def test_pictures_are_no_masks(tmp_path: Path, clip: Path) -> None:
+    photographs = {f"{t:03}.png": np.random.default_rng(t).integers(0, 255, (16, 16, 3), np.uint8) for t in range(6)}
+    with pytest.raises(InputError, match=r"holds pictures and no masks: \d+ % of 000.png is neither black nor white"):
+        columns(save(tmp_path / "other", photographs), clip)

@@ -120,3 +120,24 @@ def test_pictures_are_turned_once(tmp_path: Path, name: str, orientation: int) -
     pixels = read(tmp_path / name).astype(int)
     assert pixels.shape == np.asarray(upright).shape
     assert np.abs(pixels - np.asarray(upright)).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.heic", "a.png"])
+def test_hdr_that_is_not_converted_is_told(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    picture = Image.new("RGB", (64, 48), (120, 90, 60))
+    if name.endswith("png"):
+        told = PngInfo()
+        told.add(b"cICP", bytes([9, 16, 0, 1]))
+        picture.save(tmp_path / name, pnginfo=told)
+    elif name.endswith("heic"):
+        pytest.importorskip("pillow_heif").from_pillow(picture).save(tmp_path / name)
+    else:
+        picture.save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    if b"colrnclx" in data:
+        at = data.index(b"colrnclx") + 8
+        read(tmp_path / name)
+        assert "HDR" not in caplog.text
+        (tmp_path / name).write_bytes(data[:at] + bytes([0, 9, 0, 16]) + data[at + 4 :])
+    read(tmp_path / name)
+    assert "is HDR (PQ), which is not converted in pictures" in caplog.text
