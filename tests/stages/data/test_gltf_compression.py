@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf_compression import read_ktx2
 from ss4d.stages.errors import InputError
 from tests.helpers.gltf_files import POINTS, Builder, encoded, primitive, tetrahedron, textured
 from tests.helpers.gltf_packed import ktx2, with_draco, with_ktx2, with_meshopt
+from tests.helpers.places import DATA
 
 KINDS = {
     "KHR_draco_mesh_compression": "DracoPy",
@@ -59,6 +61,22 @@ def test_ktx2_textures_are_read(tmp_path: Path) -> None:
     for right, above, color in ((False, True, (1, 0, 0)), (True, True, (0, 1, 0)), (False, False, (0, 0, 1))):
         there = (np.abs(x - (0.25 if right else -0.25)) < 0.1) & (np.abs(z - (0.25 if above else -0.25)) < 0.1)
         np.testing.assert_allclose(mesh.colors[there], np.tile(color, (there.sum(), 1)), atol=1e-5)
+
+
+def quarters() -> np.ndarray:
+    """Four colors, one of them half transparent: (40, 56, 4)."""
+    picture = np.zeros((40, 56, 4), np.uint8)
+    picture[:20, :28], picture[:20, 28:] = (220, 30, 30, 255), (30, 200, 30, 128)
+    picture[20:, :28], picture[20:, 28:] = (30, 30, 220, 255), (230, 220, 40, 255)
+    return picture
+
+
+@pytest.mark.parametrize("name", ["etc1s_with_mipmaps", "uastc_with_mipmaps_and_zstd"])
+def test_what_another_program_packed_as_ktx2_is_read(name: str) -> None:
+    """The files are of alktx2 0.1.7, which holds the encoder of Basis Universal."""
+    image = read_ktx2((DATA / "ktx2" / f"{name}.ktx2").read_bytes(), 1 << 20, name)
+    assert image.shape == (40, 56, 4)
+    assert np.abs(image.astype(int) - quarters()).mean() < 3
 
 
 def packed_files() -> dict[str, Builder]:
