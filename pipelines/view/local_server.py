@@ -12,7 +12,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from ss4d.pipelines.errors import ConfigError
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, ALL = "127.0.0.1", "0.0.0.0"  # noqa: S104  (users may ask for it)
 LOCAL_NAMES = (
     LOOPBACK,
     "localhost",
@@ -70,9 +70,9 @@ def listen(port: int, host: str = LOOPBACK) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """What a browser opens."""
+    """What a browser opens; by the machine's name where it listens on all of its addresses."""
     host, port = listener.getsockname()
-    return f"http://{host}:{port}/"
+    return f"http://{socket.gethostname() if host == ALL else host}:{port}/"
 
 
 def open_browser(address: str) -> None:

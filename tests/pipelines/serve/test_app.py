@@ -17,6 +17,7 @@ from ss4d.pipelines.serve.check import Look
 from ss4d.pipelines.serve.line import Line
 from ss4d.pipelines.serve.submissions import RECORD, Submissions
 from ss4d.pipelines.serve.worker import Making
+from ss4d.pipelines.view.local_server import address_of, listen
 from ss4d.stages.errors import InputError
 
 OWN = {"X-SS4D": "1"}
@@ -161,6 +162,12 @@ def test_a_folder_has_one_server_and_forgets_nothing(tmp_path: Path) -> None:
     assert kept is not None
     assert (kept.state, kept.point) == ("waiting", (0, 0))
     assert again.submissions.get(ids[2]) is None, "what is damaged is no submission"
+
+
+def test_an_address_is_one_that_others_can_open() -> None:
+    for host, name in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", socket.gethostname())):
+        with listen(0, host) as listener:
+            assert with_token(address_of(listener), "a b") == f"http://{name}:{listener.getsockname()[1]}/?token=a+b"
 
 
 def test_a_mistake_is_told_before_anything_starts(tmp_path: Path) -> None:
