@@ -106,6 +106,18 @@ def test_what_is_given_is_taken() -> None:
     )
 
 
+def test_a_stray_cell_hardly_moves_the_camera() -> None:
+    truth = clip("camera")
+    known, masks = Known(yaw=0.0, pitch=0.0), input_clip(truth).alpha.float() / 255
+    stray = torch.tensor([[0, t, x, 8, z] for t in range(truth.num_frames) for x, z in ((0, 0), (0, 12))])
+    right, moved = (
+        matched(coords, 16, masks, known).view for coords in (truth.coords, torch.cat([truth.coords, stray.int()]))
+    )
+    # Outermost cells alone would move it by 5.4 pixels of 64.
+    assert 64 * math.dist(right.shift, moved.shift) < 2.5
+    assert moved.focal == pytest.approx(right.focal, rel=0.1)
+
+
 def test_a_grid_with_the_cameras_axes_is_turned_upright() -> None:
     truth = clip("camera")
     given = found(truth, CameraConfig(yaw=truth.yaw, pitch=pitch_of(truth)))
