@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.storage.files import leads_out
+from ss4d.storage.files import appending, leads_out
 
 LOG = logging.getLogger("ss4d")
 LOCKS = ".locks"  # beside the runs; a file for each name holds the settings of the run that goes on
@@ -58,7 +58,7 @@ def lock_file(folder: Path, name: str) -> IO[str]:
     if leads_out(folder, name) or path.is_symlink():
         raise ConfigError(f"{path} would lie somewhere else, through a link on the way: remove that link")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+")
+    return appending(path)
 
 
 def agree(file: IO[str], text: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ss4d.storage.files import reading, write_once
+from ss4d.storage.files import reading, real_path, write_once
 from ss4d.storage.refs import artifact_key
 from ss4d.storage.seal import sealed
 from ss4d.storage.store import ArtifactStore
@@ -62,7 +62,7 @@ def note_run(store: ArtifactStore, folder: Path, keys: Mapping[str, str], *, ane
     Raises:
         StoreError, OSError: if it cannot be written.
     """
-    runs = folder.parent.resolve()
+    runs = real_path(folder.parent)
     identity = _own_identity(runs)
     note = Note(host=socket.gethostname(), folder=runs, identity=identity, run=folder.name, keys=dict(keys))
     name = f"{NOTES}/{identity}/{folder.name}"
@@ -81,7 +81,7 @@ def note_launch(
     Raises:
         StoreError, OSError: if it cannot be written.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     identity = _own_identity(folder)
     plain = {stage: dict(recipe) for stage, recipe in recipes.items()}
     name = f"{NOTES}/{identity}/{artifact_key({'recipes': plain, 'digests': digests})}"

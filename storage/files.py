@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import psutil
 
@@ -26,6 +26,7 @@ _CLONE = 0x40049409  # FICLONE of ioctl_ficlone(2): btrfs, XFS and others
 _NO_CLONE = {errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.ETXTBSY}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 _TEMPORARY = ".tmp"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OWNED = re.compile(r"[0-9a-f]{16}-(?P<started>\d+)-(?P<pid>\d+)-(?P<host>.+)")
 
 
@@ -187,6 +188,24 @@ def reading(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
+def appending(path: Path) -> TextIO:
+    """A plain file, made if missing, open to be read and appended to; a link in its place is not written through.
+
+    Raises:
+        OSError: if it cannot be opened, or is a link, a pipe or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "it is a link, and would be written through; remove it"
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file; remove it", str(path))
+    return os.fdopen(descriptor, "a+", encoding="utf-8", errors="backslashreplace")
+
+
 def read_plain(path: Path) -> bytes:
     """The content of a plain file. Raises as `reading` does."""
     with reading(path) as file:
@@ -236,6 +255,11 @@ def check_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")) or re.search(r"[\\:\x00-\x1f]", name):
         raise DamageError(f"the name {name!r} leads somewhere else")
     return name
+
+
+def real_path(path: Path) -> Path:
+    """An absolute path without links; of links in a circle, that has some left, where `Path.resolve` may raise."""
+    return Path(os.path.realpath(path))
 
 
 def leads_out(folder: Path, name: str) -> bool:
@@ -300,10 +324,20 @@ def _started(process: psutil.Process) -> int:
 
 
 def _host() -> str:
-    """Where process numbers mean the same: the host, and in containers that share its name, the container."""
+    """Where process numbers mean the same: the host since it was started, or the container.
+
+    Names are not enough, since hosts and containers can share one, nor are the numbers of containers on several hosts.
+    """
     namespace = Path("/proc/self/ns/pid")
     scope = os.readlink(namespace) if namespace.is_symlink() else ""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", f"{socket.gethostname()} {scope}").strip("_")
+    return re.sub(r"[^A-Za-z0-9.]+", "_", f"{socket.gethostname()} {_started_host()} {scope}").strip("_")
+
+
+def _started_host() -> str:
+    """A number of this host's own, another one each time that it is started; "" where the system has none."""
+    with contextlib.suppress(OSError):
+        return BOOT.read_text().strip()
+    return ""
 
 
 def sweep_temporary_files(folder: Path) -> None:

@@ -25,6 +25,7 @@ from ss4d.storage.files import (
     listed,
     owned_name,
     read_plain,
+    real_path,
     sha256_of,
     sync,
     sync_tree,
@@ -42,7 +43,7 @@ class FolderParts(Parts):
     """The files of an artifact in a folder; links are not followed, not even one in the artifact's own place."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.parent.resolve() / folder.name
+        self._folder = real_path(folder.parent) / folder.name
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Links, pipes and the like count as files."""
@@ -94,7 +95,7 @@ class FolderParts(Parts):
     def _inside(self, name: str) -> Path:
         """The path of a part, sure to lie in this folder and to be reached through no link."""
         path = self._folder / name
-        if path.resolve() != path or not path.is_relative_to(self._folder):
+        if real_path(path) != path or path.is_symlink() or not path.is_relative_to(self._folder):
             raise DamageError(f"its part {name!r} leads somewhere else")
         return path
 

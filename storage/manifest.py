@@ -11,7 +11,7 @@ import pyarrow  # type: ignore[import-untyped] # the library has no type marker
 from pyarrow import parquet
 
 from ss4d.storage.errors import StoreError
-from ss4d.storage.files import read_plain, write_bytes
+from ss4d.storage.files import appending, read_plain, write_bytes
 
 R = TypeVar("R")
 _COLUMNS: dict[Any, pyarrow.DataType] = {
@@ -94,7 +94,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: if the lock's file cannot be made.
     """
-    with path.open("a") as file:
+    with appending(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go when the file is closed, also by a kill
         yield
 

@@ -15,6 +15,7 @@ from ss4d.pipelines.bench.clock import ceiling, costs, counts_processor, peak_me
 from ss4d.pipelines.bench.report import Report, Row
 from ss4d.pipelines.bench.subjects import STAGES, Inputs, SizeName, Subject, num_subjects, subjects
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.output_file import check_output_file
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import Use, choose_kernels
 from ss4d.stages.types import Progress, silent
@@ -67,6 +68,8 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
         raise ConfigError(f"--stage {unknown[0]}: measured are {', '.join(STAGES)}")
     if options.out is not None and not options.out.parent.is_dir():
         raise ConfigError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+    if options.out is not None:
+        check_output_file(options.out)
     name = resolve_device(options.device)
     device = torch.device(name)
     extent = EXTENTS[options.size, name]

@@ -5,11 +5,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.storage.errors import NewerError
-from ss4d.storage.files import read_plain, sync
+from ss4d.storage.files import appending, read_plain, sync
 from ss4d.storage.manifest import locked
 from ss4d.storage.seal import SEAL, is_whole, sealed
 
@@ -33,7 +33,8 @@ def append_line(dataset: Dataset, content: Mapping[str, Any]) -> None:
     """
     plain = json.loads(json.dumps({"schema": SCHEMA, **content}))
     with locked(dataset.lock("runs")):
-        with dataset.launches.open("a+b") as file:
+        with appending(dataset.launches) as text:
+            file = cast(BinaryIO, text.buffer)
             _mend_end(file)
             file.write(json.dumps(sealed(plain)).encode() + b"\n")
             file.flush()

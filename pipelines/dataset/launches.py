@@ -20,6 +20,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.one_writer import agree, agreed_on, lock_file
 from ss4d.pipelines.run_record import machine, versions
 from ss4d.storage.errors import StoreError
+from ss4d.storage.files import appending
 
 POLL = 0.5  # seconds between two looks at a lock
 LaunchRecipes = Mapping[str, Mapping[str, Any]]  # by stage; of a clip without its source's hash
@@ -201,7 +202,7 @@ def _agree(stack: ExitStack, dataset: Dataset, parts: int, until: float) -> None
 
 
 def _lock(stack: ExitStack, path: Path, kind: int, until: float) -> None:
-    file = stack.enter_context(path.open("a"))
+    file = stack.enter_context(appending(path))
     while True:
         try:
             return fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -22,6 +22,7 @@ from ss4d.pipelines.doctor.machine import facts_of, machine_checks
 from ss4d.pipelines.doctor.networks import network_checks
 from ss4d.pipelines.doctor.two_frames import run_checks
 from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.output_file import check_output_file
 from ss4d.stages.ops.device import resolve_device
 from ss4d.stages.ops.kernel_choice import ChosenKernels, Use, choose_kernels
 
@@ -45,6 +46,8 @@ def examine(options: DoctorOptions, tell: Callable[[Check], None]) -> Findings:
     device = torch.device(resolve_device(options.device))
     size, of_size = fitting_size(device.type, options.size)
     found = Findings(facts={**facts_of(device), "size": size}, checks=(), finished=False)
+    if options.out is not None:
+        check_output_file(options.out)
     _keep(options.out, found)
     checks = _checks(device, size, EXTENTS[device.type, size], found.facts)
     for check in chain([of_size] if of_size else [], checks):

@@ -10,6 +10,7 @@ from ss4d.pipelines.inspect.pictures import Pictures
 from ss4d.pipelines.inspect.run_page import Content, StageContent, html_page
 from ss4d.pipelines.inspect.splat_data import SplatData, pack_splats
 from ss4d.pipelines.inspect.statistics import array_statistics
+from ss4d.pipelines.output_file import check_output_file
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import write_bytes
 
@@ -26,8 +27,9 @@ def write_report(run: OpenedRun, path: Path, progress: Callable[[str], None]) ->
         progress: told what is being drawn.
 
     Raises:
-        OSError: if it cannot be written.
+        ConfigError, OSError: if it cannot be written.
     """
+    check_output_file(path)
     pictures, media = Pictures(run, at_most=FILM_FRAMES, size=FILM_SIZE), Media()
     stages: dict[str, StageContent | str] = {}
     for stage in run:

@@ -24,6 +24,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import TRAINING_CLIP
 from ss4d.pipelines.inspect.opened import open_run, parse_record
 from ss4d.pipelines.one_writer import LOCKS
+from ss4d.pipelines.output_file import check_output_file
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.known_runs import Users, known_datasets, needs_of, users_of
@@ -32,7 +33,7 @@ from ss4d.stages.types import Progress
 from ss4d.storage.archive import archive_name, write_archive
 from ss4d.storage.artifact import remedy
 from ss4d.storage.errors import StoreError
-from ss4d.storage.files import read_plain
+from ss4d.storage.files import read_plain, real_path
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 from ss4d.storage.verify import Findings, problems, verify
@@ -227,13 +228,13 @@ def references(users: Users) -> References:
         running |= unfinished
     launched, noted = _launched(users), set()
     for note in users.seen.values():  # what was a dataset, and is none that can be read, or has lost its launches
-        if note.recipes and note.folder.resolve() not in launched:
+        if note.recipes and real_path(note.folder) not in launched:
             running |= (needs := needs_of(note))
             used |= needs
-            noted.add(note.folder.resolve())
+            noted.add(real_path(note.folder))
             doubts.append(f"{note.folder} has no record of its launches; what they noted in the store is kept")
     for dataset in users.datasets:
-        if dataset.folder.resolve() not in launched | noted and has_run(dataset):
+        if real_path(dataset.folder) not in launched | noted and has_run(dataset):
             raise StoreError(
                 f"{dataset.launches} is not there, though clips were run; nothing is deleted while it is unknown what "
                 "the dataset needs: bring it back, or run the dataset again"
@@ -259,7 +260,7 @@ def references(users: Users) -> References:
 
 def _launched(users: Users) -> set[Path]:
     """The folders of the datasets that have a record of their launches."""
-    return {dataset.folder.resolve() for dataset in users.datasets if dataset.launches.exists()}
+    return {real_path(dataset.folder) for dataset in users.datasets if dataset.launches.exists()}
 
 
 def _may_come_back(path: Path, *, noted: bool) -> bool:
@@ -310,7 +311,7 @@ def _tidy_notes(store: ArtifactStore, users: Users) -> None:
         place = places.get(note.identity)
         if note.identity is None or place is None or name in current:
             continue
-        if (place.resolve() in datasets) if not note.run else _is_gone(place / note.run):
+        if (real_path(place) in datasets) if not note.run else _is_gone(place / note.run):
             store.place.note(name, None)
 
 
@@ -357,7 +358,7 @@ def pack_run(run: Path, target: Path, progress: Progress, store: str | None = No
         store: where the run's results are kept, see `open_run`.
 
     Raises:
-        ConfigError: if `run` is no folder, or `target` has another ending than .zip.
+        ConfigError: if `run` is no folder, or `target` is no file or has another ending than .zip.
         StoreError: if there is no run, or an artifact is damaged.
         OSError: if the file cannot be written; what was there before stays.
     """
@@ -365,10 +366,11 @@ def pack_run(run: Path, target: Path, progress: Progress, store: str | None = No
         raise ConfigError(f"{run} is a file: give the folder of a run, such as output/runs/bird")
     if target.suffix != ".zip":
         raise ConfigError(f"the file to pack into must end in .zip; got {target}")
+    check_output_file(target)
     opened = open_run(run, store)
     record = json.loads(read_plain(run / RECORD)) | {"store": PACKED_STORE}
     text = (json.dumps(record, indent=2) + "\n").encode()
-    members = {f"runs/{run.resolve().name}/{RECORD}": lambda: text}
+    members = {f"runs/{real_path(run).name}/{RECORD}": lambda: text}
     sizes: dict[str, int] = {}
     for index, (name, stage) in enumerate(opened.stages.items()):
         if found := problems(stage.store, stage.ref):

@@ -15,6 +15,7 @@ from ss4d.pipelines.dataset.references import recorded_references
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.store_notes import NOTES, Note, identity_of
 from ss4d.storage.errors import StoreError
+from ss4d.storage.files import real_path
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.seal import is_whole
 from ss4d.storage.store import ArtifactStore, folder_of
@@ -111,19 +112,19 @@ def _sorted_notes(
                 f"the note .notes/{name} in {store.location} is damaged, so it is unknown what is needed, and nothing "
                 "is deleted; run again what left it, or delete it if those runs are gone"
             )
-    named = {folder.resolve() for folder in given}
+    named = {real_path(folder) for folder in given}
     seen, visible = {}, list(folders)
     for name, note in notes.items():
         if note.identity is not None:
             place = identities.get(note.identity)
         else:  # of an earlier version: that such a folder of another machine is the one here only its user knows
-            is_here = note.folder.resolve() in named or (note.folder in noted and note.host == socket.gethostname())
+            is_here = real_path(note.folder) in named or (note.folder in noted and note.host == socket.gethostname())
             place = note.folder if is_here else None
         if place is not None:
             seen[name] = note
             visible.append(place)
     unseen = {name: note for name, note in notes.items() if name not in seen}
-    return seen, unseen, list({folder.resolve(): folder for folder in visible}.values())
+    return seen, unseen, list({real_path(folder): folder for folder in visible}.values())
 
 
 def _parsed(text: str) -> Note | None:
@@ -144,7 +145,7 @@ def _beside(location: str) -> list[Path]:
     """What lies beside a store in a folder, through links too: `../runs`, and the dataset that it is in."""
     if (store := folder_of(location)) is None:
         return []
-    around = (store.absolute().parent, store.resolve().parent)
+    around = (store.absolute().parent, real_path(store).parent)
     return [
         *(folder / "runs" for folder in around if (folder / "runs").is_dir()),
         *(folder for folder in around if is_dataset(folder)),

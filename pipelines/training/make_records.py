@@ -34,6 +34,7 @@ from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS, family_of, make_object
 from ss4d.stages.errors import InputError
 from ss4d.stages.types import Axes, Progress
+from ss4d.storage.files import real_path
 
 IMPORTED = "imported"  # the family of people's own objects
 SUFFIXES = (".glb", ".gltf")
@@ -177,7 +178,7 @@ def import_records(
     """
     _check(_limits(sizes, seed, workers))
     split_of(seed, seed + MESH_SEEDS - 1)
-    files = sorted({file.resolve() for source in sources for file in _files(source)})
+    files = sorted({real_path(file) for source in sources for file in _files(source)})
     limits = AssetLimits(max_triangles=max_triangles, max_texture=max_texture)
     if begin is not None and end is not None and begin >= end:
         raise ConfigError(f"--from must come before --to; got {begin:g} and {end:g}")

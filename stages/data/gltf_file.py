@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import os
 import struct
 import warnings
 from collections.abc import Sequence
@@ -219,8 +220,9 @@ class GltfFile:
                 return base64.b64decode(uri.partition(",")[2], validate=True)
             except binascii.Error as error:
                 raise InputError(f"{self.path}: embedded data is damaged: {error}; export it again.") from error
-        folder = self.path.parent.resolve()
-        target = (folder / unquote(uri).replace("\\", "/")).resolve()  # as Windows writes them
+        folder = os.path.realpath(self.path.parent)
+        name = unquote(uri).replace("\\", "/")  # as Windows writes them
+        target = Path(os.path.realpath(Path(folder, name.replace("\0", "?"))))  # no name on a disk has a null
         if "://" in uri or not target.is_relative_to(folder):
             raise InputError(f"{self.path} points to {printable(uri)}, outside its folder; put its files beside it.")
         if not target.is_file():

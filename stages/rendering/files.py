@@ -24,8 +24,9 @@ def check_target(path: Path, background: Background) -> None:
         )
     if ending == ".mp4" and background is None:
         raise InputError("an MP4 has no transparency: write a .webp, a .gif or a folder of PNG files")
-    if path.exists() and (path.is_dir() != (not ending) or (path.is_dir() and any(path.iterdir()))):
-        raise InputError(f"{path} is there already, and no {'empty folder' if not ending else 'file'}: give another")
+    fits = path.is_file() if ending else path.is_dir() and not any(path.iterdir())
+    if path.exists() and not fits:
+        raise InputError(f"{path} is there already, and no {'file' if ending else 'empty folder'}: give another")
 
 
 def write_film(path: Path, pictures: Iterable[Tensor], fps: float, background: Background) -> None:

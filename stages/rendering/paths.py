@@ -1,6 +1,7 @@
 """Where a film of an asset is seen from: an orbit, the input's camera, or the cameras that a file lists."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +51,8 @@ def file_path(path: Path, num_frames: int, size: int | None) -> CameraPath:
     Raises:
         InputError: it cannot be read, or is no such file.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe might never begin, or end
+        raise InputError(f"{path} is no file: give one such as an export's cameras.json")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

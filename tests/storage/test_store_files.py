@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ss4d.storage import files
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import (
     copy_file,
@@ -163,3 +164,15 @@ def test_only_folders_of_dead_processes_are_orphans() -> None:
     assert is_orphan(f"{random}-{started}-{2**22 + 1}-{host}"), "no process has a number this large"
     assert not is_orphan(f"{random}-{started}-{2**22 + 1}-other{host}"), "who lives on another host is unknown"
     assert not is_orphan("something-else")
+
+
+def test_a_host_of_the_same_name_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines that share a store may both be called localhost, and their processes have the same numbers."""
+    random, started, _, host = owned_name().split("-", 3)
+    dead = f"{random}-{started}-{2**22 + 1}-{host}"
+    assert is_orphan(dead)
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(files, "BOOT", tmp_path / "boot_id")
+    assert not is_orphan(dead)
+    monkeypatch.setattr(files, "BOOT", tmp_path / "none")
+    assert not is_orphan(dead)

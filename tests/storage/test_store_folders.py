@@ -67,6 +67,15 @@ def test_listed_files_cannot_lie_outside(store: ArtifactStore, name: str) -> Non
         store.open(REF).files()
 
 
+@pytest.mark.parametrize("part", ["zarr.json", "files/note.txt", "files", "feats"])
+def test_links_in_a_circle_are_damage(store: ArtifactStore, tmp_path: Path, part: str) -> None:
+    put(store)
+    place = path_of(store) / part
+    place.rename(tmp_path / "moved")
+    place.symlink_to(place.name)
+    assert verify(store, lambda *_: None).damaged.keys() == {REF}
+
+
 @pytest.mark.parametrize("part", ["files/note.txt", "files", "feats"])
 def test_links_put_in_later_are_not_followed(store: ArtifactStore, tmp_path: Path, part: str) -> None:
     put(store)

@@ -9,6 +9,7 @@ from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.report.pictures import draw_pictures, picture_of
 from ss4d.pipelines.dataset.report.sheet import read_sheet
 from ss4d.pipelines.dataset.report.sheet_page import Gallery, html_sheet
+from ss4d.pipelines.output_file import check_output_file
 from ss4d.stages.types import Progress
 from ss4d.storage.files import link_or_copy, write_bytes
 
@@ -61,11 +62,12 @@ def write_report(
         progress: called after the pictures that are drawn.
 
     Raises:
-        ConfigError: if `where` is not valid, or there can be no such number of workers.
+        ConfigError: if `where` is not valid, there can be no such number of workers, or `path` is no file.
         StoreError, WorkerError, OSError: something cannot be read, drawn or written.
     """
     if workers is not None:
         check_at_least("--workers", workers, 1)
+    check_output_file(path)
     sheet = read_sheet(opened, where)
     drawn = opened.dataset.pictures
     pictures = [picture_of(card) for card in sheet.cards]

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from ss4d.pipelines.dataset.events import now, worker_name
 from ss4d.stages.errors import InputError
+from ss4d.storage.files import appending
 
 LOG = logging.getLogger("ss4d")
 
@@ -21,7 +22,7 @@ def clip_log(folder: Path, clip: str) -> TextIO:
         OSError: if it cannot be written.
     """
     folder.mkdir(exist_ok=True)
-    return (folder / f"{clip}.log").open("a", encoding="utf-8", errors="backslashreplace")
+    return appending(folder / f"{clip}.log")
 
 
 def note(folder: Path, clip: str, text: str) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from ss4d.pipelines.dataset.index import open_index
-from ss4d.pipelines.dataset.launches import recorded_launches
+from ss4d.pipelines.dataset.keys import Settings
+from ss4d.pipelines.dataset.launches import Launch, only_launch, recorded_launches
 from ss4d.pipelines.dataset.layout import Dataset
+from ss4d.pipelines.dataset.workers.clip_log import note
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.store_notes import identity_of
 from ss4d.storage.errors import StoreError
 from ss4d.storage.store import open_store
@@ -61,6 +64,26 @@ def test_a_link_is_not_written_through(dataset: Dataset, tmp_path: Path) -> None
     with pytest.raises(StoreError, match="is a link"), open_index(dataset):
         pass
     assert (tmp_path / "precious.sqlite").read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["runs.jsonl", ".runs.lock", ".run.lock", ".parts.lock", "logs/a.log"])
+def test_nothing_is_appended_through_a_link_or_to_a_pipe(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    def run() -> None:
+        with only_launch(dataset, "1/2"):
+            Launch(dataset, Settings(), {}, {})
+        note(dataset.logs, "a", "a line")
+
+    path = dataset.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path / "precious")
+    with pytest.raises((OSError, ConfigError), match="a link"):
+        run()
+    assert not (tmp_path / "precious").exists()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="no plain file"):
+        run()
 
 
 @pytest.mark.timeout(60)

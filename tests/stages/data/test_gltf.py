@@ -205,6 +205,7 @@ def test_buffers_may_lie_in_or_beside_the_file_but_not_outside_its_folder(tmp_pa
     (tmp_path / "secret.bin").write_bytes(builder.data)
     inside = "data:application/octet-stream;base64," + base64.b64encode(builder.data).decode()
     path = folder / "a.gltf"
+    (folder / "circle").symlink_to("circle")
     for uri, reason in (
         ("my%20data.bin", None),
         (inside, None),
@@ -212,6 +213,8 @@ def test_buffers_may_lie_in_or_beside_the_file_but_not_outside_its_folder(tmp_pa
         (str(tmp_path / "secret.bin"), "outside its folder"),
         ("https://example.org/a.bin", "outside its folder"),
         ("gone.bin", "missing"),
+        ("no%00name.bin", "missing"),
+        ("circle/a.bin", "missing"),
     ):
         builder.json["buffers"] = [{"byteLength": len(builder.data), "uri": uri}]
         path.write_text(json.dumps(builder.json))
