@@ -114,6 +114,10 @@ def import_(
     max_texture: Annotated[
         int, typer.Option("--max-texture", min=1, help="A file with a texture of more pixels is left out.")
     ] = 8192 * 8192,
+    max_numbers: Annotated[
+        int,
+        typer.Option("--max-numbers", min=1, help="A file with an array of more is left out; a vertex has three."),
+    ] = 50_000_000,
     animation: Annotated[
         str | None,
         typer.Option(
@@ -162,6 +166,7 @@ def import_(
                 progress=progress,
                 max_triangles=max_triangles,
                 max_texture=max_texture,
+                max_numbers=max_numbers,
                 animation=animation,
                 begin=begin,
                 end=end,

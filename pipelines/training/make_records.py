@@ -151,6 +151,7 @@ def import_records(
     progress: Progress,
     max_triangles: int = USUAL_LIMITS.max_triangles,
     max_texture: int = USUAL_LIMITS.max_texture,
+    max_numbers: int = USUAL_LIMITS.max_numbers,
     animation: str | None = None,
     begin: float | None = None,
     end: float | None = None,
@@ -167,6 +168,7 @@ def import_records(
         progress: told of each file.
         max_triangles: of one file, see `AssetLimits`.
         max_texture: pixels of a texture.
+        max_numbers: of an array, a vertex having three.
         animation: name or number; `ALL` for a clip of each that moves; None for what moves.
         begin: see `AnimationChoice`, as the next two.
         end: seconds.
@@ -179,7 +181,7 @@ def import_records(
     _check(_limits(sizes, seed, workers))
     split_of(seed, seed + MESH_SEEDS - 1)
     files = sorted({real_path(file) for source in sources for file in _files(source)})
-    limits = AssetLimits(max_triangles=max_triangles, max_texture=max_texture)
+    limits = AssetLimits(max_triangles=max_triangles, max_texture=max_texture, max_numbers=max_numbers)
     if begin is not None and end is not None and begin >= end:
         raise ConfigError(f"--from must come before --to; got {begin:g} and {end:g}")
     choice = AnimationChoice(animation=animation, begin=begin, end=end, in_place=in_place)

@@ -22,6 +22,7 @@ from ss4d.stages.errors import InputError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+MOST_READ = 20  # parts of meshes, of which there may be thousands, often share an array
 OF_THE_LIBRARY = (TypeError, AttributeError, OverflowError, struct.error)  # for values that are none of its own
 # Extensions a file may require: these are read ...
 READ = (
@@ -54,7 +55,8 @@ class AssetLimits:
     Attributes:
         max_triangles: in all, after those with a texture are split finely.
         max_texture: pixels of one texture.
-        max_numbers: of one array in the file, a vertex having three for its place.
+        max_numbers: of one array in the file, a vertex having three for its place; of the morph targets of a part of a
+            mesh together; and a `MOST_READ`th of all that is read, where an array that is used again counts again.
     """
 
     max_triangles: int = 2_000_000
@@ -84,6 +86,7 @@ class GltfFile:
         # The library does not know the weights of nodes.
         self.node_weights = {i: node["weights"] for i, node in enumerate(held.get("nodes", [])) if "weights" in node}
         self._refuse_unsupported()
+        self._read = 0  # numbers so far
         self._buffers: dict[int, bytes] = {}
         self._unpacked_views: dict[int, bytes] = {}
         self._decoded: dict[int, NDArray[Any]] = {}
@@ -101,6 +104,12 @@ class GltfFile:
             raise InputError(
                 f"{self.path}: accessor {index} has {accessor.count:,} items of {width}, over the limit of "
                 f"{self.limits.max_numbers:,} numbers (max_numbers)."
+            )
+        self._read += accessor.count * width
+        if self._read > MOST_READ * self.limits.max_numbers:
+            raise InputError(
+                f"{self.path} uses arrays of more than {MOST_READ * self.limits.max_numbers:,} numbers in all, "
+                f"{MOST_READ} times the limit of one (max_numbers)."
             )
         values = np.zeros((0 if index in self._decoded else accessor.count, width), kind)
         if index in self._decoded:

@@ -3,7 +3,7 @@
 Axes: t frame, v vertex, f face, j joint, k one of a vertex's joints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,7 @@ def _part(file: GltfFile, node: int, primitive: Any, name: str) -> Part | None:
     points = _vectors(file, primitive.attributes.POSITION, None, f"{name}, POSITION")
     count = len(points)
     normals = primitive.attributes.NORMAL
+    _check_targets(file, primitive.targets or [], count, name)
     targets = tuple(
         tuple(
             None if held.get(key) is None else _vectors(file, held[key], count, f"{name}, morph target {i}, {key}")
@@ -243,6 +244,16 @@ def _part(file: GltfFile, node: int, primitive: Any, name: str) -> Part | None:
     if not np.isfinite(part.points).all():
         raise InputError(f"{file.path}: {name} has positions that are not finite numbers; {AGAIN}")
     return part
+
+
+def _check_targets(file: GltfFile, targets: Sequence[Mapping[str, Any]], count: int, name: str) -> None:
+    """Raises InputError for morph targets of more numbers than an array may have: all of them are held at once."""
+    numbers = sum(3 * count for held in targets for key in ("POSITION", "NORMAL") if held.get(key) is not None)
+    if numbers > file.limits.max_numbers:
+        raise InputError(
+            f"{file.path}: {name} has {len(targets):,} morph targets of {numbers:,} numbers, over the limit of "
+            f"{file.limits.max_numbers:,} (max_numbers)."
+        )
 
 
 def _faces(file: GltfFile, primitive: Any, mode: int, count: int, name: str) -> Faces:

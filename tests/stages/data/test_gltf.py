@@ -159,6 +159,27 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> 
     refused(builder.save(tmp_path / "dangling.glb"), "damaged")
 
 
+def test_an_array_that_is_used_again_and_again_counts_again(tmp_path: Path) -> None:
+    """A kilobyte could name one array thousands of times; morph targets are even held all at once."""
+    limits = AssetLimits(max_numbers=100)
+    for times, reason in (
+        (8, None),
+        (9, r"mesh 0, primitive 0 has 9 morph targets of 108 numbers, over .* 100 \(max_n"),
+    ):
+        builder = tetrahedron()
+        primitive(builder)["targets"] = [{"POSITION": 0}] * times
+        path = builder.save(tmp_path / "morphed.glb")
+        if reason is None:
+            load_animated(path, 1, 1.0, limits=limits)
+        else:
+            with pytest.raises(InputError, match=reason):
+                load_animated(path, 1, 1.0, limits=limits)
+    builder = tetrahedron()
+    builder.json["meshes"][0]["primitives"] *= 200
+    with pytest.raises(InputError, match=r"arrays of more than 2,000 numbers in all, 20 times .* \(max_numbers\)"):
+        load_animated(builder.save(tmp_path / "parts.glb"), 1, 1.0, limits=limits)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
