@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from ss4d.pipelines.dataset.layout import Dataset
 from ss4d.storage.errors import NewerError
@@ -34,7 +34,7 @@ def append_line(dataset: Dataset, content: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps({"schema": SCHEMA, **content}))
     with locked(dataset.lock("runs")):
         with appending(dataset.launches) as text:
-            file = cast(BinaryIO, text.buffer)
+            file = text.buffer
             _mend_end(file)
             file.write(json.dumps(sealed(plain)).encode() + b"\n")
             file.flush()
