@@ -1,8 +1,8 @@
-# setup · lint · types · test · fuzz · faults · stress · check-published · bench · bench-compare · bench-dataset · bench-fit · bench-segmentation · demo · pins
+# setup · lint · types · test · fuzz · faults · stress · check-published · bench · bench-compare · bench-dataset · bench-fit · bench-mesh · bench-segmentation · demo · pins
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lint types test fuzz faults stress check check-published bench bench-compare bench-dataset bench-fit bench-segmentation demo pins
+.PHONY: setup lint types test fuzz faults stress check check-published bench bench-compare bench-dataset bench-fit bench-mesh bench-segmentation demo pins
 
 # Everything is installed as requirements/ pins it, and refused if its hash is another. Nothing is built on the way but
 # the project itself, since what builds a package would come unchecked.
@@ -69,6 +69,10 @@ bench-compare: .venv/.develops
 # Minutes: runs of 32 and 96 frames with and without fits, stage by stage.
 bench-fit: .venv/.develops
 	$(BIN)/python -m tests.benchmarks.fitting 32 96
+
+# A minute: what meshes are like and cost; RUNS="output/runs/bird" measures those of runs, too.
+bench-mesh: .venv/.develops
+	$(BIN)/python -m tests.benchmarks.meshing $(RUNS)
 
 # A quarter of an hour: IoU and CPU seconds of ways to find an object, on clips that it makes; docs/benchmarks.md says more.
 bench-segmentation: .venv/.develops

@@ -113,6 +113,7 @@ MEANINGS = {
     "frames": "{files} in PLY, one per frame",
     "compressed": "{files} in compressed PLY, one per frame",
     "spz": "{files} in SPZ, one per frame",
+    "mesh.glb": "all frames, as textured meshes in animated glTF",
     "gaussians.glb": "all frames, as Gaussians in animated glTF",
     "gaussians.usdc": "all frames, as Gaussians in USD over time",
     "points.usdc": "all frames, as colored points in USD over time",

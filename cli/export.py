@@ -28,9 +28,9 @@ def export(
 ) -> None:
     """Writes the asset of a finished run in more formats, of what is stored: nothing is computed again.
 
-    **ply**, **compressed_ply** and **spz** are a file a frame; **gaussian_glb**, **usd**, **4d.zip** and **html** hold
-    the whole clip. docs/assets.md tells what opens them. In RUN they stay as long as the asset is the same: the next
-    run of the name that makes another one removes them.
+    **ply**, **compressed_ply** and **spz** are a file a frame; **glb** (of meshes, which the run must have),
+    **gaussian_glb**, **usd**, **4d.zip** and **html** hold the whole clip. docs/assets.md tells what opens them. In RUN
+    they stay as long as the asset is the same: the next run of the name that makes another one removes them.
 
     For example:
 

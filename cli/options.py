@@ -77,7 +77,7 @@ RunStore = Annotated[
 _FORMATS = typer.Option(
     "--formats",
     metavar="NAME,...",
-    help="Which: ply, compressed_ply, spz, gaussian_glb, usd, 4d.zip or html; several with commas, or repeated.",
+    help="Which: ply, compressed_ply, spz, glb, gaussian_glb, usd, 4d.zip or html; several with commas, or repeated.",
 )
 Formats = Annotated[list[str], _FORMATS]
 MoreFormats = Annotated[list[str] | None, _FORMATS]

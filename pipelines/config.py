@@ -53,7 +53,9 @@ class RunConfig(ModelChoice):
 
     def implementations(self) -> dict[str, Implementation]:
         """What does each stage that has a section, by name."""
-        return {stage: installed().get(stage, section.method) for stage, section in self.sections.items()}
+        return {
+            stage: installed().get(stage, section.method).asked(section) for stage, section in self.sections.items()
+        }
 
     def stages(self) -> dict[str, Implementation]:
         """What a run goes through, by name and in order: the goals, and what they need."""
@@ -182,7 +184,7 @@ def _completed(sections: Mapping[str, StageConfig], goals: Sequence[str]) -> dic
         if stage in seen:
             continue
         seen.add(stage)
-        implementation = installed().get(stage, complete[stage].method)
+        implementation = installed().get(stage, complete[stage].method).asked(complete[stage])
         wanted.extend((*implementation.inputs, *implementation.optional))
     return {stage: complete[stage] for stage in known if stage in complete}
 

@@ -5,7 +5,7 @@ A package adds a stage with a `Stage` and at least one `Implementation` of it; d
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -118,10 +118,12 @@ class Implementation:
         source: whether it reads the run's input.
         inputs: the stages whose results it takes.
         optional: the stages whose results it takes where they are not left out.
+        on_request: the stages whose results it takes where its configuration asks for that, and what tells so.
         calls_for: the methods of other stages that its result calls for, where these are left to the method "auto".
         roles: the networks it runs, as the model folder names them.
         seeded: whether it takes random numbers.
         draws: whether it draws Gaussians.
+        triangles: whether it draws triangles.
         resolve: fills in what the configuration leaves to the model folder.
         check: is called with the configuration before a run or a dataset in which the stage will run computes anything,
             and raises an InputError where that is bound to fail here: a package is not installed, for instance.
@@ -141,10 +143,12 @@ class Implementation:
     source: bool = False
     inputs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    on_request: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     calls_for: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
     seeded: bool = False
     draws: bool = False
+    triangles: bool = False
     resolve: Callable[[Any, ModelFolder], StageConfig] = as_given
     check: Callable[[Any], None] = needs_nothing
     package: Package | None = None
@@ -157,10 +161,15 @@ class Implementation:
             raise PluginError(
                 f"{self.config.__name__}.method must be a Literal of names made of a-z, 0-9 and '_', with a default"
             )
-        if self.stage in (*self.inputs, *self.optional):
+        if self.stage in (*self.inputs, *self.optional, *self.on_request):
             raise PluginError(f"{self} cannot take its own result")
         if self.run is None and len(self.inputs) > 1:
             raise PluginError(f"{self} leaves its stage out, so it can take the result of one other at most")
+
+    def asked(self, config: StageConfig) -> "Implementation":
+        """This implementation with the inputs that it takes with this configuration."""
+        more = tuple(stage for stage, wanted in self.on_request.items() if wanted(config))
+        return replace(self, inputs=(*self.inputs, *more), on_request={})
 
     @property
     def leaves_out(self) -> bool:

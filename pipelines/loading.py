@@ -18,9 +18,10 @@ from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.nn.flow_trunk import KEPT_BYTES, FlowTrunk
 from ss4d.stages.ops.device import Device, resolve_device
-from ss4d.stages.ops.kernel_choice import OF_NETWORKS, Use, choose_kernels
+from ss4d.stages.ops.kernel_choice import OF_NETWORKS, ChosenKernels, Use, choose_kernels
 from ss4d.stages.ops.kernel_names import Part
 from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.ops.triangles import SeeTriangles
 from ss4d.stages.precision import Precision
 from ss4d.stages.weights import check_role, describe, load_role, torso_dtype, warn_of_left_over
 
@@ -91,10 +92,22 @@ class Loader:
         Raises:
             ModelError: a kernel that is asked for cannot be used.
         """
-        chosen = choose_kernels(self._use, self._wanted, ("rasterizer",))
+        return self._chosen("rasterizer").rasterize
+
+    @cached_property
+    def see(self) -> SeeTriangles:
+        """What draws triangles; chosen when it is asked for.
+
+        Raises:
+            ModelError: a kernel that is asked for cannot be used.
+        """
+        return self._chosen("triangles").see
+
+    def _chosen(self, part: Part) -> ChosenKernels:
+        chosen = choose_kernels(self._use, self._wanted, (part,))
         LOG.info("%s", chosen.said())
         self.kernels |= chosen
-        return chosen.rasterize
+        return chosen
 
     def _dtype(self, role: str) -> torch.dtype:
         return torso_dtype(describe(self._folder.description(role)), self._precision)

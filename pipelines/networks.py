@@ -16,7 +16,7 @@ from ss4d.stages.errors import ModelError
 from ss4d.stages.memory import Memory
 from ss4d.stages.model_folder import DINOV2_NAME, DINOV2_REPOSITORY, Files, ModelFolder
 from ss4d.stages.ops.device import check_word, finds_cuda, meant_device
-from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
+from ss4d.stages.ops.kernel_names import AttentionKernel, ConvolutionKernel, Part, RasterizerKernel, TriangleKernel
 from ss4d.stages.precision import Precision
 from ss4d.stages.roles import IMAGE_ENCODER, LATENT_FLOW
 from ss4d.stages.sampler_params import SamplerParams
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ss4d.stages.ops.backend import Ops
     from ss4d.stages.ops.device import Device
     from ss4d.stages.ops.rasterize import Rasterize
+    from ss4d.stages.ops.triangles import SeeTriangles
 
 computes_in_half = Deferred("ss4d.pipelines.half_precision:computes_in_half")
 half_refusal = Deferred("ss4d.pipelines.half_precision:refusal")
@@ -39,10 +40,16 @@ class KernelNames(BaseModel):
     attention: AttentionKernel = Field(default="auto", description="attention inside groups of rows")
     convolution: ConvolutionKernel = Field(default="auto", description="convolution over occupied cells")
     rasterizer: RasterizerKernel = Field(default="auto", description="draws Gaussians")
+    triangles: TriangleKernel = Field(default="auto", description="draws triangles")
 
     def by_part(self) -> dict[Part, str]:
         """The names, as those who choose kernels want them."""
-        return {"attention": self.attention, "convolution": self.convolution, "rasterizer": self.rasterizer}
+        return {
+            "attention": self.attention,
+            "convolution": self.convolution,
+            "rasterizer": self.rasterizer,
+            "triangles": self.triangles,
+        }
 
 
 class ModelChoice(BaseModel):
@@ -132,6 +139,15 @@ class Model:
         return self._loader.rasterize
 
     @property
+    def see(self) -> "SeeTriangles":
+        """What draws triangles on the device.
+
+        Raises:
+            ModelError: the kernel that is asked for cannot be used.
+        """
+        return self._loader.see
+
+    @property
     def kernels(self) -> dict[str, Any]:
         """Which kernel does each part of the work, as far as there was work, and why the others do not."""
         return self._loader.kernels.recorded()
@@ -174,8 +190,13 @@ class Model:
         """
         self._loader.keep_if_room(roles, share)
 
-    def prepare(self, roles: Collection[str], *, draws: bool = False) -> None:
+    def prepare(self, roles: Collection[str], *, draws: bool = False, triangles: bool = False) -> None:
         """Finds faults before anything computes: in files of the networks that play `roles`, in what is to draw.
+
+        Args:
+            roles: of networks.
+            draws: whether Gaussians are to be drawn.
+            triangles: whether triangles are.
 
         Raises:
             ModelError: a file is missing or wrong, or a kernel cannot be used; names it.
@@ -183,6 +204,8 @@ class Model:
         self._loader.prepare(roles)
         if draws:
             _ = self._loader.rasterize
+        if triangles:
+            _ = self._loader.see
 
     def release(self, roles: Collection[str]) -> None:
         """Gives back the memory of the networks that play `roles`, but for those that stay."""

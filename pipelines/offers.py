@@ -68,6 +68,7 @@ def _offer(implementation: Implementation, *, default: bool) -> Offer:
             *(("the input",) if implementation.source else ()),
             *implementation.inputs,
             *(f"{stage} (if there is one)" for stage in implementation.optional),
+            *(f"{stage} (if asked for)" for stage in implementation.on_request),
         ),
         networks=implementation.roles,
         seeded=implementation.seeded,

@@ -185,7 +185,9 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
         # To count the frames of a video is to look through it: not where no network is to run.
         if roles and (told := shortage(run, count_frames(options, run.config)())):
             reporter.message(told)
-        run.model.prepare(roles, draws=any(stage.draws for stage in running))
+        run.model.prepare(
+            roles, draws=any(stage.draws for stage in running), triangles=any(stage.triangles for stage in running)
+        )
         record.update(
             device=run.model.device,
             kernels=run.model.kernels,

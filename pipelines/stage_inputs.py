@@ -17,6 +17,7 @@ from ss4d.pipelines.networks import Model
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest, input_state
 from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.ops.triangles import SeeTriangles
 from ss4d.stages.types import Progress, Value, Video
 from ss4d.stages.user_masks import read_masks
 from ss4d.stages.video_io import read_frames, read_video
@@ -122,6 +123,12 @@ class StageInputs:
         """Draws a frame of Gaussians from a camera; see `ss4d.stages.ops.rasterize`."""
         self._declared(self.implementation.draws, "draws=True")
         return self.model.rasterize
+
+    @property
+    def see(self) -> SeeTriangles:
+        """Tells which triangles the samples of a picture see; see `ss4d.stages.ops.triangles`."""
+        self._declared(self.implementation.triangles, "triangles=True")
+        return self.model.see
 
     def generator(self) -> torch.Generator:
         """A CPU generator, so that a seed means the same on every device (docs/model.md, section 4)."""

@@ -9,7 +9,7 @@ from ss4d.pipelines.downloads import with_weights
 from ss4d.pipelines.implementation import Deferred, Implementation, Stage
 from ss4d.stages.conditioning_config import ConditioningConfig
 from ss4d.stages.decoding_config import DecodingConfig
-from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.export.config import ExportConfig, needs_meshes
 from ss4d.stages.export.packages import check_packages
 from ss4d.stages.fitting.config import (
     AppearanceFitConfig,
@@ -22,6 +22,8 @@ from ss4d.stages.fitting.config import (
     StructureFitConfig,
 )
 from ss4d.stages.inflation_config import InflationConfig
+from ss4d.stages.meshing.config import MeshConfig, chosen_surface
+from ss4d.stages.meshing.packages import check_packages as check_mesh_packages
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_FLOW, STRUCTURE_DECODER, STRUCTURE_FLOW
 from ss4d.stages.segmentation.config import BirefnetConfig, CropConfig, Sam2Config, SegmentationConfig
@@ -85,6 +87,12 @@ STAGES = (
         default="none",
         meaning="fits the Gaussians to the frames",
     ),
+    Stage(
+        name="mesh",
+        output=Deferred("ss4d.stages.types:MeshClip"),
+        default="fusion",
+        meaning="turns the Gaussians into textured meshes",
+    ),
     Stage(name="export", output=None, default="asset", meaning="writes the files of the asset"),
 )
 
@@ -101,6 +109,7 @@ front_camera = Deferred("ss4d.stages.fitting.camera:front_camera")
 fit_structure = Deferred("ss4d.stages.fitting.structure:fit_structure")
 fit_appearance = Deferred("ss4d.stages.fitting.appearance:fit_appearance")
 fit_latents = Deferred("ss4d.stages.fitting.appearance:fit_latents")
+make_meshes = Deferred("ss4d.stages.meshing.mesh:make_meshes")
 export_asset = Deferred("ss4d.stages.export.asset:export_asset")
 
 
@@ -180,6 +189,11 @@ def _latent_fit(config: LatentFitConfig, inputs: "StageInputs") -> Any:
     return fit_latents(config, decoder, latents, gaussians, clip, camera, device, progress=inputs.progress)
 
 
+def _mesh(config: MeshConfig, inputs: "StageInputs") -> Any:
+    gaussians = inputs.value("appearance_fit")
+    return make_meshes(config, gaussians, render=inputs.rasterize, see=inputs.see, progress=inputs.progress)
+
+
 def _export(config: ExportConfig, inputs: "StageInputs") -> None:
     gaussians, clip = inputs.value("appearance_fit"), inputs.value("segmentation")
     export_asset(
@@ -190,12 +204,22 @@ def _export(config: ExportConfig, inputs: "StageInputs") -> None:
         render=inputs.rasterize,
         camera=inputs.value("camera") if inputs.gives("camera") else None,
         clip=clip,
+        meshes=inputs.value("mesh") if needs_meshes(config) else None,
         progress=inputs.progress,
     )
 
 
 def _check_export(config: ExportConfig) -> None:
     check_packages(config.formats)
+
+
+def _check_mesh(_config: MeshConfig) -> None:
+    check_mesh_packages()
+
+
+def _iso_surface(config: MeshConfig, _folder: ModelFolder) -> MeshConfig:
+    """The method that "auto" stands for here: a surface by another one is another result."""
+    return config.model_copy(update={"surface": chosen_surface(config.surface)})
 
 
 def _structure_sampler(config: SparseStructureConfig, folder: ModelFolder) -> SparseStructureConfig:
@@ -288,11 +312,22 @@ BUILT_IN = (
         revision=2,
     ),
     Implementation(
+        stage="mesh",
+        config=MeshConfig,
+        run=_mesh,
+        inputs=("appearance_fit",),
+        draws=True,
+        triangles=True,
+        resolve=_iso_surface,
+        check=_check_mesh,
+    ),
+    Implementation(
         stage="export",
         config=ExportConfig,
         run=_export,
         inputs=("appearance_fit", "segmentation"),
         optional=("camera",),
+        on_request={"mesh": needs_meshes},
         draws=True,
         check=_check_export,
         revision=3,

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     },
     "ss4d.stages.ops": {"ss4d.stages.ops", "ss4d.stages.types", "ss4d.stages.errors"},
 }
-STAGE_MODULES = {"segmentation", "conditioning", "sparse_structure", "slat", "decoding", "export"}
+STAGE_MODULES = {"segmentation", "conditioning", "sparse_structure", "slat", "decoding", "meshing", "export"}
 KERNEL_PACKAGES = {"xformers", "spconv", "gsplat", "nvdiffrast", "kaolin"}
 NOT_IN_STAGES = {"prefect", "zarr", "typer", "huggingface_hub"}
 NUMERICS_ONLY = {"torch", "numpy", "numba", "safetensors"}

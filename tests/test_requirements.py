@@ -44,7 +44,7 @@ def test_every_pin_has_hashes_and_no_list_names_a_place(name: str) -> None:
     ("lists", "extras"),
     [
         (("torch.txt", "run.txt"), ()),
-        (("torch.txt", "develop.txt"), ("dev", "dask", "ray", "usd", "notebook")),
+        (("torch.txt", "develop.txt"), ("dev", "dask", "ray", "usd", "mesh", "notebook")),
         (("cuda.txt",), ()),
         (("cuda_kernels.txt",), ("cuda",)),
         (("uv.txt",), None),

@@ -16,11 +16,11 @@ from ss4d.pipelines.dataset.opened import OpenedDataset
 from ss4d.pipelines.dataset.select import Choice, select
 from ss4d.pipelines.errors import ConfigError, PluginError
 from ss4d.pipelines.inspect.add_formats import export_config
-from ss4d.pipelines.inspect.asset import EXPORT, read_scene
+from ss4d.pipelines.inspect.asset import EXPORT, MESH, read_scene
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.results import result_name
 from ss4d.pipelines.values import read_value
-from ss4d.stages.export.config import ExportConfig, FormatName
+from ss4d.stages.export.config import ExportConfig, FormatName, needs_meshes
 from ss4d.stages.export.formats import write_formats
 from ss4d.stages.export.packages import check_packages
 from ss4d.stages.types import Progress, Value, silent
@@ -144,6 +144,11 @@ def export_assets(
     links = not copies and folder_of(location) is not None
     more = more or More()
     config = export_config(opened.keys.config.described().get(EXPORT), more.formats, more.max_gaussians)
+    if needs_meshes(config) and MESH not in opened.keys.stages:
+        raise ConfigError(
+            "a format is asked for that is made of meshes, and nothing asks for these: with --goal export --goal mesh, "
+            "`ss4d dataset run` makes them, and this command takes them"
+        )
     target = _Target(folder, open_store(location), links, said, config)
     exported = Exported(unfinished=len(rows) - len(assets))
     for done, (asset, outcome) in enumerate(_each(target, assets), 1):
@@ -163,12 +168,12 @@ def _finished(opened: OpenedDataset, rows: Sequence[Row]) -> list[_Asset]:
     made = opened.keys.of([row.sha256 or "" for row in known])
     complete = opened.index.complete(goals)
     stages = opened.keys.stages
-    taken = stages[EXPORT].inputs if EXPORT in stages else tuple(stages)
+    taken = {*(stages[EXPORT].inputs if EXPORT in stages else stages), *({MESH} & stages.keys())}
     assets = []
     for number, row in enumerate(known):
         refs = [ArtifactRef(goal, made[goal][number]) for goal in goals]
         if all(ref.key in complete[ref.stage] for ref in refs):
-            inputs = {stage: ArtifactRef(stage, made[stage][number]) for stage in taken}
+            inputs = {stage: ArtifactRef(stage, made[stage][number]) for stage in stages if stage in taken}
             assets.append(_Asset(row, refs, inputs))
     return assets
 

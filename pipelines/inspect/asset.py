@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Collection
 
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.pipelines.inspect.rerun import Changes, command, options_of_run
 from ss4d.stages.export.asset import as_scene, capped
-from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.export.config import OF_MESHES, ExportConfig, needs_meshes
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import matrix_to_quaternion, rotate_gaussians
-from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress, Value, silent
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip, Progress, Value, silent
 from ss4d.storage.errors import StoreError
 
-CLIP, CAMERA, EXPORT = "segmentation", "camera", "export"
+CLIP, CAMERA, MESH, EXPORT = "segmentation", "camera", "mesh", "export"
 SOURCES = ("appearance_fit", "decoding")  # of the Gaussians, the last one of a run first
 
 
@@ -50,6 +52,8 @@ def gaussian_key(run: OpenedRun) -> str:
 
 def scene_of_run(run: OpenedRun, config: ExportConfig, progress: Progress = silent) -> Scene:
     """The asset as formats are written from it; see `read_scene`."""
+    if needs_meshes(config) and MESH not in run.stages:
+        raise StoreError(f"{run.path} has no meshes, which {_meshed(config)} is made of; {_how_to_mesh(run)}")
     return read_scene(lambda stage: run[stage].value(), _taken(run), config, run.record.name, progress)
 
 
@@ -71,7 +75,8 @@ def read_scene(
     gaussians, clip = _gaussians(value(_source(taken))), _clip(value(CLIP))
     camera = value(CAMERA) if CAMERA in taken else None
     known = camera if isinstance(camera, InputCamera) else None
-    scene = as_scene(config, gaussians, clip.fps, known, name, clip)
+    meshes = _meshes(value(MESH)) if needs_meshes(config) else None
+    scene = as_scene(config, gaussians, clip.fps, known, name, clip, meshes)
     return scene if config.max_gaussians is None else capped(scene, config.max_gaussians, progress)
 
 
@@ -81,7 +86,7 @@ def _taken(run: OpenedRun) -> Collection[str]:
 
 def _source(taken: Collection[str]) -> str:
     """The stage whose Gaussians the asset is made of: what the export took, or would take."""
-    given = [stage for stage in taken if stage not in (CLIP, CAMERA)]
+    given = [stage for stage in taken if stage not in (CLIP, CAMERA, MESH)]
     return given[0] if len(given) == 1 else next((name for name in SOURCES if name in taken), SOURCES[-1])
 
 
@@ -89,6 +94,24 @@ def _gaussians(value: Value) -> GaussianClip:
     if not isinstance(value, GaussianClip):
         raise StoreError(f"a {type(value).__name__} is no asset of Gaussians")
     return value
+
+
+def _meshes(value: Value) -> MeshClip:
+    if not isinstance(value, MeshClip):
+        raise StoreError(f"a {type(value).__name__} is no mesh")
+    return value
+
+
+def _meshed(config: ExportConfig) -> str:
+    return ", ".join(name for name in config.formats if name in OF_MESHES)
+
+
+def _how_to_mesh(run: OpenedRun) -> str:
+    """A command that makes the meshes of a run."""
+    try:
+        return f"this makes them: `{command(options_of_run(run.path, Changes()), MESH)}`"
+    except ConfigError:  # a packed run, or one of a version that noted less
+        return "`ss4d run` makes them, with the options of that run and --goal mesh"
 
 
 def _clip(value: Value) -> Clip:

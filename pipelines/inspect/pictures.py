@@ -32,15 +32,18 @@ from ss4d.pipelines.inspect.drawing import (
 from ss4d.pipelines.inspect.opened import OpenedRun, UnknownTypeError
 from ss4d.stages.input_camera import in_grid, view_of, yaw_in_grid
 from ss4d.stages.input_files import InputConfig, input_digest
+from ss4d.stages.meshing.draw import draw_mesh
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.preview import render_frames
+from ss4d.stages.preview import WHITE, render_frames
 from ss4d.stages.types import (
+    Camera,
     Clip,
     FittedGaussians,
     FittedVoxels,
     GaussianClip,
     InputCamera,
+    MeshClip,
     StructuredLatents,
     Tokens,
     Value,
@@ -190,12 +193,29 @@ def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
     """The asset from four sides."""
     times = pictures.times(gaussians.num_frames)
     mean = len(gaussians.means) / max(gaussians.num_frames, 1)
-    strips = []
-    for side, turn in SIDES.items():
-        camera = orbit_camera(FRONT_YAW - turn, PITCH, size=pictures.size)
-        frames = [frame.numpy() for frame in render_frames(gaussians, ((t, camera) for t in times), render=rasterize)]
-        strips.append(Strip(side, f"the Gaussians, {mean:,.0f} a frame", times, np.stack(frames)))
-    return strips
+
+    def draw(camera: Camera) -> Picture:
+        shots = render_frames(gaussians, ((t, camera) for t in times), render=rasterize)
+        return np.stack([frame.numpy() for frame in shots])
+
+    return _from_sides(f"the Gaussians, {mean:,.0f} a frame", times, pictures.size, draw)
+
+
+def draw_meshes(meshes: MeshClip, pictures: Pictures) -> list[Strip]:
+    """The meshes from four sides."""
+    times = pictures.times(meshes.num_frames)
+    mean = len(meshes.faces) / max(meshes.num_frames, 1)
+
+    def draw(camera: Camera) -> Picture:
+        shots = (draw_mesh(meshes.frame(t), camera, background=WHITE)[0] for t in times)
+        return np.stack([(rgb * 255).round().byte().numpy() for rgb in shots])
+
+    return _from_sides(f"the meshes, {mean:,.0f} triangles a frame", times, pictures.size, draw)
+
+
+def _from_sides(caption: str, times: Sequence[int], size: int, draw: Callable[[Camera], Picture]) -> list[Strip]:
+    cameras = {side: orbit_camera(FRONT_YAW - turn, PITCH, size=size) for side, turn in SIDES.items()}
+    return [Strip(side, caption, times, draw(camera)) for side, camera in cameras.items()]
 
 
 def draw_fitted_structure(fitted: FittedVoxels, pictures: Pictures) -> list[Strip]:
@@ -241,6 +261,7 @@ DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     Voxels: draw_structure,
     StructuredLatents: draw_latents,
     GaussianClip: draw_gaussians,
+    MeshClip: draw_meshes,
     FittedGaussians: draw_fitted,
     FittedVoxels: draw_fitted_structure,
 }

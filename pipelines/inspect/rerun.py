@@ -1,5 +1,6 @@
 """The options that make an earlier run again, with changes, for `ss4d plan RUN`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from ss4d.pipelines.plan import NO_WISH, Wish
 from ss4d.pipelines.prepare import DEFAULT_STORE, RunOptions
 from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
+from ss4d.pipelines.seed import DEFAULT_SEED
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import input_digest
 
@@ -66,6 +68,16 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
         store=changes.store or (None if record.store == DEFAULT_STORE else record.store),
         wish=changes.wish,
     )
+
+
+def command(options: RunOptions, goal: str) -> str:
+    """What to type for a run with these options and another goal, whose files join those of the earlier ones."""
+    words = ["ss4d", "run", str(options.source), "--out", str(options.out), "--config", options.config]
+    words += [word for override in options.overrides for word in ("--set", override)]
+    words += [] if options.seed == DEFAULT_SEED else ["--seed", str(options.seed)]
+    words += ["--name", options.name] if options.name else []
+    words += ["--store", options.store] if options.store else []
+    return shlex.join([*words, "--goal", goal])
 
 
 def _kept_overrides(record: RunRecord, overrides: Sequence[str]) -> list[str]:

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from ss4d.stages.data.mesh import AnimatedMesh, Floats, Integers, face_normal
-from ss4d.stages.data.render import cover, optics, project
 from ss4d.stages.data.surface import Mask
 from ss4d.stages.ops.compiled import kernel, spread
 from ss4d.stages.ops.geometry import orbit_camera
+from ss4d.stages.ops.triangles import cover, lens, project
 from ss4d.stages.types import Camera
 
 SIZE = 256  # of the pictures in which that is looked up
@@ -59,7 +59,7 @@ def outside(mesh: AnimatedMesh) -> AnimatedMesh:
 
 def _any_back(mesh: AnimatedMesh, t: int, camera: Camera) -> bool:
     """Whether a camera would see the back of any face if nothing were one-sided."""
-    view, _ = optics(camera, None)
+    view = lens(camera)
     points = project(mesh.vertices[t], view, np.float32(1))
     facing = _cosines(mesh.vertices[t], mesh.faces, view[4, :3])
     return bool((_reached(points, mesh.faces, _depth(points, mesh.faces)) & (facing < -LEAST_FACING)).any())
@@ -70,7 +70,7 @@ def _seen(mesh: AnimatedMesh, t: int, camera: Camera) -> tuple[Mask, Mask, Mask]
     have an area.
     """
     assert mesh.one_sided is not None
-    view, _ = optics(camera, None)
+    view = lens(camera)
     vertices, eye = mesh.vertices[t], view[4, :3]
     points = project(vertices, view, np.float32(1))
     facing = _cosines(vertices, mesh.faces, eye)

@@ -4,7 +4,7 @@ Shares and intersections over union lie between 0 and 1, a relative distance is 
 what differs: 0 is equal, 1.4 unrelated.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ss4d.stages.evaluation.metrics import occupancy_iou, psnr
+from ss4d.stages.meshing.draw import draw_mesh
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import Rasterize
-from ss4d.stages.preview import render_frames
-from ss4d.stages.types import Clip, GaussianClip, StructuredLatents, Tokens, Value, Voxels
+from ss4d.stages.preview import WHITE, render_frames
+from ss4d.stages.types import Camera, Clip, GaussianClip, MeshClip, StructuredLatents, Tokens, Value, Voxels
 
 VIEWS, PITCH, SIZE = 4, 15.0, 256  # cameras all around the object, degrees above the horizon, pixels
 Measures = Mapping[str, float]
+Shots = Sequence[tuple[int, Camera]]
 
 
 class IncomparableError(ValueError):
@@ -43,6 +45,7 @@ def distances(a: Value, b: Value, render: Rasterize) -> Measures:
         Voxels: voxels_distance,
         StructuredLatents: latents_distance,
         GaussianClip: lambda x, y: gaussians_distance(x, y, render),
+        MeshClip: meshes_distance,
     }
     if type(a) is not type(b):
         raise IncomparableError(f"{type(a).__name__} and {type(b).__name__} have no common measure")
@@ -132,19 +135,33 @@ def latents_distance(a: StructuredLatents, b: StructuredLatents) -> Measures:
 
 
 def gaussians_distance(a: GaussianClip, b: GaussianClip, render: Rasterize) -> Measures:
-    """PSNR (dB, at most 100) between pictures of the first, middle and last frame from four sides, over white."""
+    """How far pictures of them lie apart, see `_picture_ratios`."""
     _same("frames", a.num_frames, b.num_frames)
+
+    def drawn(clip: GaussianClip, shots: Shots) -> Tensor:
+        return torch.stack(list(render_frames(clip, shots, render=render))).float() / 255
+
+    ratios = _picture_ratios(a.num_frames, lambda shots: (drawn(a, shots), drawn(b, shots)))
+    return {**ratios, "gaussians_a": len(a.means), "gaussians_b": len(b.means)}
+
+
+def meshes_distance(a: MeshClip, b: MeshClip) -> Measures:
+    """How far pictures of them lie apart, see `_picture_ratios`."""
+    _same("frames", a.num_frames, b.num_frames)
+
+    def drawn(clip: MeshClip, shots: Shots) -> Tensor:
+        return torch.stack([draw_mesh(clip.frame(t), camera, background=WHITE)[0] for t, camera in shots])
+
+    ratios = _picture_ratios(a.num_frames, lambda shots: (drawn(a, shots), drawn(b, shots)))
+    return {**ratios, "faces_a": len(a.faces), "faces_b": len(b.faces)}
+
+
+def _picture_ratios(num_frames: int, both: Callable[[Shots], tuple[Tensor, Tensor]]) -> Measures:
+    """PSNR (dB, at most 100) between pictures of the first, middle and last frame from four sides, over white."""
     cameras = [orbit_camera(FRONT_YAW + 360 * view / VIEWS, PITCH, size=SIZE) for view in range(VIEWS)]
-    frames = sorted({0, (a.num_frames - 1) // 2, a.num_frames - 1})
-    shots = [(frame, camera) for frame in frames for camera in cameras]
-    views_a, views_b = (torch.stack(list(render_frames(x, shots, render=render))).float() / 255 for x in (a, b))
-    ratios = psnr(views_a, views_b)
-    return {
-        "psnr": float(ratios.mean()),
-        "psnr_least": float(ratios.min()),
-        "gaussians_a": len(a.means),
-        "gaussians_b": len(b.means),
-    }
+    frames = sorted({0, (num_frames - 1) // 2, num_frames - 1})
+    ratios = psnr(*both([(frame, camera) for frame in frames for camera in cameras]))
+    return {"psnr": float(ratios.mean()), "psnr_least": float(ratios.min())}
 
 
 def relative_distance(a: Tensor, b: Tensor) -> float:

@@ -9,9 +9,9 @@ from ss4d.stages.export.formats import write_formats
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.export.turntable import plan_turntable, write_turntable
 from ss4d.stages.export.visible import most_visible
-from ss4d.stages.ops.geometry import FRONT_YAW, matrix_to_quaternion, rotate_gaussians
+from ss4d.stages.ops.geometry import FRONT_YAW, matrix_to_quaternion, rotate_gaussians, rotate_mesh
 from ss4d.stages.ops.rasterize import Rasterize
-from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress, silent
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip, Progress, silent
 
 
 def export_asset(
@@ -23,6 +23,7 @@ def export_asset(
     render: Rasterize,
     camera: InputCamera | None = None,
     clip: Clip | None = None,
+    meshes: MeshClip | None = None,
     progress: Progress = silent,
 ) -> tuple[str, ...]:
     """Writes the files of each format, `cameras.json` and `turntable.mp4` (docs/model.md, section 9).
@@ -38,6 +39,7 @@ def export_asset(
         render: the rasterizer.
         camera: of the input, if it is known: the asset is turned upright by it, and the turntable begins at its side.
         clip: the input, which the page of the format `html` shows beside the asset; None: it does not.
+        meshes: the clip as meshes, if a format is made of them.
         progress: told after each frame of a format, and after each picture.
 
     Returns:
@@ -46,7 +48,7 @@ def export_asset(
     Raises:
         InputError: a format cannot hold the asset, or its package is not installed.
     """
-    scene = as_scene(config, gaussians, clip_fps, camera, clip=clip)
+    scene = as_scene(config, gaussians, clip_fps, camera, clip=clip, meshes=meshes)
     turntable = scene.turntable
     before = 0 if config.max_gaussians is None else scene.num_frames
     steps = before + len(config.formats) * scene.num_frames
@@ -75,13 +77,16 @@ def as_scene(
     camera: InputCamera | None,
     name: str = "asset",
     clip: Clip | None = None,
+    meshes: MeshClip | None = None,
 ) -> Scene:
     """An asset as the writers of formats take it: turned upright, with the turn around it.
 
     `clip` is the input; one of another number of frames, as a package's stages may make of it, is not shown.
     """
     if camera is not None:
-        gaussians = rotate_gaussians(gaussians, matrix_to_quaternion(camera.upright.double()))
+        upright = matrix_to_quaternion(camera.upright.double())
+        gaussians = rotate_gaussians(gaussians, upright)
+        meshes = None if meshes is None else rotate_mesh(meshes, upright)
     turntable = plan_turntable(
         gaussians.num_frames,
         clip_fps,
@@ -92,7 +97,15 @@ def as_scene(
         start=None if camera is None else (FRONT_YAW + float(camera.yaw), float(camera.pitch)),
     )
     beside = clip if clip is not None and len(clip.rgb) == gaussians.num_frames else None
-    return Scene(gaussians=gaussians, fps=clip_fps, camera=camera, turntable=turntable, name=name, clip=beside)
+    return Scene(
+        gaussians=gaussians,
+        fps=clip_fps,
+        camera=camera,
+        turntable=turntable,
+        meshes=meshes,
+        name=name,
+        clip=beside,
+    )
 
 
 def capped(scene: Scene, at_most: int, progress: Progress) -> Scene:

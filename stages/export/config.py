@@ -7,8 +7,9 @@ from pydantic import Field, field_validator
 from ss4d.stages.stage_config import AsBefore, StageConfig
 
 # In the order in which they are written; `ss4d.stages.export.formats` says what each is.
-FormatName = Literal["ply", "compressed_ply", "spz", "gaussian_glb", "usd", "4d.zip", "html"]
+FormatName = Literal["ply", "compressed_ply", "spz", "glb", "gaussian_glb", "usd", "4d.zip", "html"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+OF_MESHES: tuple[FormatName, ...] = ("glb",)  # the others are made of Gaussians
 Formats = Annotated[tuple[FormatName, ...], Field(strict=False)]  # a list from a YAML file may stand for a tuple
 
 
@@ -43,3 +44,8 @@ class ExportConfig(StageConfig):
         if len(set(formats)) != len(formats):
             raise ValueError("names a format twice")
         return tuple(name for name in FORMAT_NAMES if name in formats)
+
+
+def needs_meshes(config: ExportConfig) -> bool:
+    """Whether any of the formats is made of meshes."""
+    return any(name in OF_MESHES for name in config.formats)

@@ -9,6 +9,7 @@ from ss4d.stages.export.compressed_ply import write_compressed_plys
 from ss4d.stages.export.config import FormatName
 from ss4d.stages.export.gaussian_glb import write_gaussian_glb
 from ss4d.stages.export.html import write_html
+from ss4d.stages.export.mesh_glb import write_mesh_glb
 from ss4d.stages.export.ply import write_plys
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.export.sequence_zip import write_sequence_zip
@@ -40,6 +41,7 @@ FORMATS: Mapping[FormatName, Format] = {
     "ply": Format(write_plys, ".ply"),
     "compressed_ply": Format(write_compressed_plys, ".compressed.ply"),
     "spz": Format(write_spzs, ".spz"),
+    "glb": Format(write_mesh_glb, ".glb"),
     "gaussian_glb": Format(write_gaussian_glb, ".glb"),
     "usd": Format(write_usd, ".usdc"),
     "4d.zip": Format(write_sequence_zip, ".4d.zip"),

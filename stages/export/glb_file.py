@@ -14,10 +14,10 @@ from typing import Any
 from ss4d.stages.errors import InputError
 
 MAGIC, VERSION, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
-FLOAT, UNSIGNED_BYTE = 5126, 5121  # types of components, as glTF counts them
-VERTICES = 34962  # a view's target
-SIZES = {FLOAT: 4, UNSIGNED_BYTE: 1}
-COMPONENTS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+FLOAT, UNSIGNED_BYTE, UNSIGNED_INT = 5126, 5121, 5125  # types of components, as glTF counts them
+VERTICES, INDICES = 34962, 34963  # a view's target
+SIZES = {FLOAT: 4, UNSIGNED_BYTE: 1, UNSIGNED_INT: 4}
+COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 MOST_BYTES = 2**32 - 1  # a GLB says its length in 32 bits
 
 
@@ -40,18 +40,22 @@ class GlbArrays:
         Args:
             count: at least 1.
             kind: of the elements, a key of `COMPONENTS`.
-            component: `FLOAT` or `UNSIGNED_BYTE`.
+            component: a key of `SIZES`.
             target: what a graphics card takes the array for, such as `VERTICES`; None of other arrays.
             more: fields of the accessor, such as `min` and `max`.
         """
-        size = count * COMPONENTS[kind] * SIZES[component]
-        self.views.append({"buffer": 0, "byteOffset": self.length, "byteLength": size})
+        view = self.add_bytes(count * COMPONENTS[kind] * SIZES[component])
         if target is not None:
-            self.views[-1]["target"] = target
-        accessor = {"bufferView": len(self.views) - 1, "componentType": component, "count": count, "type": kind}
+            self.views[view]["target"] = target
+        accessor = {"bufferView": view, "componentType": component, "count": count, "type": kind}
         self.accessors.append({**accessor, **more})
-        self.length += size + -size % 4
         return len(self.accessors) - 1
+
+    def add_bytes(self, size: int) -> int:
+        """Declares a view of `size` bytes that is no array, such as a picture's file; gives the view's number."""
+        self.views.append({"buffer": 0, "byteOffset": self.length, "byteLength": size})
+        self.length += size + -size % 4
+        return len(self.views) - 1
 
 
 def write_glb(path: Path, document: dict[str, Any], arrays: GlbArrays, parts: Iterable[bytes]) -> None:
@@ -78,8 +82,8 @@ def write_glb(path: Path, document: dict[str, Any], arrays: GlbArrays, parts: It
     total = 12 + 8 + len(text) + 8 + arrays.length
     if total > MOST_BYTES:
         raise InputError(
-            f"{path.name} would have {total:,} bytes, and no GLB can have 4 GiB: take fewer frames, or fewer Gaussians "
-            "with export.max_gaussians"
+            f"{path.name} would have {total:,} bytes, and no GLB can have 4 GiB: take fewer frames, or make them "
+            "smaller (export.max_gaussians, mesh.faces, mesh.texture)"
         )
     with path.open("wb") as file:
         file.write(struct.pack("<III", MAGIC, VERSION, total))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ss4d.stages.export.turntable import Turntable
 from ss4d.stages.ops.geometry import rotate_gaussians
-from ss4d.stages.types import Clip, GaussianClip, InputCamera, Progress
+from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip, Progress
 
 HALF = math.sqrt(0.5)
 # Quarter turns about x of world space, where z is up and the front is -y.
@@ -24,6 +24,7 @@ class Scene:
 
     Attributes:
         gaussians: in world space, upright; a frame may be empty.
+        meshes: of as many frames, likewise; None where no format is made of them.
         fps: frames per second, above 0.
         camera: the input's, if it is known.
         turntable: the turn around the asset.
@@ -35,6 +36,7 @@ class Scene:
     fps: float
     camera: InputCamera | None
     turntable: Turntable
+    meshes: MeshClip | None = None
     name: str = "asset"
     clip: Clip | None = None
 

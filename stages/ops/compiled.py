@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 import numba
 import torch
 
+from ss4d.stages.types import Progress, silent
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,21 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], compiled)
 
 
-def spread(jobs: Iterable[Callable[[], T]]) -> list[T]:
-    """The jobs' results in order, worked out on as many threads as torch uses; a job's exception is raised here."""
+def spread(jobs: Iterable[Callable[[], T]], progress: Progress = silent) -> list[T]:
+    """The jobs' results in order, worked out on as many threads as torch uses; a job's exception is raised here.
+
+    Args:
+        jobs: what to do.
+        progress: told, in the order of the jobs, after each of them.
+    """
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return [future.result() for future in [pool.submit(job) for job in jobs]]
+        futures = [pool.submit(job) for job in jobs]
+        results: list[T] = []
+        try:
+            for future in futures:
+                results.append(future.result())
+                progress(len(results), len(futures))
+        except BaseException:  # Ctrl-C waits for what runs, and for nothing else
+            pool.shutdown(cancel_futures=True)
+            raise
+        return results

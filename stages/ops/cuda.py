@@ -5,11 +5,13 @@ Each function gives a kernel, or raises what its package raises when it is impor
 Why the CPU has kernels of its own: docs/model.md, section 11.
 """
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +21,12 @@ from ss4d.stages.ops.conv import Convolution, kernel_extents
 from ss4d.stages.ops.coords import PerAxis, Sites
 from ss4d.stages.ops.pooling import NOT_MERGED, pooling
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
+from ss4d.stages.ops.triangles import Floats, Integers, Seen, SeeTriangles
 from ss4d.stages.ops.varlen import HALF, Packed, in_one_call
 from ss4d.stages.types import Camera, GaussianClip
 
-PACKAGES = ("flash_attn_interface", "xformers", "spconv", "gsplat")  # by the names that they are imported by
+# By the names that they are imported by.
+PACKAGES = ("flash_attn_interface", "xformers", "spconv", "gsplat", "nvdiffrast", "kaolin")
 
 
 def flash3_attention() -> Attention:
@@ -133,3 +137,50 @@ def gsplat_rasterizer(device: torch.device) -> Rasterize:
         return rgb[0], alpha[0, ..., 0]
 
     return rasterize
+
+
+def nvdiffrast_triangles(device: torch.device) -> SeeTriangles:
+    """The rasterizer of nvdiffrast, on CUDA; it rounds corners to 16ths of a sample, else it sees what ours sees.
+
+    Its license allows research and evaluation alone.
+    """
+    nvdiffrast = import_module("nvdiffrast.torch")
+    context = nvdiffrast.RasterizeCudaContext(device=device)
+
+    def see(points: Floats, faces: Integers, height: int, width: int) -> Seen:
+        before = np.flatnonzero((points[faces, 2] > 0).all(axis=1))  # the camera, as ours leaves the others out
+        if not len(before):
+            return Seen.nothing(height, width)
+        corners = torch.from_numpy(faces[before]).to(device)
+        away = 1 / torch.from_numpy(points[:, 2]).to(device).clamp(min=1e-6)
+        grid = -(-height // 8) * 8, -(-width // 8) * 8  # it takes whole tiles
+        x, y = (2 * torch.from_numpy(points[:, k]).to(device) / grid[1 - k] - 1 for k in range(2))
+        # Its clip space: what is nearer has a smaller third coordinate, and NEAR the least.
+        clip = torch.stack([x * away, y * away, away - 2 * NEAR, away], dim=-1)
+        out, _ = nvdiffrast.rasterize(context, clip[None], corners, grid)
+        first, second, _, number = out[0, :height, :width].unbind(-1)
+        hit, index = number > 0, (number.long() - 1).clamp(min=0)
+        weights = torch.stack([first, second, 1 - first - second], dim=-1) * hit[..., None]
+        depth = torch.where(hit, (weights * away[corners.long()][index]).sum(-1), torch.inf)
+        face = np.where(hit.cpu().numpy(), before.astype(np.int32)[index.cpu().numpy()], np.int32(-1))
+        return Seen(face, weights.cpu().numpy(), depth.cpu().numpy())
+
+    return see
+
+
+def flexicubes() -> Callable[[Floats], tuple[Floats, Integers]]:
+    """Kaolin's FlexiCubes with the weights it begins with, which make it a dual marching cubes; on any device."""
+    conversions = import_module("kaolin.ops.conversions")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    extract = conversions.FlexiCubes(device=device)
+
+    def surface(values: Floats) -> tuple[Floats, Integers]:
+        x, y, z = values.shape
+        places = torch.cartesian_prod(*(torch.arange(size, device=device) for size in (x, y, z)))
+        first = torch.arange(x * y * z, device=device).view(x, y, z)[:-1, :-1, :-1].reshape(-1, 1)
+        corners = first + torch.tensor([0, y * z, z, y * z + z, 1, y * z + 1, z + 1, y * z + z + 1], device=device)
+        distances = torch.from_numpy(np.ascontiguousarray(values)).to(device).view(-1)
+        vertices, faces, _ = extract(places.float(), distances, corners, [x - 1, y - 1, z - 1])
+        return vertices.cpu().numpy(), faces.cpu().numpy().astype(np.int32)
+
+    return surface

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ss4d.stages.types import Camera, GaussianClip
+from ss4d.stages.types import Camera, GaussianClip, MeshClip
 
 # An asset's front faces -y, the side a glTF file's front (+z) comes to lie on when its y axis is turned up to z.
 FRONT_YAW = 180.0
@@ -67,6 +67,11 @@ def rotate_gaussians(gaussians: GaussianClip, quat: Tensor) -> GaussianClip:
     quat = torch.nn.functional.normalize(quat.double(), dim=-1)
     means = (gaussians.means.double() @ quaternion_to_matrix(quat).T).float()
     return replace(gaussians, means=means, quats=quaternion_product(quat, gaussians.quats.double()).float())
+
+
+def rotate_mesh(mesh: MeshClip, quat: Tensor) -> MeshClip:
+    """The mesh turned about the origin by the rotation `quat` (4,)."""
+    return replace(mesh, vertices=(mesh.vertices.double() @ quaternion_to_matrix(quat.double()).T).float())
 
 
 def orbit_camera(

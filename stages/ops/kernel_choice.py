@@ -21,6 +21,7 @@ from ss4d.stages.ops.cuda import (
     PACKAGES,
     flash3_attention,
     gsplat_rasterizer,
+    nvdiffrast_triangles,
     spconv_convolution,
     xformers_attention,
 )
@@ -28,14 +29,17 @@ from ss4d.stages.ops.kernel_names import AUTO, Part
 from ss4d.stages.ops.probes import (
     PICTURE_TOLERANCE,
     TOLERANCES,
+    TRIANGLE_TOLERANCE,
     attention_error,
     convolution_error,
     picture_error,
     picture_seconds,
+    triangle_error,
 )
 from ss4d.stages.ops.rasterize import Rasterize, rasterize
 from ss4d.stages.ops.rasterize_torch import torch_rasterizer
 from ss4d.stages.ops.splat import Blend
+from ss4d.stages.ops.triangles import SeeTriangles, see_triangles
 from ss4d.stages.ops.varlen import HALF, torch_varlen
 
 LOG = logging.getLogger("ss4d")
@@ -76,12 +80,17 @@ KERNELS: Mapping[Part, Mapping[str, Kernel]] = {
         "torch": Kernel(make=lambda device: torch_rasterizer(device, blend_on(device))),
         "numba": Kernel(make=lambda _: rasterize, gradients=False, reference=True),  # on the CPU, whatever the device
     },
+    "triangles": {
+        "nvdiffrast": Kernel(make=nvdiffrast_triangles, gradients=False),
+        "numba": Kernel(make=lambda _: see_triangles, gradients=False, reference=True),
+    },
 }
 # Best first for each kind of device; of those in one row the faster one, where it is measured.
 ORDER: Mapping[Part, Mapping[str, Sequence[Sequence[str]]]] = {
     "attention": {"cuda": [["flash3"], ["varlen"], ["xformers"], ["torch"]], "cpu": [["torch"]]},
     "convolution": {"cuda": [["spconv"], ["torch"]], "cpu": [["torch"]]},
     "rasterizer": {"cuda": [["gsplat"], ["torch", "numba"]], "cpu": [["numba"], ["torch"]]},
+    "triangles": {"cuda": [["nvdiffrast"], ["numba"]], "cpu": [["numba"]]},
 }
 # How the rasterizer `torch` blends, with which training and fitting draw, too: on a CPU, loops that are compiled for it
 # are many times faster than sums over tensors.
@@ -156,6 +165,12 @@ class ChosenKernels:
         draw: Rasterize = self.kernels["rasterizer"]
         return draw
 
+    @property
+    def see(self) -> SeeTriangles:
+        """The one that draws triangles."""
+        see: SeeTriangles = self.kernels["triangles"]
+        return see
+
     def __or__(self, others: "ChosenKernels") -> "ChosenKernels":
         """These and others, for other parts of the work."""
         return ChosenKernels(kernels={**self.kernels, **others.kernels}, choices={**self.choices, **others.choices})
@@ -221,7 +236,8 @@ def try_kernel(part: Part, name: str, use: Use, *, trusting: bool = False) -> Tr
     except Exception as error:  # a missing kernel for this card, for example
         LOG.debug("%s fails", name, exc_info=True)
         return Trial(problem=f"fails when it is tried: {_line(error)}")
-    limits = {"picture": PICTURE_TOLERANCE, **{_name(dtype): limit for dtype, limit in TOLERANCES.items()}}
+    limits = {_name(dtype): limit for dtype, limit in TOLERANCES.items()}
+    limits |= {"picture": PICTURE_TOLERANCE, "triangles": TRIANGLE_TOLERANCE}
     for what, off in errors.items():
         if not off <= limits[what]:
             return Trial(problem=f"gives wrong results ({what}: off by {off:.2g})", errors=errors)
@@ -263,6 +279,8 @@ def _fastest(working: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 def _errors(part: Part, kernel: Any, use: Use, dtypes: frozenset[torch.dtype]) -> dict[str, float]:
     if part == "rasterizer":
         return {"picture": picture_error(kernel)}
+    if part == "triangles":
+        return {"triangles": triangle_error(kernel)}
     measure = attention_error if part == "attention" else convolution_error
     return {_name(dtype): measure(kernel, use.device, dtype, gradients=use.gradients) for dtype in dtypes}
 

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-Part = Literal["attention", "convolution", "rasterizer"]
+Part = Literal["attention", "convolution", "rasterizer", "triangles"]
 AUTO = "auto"  # the first in the table of the device that is there and works
 AttentionKernel = Literal["auto", "torch", "varlen", "xformers", "flash3"]
 ConvolutionKernel = Literal["auto", "torch", "spconv"]
 RasterizerKernel = Literal["auto", "numba", "torch", "gsplat"]
+TriangleKernel = Literal["auto", "numba", "nvdiffrast"]

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +20,7 @@ from ss4d.stages.ops.coords import PerAxis, Sites
 from ss4d.stages.ops.geometry import orbit_camera
 from ss4d.stages.ops.pooling import NOT_MERGED, pooling
 from ss4d.stages.ops.rasterize import Rasterize
+from ss4d.stages.ops.triangles import Floats, Integers, SeeTriangles
 from ss4d.stages.ops.windows import Groups
 from ss4d.stages.types import GaussianClip
 
@@ -26,6 +28,7 @@ CPU = torch.device("cpu")
 # The most that rounding does to a row: of float32, products may be of ten bits (TF32).
 TOLERANCES = {torch.float32: 3e-3, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 PICTURE_TOLERANCE = 0.02  # of a color from 0 to 1, in the worst pixel
+TRIANGLE_TOLERANCE = 0.05  # of the samples may see another depth: those along edges
 
 
 def attention_error(attend: Attention, device: torch.device, dtype: torch.dtype, *, gradients: bool) -> float:
@@ -110,6 +113,33 @@ def picture_error(draw: Rasterize) -> float:
             difference = (got.detach().cpu() - wanted).abs()
             worst = max(worst, math.inf if difference.isnan().any() else float(difference.max()))
     return worst
+
+
+def triangle_error(see: SeeTriangles) -> float:
+    """The share of samples that see another depth than they should, over many triangles and none."""
+    height, width, worst = 56, 72, 0.0
+    for count in (40, 0):
+        middle = _rows(count, 1, 3, seed=5) * torch.tensor([16.0, 12.0, 0.1]) + torch.tensor([36.0, 28.0, 0.5])
+        points = (middle + _rows(count, 3, 3, seed=6) * torch.tensor([9.0, 9.0, 0.05])).view(-1, 3).numpy()
+        faces = np.arange(3 * count, dtype=np.int32).reshape(-1, 3)
+        got, wanted = see(points, faces, height, width).depth, _plain_depth(points, faces, height, width)
+        wrong = ~np.isclose(got, wanted, rtol=1e-3)
+        worst = max(worst, float(wrong.mean()))
+    return worst
+
+
+def _plain_depth(points: Floats, faces: Integers, height: int, width: int) -> Floats:
+    """The depth (h, w) that samples see, by asking each about each triangle; infinite where there is none."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    nearest = np.zeros((height, width))
+    for (x0, y0, i0), (x1, y1, i1), (x2, y2, i2) in points[faces].astype(np.float64):
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        first = ((x - x0) * (y2 - y0) - (y - y0) * (x2 - x0)) / area
+        second = ((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) / area
+        inside = (first >= 0) & (second >= 0) & (first + second <= 1) & (min(i0, i1, i2) > 0)
+        nearest = np.maximum(nearest, np.where(inside, i0 + first * (i1 - i0) + second * (i2 - i0), 0))
+    with np.errstate(divide="ignore"):
+        return (1 / nearest).astype(np.float32)
 
 
 def picture_seconds(draw: Rasterize, count: int = 200_000, size: int = 512) -> float:

@@ -105,8 +105,8 @@ def rasterize(
     alpha = np.empty((camera.height, camera.width), np.float32)
     paint = np.asarray(background, np.float32)
     with ThreadPoolExecutor(workers) as pool:
-        splats, boxes, _ = _project_all(gaussians, camera, screen_filter, pool, workers)
-        starts, members = _bin(boxes, rows, columns)
+        splats, boxes, _, _ = project_all(gaussians, camera, screen_filter, pool, workers)
+        starts, members = bin_splats(boxes, rows, columns)
         # One job a row of tiles: enough jobs to keep the threads evenly busy, each long enough to be worth starting.
         jobs = [pool.submit(_blend, rgb, alpha, paint, splats, boxes, starts, members, row) for row in range(rows)]
         for job in jobs:
@@ -126,8 +126,8 @@ def contributions(gaussians: GaussianClip, camera: Camera) -> Tensor:
     workers = torch.get_num_threads()
     rows, columns = camera.height // TILE, camera.width // TILE
     with ThreadPoolExecutor(workers) as pool:
-        splats, boxes, order = _project_all(gaussians, camera, MIP_SPLATTING, pool, workers)
-        starts, members = _bin(boxes, rows, columns)
+        splats, boxes, order, _ = project_all(gaussians, camera, MIP_SPLATTING, pool, workers)
+        starts, members = bin_splats(boxes, rows, columns)
         jobs = [pool.submit(_weigh, splats, boxes, starts, members, row, columns) for row in range(rows)]
         weights = sum((job.result() for job in jobs), np.zeros(len(splats)))
     shown = np.zeros(len(gaussians.means))
@@ -135,10 +135,10 @@ def contributions(gaussians: GaussianClip, camera: Camera) -> Tensor:
     return torch.from_numpy(shown)
 
 
-def _project_all(
+def project_all(
     gaussians: GaussianClip, camera: Camera, screen_filter: ScreenFilter, pool: ThreadPoolExecutor, workers: int
-) -> tuple[Floats, Integers, NDArray[np.int64]]:
-    """The Gaussians in front of the camera, nearest first: splats (n, 10), pixel boxes (n, 4), rows (n)."""
+) -> tuple[Floats, Integers, NDArray[np.int64], Floats]:
+    """The Gaussians in front of the camera, nearest first: splats (n, 10), pixel boxes (n, 4), rows (n), depths (n)."""
     fields = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.colors, gaussians.opacities)
     arrays = [np.ascontiguousarray(field.detach().numpy()) for field in fields]
     size = len(arrays[0])
@@ -155,7 +155,12 @@ def _project_all(
     visible = np.flatnonzero(np.isfinite(depths))
     order = visible[np.argsort(depths[visible], kind="stable")]
     # Moved in memory as well: blending reads neighbors in depth, which would otherwise cost a cache miss each.
-    return np.take(splats, order, axis=0), np.take(boxes, order, axis=0), order
+    return (
+        np.take(splats, order, axis=0),
+        np.take(boxes, order, axis=0),
+        order,
+        np.take(depths, order).astype(np.float32),
+    )
 
 
 @kernel
@@ -221,7 +226,7 @@ def _camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bin(boxes, tile_rows, tile_columns):  # type: ignore[no-untyped-def]
+def bin_splats(boxes, tile_rows, tile_columns):  # type: ignore[no-untyped-def]
     """Splats of each tile in the given order: tile j owns members[starts[j]] to members[starts[j + 1]]."""
     starts = np.zeros(tile_rows * tile_columns + 1, np.int64)
     for i in range(len(boxes)):
@@ -281,14 +286,7 @@ def _blend_splat(tile, splat, first_row, last_row, left, top):  # type: ignore[n
         for column in range(TILE):
             horizontal = l11 * (start + np.float32(column)) + shift
             exponent = vertical + horizontal * horizontal
-            # exp(-exponent) as the 16th power of a polynomial
-            u = min(exponent, reach) * np.float32(1 / 16)
-            p = EXP[0] + u * (EXP[1] + u * (EXP[2] + u * (EXP[3] + u * (EXP[4] + u * EXP[5]))))
-            p *= p
-            p *= p
-            p *= p
-            p *= p
-            alpha = min(cap, opacity * p) if exponent <= reach else zero
+            alpha = min(cap, opacity * falloff(exponent, reach)) if exponent <= reach else zero
             before = light[column]
             after = before * (one - alpha)
             weight = before * alpha if after >= floor else zero
@@ -296,6 +294,18 @@ def _blend_splat(tile, splat, first_row, last_row, left, top):  # type: ignore[n
             green[column] += weight * g
             blue[column] += weight * b
             light[column] = after if after >= floor else -abs(before)
+
+
+@kernel
+def falloff(exponent, reach):  # type: ignore[no-untyped-def]
+    """exp(-exponent) for exponents up to `reach`, as the 16th power of a polynomial."""
+    u = min(exponent, reach) * np.float32(1 / 16)
+    p = EXP[0] + u * (EXP[1] + u * (EXP[2] + u * (EXP[3] + u * (EXP[4] + u * EXP[5]))))
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    return p
 
 
 @kernel

@@ -11,7 +11,7 @@ import torch
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import Ops
 from ss4d.stages.ops.device import resolve_device
-from ss4d.stages.ops.kernel_choice import ANY, Use, choose_kernels
+from ss4d.stages.ops.kernel_choice import ANY, OF_NETWORKS, Use, choose_kernels
 from ss4d.stages.processors import num_processors
 from ss4d.stages.training.clips import ClipStore
 from ss4d.stages.training.folder import Start, read_start
@@ -78,7 +78,7 @@ def training_of(
     """
     began = time.monotonic()
     device = torch.device(resolve_device(options.device))
-    kernels = choose_kernels(Use(device=device, dtypes=ANY, gradients=True))
+    kernels = choose_kernels(Use(device=device, dtypes=ANY, gradients=True), parts=(*OF_NETWORKS, "rasterizer"))
     say(kernels.said())
     start = None
     if options.init is not None:

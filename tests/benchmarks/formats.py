@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from ss4d.pipelines.inspect.asset import scene_of_run
+from ss4d.pipelines.inspect.asset import MESH, scene_of_run
 from ss4d.pipelines.inspect.opened import open_run
-from ss4d.stages.export.config import ExportConfig
+from ss4d.stages.export.config import OF_MESHES, ExportConfig
 from ss4d.stages.export.formats import FORMATS
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
@@ -27,9 +27,11 @@ READ = ("ply", "compressed_ply", "spz")  # formats that gsply reads, a file a fr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a finished run's folder")
-    scene = scene_of_run(open_run(parser.parse_args().run), ExportConfig())
+    run = open_run(parser.parse_args().run)
+    names = [name for name in FORMATS if MESH in run.stages or name not in OF_MESHES]
+    scene = scene_of_run(run, ExportConfig(formats=tuple(names)))
     print(f"{scene.num_frames} frames, {len(scene.gaussians.means):,} Gaussians")
-    for name in FORMATS:
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
             tries = [_seconds(scene, name, Path(folder)) for _ in range(TIMES)]
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())

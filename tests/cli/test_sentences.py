@@ -34,7 +34,7 @@ def test_a_stage_that_a_run_has_not(finished_run: Path) -> None:
     sentence = refused("inspect", finished_run, "mesh")
     assert "has no stage 'mesh'; it has segmentation, conditioning" in sentence
     assert "--only: there is no stage 'mesh' in this run" in refused("plan", finished_run, "--only", "mesh")
-    assert "there is no stage 'mesh'; choose one of segmentation" in refused("stages", "mesh")
+    assert "there is no stage 'skeleton'; choose one of segmentation" in refused("stages", "skeleton")
 
 
 def test_a_record_that_is_damaged(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Each reader gives one clip of one frame. Axes are undone here, as whoever places the asset in a scene would.
 """
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -12,13 +13,15 @@ import numba
 import numpy as np
 import pytest
 import torch
+import trimesh
+from PIL import Image
 from pxr import Usd, UsdGeom, UsdVol
 from pygltflib import GLTF2
 from torch import Tensor
 
 from ss4d.stages.export.scene import GL_FROM_WORLD, PLY_FROM_WORLD
-from ss4d.stages.ops.geometry import rotate_gaussians
-from ss4d.stages.types import GaussianClip
+from ss4d.stages.ops.geometry import rotate_gaussians, rotate_mesh
+from ss4d.stages.types import GaussianClip, MeshClip
 
 # It compiles its loops for half a minute, which a few hundred Gaussians are not worth.
 with pytest.MonkeyPatch.context() as patch:
@@ -26,8 +29,8 @@ with pytest.MonkeyPatch.context() as patch:
     import gsply
 
 SH_C0 = 0.28209479177387814
-DTYPES = {5126: np.float32, 5121: np.uint8}
-WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+DTYPES = {5126: np.float32, 5121: np.uint8, 5125: np.uint32}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 
 
 def read_with_gsply(path: Path) -> GaussianClip:
@@ -89,6 +92,16 @@ class Glb:
         made = gaussians(means, scales, quats.roll(1, dims=1), 0.5 + SH_C0 * harmonics, opacities[:, 0])
         return rotate_gaussians(made, GL_FROM_WORLD * torch.tensor([1.0, -1, -1, -1]))
 
+    def mesh(self, t: int) -> MeshClip:
+        """The textured mesh that node `t` holds."""
+        primitive = self.file.meshes[self.file.nodes[t].mesh].primitives[0]
+        material = self.file.materials[primitive.material]
+        texture = self.file.textures[material.pbrMetallicRoughness.baseColorTexture.index]
+        view = self.file.bufferViews[self.file.images[texture.source].bufferView]
+        picture = self.file.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
+        points, uv = (self.array(getattr(primitive.attributes, name)) for name in ("POSITION", "TEXCOORD_0"))
+        return textured(points, uv, self.array(primitive.indices).reshape(-1, 3), Image.open(io.BytesIO(picture)))
+
     def shown_at(self, seconds: float) -> list[int]:
         """The nodes whose scale is not 0 then, by the animation."""
         animation, shown = self.file.animations[0], []
@@ -99,6 +112,33 @@ class Glb:
             if scales[max(0, int(np.searchsorted(times, seconds, side="right")) - 1)].any():
                 shown.append(channel.target.node)
         return shown
+
+
+def read_meshes(path: Path) -> dict[str, MeshClip]:
+    """The meshes of a GLB by the names of their nodes, as trimesh has them."""
+    scene = trimesh.load_scene(path, process=False)
+    found = {}
+    for node in scene.graph.nodes_geometry:
+        _, name = scene.graph[node]
+        mesh = scene.geometry[name]
+        # trimesh counts from the texture's bottom.
+        uv = mesh.visual.uv * [1, -1] + [0, 1]
+        found[node] = textured(mesh.vertices, uv, mesh.faces, mesh.visual.material.baseColorTexture)
+    return found
+
+
+def textured(points: Any, uv: Any, faces: Any, picture: Image.Image) -> MeshClip:
+    """A clip of one frame, from the axes of glTF."""
+    texture = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())[None]
+    made = MeshClip(
+        vertices=torch.from_numpy(np.array(points, np.float32)),
+        uv=torch.from_numpy(np.array(uv, np.float32)),
+        faces=torch.from_numpy(np.array(faces, np.int32)),
+        texture=texture,
+        vertex_offsets=torch.tensor([0, len(points)]),
+        face_offsets=torch.tensor([0, len(faces)]),
+    )
+    return rotate_mesh(made, GL_FROM_WORLD * torch.tensor([1.0, -1, -1, -1]))
 
 
 def read_usd(path: Path, t: float) -> GaussianClip:

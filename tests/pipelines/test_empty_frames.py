@@ -22,6 +22,7 @@ FITS = (
 )
 WINDOWS = ("slat.window=4", "decoding.window=4")
 INFLATED = ("decoding.method=inflation", "decoding.resolution=24")
+MESHED = ("export.formats=[ply, glb]", "mesh.grid=16", "mesh.views=12", "mesh.faces=200", "mesh.texture=64")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (WINDOWS, "decoding"),
         ((*FITS, *WINDOWS), "appearance_fit"),
         ((*FITS, "appearance_fit.method=latents", *WINDOWS), "appearance_fit"),
-        ((*INFLATED, *FITS[:1], *FITS[3:]), "appearance_fit"),
+        ((*INFLATED, *FITS[:1], *FITS[3:], *MESHED), "appearance_fit"),
     ],
     ids=["windows", "fits", "latents", "inflation"],
 )
@@ -69,5 +70,7 @@ def test_a_frame_without_the_object_is_empty_to_the_end(
         for stage in ("sparse_structure", "structure_fit"):
             if stage in run:
                 assert set(run[stage].value().coords[:, 1].tolist()) == set(range(COUNT)) - {*EMPTY}, stage
+    if "mesh" in run:
+        assert [t for t in range(COUNT) if not run["mesh"].value().face_offsets.diff()[t]] == [*EMPTY]
     sizes = [(run.path / f"frames/frame{t + 1:04d}.ply").stat().st_size for t in range(COUNT)]
     assert max(sizes[t] for t in EMPTY) < min(sizes[t] for t in range(COUNT) if t not in EMPTY)

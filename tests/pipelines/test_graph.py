@@ -104,7 +104,7 @@ def test_no_goal_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("goals", "words"),
     [
-        ("[mesh]", "there is no stage 'mesh'; choose from .*, or install the package that adds it"),
+        ("[skeleton]", "there is no stage 'skeleton'; choose from .*, or install the package that adds it"),
         ("[slat, slat]", "names slat twice"),
         ("[]", r"'goals' must be a list of one or more stages, such as \[export\]; got \[\]"),
         ("slat", "'goals' must be a list .* got 'slat'"),

@@ -13,6 +13,7 @@ import pytest
 
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.store.housekeeping import pack_run
+from ss4d.stages.types import MeshClip
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.store import open_store
 from tests.helpers.places import ROOT
@@ -75,5 +76,7 @@ def test_the_page_lists_every_array_as_it_is(finished_run: Path) -> None:
         for name in opened.arrays():
             array = opened[name]
             found[stage, name] = (array.metadata.dimension_names, array.dtype.name, array.attrs["meaning"])
+    for name, spec in MeshClip.specs().items():  # which a run makes where they are asked for
+        found["mesh", name] = (spec.dims, str(spec.dtype).removeprefix("torch."), spec.meaning)
     listed["slat", "coords"] = found["slat", "coords"]  # "the same cells"
     assert listed == found

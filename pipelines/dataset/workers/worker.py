@@ -151,7 +151,12 @@ class Lanes:
         """
         model = open_model(self._setup.config, self._setup.device)
         model.keep_if_room(self._setup.roles, self._setup.memory_share)
-        model.prepare(self._setup.roles, draws=any(stage.draws for stage in self._stages.values()))
+        stages = self._stages.values()
+        model.prepare(
+            self._setup.roles,
+            draws=any(stage.draws for stage in stages),
+            triangles=any(stage.triangles for stage in stages),
+        )
         for role in self._setup.roles:
             if model.fingerprint(role) != self._setup.fingerprints[role]:
                 raise ModelError(f"{model.folder.files(role).weights} has changed since the run was planned: run again")

@@ -1,6 +1,7 @@
 """More formats of a finished run: of what is stored, kept while they are right, its own files untouched."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.add_formats import add_formats, chosen_formats
 from ss4d.pipelines.inspect.asset import read_gaussians
 from ss4d.pipelines.inspect.opened import open_run
+from ss4d.pipelines.inspect.pictures import Pictures
 from ss4d.pipelines.inspect.rerun import Changes, options_of_run
 from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.pipelines.store.housekeeping import pack_run
 from ss4d.stages.types import silent
 from ss4d.storage.errors import StoreError
-from tests.helpers.foreign_readers import read_with_gsply
-from tests.stages.export.clips import psnr
+from tests.helpers.foreign_readers import Glb, read_with_gsply
+from tests.stages.export.clips import mesh_psnr, psnr
 
 
 @pytest.fixture
@@ -72,6 +74,38 @@ def test_the_runs_own_files_are_not_replaced(run: Path) -> None:
         add(run, "ply", most=1)
     assert (run / "frames/frame0001.ply").read_bytes() == before
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+SOLID = ["decoding.method=inflation", "decoding.resolution=24"]  # what an untrained model makes is hardly visible
+MESH = ["mesh.grid=16", "mesh.views=12", "mesh.faces=200", "mesh.texture=64"]
+
+
+def test_meshes_are_made_first_by_the_command_that_is_told(run: Path, tmp_path: Path) -> None:
+    run_clip(options_of_run(run, Changes(overrides=SOLID)), LogReporter())
+    with pytest.raises(StoreError, match=r"no meshes, which glb is made of; .*ss4d run .*--goal mesh") as told:
+        add(run, "glb", tmp_path / "files")
+    words = shlex.split(str(told.value).split("`")[1])
+    again = CliRunner().invoke(app, [*words[1:], *(word for value in MESH for word in ("--set", value))])
+    assert again.exit_code == 0, again.output
+    before = stored(run)
+    assert add(run, "glb", tmp_path / "files") == ["mesh.glb"]
+    assert stored(run) == before
+    assert (run / "turntable.mp4").exists(), "the files of the earlier goal stay"
+    meshes, glb = open_run(run)["mesh"].value(), Glb(tmp_path / "files/mesh.glb")
+    full = [t for t in range(meshes.num_frames) if len(meshes.frame(t).faces)]
+    assert len(full) == meshes.num_frames
+    for t in full:
+        assert mesh_psnr(glb.mesh(t), meshes.frame(t)) > 35
+
+
+def test_a_run_that_is_asked_for_meshes_makes_them(run: Path) -> None:
+    changed = Changes(overrides=[*SOLID, *MESH, "export.formats=[glb]", "export.turntable=false"])
+    run_clip(options_of_run(run, changed), LogReporter())
+    opened = open_run(run)
+    assert "mesh" in opened["export"].record.recipe.inputs
+    assert (run / "mesh.glb").stat().st_size > 1000
+    (drawn,) = {len(strip.times) for strip in Pictures(opened, size=32).strips("mesh")}
+    assert drawn == opened["mesh"].value().num_frames
 
 
 def test_a_packed_run_can_be_exported(run: Path, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """An asset that shows what a wrong file would get wrong: lopsided, of needles in every direction, bright and faint."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ss4d.stages.export.asset import as_scene
 from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.export.scene import Scene
+from ss4d.stages.meshing.draw import draw_mesh
 from ss4d.stages.ops.geometry import orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip
@@ -36,7 +41,8 @@ def lopsided(*counts: int) -> GaussianClip:
 
 
 def scene_of(gaussians: GaussianClip, camera: InputCamera | None = None, clip: Clip | None = None) -> Scene:
-    return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, camera, clip=clip)
+    meshes = boxes(gaussians.num_frames)
+    return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, camera, clip=clip, meshes=meshes)
 
 
 def boxes(num_frames: int) -> MeshClip:
@@ -70,9 +76,18 @@ def boxes(num_frames: int) -> MeshClip:
 
 def psnr(first: GaussianClip, second: GaussianClip) -> float:
     """Of two clips of one frame, drawn from the front and a side, over the worse of the two."""
+    return _least_psnr(rasterize, first, second)
+
+
+def mesh_psnr(first: MeshClip, second: MeshClip) -> float:
+    """The same of meshes."""
+    return _least_psnr(draw_mesh, first, second)
+
+
+def _least_psnr(draw: Callable[..., tuple[Tensor, Tensor]], first: Any, second: Any) -> float:
     worst = float("inf")
     for yaw, pitch in ((180.0, 15.0), (110.0, 30.0)):
         camera = orbit_camera(yaw, pitch, size=160)
-        one, two = (rasterize(gaussians, camera, background=(1.0, 1.0, 1.0))[0] for gaussians in (first, second))
+        one, two = (draw(frame, camera, background=(1.0, 1.0, 1.0))[0] for frame in (first, second))
         worst = min(worst, float(-10 * (one - two).square().mean().log10()))
     return worst

@@ -22,8 +22,8 @@ from ss4d.stages.export import glb_file, packages
 from ss4d.stages.export.config import ExportConfig, FormatName
 from ss4d.stages.export.formats import FORMATS, write_formats
 from ss4d.stages.types import GaussianClip, silent
-from tests.helpers.foreign_readers import Glb, read_usd, read_with_gsply, read_zip
-from tests.stages.export.clips import COUNTS, FPS, lopsided, psnr, scene_of
+from tests.helpers.foreign_readers import SH_C0, Glb, gaussians, read_meshes, read_usd, read_with_gsply, read_zip
+from tests.stages.export.clips import COUNTS, FPS, boxes, lopsided, mesh_psnr, psnr, scene_of
 
 CLIP = lopsided(*COUNTS)
 
@@ -97,7 +97,9 @@ def test_empty_frames_and_single_ones_can_be_written(name: FormatName, counts: t
     made = lopsided(*counts)
     write_formats([name], scene_of(made), tmp_path, progress=silent)
     for t, count in enumerate(counts):
-        if name != "html" and count:
+        if name == "glb":
+            assert (Glb(tmp_path / "mesh.glb").file.nodes[t].mesh is None) == (t == 2), "the box that is not there"
+        elif name != "html" and count:
             assert psnr(read(tmp_path, name, t), made.frame(t)) > 35
 
 
@@ -159,6 +161,29 @@ def test_a_glb_that_cannot_be_is_refused(exported: Path, tmp_path: Path, monkeyp
         FORMATS["gaussian_glb"].write(scene_of(CLIP), tmp_path, progress=silent)
 
 
+def test_meshes_in_a_glb_are_those_that_were_written(exported: Path) -> None:
+    """As pygltflib reads its bytes, and as trimesh makes a scene of it."""
+    glb, scene, meshes = Glb(exported / "mesh.glb"), read_meshes(exported / "mesh.glb"), boxes(len(COUNTS))
+    assert sorted(scene) == ["frame0001", "frame0002"], "the third one is empty"
+    for t in range(2):
+        for found in (glb.mesh(t), scene[f"frame{t + 1:04d}"]):
+            frame = meshes.frame(t)
+            assert_close(found.vertices, frame.vertices)
+            assert torch.equal(found.faces, frame.faces)
+            assert_close(found.uv, frame.uv)
+            assert mesh_psnr(found, frame) > 38, "the texture is a JPEG file"
+            assert mesh_psnr(found, meshes.frame(1 - t)) < 30
+
+
+def test_a_glb_of_meshes_shows_each_frame_in_its_time_and_without_light(exported: Path) -> None:
+    glb = Glb(exported / "mesh.glb")
+    for t in range(len(COUNTS)):
+        assert glb.shown_at(t / FPS + 1e-4) == glb.shown_at((t + 1) / FPS - 1e-4) == [t]
+    assert [node.scale for node in glb.file.nodes] == [None, [0, 0, 0], [0, 0, 0]], "unanimated, the first one shows"
+    assert all("KHR_materials_unlit" in material.extensions for material in glb.file.materials)
+    assert glb.file.extensionsRequired in ([], None), "any program can open it"
+
+
 def test_usd_points_play_with_changing_counts(exported: Path) -> None:
     stage = Usd.Stage.Open(str(exported / "points.usdc"))
     assert (stage.GetStartTimeCode(), stage.GetEndTimeCode(), stage.GetTimeCodesPerSecond()) == (0, 2, FPS)
@@ -167,6 +192,15 @@ def test_usd_points_play_with_changing_counts(exported: Path) -> None:
     for t, count in enumerate(COUNTS):
         assert_close(torch.tensor(np.array(points.GetPointsAttr().Get(t))), CLIP.frame(t).means)
         assert len(points.GetWidthsAttr().Get(t)) == len(points.GetDisplayColorAttr().Get(t)) == count
+
+
+def test_kaolin_reads_the_gaussians_of_a_usd(exported: Path) -> None:
+    kaolin = pytest.importorskip("kaolin.io.usd.gaussians")
+    for t in range(len(COUNTS)):
+        found, frame = kaolin.import_gaussiancloud(str(exported / "gaussians.usdc"), time=t), CLIP.frame(t)
+        colors = 0.5 + SH_C0 * found["sh_coeff"][:, 0]
+        parts = [found[name].float() for name in ("positions", "scales", "orientations")]
+        assert psnr(gaussians(*parts, colors.float(), found["opacities"].float()), frame) > 100
 
 
 def test_without_usd_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

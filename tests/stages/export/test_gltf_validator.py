@@ -1,4 +1,4 @@
-"""Gaussians in glTF by the validator of glTF's makers, where it is installed.
+"""Gaussians and meshes in glTF by the validator of glTF's makers, where it is installed.
 
 npm install --global gltf-validator
 """
@@ -25,16 +25,32 @@ validator.validateBytes(data, {maxIssues: 0}).then(report => console.log(JSON.st
 """
 
 
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     not (MODULES / "gltf-validator").is_dir(), reason="gltf-validator is not installed: see this file's first lines"
 )
+
+
+def report_of(path: Path) -> dict[str, Any]:
+    """What the validator says of a file."""
+    assert NODE is not None
+    command = [NODE, "-e", ASK, str(MODULES), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (1,)])
+def test_it_finds_nothing_wrong_with_meshes(counts: tuple[int, ...], tmp_path: Path) -> None:
+    """The third frame is empty."""
+    write_formats(["glb"], scene_of(lopsided(*counts)), tmp_path, progress=silent)
+    issues = report_of(tmp_path / "mesh.glb")["issues"]
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
 @pytest.mark.parametrize("counts", [(60, 0, 50), (20,), (0, 0)])
 def test_it_finds_nothing_but_an_extension_that_it_does_not_know(counts: tuple[int, ...], tmp_path: Path) -> None:
     write_formats(["gaussian_glb"], scene_of(lopsided(*counts)), tmp_path, progress=silent)
-    assert NODE is not None
-    command = [NODE, "-e", ASK, str(MODULES), str(tmp_path / "gaussians.glb")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    report: dict[str, Any] = json.loads(done.stdout)
+    report = report_of(tmp_path / "gaussians.glb")
     told = messages(report)
     wrong = {
         message["pointer"].rpartition("/")[2].partition(":")[0] for message in told if message["severity"] <= WARNING

@@ -26,6 +26,7 @@ from ss4d.stages.ops.kernel_choice import (
     BLENDS,
     EVERYTHING_AUTO,
     KERNELS,
+    OF_NETWORKS,
     ORDER,
     PARTS,
     Choice,
@@ -33,7 +34,14 @@ from ss4d.stages.ops.kernel_choice import (
     blend_on,
     choose_kernels,
 )
-from ss4d.stages.ops.kernel_names import AUTO, AttentionKernel, ConvolutionKernel, Part, RasterizerKernel
+from ss4d.stages.ops.kernel_names import (
+    AUTO,
+    AttentionKernel,
+    ConvolutionKernel,
+    Part,
+    RasterizerKernel,
+    TriangleKernel,
+)
 from ss4d.stages.ops.rasterize import rasterize
 from tests.helpers.pretend_device import PRETENDED, PretendDevice
 
@@ -114,14 +122,14 @@ def _take_out_packages() -> dict[str, ModuleType]:
 
 
 def choice(part: Part, word: str = AUTO, *, use: Use = IN_HALF) -> Choice:
-    return choose_kernels(use, {**EVERYTHING_AUTO, part: word}).choices[part]
+    return choose_kernels(use, {**EVERYTHING_AUTO, part: word}, (part,)).choices[part]
 
 
 def test_a_cpu_computes_with_torch_and_numba() -> None:
     chosen = choose_kernels(Use(device=CPU, dtypes=ANY))
     assert chosen.ops == TORCH_OPS
     assert chosen.rasterize is rasterize
-    assert chosen.said() == "kernels: attention torch; convolution torch; rasterizer numba"
+    assert chosen.said() == "kernels: attention torch; convolution torch; rasterizer numba; triangles numba"
 
 
 def test_every_device_has_its_way_to_blend() -> None:
@@ -131,12 +139,17 @@ def test_every_device_has_its_way_to_blend() -> None:
 
 
 def test_training_on_a_cpu_draws_with_what_has_gradients() -> None:
-    chosen = choose_kernels(Use(device=CPU, dtypes=ANY, gradients=True))
+    chosen = choose_kernels(Use(device=CPU, dtypes=ANY, gradients=True), parts=(*OF_NETWORKS, "rasterizer"))
     assert chosen.said() == "kernels: attention torch; convolution torch; rasterizer torch (numba has no gradients)"
 
 
 def test_the_words_of_a_configuration_are_those_of_the_table() -> None:
-    words = {"attention": AttentionKernel, "convolution": ConvolutionKernel, "rasterizer": RasterizerKernel}
+    words = {
+        "attention": AttentionKernel,
+        "convolution": ConvolutionKernel,
+        "rasterizer": RasterizerKernel,
+        "triangles": TriangleKernel,
+    }
     for part in PARTS:
         assert set(get_args(words[part])) == {AUTO, *KERNELS[part]}
         assert {name for row in ORDER[part]["cuda"] for name in row} == KERNELS[part].keys()
@@ -217,7 +230,7 @@ def test_torch_alone_is_enough_on_a_gpu(packages: Packages) -> None:
     with torch.no_grad(), PretendDevice(values=True):
         chosen = choose_kernels(Use(device=PRETENDED, dtypes=frozenset({torch.float16, torch.float32})))
     named = {part: found.kernel for part, found in chosen.choices.items()}
-    assert named == {"attention": "torch", "convolution": "torch", "rasterizer": "torch"}
+    assert named == {"attention": "torch", "convolution": "torch", "rasterizer": "torch", "triangles": "numba"}
     assert list(chosen.choices["attention"].passed_over) == ["flash3", "varlen", "xformers"]
     assert chosen.choices["convolution"].passed_over == {"spconv": "is not installed"}
     assert chosen.choices["rasterizer"].passed_over["gsplat"] == "is not installed"
