@@ -51,14 +51,26 @@ def gaussian_key(run: OpenedRun) -> str:
 
 
 def scene_of_run(run: OpenedRun, config: ExportConfig, progress: Progress = silent) -> Scene:
-    """The asset as formats are written from it; see `read_scene`."""
+    """The asset as formats are written from it, with its meshes if they are stored; see `read_scene`."""
     if needs_meshes(config) and MESH not in run.stages:
         raise StoreError(f"{run.path} has no meshes, which {_meshed(config)} is made of; {_how_to_mesh(run)}")
-    return read_scene(lambda stage: run[stage].value(), _taken(run), config, run.record.name, progress)
+    read, name, meshed = (lambda stage: run[stage].value()), run.record.name, has_meshes(run)
+    return read_scene(read, _taken(run), config, name, progress, meshed=meshed)
+
+
+def has_meshes(run: OpenedRun) -> bool:
+    """Whether the run has made meshes, and they are stored."""
+    return MESH in run.stages and run[MESH].stored
 
 
 def read_scene(
-    value: Callable[[str], Value], taken: Collection[str], config: ExportConfig, name: str, progress: Progress = silent
+    value: Callable[[str], Value],
+    taken: Collection[str],
+    config: ExportConfig,
+    name: str,
+    progress: Progress = silent,
+    *,
+    meshed: bool = False,
 ) -> Scene:
     """The asset as formats are written from it.
 
@@ -68,6 +80,7 @@ def read_scene(
         config: of the export.
         name: for titles.
         progress: told after each frame, if the number of Gaussians is capped.
+        meshed: whether to read the meshes also where no format needs them; a page shows them.
 
     Raises:
         StoreError: a result is not stored, or damaged.
@@ -75,7 +88,7 @@ def read_scene(
     gaussians, clip = _gaussians(value(_source(taken))), _clip(value(CLIP))
     camera = value(CAMERA) if CAMERA in taken else None
     known = camera if isinstance(camera, InputCamera) else None
-    meshes = _meshes(value(MESH)) if needs_meshes(config) else None
+    meshes = _meshes(value(MESH)) if meshed or needs_meshes(config) else None
     scene = as_scene(config, gaussians, clip.fps, known, name, clip, meshes)
     return scene if config.max_gaussians is None else capped(scene, config.max_gaussians, progress)
 

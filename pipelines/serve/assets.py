@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ss4d.pipelines.inspect.add_formats import export_config
-from ss4d.pipelines.inspect.asset import EXPORT, scene_of_run
+from ss4d.pipelines.inspect.asset import EXPORT, has_meshes, scene_of_run
 from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.serve.line import Position
 from ss4d.pipelines.serve.submissions import Submission, delete_run
 from ss4d.pipelines.view.run_view import Frames
-from ss4d.stages.export.config import FORMAT_NAMES, ExportConfig, FormatName
+from ss4d.stages.export.config import FORMAT_NAMES, OF_MESHES, ExportConfig, FormatName
 from ss4d.stages.export.formats import write_formats
 from ss4d.stages.export.packages import PACKAGES, is_there
 from ss4d.stages.export.scene import Scene
@@ -80,7 +80,8 @@ class Assets:
     def downloads(self, submission: Submission) -> list[str]:
         """The names of what `download` gives."""
         there = self._out / "runs" / submission.id / VIDEO
-        formats = [name for name in FORMAT_NAMES if name not in PACKAGES or is_there(PACKAGES[name])]
+        can = [name for name in FORMAT_NAMES if name not in PACKAGES or is_there(PACKAGES[name])]
+        formats = [name for name in can if name not in OF_MESHES or has_meshes(self._run(submission))]
         return [*formats, *(["mp4"] if there.is_file() and not there.is_symlink() else [])]
 
     def download(self, submission: Submission, name: str) -> Path:

@@ -1,6 +1,6 @@
 """The page that shows an asset, to turn and to play: all in one file (`html.py`), or served frame by frame.
 
-It shows layers beside each other, each with bytes of its own for every frame: the input, and the Gaussians.
+It shows layers beside each other, each with bytes of its own for every frame: the input, the Gaussians, the mesh.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Literal
 
 from ss4d.stages.export.base85 import ALPHABET
+from ss4d.stages.export.mesh_frames import encode_mesh, most_bytes
 from ss4d.stages.export.scene import GL_FROM_WORLD, Scene
 from ss4d.stages.export.spz import LEAST_LOG_SCALE, SCALE_STEPS, encode_spz
 from ss4d.stages.export.viewer_files import viewer_file
@@ -16,14 +17,14 @@ from ss4d.stages.input_camera import opening, view_of
 from ss4d.stages.input_pictures import encode_input
 from ss4d.stages.ops.geometry import FRONT_YAW, ORBIT_FOV, ORBIT_RADIUS
 
-Layer = Literal["input", "splats"]
-SCRIPTS = ("splats.js", "spz.js", "pictures.js", "orbit.js", "frames.js", "viewer.js")
+Layer = Literal["input", "splats", "mesh"]
+SCRIPTS = ("splats.js", "spz.js", "pictures.js", "mesh.js", "orbit.js", "frames.js", "viewer.js")
 LEAST_EXTENT = 1e-6
 PICTURE_SIDE = 384  # most pixels of the input's pictures along a side
 HINT = (
     "Drag to turn, scroll or pinch to zoom, drag with shift or two fingers to move. Arrows turn, + and - zoom, space "
-    "plays, comma and full stop step, 0 shows the front, v what the input saw, i the input beside it, b changes the "
-    "background, f fills the screen, s saves a picture."
+    "plays, comma and full stop step, 0 shows the front, v what the input saw; i, g and m show or hide input, "
+    "Gaussians and mesh; b changes the background, f fills the screen, s saves a picture."
 )
 
 
@@ -36,16 +37,22 @@ def _splats(scene: Scene, t: int) -> bytes:
     return encode_spz(scene.frame(t, GL_FROM_WORLD))
 
 
-_ENCODERS: Mapping[Layer, Callable[[Scene, int], bytes]] = {"input": _input, "splats": _splats}
+def _mesh(scene: Scene, t: int) -> bytes:
+    assert scene.meshes is not None
+    return encode_mesh(scene.meshes.frame(t))
+
+
+_ENCODERS: Mapping[Layer, Callable[[Scene, int], bytes]] = {"input": _input, "splats": _splats, "mesh": _mesh}
 
 
 def layers(scene: Scene) -> tuple[Layer, ...]:
     """What the page shows of an asset, from left to right."""
-    return ("splats",) if scene.clip is None else ("input", "splats")
+    there = {"input": scene.clip is not None, "splats": True, "mesh": scene.meshes is not None}
+    return tuple(layer for layer in _ENCODERS if there[layer])
 
 
 def layer_bytes(scene: Scene, layer: Layer, t: int) -> bytes:
-    """Frame `t` of a layer as the page's scripts read it: the input in WebP, Gaussians in SPZ."""
+    """Frame `t` of a layer as the page's scripts read it: the input in WebP, Gaussians in SPZ, meshes packed."""
     return _ENCODERS[layer](scene, t)
 
 
@@ -84,6 +91,7 @@ def _data(scene: Scene, served: bool) -> dict[str, Any]:
         "num_frames": scene.num_frames,
         "fps": scene.fps,
         "gaussians": gaussians.offsets.diff().tolist(),
+        "mesh_bytes": 0 if scene.meshes is None else most_bytes(scene.meshes),
         "origin": low,
         "extent": [max(b - a, LEAST_EXTENT) for a, b in zip(low, high, strict=True)],
         "log_scale": [LEAST_LOG_SCALE, LEAST_LOG_SCALE + 255 / SCALE_STEPS],

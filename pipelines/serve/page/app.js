@@ -6,7 +6,7 @@ const REMEMBERED = "ss4d-clips"; // the key of the ids in this browser's storage
 const PAUSE = 700; // milliseconds between two looks at what goes on
 const OWN = { "X-SS4D": "1" }; // the server wants it of what changes something
 const STATES = { "to do": "", "to reuse": "", reused: "at hand" };
-const NAMES = { gaussian_glb: "glb", compressed_ply: "compressed ply" };
+const NAMES = { glb: "glb of meshes", gaussian_glb: "glb of Gaussians", compressed_ply: "compressed ply" };
 const cards = new Map();
 
 function remembered() {

@@ -228,17 +228,13 @@ class SplatRenderer {
   drawInto(framebuffer, t, camera) {
     const { gl, canvas } = this;
     const frame = this.frames[t];
-    const rows = orbitRows(camera);
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(...this.background);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.bindTexture(gl.TEXTURE_2D, frame.texture);
-    gl.uniformMatrix4fv(this.at("view"), true, new Float32Array(rows.flat()));
-    gl.uniform2f(this.at("size"), canvas.width, canvas.height);
-    const side = Math.min(canvas.width, canvas.height);
-    gl.uniform1f(this.at("focal"), side / (2 * Math.tan((camera.fov * Math.PI) / 360)));
-    this.sort(frame, rows[2]);
+    setCamera(gl, this.at, camera);
+    this.sort(frame, orbitRows(camera)[2]);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, frame.count);
   }
 
@@ -254,6 +250,14 @@ class SplatRenderer {
     gl.bindBuffer(gl.ARRAY_BUFFER, this.order);
     gl.bufferData(gl.ARRAY_BUFFER, frame.order, gl.DYNAMIC_DRAW);
   }
+}
+
+// Tells a program what `camera` is, by the names of its uniforms; `at` gives their places.
+function setCamera(gl, at, camera) {
+  const [width, height] = [gl.canvas.width, gl.canvas.height];
+  gl.uniformMatrix4fv(at("view"), true, new Float32Array(orbitRows(camera).flat()));
+  gl.uniform2f(at("size"), width, height);
+  gl.uniform1f(at("focal"), Math.min(width, height) / (2 * Math.tan((camera.fov * Math.PI) / 360)));
 }
 
 // Fills `order` with the rows of `words` by their depth along `axis`, farthest first: a counting sort.

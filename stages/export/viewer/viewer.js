@@ -14,12 +14,17 @@ const LAYERS = {
     draws: (canvas) => new SplatRenderer(canvas, data),
     unpack: async (bytes) => unpackSpz(await gunzipped(bytes), data),
   },
+  mesh: {
+    draws: (canvas) => new MeshRenderer(canvas),
+    unpack: async (bytes) => unpackMesh(await gunzipped(bytes)),
+  },
 };
 
 const texts = Object.fromEntries(
   data.layers.map((layer) => [layer, document.querySelectorAll(`script[data-layer="${layer}"]`)]),
 );
-const largest = BYTES * Math.max(1, ...data.gaussians) + PICTURE_BYTES * data.layers.includes("input");
+const largest =
+  BYTES * Math.max(1, ...data.gaussians) + PICTURE_BYTES * data.layers.includes("input") + data.mesh_bytes;
 const state = { time: 0, playing: false, speed: 1, fading: false, due: false };
 let layers = [];
 let frames = null;
@@ -128,11 +133,16 @@ function screenshot() {
   }, "image/png");
 }
 
+// Shows a layer, or hides it unless it is the only one.
 function setShown(layer, on) {
-  for (const box of document.querySelectorAll(`[data-shows="${layer}"]`)) box.checked = on;
-  byId(layer).hidden = !on;
+  byId(layer).hidden = !on && shown().length > 1;
+  document.querySelector(`[data-shows="${layer}"]`).checked = !byId(layer).hidden;
   document.body.dataset.shown = shown().length;
   redraw();
+}
+
+function toggle(layer) {
+  if (data.layers.length > 1 && data.layers.includes(layer)) setShown(layer, byId(layer).hidden);
 }
 
 function start() {
@@ -164,13 +174,18 @@ function start() {
     f: fullScreen,
     s: screenshot,
     v: () => data.input_view && orbit.look(data.input_view),
-    i: () => data.layers.includes("input") && setShown("input", byId("input").hidden),
+    i: () => toggle("input"),
+    m: () => toggle("mesh"),
+    g: () => toggle("splats"),
   });
-  for (const { renderer } of layers) orbit.fit(renderer.canvas);
-  byId("canvas").addEventListener("webglcontextlost", () => {
-    [layers, frames] = [[], null];
-    byId("status").textContent = "The browser took the graphics memory away; reload the page to go on.";
-  });
+  for (const { name, renderer: { canvas } } of layers) {
+    orbit.fit(canvas);
+    if (name === "mesh") orbit.listen(canvas);
+    canvas.addEventListener("webglcontextlost", () => {
+      [layers, frames] = [[], null];
+      byId("status").textContent = "The browser took the graphics memory away; reload the page to go on.";
+    });
+  }
   byId("status").textContent = "Reading the first frame";
 }
 
@@ -194,7 +209,7 @@ byId("background").addEventListener("change", (event) => setBackground(event.tar
 byId("fullscreen").addEventListener("click", fullScreen);
 byId("screenshot").addEventListener("click", screenshot);
 for (const box of document.querySelectorAll("[data-shows]")) {
-  box.parentElement.hidden = !data.layers.includes(box.dataset.shows);
+  box.parentElement.hidden = data.layers.length < 2 || !data.layers.includes(box.dataset.shows);
   box.addEventListener("change", () => setShown(box.dataset.shows, box.checked));
 }
 byId("fullscreen").hidden = !document.fullscreenEnabled;

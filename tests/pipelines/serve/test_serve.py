@@ -154,6 +154,7 @@ def test_the_result_turns_in_the_page_and_is_downloaded(serving: Serving, users:
     assert user.get_log("browser") == []
     links = {link.text: link.get_attribute("href") for link in user.find_elements(By.CSS_SELECTOR, ".files a")}
     assert {"ply", "spz", "4d.zip", "html", "mp4"} <= links.keys()
+    assert "glb of meshes" not in links, "there are none"
     paths = {name: link.removeprefix(serving.address) for name, link in links.items()}
     with zipfile.ZipFile(io.BytesIO(serving.get(paths["ply"]))) as archive:
         assert len(archive.namelist()) == 8

@@ -1,9 +1,11 @@
 """`ss4d view` as a user has it: the command, its page in a real headless browser, and what it answers to others."""
 
+import gzip
 import http.client
 import io
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,19 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 from typer.testing import CliRunner
 
 from ss4d.cli.main import app
-from ss4d.pipelines.inspect.asset import read_clip
+from ss4d.pipelines.inspect.asset import read_camera, read_clip
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.render import Wanted, render_run
+from ss4d.pipelines.values import write_value
 from ss4d.pipelines.view.run_view import Frames, viewed_scene
+from ss4d.stages.export.viewer_page import layers
 from ss4d.stages.input_pictures import input_picture
 from ss4d.stages.types import silent
+from ss4d.storage.refs import ArtifactRef
 from tests.helpers.browser import element, start_browser, wait
+from tests.stages.export.clips import boxes
 
 SIDE = 300  # pixels of the picture of the asset
 NUM_FRAMES = 4
@@ -187,6 +194,27 @@ def test_what_cannot_be_done_is_told(served: Served, inflated_run: Path, tmp_pat
         ended = CliRunner().invoke(app, ["view", *words, "--no-open"])
         assert (ended.exit_code, ended.output.count("\n")) == (1, 1), ended.output
         assert told in ended.output
+
+
+def test_meshes_that_the_run_has_made_are_shown_beside_it_and_turned_as_it_is(
+    inflated_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(inflated_run.parents[1], tmp_path / "out")
+    run = tmp_path / "out" / "runs" / inflated_run.name
+    content = json.loads((run / "run.json").read_text())
+    content["stages"]["mesh"] = {**content["stages"]["decoding"], "key": "e" * 64}
+    (run / "run.json").write_text(json.dumps(content))
+    assert layers(viewed_scene(open_run(run))) == ("input", "splats"), "they are not stored yet"
+    with open_run(run)["mesh"].store.create(ArtifactRef("mesh", "e" * 64)) as writer:
+        write_value(writer, boxes(NUM_FRAMES))
+        writer.commit({"values": {}})
+    scene = viewed_scene(open_run(run))
+    assert layers(scene) == ("input", "splats", "mesh")
+    camera = read_camera(open_run(run))
+    assert camera is not None
+    assert scene.meshes is not None
+    assert torch.allclose(scene.meshes.vertices, boxes(NUM_FRAMES).vertices @ camera.upright.T, atol=1e-6)
+    assert len(gzip.decompress(Frames(scene).read("mesh", 1))) > 12 * 12
 
 
 def test_the_last_frames_that_were_asked_for_are_kept(inflated_run: Path) -> None:

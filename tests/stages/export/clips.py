@@ -40,8 +40,10 @@ def lopsided(*counts: int) -> GaussianClip:
     )
 
 
-def scene_of(gaussians: GaussianClip, camera: InputCamera | None = None, clip: Clip | None = None) -> Scene:
-    meshes = boxes(gaussians.num_frames)
+def scene_of(
+    gaussians: GaussianClip, camera: InputCamera | None = None, clip: Clip | None = None, *, meshed: bool = True
+) -> Scene:
+    meshes = boxes(gaussians.num_frames) if meshed else None
     return as_scene(ExportConfig(size=48, frames=6), gaussians, FPS, camera, clip=clip, meshes=meshes)
 
 

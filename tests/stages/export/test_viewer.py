@@ -18,11 +18,12 @@ from selenium.webdriver.support.ui import Select
 from ss4d.stages.export.base85 import ALPHABET, base85
 from ss4d.stages.export.formats import write_formats
 from ss4d.stages.input_camera import in_world
+from ss4d.stages.meshing.draw import draw_mesh
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.types import Camera, Clip, InputCamera, silent
 from tests.helpers.browser import element, open_page, start_browser, wait
-from tests.stages.export.clips import FPS, lopsided, scene_of
+from tests.stages.export.clips import FPS, boxes, lopsided, scene_of
 
 CLIP = lopsided(600, 500, 0, 700)
 PITCH = 15.0
@@ -33,7 +34,7 @@ CLOSE = 0.002  # what bytes cost on average; another frame or side costs ten tim
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    write_formats(["html"], scene_of(CLIP), folder, progress=silent)
+    write_formats(["html"], scene_of(CLIP, meshed=False), folder, progress=silent)
     return folder / "viewer.html"
 
 
@@ -66,7 +67,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fps=FPS,
     )
     folder = tmp_path_factory.mktemp("filmed")
-    write_formats(["html"], scene_of(CLIP, CAMERA, clip), folder, progress=silent)
+    write_formats(["html"], scene_of(CLIP, CAMERA, clip, meshed=False), folder, progress=silent)
     return folder / "viewer.html"
 
 
@@ -227,6 +228,28 @@ def test_the_input_is_beside_it_in_step_and_seen_from_the_same_side(driver: webd
     assert (start["shift"], np.round(turned["shift"], 6).tolist()) == ([0, 0], [0.06, -0.1])
 
 
+def test_a_mesh_is_drawn_as_our_own_rasterizer_of_triangles_draws_it(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    mesh = boxes(CLIP.num_frames)
+    write_formats(["html"], scene_of(CLIP), tmp_path, progress=silent)
+    open_page(driver, tmp_path / "viewer.html")
+    canvas = driver.find_element("css selector", "#mesh canvas")
+    canvas.send_keys(Keys.ARROW_LEFT * 6 + Keys.ARROW_UP)
+    for frame in range(CLIP.num_frames):
+        go_to(driver, frame)
+        shown, beside = picture(driver, "mesh"), picture(driver)
+        camera = camera_of(shown.shape, FRONT_YAW - 30, PITCH + 5)
+        wanted = draw_mesh(mesh.frame(frame), camera, background=WHITE)[0].numpy()
+        below = slice(24, None)  # the layer's name
+        assert difference(shown[below], wanted[below]) < 2 * CLOSE, "edges are smoothed with other samples"
+        assert difference(shown[below], wanted[below, ::-1]) > 5 * CLOSE or frame == 2
+        assert difference(beside[below], expected(beside, frame, FRONT_YAW - 30, PITCH + 5)[below]) < CLOSE, "alike"
+    canvas.send_keys("g")
+    assert not element(driver, "canvas").is_displayed()
+    canvas.send_keys("m")
+    assert canvas.is_displayed(), "it is all that is shown"
+    assert driver.get_log("browser") == []
+
+
 def test_a_screenshot_has_the_layers_beside_each_other(driver: webdriver.Chrome, filmed: Path) -> None:
     open_page(driver, filmed)
     beside, shown = picture(driver, "input"), picture(driver)
@@ -278,7 +301,7 @@ def test_the_background_changes_and_a_screenshot_has_it(browser: webdriver.Chrom
 
 def test_of_a_clip_that_is_too_large_only_what_comes_next_is_kept(driver: webdriver.Chrome, tmp_path: Path) -> None:
     counts = [20 + t for t in range(7)]
-    write_formats(["html"], scene_of(lopsided(*counts)), tmp_path, progress=silent)
+    write_formats(["html"], scene_of(lopsided(*counts), meshed=False), tmp_path, progress=silent)
     told = f'"gaussians": {counts}'
     text = (tmp_path / "viewer.html").read_text()
     assert told in text
