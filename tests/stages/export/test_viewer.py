@@ -221,6 +221,7 @@ def test_the_input_is_beside_it_in_step_and_seen_from_the_same_side(driver: webd
     picture(driver)
     assert driver.execute_script("return canvas.width") > 1.3 * wide
     element(driver, "reset").click()
+    picture(driver)
     start = json.loads(driver.execute_script("return canvas.dataset.drawn"))
     driver.find_element("tag name", "body").send_keys("v")
     picture(driver)
