@@ -9,7 +9,7 @@ In Blender's text editor: open this file, write the folder into FOLDER below, an
 
 KIND says what is imported, each to be exported before with `ss4d export RUN --formats ...`:
 
-    mesh     an animated GLB of textured meshes, a node for each frame
+    mesh     the animated GLB of textured meshes, an object for each frame (format glb)
     splats   the numbered PLY files (format ply): each Gaussian an ellipsoid of its size, rotation and color
     points   the USD points (format usd): each Gaussian a sphere; the smallest scene, since Blender streams the file
 
@@ -37,7 +37,6 @@ FPS, MOST_FPS = 24.0, 1000.0  # where nothing beside the files says how fast the
 EDGE = 0.15  # alpha of a Gaussian at which its ellipsoid, which is solid, ends: pictures look most like its own so
 PROPERTIES = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
 PROPERTIES += ("rot_0", "rot_1", "rot_2", "rot_3")
-GAUSSIANS = "gaussians.glb"  # which Blender cannot show
 COLOR = {"splats": "color", "points": "displayColor"}  # names of the attributes of color
 
 
@@ -63,8 +62,8 @@ def import_asset(folder: Path, kind: str = "auto", fps: float | None = None) -> 
     files = _files(folder, kind)
     if not files:
         raise AssetError(
-            f"{folder} has no {kind or 'files that Blender can show'}: `ss4d export RUN --formats ply,usd` writes "
-            "splats and points"
+            f"{folder} has no {kind or 'files that Blender can show'}: `ss4d export RUN --formats glb,ply,usd` writes "
+            "all kinds"
         )
     scene = bpy.context.scene
     turntable = read_turntable(folder)
@@ -82,9 +81,7 @@ def import_asset(folder: Path, kind: str = "auto", fps: float | None = None) -> 
 
 
 def _files(folder: Path, kind: str) -> list[Path]:
-    if kind == "mesh":
-        return sorted(path for path in folder.glob("*.glb") if path.name != GAUSSIANS)
-    patterns = {"splats": "frames/frame*.ply", "points": "points.usdc"}
+    patterns = {"mesh": "mesh.glb", "splats": "frames/frame*.ply", "points": "points.usdc"}
     return sorted(folder.glob(patterns[kind])) if kind in patterns else []
 
 
