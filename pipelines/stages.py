@@ -276,7 +276,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
-        revision=3,
+        revision=4,
     ),
     Implementation(
         stage="slat",

@@ -55,12 +55,15 @@ class StructureFitConfig(StageConfig):
         default="masks", description="voxels moved so that their outline is that of the masks"
     )
     overlap: float = Field(
-        default=0.55, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
+        default=0.55, ge=0, le=1, description="of outlines and masks: with less, clips are left alone (0 to 1)"
     )
     steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer on the occupancy latent")
     rate: float = Field(default=0.1, gt=0, le=1, description="its learning rate, in units of the latent")
     stay: float = Field(default=3.0, ge=0, le=100, description="weight of staying near the model's latent")
     carve: bool = Field(default=True, description="whether cells that lie outside of the masks are removed in the end")
+    fill: bool = Field(
+        default=True, description="whether rays inside of the masks that meet no cell are given one, and crumbs removed"
+    )
 
 
 class NoAppearanceFitConfig(StageConfig):

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.fitting.config import StructureFitConfig
+from ss4d.stages.fitting.filling import filled, without_crumbs
 from ss4d.stages.fitting.guard import doubted, said
 from ss4d.stages.input_camera import in_grid
 from ss4d.stages.nn.occupancy import SparseStructureDecoder
@@ -24,6 +25,8 @@ RAYS = 36  # along each side of the crop
 ASIDE = 50  # the same for the outlines that a fit is judged by
 FINE = 144  # pixels a side of the masks that cells are carved by
 INSIDE, OUTSIDE = 0.9, 0.05  # alpha of a ray that must hit something; and of one that touches the object at all
+SHOWN = 0.3  # alpha of a ray that is given a cell: of a thin part, which no ray lies in wholly
+POORER = 0.75  # a frame's overlap over the least of a clip: in one in which camera and masks are right
 LEAST_LIKENESS = 0.5  # intersection over union of a frame's cells before and after
 
 
@@ -34,10 +37,12 @@ class Projection:
     Attributes:
         places: (n, 2), of their centers, in sides of the crop from its left upper corner, right and down.
         halves: (n), half their sides as they show, in sides of the crop.
+        depths: (n), of their centers before the camera, in world units.
     """
 
     places: Tensor
     halves: Tensor
+    depths: Tensor
 
     @classmethod
     def of(cls, resolution: int, camera: Camera, device: torch.device) -> "Projection":
@@ -49,7 +54,7 @@ class Projection:
         depths = points[:, 2].clamp(min=1e-3)
         focal = camera.focal / camera.width
         places = focal * points[:, :2] / depths[:, None] + 0.5
-        return cls(places.to(device), (0.5 * focal / resolution / depths).to(device))
+        return cls(places.to(device), (0.5 * focal / resolution / depths).to(device), depths.to(device))
 
     def pairs(self, rays: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
         """Cells (p) and rays (p), row by row, that meet: a ray passes a square of `size` times the cell's."""
@@ -100,8 +105,9 @@ def fit_outline(
     """The voxels, fitted to the masks on the decoder's device; those of a frame that gets no better are as they were.
 
     A ray inside the mask must hit a cell, a cell beside the mask must be empty, and the latent stays near what it was.
-    A frame is kept if its outline, drawn along other rays, is more like the mask than before, was not too far from it
-    before, if most of its cells are still the same, and if it is no less like the mask from any of `doubts`.
+    A frame is kept if its outline, drawn along other rays, is more like the mask than before, if neither it nor those
+    of the clip were too far from their masks before, if most of its cells are still the same, and if it is no less
+    like the mask from any of `doubts`.
 
     Args:
         config: how.
@@ -129,6 +135,9 @@ def fit_outline(
             solid = decoder(moved)[:, 0].flatten(1) > 0
         if config.carve:
             solid = solid & _near(seen, projection)
+        if config.fill:
+            whole = without_crumbs(solid, voxels.resolution)
+            solid = filled(whole, _small(seen, RAYS) > SHOWN, projection.pairs(RAYS), projection.depths)
         latents.append(moved.cpu())
         grids.append(solid.cpu())
         losses += loss * (len(latent) / len(masks))
@@ -201,7 +210,8 @@ def _better(
 
     old, new = (torch.stack([overlap(solid, view) for view in views]) for solid in (before, after))
     kept = iou(before, after) >= LEAST_LIKENESS
-    return (new[0] > old[0]) & (old[0] >= config.overlap) & (new[1:] >= old[1:]).all(0) & kept
+    near = (old[0] >= POORER * config.overlap) & (old[0].mean() >= config.overlap)
+    return (new[0] > old[0]) & near & (new[1:] >= old[1:]).all(0) & kept
 
 
 def _grid(voxels: Voxels) -> Tensor:

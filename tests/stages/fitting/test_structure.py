@@ -11,6 +11,7 @@ from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.evaluation.metrics import occupancy_iou
 from ss4d.stages.evaluation.views import input_camera, input_clip
 from ss4d.stages.fitting.config import StructureFitConfig
+from ss4d.stages.fitting.filling import filled, without_crumbs
 from ss4d.stages.fitting.structure import Projection, fit_outline
 from ss4d.stages.types import Camera, Voxels
 from tests.helpers.pretend_device import PretendDevice
@@ -129,3 +130,42 @@ def test_a_cell_shows_where_its_center_does() -> None:
     assert abs(row / 40 - float(place[1])) < 0.1
     assert bool((cells == 11).any())
     assert 0 <= column < 40
+
+
+def grid_of(coords: Tensor, num_frames: int) -> Tensor:
+    solid = torch.zeros(num_frames, SIDE, SIDE, SIDE, dtype=torch.bool)
+    solid[tuple(coords[:, 1:].long().T)] = True
+    return solid.flatten(1)
+
+
+def test_rays_that_meet_no_cell_are_given_one_beside_the_others() -> None:
+    truth = clip("walker")
+    whole = grid_of(truth.coords, truth.num_frames)
+    broken = grid_of(truth.coords[truth.coords[:, 4] % 4 > 0], truth.num_frames)
+    projection = Projection.of(SIDE, input_camera(truth, SOURCE_SIZE), torch.device("cpu"))
+    cells, rays = pairs = projection.pairs(36)
+
+    def met(solid: Tensor) -> Tensor:
+        return torch.zeros(len(solid), 36 * 36).index_add(1, rays, solid[:, cells].float()).view(-1, 36, 36) > 0
+
+    wanted = met(whole)
+    assert (wanted & ~met(broken)).any()
+    after = filled(broken, wanted, pairs, projection.depths)
+    assert torch.equal(met(after) & wanted, wanted)
+    assert (after >= broken).all()
+    added = after & ~broken
+    assert (added & whole).sum() / added.sum() > 0.5, "where the object is"
+    nothing = torch.zeros_like(broken)
+    assert torch.equal(filled(nothing, wanted, pairs, projection.depths), nothing)
+
+
+def test_crumbs_are_removed() -> None:
+    solid = torch.zeros(3, SIDE, SIDE, SIDE, dtype=torch.bool)
+    solid[:2, 2:8, 2:8, 2:8] = True
+    solid[0, 8, 8, 8] = True  # touches a corner
+    solid[1, 9, 9, 9] = True
+    solid[1, 12:14, 12:15, 12:15] = True
+    after = without_crumbs(solid.flatten(1), SIDE).view_as(solid)
+    expected = solid.clone()
+    expected[1, 9, 9, 9] = False
+    assert torch.equal(after, expected)
