@@ -46,7 +46,7 @@ def test_a_cpu_that_works_is_found_to(examined: tuple[Result, dict[str, Any]]) -
         for dtype in ("float32", "bfloat16")
     }
     counts = {group: sum(c["group"] == group for c in found["checks"]) for group in ("kernels", "networks")}
-    assert counts == {"kernels": 5, "networks": 7}
+    assert counts == {"kernels": 6, "networks": 7}
     (asset,) = [check for check in found["checks"] if check["name"] == "asset"]
     assert len(asset["numbers"]["counts"]) == 2
     assert found["facts"]["packages"]["torch"] == torch.__version__
