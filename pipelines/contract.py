@@ -114,8 +114,16 @@ def _wrong_mesh(mesh: MeshClip) -> Iterator[str]:
             f"faces must name vertices of their own frame, counted from 0; face {row} is {_few(mesh.faces[row])}, and "
             f"its frame has {int(counts[row])} vertices"
         )
+    if mesh.one_topology and not _all_alike(mesh):
+        yield "one_topology says that all frames have the same faces and the same uv; they do not"
     if bad := _num_false((mesh.uv >= 0) & (mesh.uv <= 1)):
         yield f"uv must lie between 0 and 1; {bad:,} of {mesh.uv.numel():,} numbers do not"
+
+
+def _all_alike(mesh: MeshClip) -> bool:
+    first = mesh.frame(0)
+    rest = (mesh.frame(t) for t in range(1, mesh.num_frames))
+    return all(torch.equal(first.faces, frame.faces) and torch.equal(first.uv, frame.uv) for frame in rest)
 
 
 def _num_false(true: Tensor) -> int:

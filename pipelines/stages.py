@@ -320,6 +320,7 @@ BUILT_IN = (
         triangles=True,
         resolve=_iso_surface,
         check=_check_mesh,
+        revision=2,
     ),
     Implementation(
         stage="export",

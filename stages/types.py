@@ -196,14 +196,21 @@ class MeshClip(Value):
 
     A vertex has one place in the texture: along a seam of the texture there are two vertices at one place in space.
     Faces are seen from where their vertices run counterclockwise. A frame without any face is empty.
+
+    Attributes:
+        one_topology: whether it is one mesh that moves: all frames have the same faces, at the same places of textures.
     """
 
     vertices: Tensor = array("vertex 3", torch.float32, "places in world space")
     uv: Tensor = array("vertex 2", torch.float32, "places in the texture, 0 to 1 from its left and from its top")
     faces: Tensor = array("face 3", torch.int32, "vertices of each triangle, counted from the frame's first")
     texture: Tensor = array("t row=s column=s 3", torch.uint8, "RGB of the surface as it is shown, 0 to 255")
+    deviation: Tensor = array(
+        "t", torch.float32, "mean distance from the surface found for the frame alone, world units; 0: it is that one"
+    )
     vertex_offsets: Tensor = array("t+1", torch.int64, "first vertex of each frame, then the number of vertices")
     face_offsets: Tensor = array("t+1", torch.int64, "first face of each frame, then the number of faces")
+    one_topology: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -218,6 +225,7 @@ class MeshClip(Value):
             uv=self.uv[vertices],
             faces=self.faces[faces],
             texture=self.texture[t : t + 1],
+            deviation=self.deviation[t : t + 1],
             vertex_offsets=torch.tensor([0, vertices.stop - vertices.start]),
             face_offsets=torch.tensor([0, faces.stop - faces.start]),
         )
@@ -230,6 +238,7 @@ class MeshClip(Value):
             uv=torch.cat([frame.uv for frame in frames]),
             faces=torch.cat([frame.faces for frame in frames]),
             texture=torch.cat([frame.texture for frame in frames]),
+            deviation=torch.cat([frame.deviation for frame in frames]),
             vertex_offsets=_joined_offsets([frame.vertex_offsets for frame in frames]),
             face_offsets=_joined_offsets([frame.face_offsets for frame in frames]),
         )

@@ -1,11 +1,11 @@
 """What a user chooses about meshes; needs nothing that computes."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ss4d.stages.stage_config import StageConfig
+from ss4d.stages.stage_config import AsBefore, StageConfig
 
 SurfaceName = Literal["auto", "marching_cubes", "flexicubes"]
 
@@ -24,6 +24,10 @@ class MeshConfig(StageConfig):
         default="auto",
         description="what finds the surface in the grid: marching_cubes, or flexicubes of kaolin; auto: flexicubes "
         "where it is installed",
+    )
+    topology: Annotated[Literal["free", "fixed"], AsBefore("free")] = Field(
+        default="free",
+        description="fixed: one mesh that moves, if the clip keeps its topology; free: each frame has its own",
     )
 
 

@@ -220,6 +220,7 @@ def test_meshes_are_turned_y_up_and_keep_their_texture(pack: ModuleType, comfy: 
         uv=torch.rand(7, 2),
         faces=torch.tensor([[0, 1, 2], [0, 1, 2], [1, 2, 3]], dtype=torch.int32),
         texture=torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8),
+        deviation=torch.zeros(2),
         vertex_offsets=torch.tensor([0, 3, 7]),
         face_offsets=torch.tensor([0, 1, 3]),
     )

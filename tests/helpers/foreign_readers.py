@@ -135,6 +135,7 @@ def textured(points: Any, uv: Any, faces: Any, picture: Image.Image) -> MeshClip
         uv=torch.from_numpy(np.array(uv, np.float32)),
         faces=torch.from_numpy(np.array(faces, np.int32)),
         texture=texture,
+        deviation=torch.zeros(1),
         vertex_offsets=torch.tensor([0, len(points)]),
         face_offsets=torch.tensor([0, len(faces)]),
     )

@@ -27,7 +27,12 @@ LOOKS, SIZE = 60, 512  # cameras that tell what can be seen, and pixels of their
 
 def true_gaussians(count: int, seed: int = 3, family: str = "quadruped") -> tuple[GaussianClip, Doubles]:
     """One frame of so many Gaussians, evenly on what can be seen of an object, in soft light; and their places."""
-    mesh, draw = make_object(family, seed, 1), np.random.default_rng(seed)
+    return gaussians_on(make_object(family, seed, 1), count, seed)
+
+
+def gaussians_on(mesh: AnimatedMesh, count: int, seed: int) -> tuple[GaussianClip, Doubles]:
+    """The same of the first frame of any object."""
+    draw = np.random.default_rng(seed)
     places, face, weights, normals, area = sampled(mesh.vertices[0], mesh.faces, 3 * count, draw)
     seen = _seen(mesh, places)
     rows = np.flatnonzero(seen)[:count]

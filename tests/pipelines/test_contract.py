@@ -56,6 +56,7 @@ def meshes(**changes: Any) -> MeshClip:
         "uv": torch.rand(7, 2),
         "faces": torch.tensor([[0, 1, 2], [0, 1, 2], [1, 3, 2]], dtype=torch.int32),
         "texture": torch.zeros(3, 4, 4, 3, dtype=torch.uint8),
+        "deviation": torch.zeros(3),
         "vertex_offsets": torch.tensor([0, 3, 3, 7]),
         "face_offsets": torch.tensor([0, 1, 1, 3]),
     }
@@ -129,6 +130,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
             meshes(vertex_offsets=torch.tensor([0, 2, 3, 7])),
             r"faces must name .* face 0 is \[0, 1, 2\], and its frame has 2 vertices",
         ),
+        (MESHER, meshes(one_topology=True), "one_topology says that all frames have the same faces"),
         (MESHER, meshes(uv=torch.full((7, 2), 1.5)), "uv must lie between 0 and 1; 14 of 14"),
         (MESHER, meshes(vertices=torch.full((7, 3), torch.nan)), "vertices must be finite; 21 of 21"),
         (replace(OTHER, stage="export"), None, "must write files"),

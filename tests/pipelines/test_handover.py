@@ -9,7 +9,7 @@ import torch
 
 from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.plan import RUN
-from ss4d.pipelines.values import as_read, read_value, write_value
+from ss4d.pipelines.values import as_read, read_value, scalars, write_value
 from ss4d.stages.types import Clip, MeshClip, Tokens
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
@@ -100,7 +100,7 @@ def test_meshes_are_read_as_they_were_written_and_frame_by_frame(tmp_path: Path)
     store = open_store(tmp_path)
     with store.create(ref) as writer:
         write_value(writer, clip)
-        writer.commit({"values": {}})
+        writer.commit({"values": scalars(clip)})
     read = read_value(MeshClip, store.open(ref))
     joined = MeshClip.joined([read.frame(t) for t in range(clip.num_frames)])
     for name in MeshClip.specs():

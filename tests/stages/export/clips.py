@@ -69,6 +69,7 @@ def boxes(num_frames: int) -> MeshClip:
                 uv=uv[:some],
                 faces=faces[: some // 2],
                 texture=texture[None],
+                deviation=torch.zeros(1),
                 vertex_offsets=torch.tensor([0, some]),
                 face_offsets=torch.tensor([0, some // 2]),
             )

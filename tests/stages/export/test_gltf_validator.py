@@ -6,6 +6,7 @@ npm install --global gltf-validator
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_it_finds_nothing_wrong_with_meshes(counts: tuple[int, ...], tmp_path: P
     write_formats(["glb"], scene_of(lopsided(*counts)), tmp_path, progress=silent)
     issues = report_of(tmp_path / "mesh.glb")["issues"]
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
+def test_it_finds_nothing_wrong_with_one_mesh_that_moves(tmp_path: Path) -> None:
+    scene = scene_of(lopsided(1, 1))
+    assert scene.meshes is not None
+    moving = replace(scene, meshes=replace(scene.meshes, one_topology=True))
+    write_formats(["glb"], moving, tmp_path, progress=silent)
+    report = report_of(tmp_path / "mesh.glb")
+    assert (report["issues"]["numErrors"], report["issues"]["numWarnings"]) == (0, 0), report["issues"]["messages"]
+    assert report["info"]["hasMorphTargets"]
 
 
 @pytest.mark.parametrize("counts", [(60, 0, 50), (20,), (0, 0)])
