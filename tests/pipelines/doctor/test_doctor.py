@@ -164,7 +164,9 @@ def test_findings_are_json_whatever_was_measured() -> None:
     assert json.loads(json.dumps(plain, allow_nan=False))["checks"][0]["numbers"] == {"rms": "Infinity"}
 
 
-@pytest.mark.parametrize(("file", "words"), [("none/card.json", "cannot be written: No such file"), ("", "and no file: give another")])
+@pytest.mark.parametrize(
+    ("file", "words"), [("none/card.json", "cannot be written: No such file"), ("", "and no file: give another")]
+)
 def test_a_file_that_cannot_be_written_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str
 ) -> None:
