@@ -72,11 +72,12 @@ def _options(
 
 def run(
     source: Annotated[
-        Path,
+        str,  # not a path, in which ./- is the same as -
         typer.Argument(
             metavar="INPUT",
             help="A video file, an animated image, or a folder or archive of images, with or without alpha; - is a "
             "file that comes through standard input.",
+            allow_dash=True,
             readable=False,  # the run itself says in one sentence what is wrong with it
         ),
     ],
@@ -148,10 +149,11 @@ def run(
         from ss4d.pipelines.standard_input import keep_standard_input
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if str(source) == "-":
-            source, name = keep_standard_input(sys.stdin.buffer, out), name or STDIN
+        path = Path(source)
+        if source == "-":
+            path, name = keep_standard_input(sys.stdin.buffer, out), name or STDIN
         options = RunOptions(
-            source=source,
+            source=path,
             out=out,
             config=config,
             overrides=with_frames(as_overrides(overrides, goals, memory), start, end, fps, mask),

@@ -1,6 +1,7 @@
 """What goes wrong in a way a user can mend, and the sentence that says so; every other exception is a defect."""
 
 import errno
+from pathlib import Path
 
 from ss4d.stages.errors import InputError, ModelError, TrainingError, ValueSpecError
 from ss4d.storage.errors import StoreError
@@ -36,6 +37,7 @@ USER_ERRORS = (
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}  # the second is what the making of a folder answers
 
 
 def explain(error: BaseException, folder: str = "--out") -> str | None:
@@ -56,8 +58,17 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
             return f"the disk is full{where}: free some space or choose another folder with {folder}"
         if error.errno in READ_ONLY:
             return f"the output folder cannot be written{where}: {error.strerror}; choose another with {folder}"
+        if error.errno in NO_FOLDER and (file := _in_the_way(name)):
+            return f"{file} is no folder, so nothing can be in it: choose another with {folder}"
         return f"{error.strerror}{where}"
     return None
+
+
+def _in_the_way(name: object) -> Path | None:
+    """The file, pipe or device that lies where a folder is needed for what has this name."""
+    if not isinstance(name, str):
+        return None
+    return next((path for path in (Path(name), *Path(name).parents) if path.exists() and not path.is_dir()), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -71,7 +71,8 @@ def find_clips(source: str) -> Finding:
     elif glob.has_magic(source):
         finding = Finding(_matches(source))
     else:
-        raise ConfigError(f"{source} does not exist: give a folder, a pattern in quotes, or a Parquet table")
+        what = "is neither a file nor a folder" if os.path.lexists(source) else "does not exist"
+        raise ConfigError(f"{source} {what}: give a folder, a pattern in quotes, or a Parquet table")
     if not finding.clips:
         raise ConfigError(
             f"{source} holds no clip: a clip is a video file ({', '.join(sorted(VIDEOS))}) or a folder of images; name "

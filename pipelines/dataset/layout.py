@@ -133,7 +133,9 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
     """
     if is_dataset(folder):
         return open_dataset(folder, store)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder: give --out a new or an empty one, or that of a dataset")
+    if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files: give --out a new or an empty folder, or that of a dataset")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("events", "logs"):

@@ -88,8 +88,9 @@ def animations(file: GltfFile) -> tuple[Animation, ...]:
     """All animations of a file.
 
     Raises:
-        InputError: for one whose keys and values do not belong together.
+        InputError: for one whose keys and values do not belong together, or if they hold too many numbers together.
     """
+    _check_room(file)
     return tuple(
         Animation(index, printable(held.name or index), tuple(_channels(file, index)))
         for index, held in enumerate(file.gltf.animations)
@@ -103,6 +104,17 @@ def tracks(channels: Iterable[Channel], times: Doubles) -> Tracks:
         if channel.target not in made:
             made[channel.target] = channel.at(times)
     return made
+
+
+def _check_room(file: GltfFile) -> None:
+    """Raises InputError if all channels hold more numbers than one array may: they are held at once."""
+    samplers = [held.samplers[channel.sampler] for held in file.gltf.animations for channel in held.channels]
+    total = sum(file.numbers_in(array) for sampler in samplers for array in (sampler.input, sampler.output))
+    if total > file.limits.max_numbers:
+        raise InputError(
+            f"{file.path}: its animations have {total:,} times and values, over the limit of "
+            f"{file.limits.max_numbers:,} numbers (max_numbers)."
+        )
 
 
 def _channels(file: GltfFile, index: int) -> Iterable[Channel]:

@@ -54,9 +54,10 @@ class AssetLimits:
 
     Attributes:
         max_triangles: in all, after those with a texture are split finely.
-        max_texture: pixels of one texture.
+        max_texture: pixels of one texture; and a `gltf_textures.MOST_DECODED`th of those of all that are shown.
         max_numbers: of one array in the file, a vertex having three for its place; of the morph targets of a part of a
-            mesh together; and a `MOST_READ`th of all that is read, where an array that is used again counts again.
+            mesh together; of all animations together; and a `MOST_READ`th of all that is read, where an array that is
+            used again counts again.
     """
 
     max_triangles: int = 2_000_000
@@ -128,6 +129,11 @@ class GltfFile:
             values = np.maximum(values / np.iinfo(values.dtype).max, -1)
         values = values.astype(np.float64) if values.dtype.kind == "f" else values
         return values[:, 0] if width == 1 else values
+
+    def numbers_in(self, index: int) -> int:
+        """How many numbers an accessor says that it has."""
+        accessor = self.gltf.accessors[index]
+        return int(accessor.count) * WIDTHS.get(accessor.type, 1)
 
     def stored_weights(self, node: int, count: int) -> NDArray[np.float64]:
         """The morph targets' weights (count,) where they are not animated: the node's, else the mesh's, else 0."""

@@ -18,6 +18,7 @@ from ss4d.stages.data.surface import Doubles
 from ss4d.stages.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")  # of textures; another decoder of the library may start a program
+MOST_DECODED = 8  # textures of the largest size in a file, or more that are smaller
 # Extensions that give a texture another image than its own.
 IMAGES = ("EXT_texture_webp", "EXT_texture_avif", "KHR_texture_basisu")
 NEAREST = 9728
@@ -32,11 +33,23 @@ class Images:
     def __init__(self, file: GltfFile) -> None:
         self._file = file
         self._held: dict[int, NDArray[np.uint8]] = {}
+        self._decoded = 0  # pixels so far
 
     def get(self, index: int) -> NDArray[np.uint8]:
-        """An image (h, w, 4) as stored: sRGB with straight alpha, 0 to 255."""
+        """An image (h, w, 4) as stored: sRGB with straight alpha, 0 to 255.
+
+        Raises:
+            InputError: if it cannot be read, or the file's images have too many pixels in all.
+        """
         if index not in self._held:
             self._held[index] = _decoded(self._file, index)
+            self._decoded += self._held[index].shape[0] * self._held[index].shape[1]
+            most = MOST_DECODED * self._file.limits.max_texture
+            if self._decoded > most:
+                raise InputError(
+                    f"{self._file.path}: its textures have more than {most:,} pixels in all, {MOST_DECODED} times the "
+                    "limit of one (max_texture); make them smaller."
+                )
         return self._held[index]
 
     def keep(self, wanted: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """What commands on runs and stores answer to what they cannot use: one sentence that names it, and exit code 1."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,22 @@ def test_what_is_no_store(command: str, tmp_path: Path) -> None:
 def test_what_is_no_folder_of_clips(tmp_path: Path) -> None:
     for command in ("list", "check"):
         assert f"{tmp_path} has no manifest.parquet; fill it with" in refused("data", command, tmp_path)
+
+
+def test_a_file_where_a_folder_is_needed(finished_run: Path, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (clip := tmp_path / "clip.mp4").write_bytes(b"no video")
+    for out in (clip, pipe, Path("/dev/null")):
+        sentence = f"ss4d: {out} is no folder, so nothing can be in it: choose another with --out"
+        assert sentence in refused("plan", clip, "--out", out)
+        assert sentence in refused("run", clip, "--out", out)
+        assert f"{out} is no folder: give --out a new" in refused("dataset", "init", tmp_path, "--out", out)
+    assert f"ss4d: {pipe} is no folder" in refused("export", finished_run, "--formats", "ply", "--out", pipe)
+    assert f"{pipe} is neither a file nor a folder" in refused("dataset", "init", pipe, "--out", tmp_path / "new")
+
+
+def test_a_file_whose_name_is_that_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_bytes(b"no video")
+    assert "- is not a video or an image that can be read" in refused("run", "./-", "--out", "out")
+    assert "standard input, which gave nothing" in refused("run", "-", "--out", "out")

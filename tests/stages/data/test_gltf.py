@@ -1,6 +1,7 @@
 """glTF import: small files are built here by hand, and positions are checked against hand computation."""
 
 import base64
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ss4d.stages.data.gltf import load_animated
+from ss4d.stages.data.gltf import load_animated, moving
 from ss4d.stages.data.gltf_file import AssetLimits
 from ss4d.stages.data.mesh import fitted
 from ss4d.stages.errors import InputError
@@ -178,6 +179,37 @@ def test_an_array_that_is_used_again_and_again_counts_again(tmp_path: Path) -> N
     builder.json["meshes"][0]["primitives"] *= 200
     with pytest.raises(InputError, match=r"arrays of more than 2,000 numbers in all, 20 times .* \(max_numbers\)"):
         load_animated(builder.save(tmp_path / "parts.glb"), 1, 1.0, limits=limits)
+
+
+def test_animations_are_bounded_together(tmp_path: Path) -> None:
+    """Each channel is held with its times and values, and a few bytes name an array."""
+    builder = tetrahedron()
+    builder.animate((0, "translation", [0, 1], [[0, 0, 0], [1, 0, 0]], "LINEAR"))
+    path = builder.save(tmp_path / "one.glb")
+    load_animated(path, 1, 1.0, limits=AssetLimits(max_numbers=12))
+    builder.json["animations"][0]["channels"] *= 2
+    path = builder.save(tmp_path / "two.glb")
+    load_animated(path, 1, 1.0, limits=AssetLimits(max_numbers=16))
+    for look in (lambda limits: load_animated(path, 1, 1.0, limits=limits), lambda limits: moving(path, limits)):
+        with pytest.raises(InputError, match=r"animations have 16 times and .* 15 numbers \(max_numbers\)"):
+            look(AssetLimits(max_numbers=15))
+
+
+def test_textures_are_bounded_together(tmp_path: Path) -> None:
+    """Many can show the same few bytes, each as an image of its own."""
+    builder = textured(np.zeros((9, 8, 3), np.uint8))
+    held = builder.json
+    first = held["meshes"][0]["primitives"][0]
+    for name in ("images", "textures", "materials"):
+        held[name] = [copy.deepcopy(held[name][0]) for _ in range(9)]
+    for index in range(9):
+        held["textures"][index]["source"] = index
+        held["materials"][index]["pbrMetallicRoughness"]["baseColorTexture"]["index"] = index
+    held["meshes"][0]["primitives"] = [{**first, "material": index} for index in range(9)]
+    path = builder.save(tmp_path / "a.glb")
+    load_animated(path, 1, 1.0, limits=AssetLimits(max_texture=81))
+    with pytest.raises(InputError, match=r"textures have more than 640 pixels in all, 8 times .* \(max_texture\)"):
+        load_animated(path, 1, 1.0, limits=AssetLimits(max_texture=80))
 
 
 @pytest.mark.parametrize(
