@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.serve.access import guard
-from ss4d.pipelines.serve.assets import Assets, extension_of
+from ss4d.pipelines.serve.assets import Assets, file_name
 from ss4d.pipelines.serve.check import Checker
 from ss4d.pipelines.serve.line import Line
 from ss4d.pipelines.serve.page_files import app_page
@@ -172,7 +172,7 @@ def _add_asset_routes(app: FastAPI, parts: Parts) -> None:
         if name not in parts.assets.downloads(submission):
             raise HTTPException(404)
         path = parts.assets.download(submission, name)
-        called = f"{Path(submission.title).stem}{extension_of(path)}"
+        called = file_name(submission.title, name, path)
         return FileResponse(path, media_type="application/octet-stream", filename=called)
 
 

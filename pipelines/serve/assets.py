@@ -135,6 +135,13 @@ class Assets:
         return open_run(self._out / "runs" / submission.id)
 
 
-def extension_of(path: Path) -> str:
-    """What the name of a download ends with, such as ".4d.zip"."""
-    return "".join(path.suffixes[-2:]) if path.name.endswith(".4d.zip") else path.suffix
+def file_name(title: str, name: str, path: Path) -> str:
+    """What a download is called: by the format, where the extension alone does not tell it.
+
+    Args:
+        title: of the submission.
+        name: of `Assets.downloads`.
+        path: of what `Assets.download` gives.
+    """
+    extension = ".4d.zip" if path.name.endswith(".4d.zip") else path.suffix
+    return f"{Path(title).stem}{extension if name in extension else f'.{name}{extension}'}"

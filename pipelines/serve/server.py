@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ss4d.pipelines.config import load_config
 from ss4d.pipelines.devices import gpu_names
+from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.seed import DEFAULT_SEED
 from ss4d.pipelines.serve.access import new_token
 from ss4d.pipelines.serve.app import Limits, Parts, serve_app
@@ -35,7 +36,7 @@ class Server:
         most_minutes: that making one may take.
 
     Raises:
-        ConfigError: the configuration cannot be used, the port is taken, or another server has the folder.
+        ConfigError: the configuration, the port or the folder cannot be used.
         InputError: there is no such device.
         OSError: the folder cannot be written.
     """
@@ -53,6 +54,8 @@ class Server:
         most_waiting: int,
         most_minutes: float,
     ) -> None:
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is there already, and no folder: give another")
         known = load_config(config, overrides)  # a mistake is told at once, and not to the first who hands something in
         meant = resolve_device(device)
         self._listener = listen(port, host or LOOPBACK)

@@ -1,5 +1,6 @@
 """Pages for the browsers of this machine: a loopback port, and answers that no other page can use."""
 
+import errno
 import signal
 import socket
 import threading
@@ -13,10 +14,8 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from ss4d.pipelines.errors import ConfigError
 
 LOOPBACK, ALL = "127.0.0.1", "0.0.0.0"  # noqa: S104  (users may ask for it)
-LOCAL_NAMES = (
-    LOOPBACK,
-    "localhost",
-)  # names by which a page may be asked for: another one would be somebody else's page
+# Names by which a page may be asked for: another one would be somebody else's page.
+LOCAL_NAMES = (LOOPBACK, "localhost")
 GRACE = 2  # seconds that an answer begun may take after Ctrl-C
 HEADERS = {
     # A page brings its own policy, which is stricter; this one holds for whatever else is answered, and for both.
@@ -53,7 +52,7 @@ def listen(port: int, host: str = LOOPBACK) -> socket.socket:
     """A socket, by default of this machine alone; port 0 is any that is free.
 
     Raises:
-        ConfigError: the port is taken, or not to be had.
+        ConfigError: the port is taken, or not to be had, or the host is no address of this machine.
     """
     listener = socket.socket()
     try:
@@ -62,6 +61,8 @@ def listen(port: int, host: str = LOOPBACK) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"{host} is no address of this machine: give one with --host, 0.0.0.0 for all") from error
         raise ConfigError(
             f"port {port} cannot be used on {host} ({error.strerror or error}): give another one with --port, or none "
             "for one that is free"

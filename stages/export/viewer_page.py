@@ -3,7 +3,7 @@
 It shows layers beside each other, each with bytes of its own for every frame: the input, the Gaussians, the mesh.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ LEAST_EXTENT = 1e-6
 PICTURE_SIDE = 384  # most pixels of the input's pictures along a side
 HINT = (
     "Drag to turn, scroll or pinch to zoom, drag with shift or two fingers to move. Arrows turn, + and - zoom, space "
-    "plays, comma and full stop step, 0 shows the front, v what the input saw; i, g and m show or hide input, "
-    "Gaussians and mesh; b changes the background, f fills the screen, s saves a picture."
+    "plays, comma and full stop step, 0 shows the front, v what the input saw, b changes the background, f fills the "
+    "screen, s saves a picture."
 )
+SWITCHES: Mapping[Layer, str] = {"input": "i input", "splats": "g Gaussians", "mesh": "m mesh"}
 
 
 def _input(scene: Scene, t: int) -> bytes:
@@ -56,6 +57,12 @@ def layer_bytes(scene: Scene, layer: Layer, t: int) -> bytes:
     return _ENCODERS[layer](scene, t)
 
 
+def _hint(shown: Sequence[Layer]) -> str:
+    """What keys and fingers do; of the layers only those that can be seen."""
+    switches = ", ".join(SWITCHES[layer] for layer in shown)
+    return f"{HINT} These show or hide what lies side by side: {switches}." if len(shown) > 1 else HINT
+
+
 def viewer_page(scene: Scene, frames: str, *, served: bool) -> str:
     """The page's HTML.
 
@@ -69,7 +76,7 @@ def viewer_page(scene: Scene, frames: str, *, served: bool) -> str:
         "title": escape(scene.name),
         "policy": content_policy(script, images="data: blob:", connections="'self'" if served else "'none'"),
         "last_frame": scene.num_frames - 1,
-        "hint": escape(HINT),
+        "hint": escape(_hint(layers(scene))),
         "data": json_element(_data(scene, served)),
         "frames": frames,
     }

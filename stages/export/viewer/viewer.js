@@ -196,6 +196,12 @@ function tell(problem) {
   byId("status").textContent = problem && `A frame of this page cannot be read (${problem}); ${remedy}.`;
 }
 
+// Whether the element with the focus has a use of its own for a key; the canvas hears keys itself.
+function takes(target, key) {
+  if (target.matches("canvas, select, input[type=range]")) return true;
+  return target.matches("button, input, a") && [" ", "Enter"].includes(key);
+}
+
 byId("timeline").addEventListener("input", (event) => show(Number(event.target.value)));
 byId("play").addEventListener("click", () => play(!state.playing));
 byId("reset").addEventListener("click", () => orbit?.reset());
@@ -214,7 +220,7 @@ for (const box of document.querySelectorAll("[data-shows]")) {
 }
 byId("fullscreen").hidden = !document.fullscreenEnabled;
 byId("seen").hidden = data.input_view === null;
-document.addEventListener("keydown", (event) => event.target === document.body && orbit?.press(event));
+document.addEventListener("keydown", (event) => takes(event.target, event.key) || orbit?.press(event));
 start();
 document.body.dataset.shown = shown().length;
 setBackground("white");

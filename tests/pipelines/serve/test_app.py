@@ -12,7 +12,7 @@ from ss4d.cli.main import app as command
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.serve.access import with_token
 from ss4d.pipelines.serve.app import Limits, Parts, Wish, serve_app
-from ss4d.pipelines.serve.assets import Assets
+from ss4d.pipelines.serve.assets import Assets, file_name
 from ss4d.pipelines.serve.check import Look
 from ss4d.pipelines.serve.line import Line
 from ss4d.pipelines.serve.submissions import RECORD, Submissions
@@ -164,6 +164,12 @@ def test_a_folder_has_one_server_and_forgets_nothing(tmp_path: Path) -> None:
     assert again.submissions.get(ids[2]) is None, "what is damaged is no submission"
 
 
+def test_downloads_of_two_formats_never_have_one_name() -> None:
+    made = {"ply": "ply.zip", "usd": "usd.zip", "glb": "mesh.glb", "gaussian_glb": "g.glb", "4d.zip": "a.4d.zip"}
+    names = [file_name("a bird.mp4", name, Path(file)) for name, file in made.items()]
+    assert names == ["a bird.ply.zip", "a bird.usd.zip", "a bird.glb", "a bird.gaussian_glb.glb", "a bird.4d.zip"]
+
+
 def test_an_address_is_one_that_others_can_open() -> None:
     for host, name in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", socket.gethostname())):
         with listen(0, host) as listener:
@@ -171,11 +177,15 @@ def test_an_address_is_one_that_others_can_open() -> None:
 
 
 def test_a_mistake_is_told_before_anything_starts(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for words, told in (
             (["--set", "slat.color=red"], "slat.color"),
             (["--port", str(taken.getsockname()[1])], "cannot be used"),
-            (["--host", "192.0.2.7"], "cannot be used on 192.0.2.7"),
+            (["--host", "192.0.2.7"], "192.0.2.7 is no address of this machine"),
+            (["--host", "999.1.1.1"], "999.1.1.1 is no address of this machine"),
+            (["--out", str(film)], "is there already, and no folder"),
         ):
             ended = CliRunner().invoke(command, ["serve", "--out", str(tmp_path / "out"), "--no-open", *words])
             assert (ended.exit_code, ended.output.count("\n")) == (1, 1), ended.output

@@ -187,6 +187,13 @@ def test_keys_work_wherever_the_focus_is(browser: webdriver.Chrome) -> None:
     assert element(browser, "play").text == "Pause"
     page.send_keys(",")
     assert element(browser, "play").text == "Play"
+    element(browser, "reset").click()
+    start = picture(browser)
+    element(browser, "reset").send_keys(Keys.ARROW_RIGHT * 2)
+    assert difference(picture(browser), start) > CLOSE, "a button has no use for arrows"
+    element(browser, "play").send_keys(" ")
+    assert element(browser, "play").text == "Pause", "but for the space bar, once"
+    page.send_keys(",")
     page.send_keys("f")
     wait(browser, lambda: browser.execute_script("return document.fullscreenElement !== null"))
     page.send_keys("f")
