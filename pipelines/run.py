@@ -105,6 +105,8 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     run.model.fetch(roles)  # before the record of an earlier run is replaced
     if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced
+    if run.before and any(step.action == RUN and stages[step.stage].source for step in run.steps):
+        count_frames(options, run.config)()  # likewise: an input that cannot be used leaves what is there as it is
     run.folder.mkdir(parents=True, exist_ok=True)
     with only_settings(run.folder, _settings_of(run)):
         if read_record(run.folder) != run.before:  # a run of this name has ended meanwhile

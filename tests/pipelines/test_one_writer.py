@@ -11,6 +11,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.one_writer import only_settings
 from ss4d.pipelines.run import RunOptions, run_clip
+from ss4d.stages.errors import InputError
 from tests.conftest import FAST, Silent
 
 HOLD = """
@@ -67,3 +68,18 @@ def test_a_second_run_with_other_settings_changes_nothing(finished_run: Path, cl
     assert {path: path.read_bytes() for path in before} == before
     assert run_clip(other, Silent()) == folder
     assert (folder / "turntable.mp4").read_bytes() != before[folder / "turntable.mp4"]
+
+
+def test_a_run_whose_input_cannot_be_used_leaves_an_earlier_one_as_it_is(
+    finished_run: Path, clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished_run.parents[1], out)
+    folder = out / "runs" / finished_run.name
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    sets = (f"model={open_run(finished_run).record.model.location}", *FAST, "input.start=500")
+    wrong = RunOptions(source=clip, out=out, overrides=sets, device="cpu", engine="direct")
+    with pytest.raises(InputError, match="start cannot be 500"):
+        run_clip(wrong, Silent())
+    assert {path: path.read_bytes() for path in before} == before
+    assert open_run(folder).record.state == "complete"
