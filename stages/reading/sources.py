@@ -22,6 +22,7 @@ from ss4d.stages.reading.timeline import Timeline, steady
 
 ZIP = b"PK\x03\x04"
 PIXEL_BYTES = 8  # of 16 bit and four channels: no file of a picture need be larger than this for each of its pixels
+PIECE = 1 << 20  # bytes
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
 
 
@@ -146,15 +147,18 @@ def _members(file: IO[bytes], name: str) -> dict[str, Member] | None:
 
 def _unpacked(opened: Callable[[], IO[bytes] | None], name: str, bounds: Bounds) -> IO[bytes]:
     """A file of an archive in memory: only so can a decoder go back and forth in it."""
-    most = bounds.max_pixels * PIXEL_BYTES
+    most, held = bounds.max_pixels * PIXEL_BYTES, io.BytesIO()
     try:
         with opened() or io.BytesIO() as stream:
-            data = stream.read(most + 1)
+            # In pieces: at once, an archive's reader holds all twice.
+            while held.tell() <= most and (piece := stream.read(PIECE)):
+                held.write(piece)
     except (*BROKEN_ARCHIVE, RuntimeError) as error:  # a RuntimeError asks for a password
         raise InputError(f"{name} cannot be unpacked ({error}); give the images in a folder.") from error
-    if len(data) > most:
+    if held.tell() > most:
         raise InputError(f"{name} is larger than any picture of input.max_pixels, {bounds.max_pixels:,}; raise that.")
-    return io.BytesIO(data)
+    held.seek(0)
+    return held
 
 
 def _one_folder(archive: str, names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,18 @@ def png(level: int) -> bytes:
 
 
 Pack = Callable[[Path, dict[str, bytes]], None]
+
+
+def test_a_file_of_an_archive_is_held_once(tmp_path: Path) -> None:
+    """Some kilobytes unpack to the largest file that is taken."""
+    zipped(tmp_path / "a.zip", {"0.png": b"\x89PNG" + bytes(20_000_000)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"0.png is larger than any picture of input.max_pixels"):
+            read_video(tmp_path / "a.zip", InputConfig(max_pixels=2_000_000))
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * 16_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("name", "pack"), [("a.zip", zipped), ("a.tar", taped), ("a.tgz", taped)])
