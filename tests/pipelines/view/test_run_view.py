@@ -25,7 +25,7 @@ from ss4d.cli.main import app
 from ss4d.pipelines.inspect.asset import read_camera, read_clip
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.render import Wanted, render_run
-from ss4d.pipelines.values import write_value
+from ss4d.pipelines.values import scalars, write_value
 from ss4d.pipelines.view.run_view import Frames, viewed_scene
 from ss4d.stages.export.viewer_page import layers
 from ss4d.stages.input_pictures import input_picture
@@ -207,7 +207,7 @@ def test_meshes_that_the_run_has_made_are_shown_beside_it_and_turned_as_it_is(
     assert layers(viewed_scene(open_run(run))) == ("input", "splats"), "they are not stored yet"
     with open_run(run)["mesh"].store.create(ArtifactRef("mesh", "e" * 64)) as writer:
         write_value(writer, boxes(NUM_FRAMES))
-        writer.commit({"values": {}})
+        writer.commit({"values": scalars(boxes(NUM_FRAMES))})
     scene = viewed_scene(open_run(run))
     assert layers(scene) == ("input", "splats", "mesh")
     camera = read_camera(open_run(run))
