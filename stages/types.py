@@ -205,9 +205,7 @@ class MeshClip(Value):
     uv: Tensor = array("vertex 2", torch.float32, "places in the texture, 0 to 1 from its left and from its top")
     faces: Tensor = array("face 3", torch.int32, "vertices of each triangle, counted from the frame's first")
     texture: Tensor = array("t row=s column=s 3", torch.uint8, "RGB of the surface as it is shown, 0 to 255")
-    deviation: Tensor = array(
-        "t", torch.float32, "mean distance from the surface found for the frame alone, world units; 0: it is that one"
-    )
+    deviation: Tensor = array("t", torch.float32, "mean distance from each frame's own surface; 0: it is that one")
     vertex_offsets: Tensor = array("t+1", torch.int64, "first vertex of each frame, then the number of vertices")
     face_offsets: Tensor = array("t+1", torch.int64, "first face of each frame, then the number of faces")
     one_topology: bool = False
