@@ -81,7 +81,7 @@ def plan(
         from ss4d.pipelines.config import as_overrides, with_frames
         from ss4d.pipelines.inspect.rerun import Changes, check_input, is_run, options_of_run
         from ss4d.pipelines.plan import RUN, Wish
-        from ss4d.pipelines.prepare import RunOptions, count_frames, prepare
+        from ss4d.pipelines.prepare import RunOptions, prepare
 
         said = with_frames(as_overrides(overrides, goals, memory), start, end, fps, mask)
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
@@ -107,7 +107,7 @@ def plan(
         print_table(("stage", "action", "artifact", "why"), rows)
         output(f"{sum(step.action == RUN for step in steps)} of {len(steps)} stages would be computed.")
         if device is not None:
-            _estimate(run, count_frames(options, run.config)())
+            _estimate(run, run.count_frames())
 
 
 def _estimate(run: "Preparation", frames: int) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +50,7 @@ class Preparation:
         folder: of the run, which need not exist.
         before: the last run in that folder.
         location: of the store, the same from wherever it is opened.
+        count_frames: counts the frames of the input that are used, and raises an InputError if it cannot be.
     """
 
     config: RunConfig
@@ -59,6 +61,7 @@ class Preparation:
     location: str
     store: ArtifactStore
     steps: Sequence[Step]
+    count_frames: Callable[[], int]
 
     @property
     def computes(self) -> bool:
@@ -116,7 +119,8 @@ def prepare(options: RunOptions, *, to_run: bool = True) -> Preparation:
     steps = make_plan(recipes, store, wish=options.wish, previous=previous)
     running = [step.stage for step in steps if step.action == RUN]
     recipes.config.check(running)
-    model.check_precision(recipes.config.uses(running), count_frames(options, config))
+    count = count_frames(options, recipes.config)
+    model.check_precision(recipes.config.uses(running), count)
     return Preparation(
         config=recipes.config,
         model=model,
@@ -126,6 +130,7 @@ def prepare(options: RunOptions, *, to_run: bool = True) -> Preparation:
         location=location,
         store=store,
         steps=steps,
+        count_frames=count,
     )
 
 
@@ -138,8 +143,8 @@ def _check_precision(options: RunOptions, config: RunConfig, model: Model, store
 
 
 def count_frames(options: RunOptions, config: RunConfig) -> Callable[[], int]:
-    """Counts the frames of the input that are used."""
-    return lambda: int(num_chosen(options.source, config.input))
+    """Counts the frames of the input that are used, once however often it is asked: a long video takes seconds."""
+    return cache(lambda: int(num_chosen(options.source, config.input)))
 
 
 def _recipes(config: RunConfig, model: Model, source_digest: str, seed: int) -> Recipes:

@@ -13,7 +13,7 @@ from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.one_writer import only_settings
 from ss4d.pipelines.plan import REUSE, RUN, SKIP, StageJob, Step, jobs_of
-from ss4d.pipelines.prepare import Preparation, RunOptions, count_frames, prepare, recorded
+from ss4d.pipelines.prepare import Preparation, RunOptions, prepare, recorded
 from ss4d.pipelines.results import lay_out
 from ss4d.pipelines.run_record import Exported, machine, read_record, versions, write_record
 from ss4d.pipelines.stage_result import StageResult, stored_result
@@ -106,7 +106,7 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     if run.computes:
         run.store.check_writable()  # before the record of an earlier run is replaced
     if run.before and any(step.action == RUN and stages[step.stage].source for step in run.steps):
-        count_frames(options, run.config)()  # likewise: an input that cannot be used leaves what is there as it is
+        run.count_frames()  # likewise: an input that cannot be used leaves what is there as it is
     run.folder.mkdir(parents=True, exist_ok=True)
     with only_settings(run.folder, _settings_of(run)):
         if read_record(run.folder) != run.before:  # a run of this name has ended meanwhile
@@ -185,7 +185,7 @@ def _go_through(options: RunOptions, run: Preparation, record: _Record, reporter
         running = [stages[job.step.stage] for job in jobs if job.step.action == RUN]
         roles = [role for stage in running for role in stage.roles]
         # To count the frames of a video is to look through it: not where no network is to run.
-        if roles and (told := shortage(run, count_frames(options, run.config)())):
+        if roles and (told := shortage(run, run.count_frames())):
             reporter.message(told)
         run.model.prepare(
             roles, draws=any(stage.draws for stage in running), triangles=any(stage.triangles for stage in running)

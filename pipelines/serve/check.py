@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ss4d.pipelines.child import Child
 from ss4d.pipelines.errors import USER_ERRORS
-from ss4d.pipelines.serve.child import Child
 from ss4d.pipelines.workers import end_with_parent
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
@@ -41,7 +41,7 @@ class Checker:
     def __init__(self, config: InputConfig, most_seconds: float) -> None:
         self._given = (config, most_seconds)
         self._lock = threading.Lock()
-        self._child = Child(check, *self._given)
+        self._child = self._started()
 
     def look(self, path: Path, title: str) -> Look:
         """What the file holds.
@@ -57,12 +57,15 @@ class Checker:
                 found = "cannot be read: what reads it died of it"
             if isinstance(found, str):
                 self._child.kill()
-                self._child = Child(check, *self._given)
+                self._child = self._started()
                 raise InputError(f"{title} {found}.")
         if isinstance(found, InputError):
             raise InputError(str(found).replace(str(path), title))
         assert isinstance(found, Look)
         return found
+
+    def _started(self) -> Child:
+        return Child(check, *self._given, name="ss4d-serve")
 
     def close(self) -> None:
         """Ends the process."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ss4d.pipelines.child import Child
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.serve.child import Child
 from ss4d.pipelines.serve.submissions import VIDEO, Submissions, delete_run
 from ss4d.pipelines.serve.worker import Advanced, Ended, Job, Making, Started, work
 
@@ -103,7 +103,7 @@ class Line:
         worker: Child | None = None
         while (id_ := self._next()) is not None:
             if worker is None:
-                worker = Child(work, self._making, gpu)
+                worker = Child(work, self._making, gpu, name="ss4d-serve")
             problem = self._made(worker, id_)
             self._positions.pop(id_, None)
             if problem is None or problem:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.meshing.atlas import Atlas, unwrap
@@ -131,7 +132,11 @@ def _painted(
     if found is None:
         return _empty(config.texture)
     atlas = atlas or unwrap(found.shell, config.texture)
-    texture = bake(frame, atlas, found.cameras, config.texture, found.cell, render, see)
+    return textured(atlas, bake(frame, atlas, found.cameras, config.texture, found.cell, render, see))
+
+
+def textured(atlas: Atlas, texture: NDArray[np.uint8]) -> MeshClip:
+    """A clip of one frame: the surface that an atlas lies on, with its texture (s, s, 3)."""
     return MeshClip(
         vertices=torch.from_numpy(atlas.vertices),
         uv=torch.from_numpy(atlas.uv),

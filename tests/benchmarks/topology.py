@@ -20,7 +20,7 @@ from ss4d.stages.meshing.atlas import unwrap
 from ss4d.stages.meshing.bake import bake
 from ss4d.stages.meshing.config import MeshConfig
 from ss4d.stages.meshing.isosurface import marching_cubes
-from ss4d.stages.meshing.mesh import FoundSurface, find_surface
+from ss4d.stages.meshing.mesh import FoundSurface, find_surface, textured
 from ss4d.stages.meshing.registration import register
 from ss4d.stages.meshing.shell import Shell
 from ss4d.stages.meshing.surface_points import Doubles, gap, spread_points, unit_normals
@@ -87,17 +87,7 @@ def textures(made: Made, key: int, vertices: np.ndarray) -> dict[str, float]:
     for frame, found, places in zip(made.frames, made.found, vertices, strict=True):
         atlas = charts.on(Shell(places, made.found[key].shell.faces))
         texture = bake(frame, atlas, found.cameras, CONFIG.texture, found.cell, rasterize, see_triangles)
-        meshes.append(
-            MeshClip(
-                vertices=torch.from_numpy(atlas.vertices),
-                uv=torch.from_numpy(atlas.uv),
-                faces=torch.from_numpy(atlas.faces),
-                texture=torch.from_numpy(texture)[None],
-                deviation=torch.zeros(1),
-                vertex_offsets=torch.tensor([0, len(atlas.vertices)]),
-                face_offsets=torch.tensor([0, len(atlas.faces)]),
-            )
-        )
+        meshes.append(textured(atlas, texture))
     mean = torch.stack([mesh.texture.float() for mesh in meshes]).mean(0).round().byte()
     ways = {"own": None, "mean": mean, "key": meshes[key].texture}
     return {

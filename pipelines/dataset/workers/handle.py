@@ -1,19 +1,17 @@
 """A worker as the coordinator sees it: its process, the pipe to it, and the clips it has been given."""
 
-import multiprocessing
-import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ss4d.pipelines.child import Child
 from ss4d.pipelines.dataset.workers.limits import Clock, resident_bytes
 from ss4d.pipelines.dataset.workers.messages import Message, Stop
 from ss4d.pipelines.dataset.workers.progress import ClipView, WorkerView
 from ss4d.pipelines.dataset.workers.todo import Source, Todo
 from ss4d.pipelines.dataset.workers.worker import Setup, work
-from ss4d.pipelines.workers import without_interrupts
 
 GRACE = 10.0  # seconds that a worker without clips may take to end
 
@@ -64,14 +62,8 @@ class Handle:
     """
 
     def __init__(self, setup: Setup, gpu: str | None) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(setup, gpu, theirs), name="ss4d-worker")
-        with without_interrupts():
-            self.process.start()
-        theirs.close()  # so that the pipe ends when the worker's process does
-        assert self.process.pid is not None  # it is started
-        self.pid: int = self.process.pid
+        self._child = Child(work, setup, gpu, name="ss4d-worker")
+        self.pipe, self.pid = self._child.pipe, self._child.pid
         self.name = f"{socket.gethostname()}:{self.pid}"
         self.gpu = gpu
         self.ready = False
@@ -107,8 +99,7 @@ class Handle:
 
     def kill(self) -> None:
         """Kills the process."""
-        self.process.kill()
-        self.process.join()
+        self._child.kill()
 
     def dismiss(self) -> None:
         """Closes the pipe, which tells the worker that no more clips come."""
@@ -116,16 +107,11 @@ class Handle:
 
     def leave(self) -> None:
         """Waits for a dismissed worker to end by itself, if it has nothing to do, and kills it otherwise."""
-        if self.ready and not self.assignments:
-            self.process.join(GRACE)
-        self.kill()
+        self._child.leave(GRACE if self.ready and not self.assignments else 0)
 
     def death(self) -> str:
         """How the process ended, in words; it must have ended."""
-        self.process.join(1)  # the pipe may close a little before the process ends
-        self.kill()
-        code = self.process.exitcode or 0
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return self._child.death()
 
     def view(self) -> WorkerView:
         """Its clips and their stages, for the watcher."""
