@@ -27,6 +27,12 @@ def evaluate(
     fit: Annotated[
         bool, typer.Option("--fit", help="Measures the answers fitted to the input view, too; takes minutes more.")
     ] = False,
+    frames: Annotated[
+        int | None, typer.Option("--frames", help="At most this many frames of each clip, its first; by default all.")
+    ] = None,
+    views: Annotated[
+        int | None, typer.Option("--views", help="At most this many views of each clip, evenly; by default all.")
+    ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -41,13 +47,24 @@ def evaluate(
 
         ss4d eval bundled:tiny --clips 64
         ss4d eval out/model --data heldout --out report
+        ss4d eval bundled:tiny --fit --clips 8 --frames 8 --views 4
     """
     with explained(debug, "measured clips are kept, and the same command goes on where it stopped"):
         from ss4d.pipelines.training.evaluate import EvaluationOptions
         from ss4d.pipelines.training.evaluate import evaluate as measure
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        options = EvaluationOptions(model=model, data=data, clips=clips, seed=seed, out=out, device=device, fit=fit)
+        options = EvaluationOptions(
+            model=model,
+            data=data,
+            clips=clips,
+            seed=seed,
+            out=out,
+            device=device,
+            fit=fit,
+            frames=frames,
+            views=views,
+        )
         with bar("clips") as progress:
             report = measure(options, progress)
         output(report.read_text(encoding="utf-8"))

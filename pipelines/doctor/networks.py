@@ -29,9 +29,14 @@ def network_checks(given: Inputs) -> Iterator[Check]:
 
 
 def _measured(name: str, subject: Subject, given: Inputs, ceilings: dict[torch.dtype, float]) -> Iterator[Check]:
-    memory = peak_memory(subject.fast, given.device)  # this first call builds the tables that a run keeps
+    flop = 0.0
+
+    def counted() -> None:
+        nonlocal flop
+        flop, _ = costs(subject.fast, None, given.device)
+
+    memory = peak_memory(counted, given.device)  # this first call builds the tables that a run keeps, too
     seconds = seconds_of(subject.fast, given.device)
-    flop, _ = costs(subject.fast, None, given.device)
     # What has no torso to turn to another precision computes in float32.
     share = flop / seconds / ceilings[given.dtype if subject.network is not None else torch.float32]
     whose = "" if given.device.type == "cuda" else " of the process"  # with what it has not given back

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from ss4d.stages.fitting.config import (
 from ss4d.stages.fitting.structure import fit_outline, fit_structure
 from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
+from ss4d.stages.input_camera import in_grid
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.roles import (
@@ -45,7 +47,6 @@ from ss4d.stages.slat_config import SlatConfig
 from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.types import (
-    Clip,
     FittedVoxels,
     GaussianClip,
     InputCamera,
@@ -82,47 +83,66 @@ FITS = {
 }
 
 
-def model_answer(clip: TrainingClip, model: Model, fit: Fit = NO_FIT) -> Answer:
-    """What the whole model makes of the input view; nothing at all if it finds no occupied cell."""
-    seen = input_clip(clip)
-    images = encode_images(ConditioningConfig(), model.network(IMAGE_ENCODER), seen)
-    try:
-        voxels = _structure(images, model)
-    except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
-        LOG.warning("%s: %s", clip.seed, error)
-        return Answer(_nothing(clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
-    found = None if fit == NO_FIT or fit.true_camera else _found_camera(seen, voxels, model)
-    if fit.structure:
-        voxels = _fitted_structure(clip, seen, voxels, found, model)
-    latents = _latents(images, voxels, model)
-    gaussians = decode_gaussians(DecodingConfig(), model.network(GAUSSIAN_DECODER), latents)
-    if fit.latents:
-        decoder, scene = model.network(GAUSSIAN_DECODER), _scene(clip, seen, found, model)
-        gaussians = fit_latents_seen(LatentFitConfig(), decoder, latents, gaussians, scene)
-    elif fit.appearance:
-        gaussians = fit_seen(AppearanceFitConfig(), gaussians, _scene(clip, seen, found, model))
-    return Answer(gaussians, voxels.coords)
+class ClipAnswers:
+    """What the whole model makes of the input view of one clip; what answers have in common is computed once.
 
+    Args:
+        clip: with the input view.
+        model: all of it.
+    """
 
-def _found_camera(seen: Clip, voxels: Voxels, model: Model) -> InputCamera:
-    return find_camera(CameraConfig(), model.network(IMAGE_ENCODER), seen, voxels)
+    def __init__(self, clip: TrainingClip, model: Model) -> None:
+        self._clip, self._model, self._seen = clip, model, input_clip(clip)
+        self._fitted: dict[bool, FittedVoxels] = {}
 
+    def answer(self, fit: Fit = NO_FIT) -> Answer:
+        """The model's answer, fitted as `fit` says; nothing at all if the model finds no occupied cell."""
+        if self._voxels is None:
+            return Answer(_nothing(self._clip.num_frames), torch.zeros((0, 5), dtype=torch.int32))
+        voxels = self._fitted_voxels(self._voxels, fit.true_camera) if fit.structure else self._voxels
+        latents = _latents(self._images, voxels, self._model)
+        decoder = self._model.network(GAUSSIAN_DECODER)
+        gaussians = decode_gaussians(DecodingConfig(), decoder, latents)
+        if fit.latents:
+            gaussians = fit_latents_seen(LatentFitConfig(), decoder, latents, gaussians, self._scene(fit.true_camera))
+        elif fit.appearance:
+            gaussians = fit_seen(AppearanceFitConfig(), gaussians, self._scene(fit.true_camera))
+        return Answer(gaussians, voxels.coords, None if fit.true_camera else in_grid(self._found, SIZE))
 
-def _scene(clip: TrainingClip, seen: Clip, found: InputCamera | None, model: Model) -> Scene:
-    """The input with the camera that was found, or else with the true one."""
-    if found is not None:
-        return Scene.of(seen, found, SIZE, model.device)
-    yaw = clip.yaw if clip.axes == "world" else 0.0
-    return Scene(clip=seen, camera=input_camera(clip, SOURCE_SIZE), yaw=yaw, device=torch.device(model.device))
+    @cached_property
+    def _images(self) -> Tokens:
+        return encode_images(ConditioningConfig(), self._model.network(IMAGE_ENCODER), self._seen)
 
+    @cached_property
+    def _voxels(self) -> Voxels | None:
+        try:
+            return _structure(self._images, self._model)
+        except InputError as error:  # raised for an empty structure alone: a bad answer, but an answer
+            LOG.warning("%s: %s", self._clip.seed, error)
+            return None
 
-def _fitted_structure(
-    clip: TrainingClip, seen: Clip, voxels: Voxels, found: InputCamera | None, model: Model
-) -> FittedVoxels:
-    config, decoder = StructureFitConfig(), model.network(STRUCTURE_DECODER)
-    if found is None:
-        return fit_outline(config, decoder, voxels, seen, input_camera(clip, SOURCE_SIZE))
-    return fit_structure(config, decoder, voxels, seen, found)
+    @cached_property
+    def _found(self) -> InputCamera:
+        assert self._voxels is not None
+        return find_camera(CameraConfig(), self._model.network(IMAGE_ENCODER), self._seen, self._voxels)
+
+    def _fitted_voxels(self, voxels: Voxels, true_camera: bool) -> FittedVoxels:
+        if true_camera not in self._fitted:
+            config, decoder = StructureFitConfig(), self._model.network(STRUCTURE_DECODER)
+            self._fitted[true_camera] = (
+                fit_outline(config, decoder, voxels, self._seen, input_camera(self._clip, SOURCE_SIZE))
+                if true_camera
+                else fit_structure(config, decoder, voxels, self._seen, self._found)
+            )
+        return self._fitted[true_camera]
+
+    def _scene(self, true_camera: bool) -> Scene:
+        """The input with the true camera, or the one that was found."""
+        if not true_camera:
+            return Scene.of(self._seen, self._found, SIZE, self._model.device)
+        yaw = self._clip.yaw if self._clip.axes == "world" else 0.0
+        device = torch.device(self._model.device)
+        return Scene(clip=self._seen, camera=input_camera(self._clip, SOURCE_SIZE), yaw=yaw, device=device)
 
 
 def fitted_inflation(clip: TrainingClip, model: Model, resolution: int) -> Answer:
@@ -130,7 +150,7 @@ def fitted_inflation(clip: TrainingClip, model: Model, resolution: int) -> Answe
     seen = input_clip(clip)
     camera, solid = front_camera(FrontCameraConfig(), seen), inflate(InflationConfig(), seen)
     gaussians = fit_appearance(AppearanceFitConfig(), solid, seen, camera, model.device)
-    return Answer(gaussians, occupied_by(gaussians, resolution))
+    return Answer(gaussians, occupied_by(gaussians, resolution), in_grid(camera, SIZE))
 
 
 def _structure(images: Tokens, model: Model) -> Voxels:

@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +20,12 @@ from ss4d.pipelines.networks import Model, ModelChoice, open_model
 from ss4d.pipelines.training.answers import (
     FIT_CONFIGS,
     FITS,
+    NO_FIT,
     SAMPLING_SEED,
+    ClipAnswers,
+    Fit,
     autoencoded,
     fitted_inflation,
-    model_answer,
 )
 from ss4d.pipelines.training.evaluation_report import Score, read_score, write_report, write_sheet
 from ss4d.pipelines.training.records import open_records
@@ -40,9 +42,11 @@ from ss4d.stages.evaluation.baselines import (
 )
 from ss4d.stages.evaluation.metrics import flicker, motion_error, occupancy_iou, psnr, ssim
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
+from ss4d.stages.fitting.pictures import resized
 from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.ops.device import resolve_device
+from ss4d.stages.ops.rasterize import Rasterize
 from ss4d.stages.roles import (
     GAUSSIAN_DECODER,
     IMAGE_ENCODER,
@@ -52,11 +56,12 @@ from ss4d.stages.roles import (
     STRUCTURE_ENCODER,
     STRUCTURE_FLOW,
 )
+from ss4d.stages.training.clips import cut
 from ss4d.stages.types import Axes, Progress, silent
 from ss4d.stages.weights import load_role
 from ss4d.storage.files import write_bytes
 
-METHOD_REVISION = 3  # rises whenever the same clips and weights would get other scores
+METHOD_REVISION = 4  # rises whenever the same clips and weights would get other scores
 ROLES = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, LATENT_FLOW, GAUSSIAN_DECODER)
 ENCODERS = {role: f"training/{role}" for role in (STRUCTURE_ENCODER, LATENT_ENCODER)}
 NUM_SHEETS = 12  # contact sheets: of the first clips
@@ -79,6 +84,8 @@ class EvaluationOptions:
         out: where the report goes.
         device: "auto", "cpu" or "cuda".
         fit: whether answers that are fitted to the input view are measured, too.
+        frames: of each clip, its first, at most; None takes all.
+        views: of each clip besides the input's, evenly chosen, at most; None takes all.
     """
 
     model: str
@@ -88,6 +95,18 @@ class EvaluationOptions:
     seed: int = 0
     device: str = "auto"
     fit: bool = False
+    frames: int | None = None
+    views: int | None = None
+
+    def of(self, clip: TrainingClip) -> TrainingClip:
+        """The frames and views of a clip that are measured."""
+        if self.frames is not None:
+            clip = cut(clip, 0, min(self.frames, clip.num_frames))
+        if self.views is None or self.views >= len(clip.views):
+            return clip
+        chosen = torch.arange(self.views) * len(clip.views) // self.views
+        arrays = {name: getattr(clip, name)[chosen] for name in ("views", "view_cameras", "view_focals")}
+        return replace(clip, **arrays)
 
 
 class Clips(Protocol):
@@ -133,6 +152,9 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
         raise ConfigError(
             f"--clips must be at least 1 and --seed from 0 to {HELD_OUT_SEED - 1}; got {options.clips}, {options.seed}"
         )
+    for name, number in (("--frames", options.frames), ("--views", options.views)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} must be at least 1; got {number}")
     model = open_model(ModelChoice(model=options.model), resolve_device(options.device))
     resolution, axes = model.network(GAUSSIAN_DECODER).args.resolution, model.network(IMAGE_ENCODER).axes
     clips = _clips(options, resolution, axes)
@@ -151,7 +173,7 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
         if clip is None:
             continue
         sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
-        done[name] = Score(name, clip.family, score_clip(clip, methods, model, sheet))
+        done[name] = Score(name, clip.family, score_clip(options.of(clip), methods, model, sheet))
         scores.append(done[name])
     progress(len(ids), len(ids))
     counted = [done[name] for name in ids if name in done]
@@ -178,6 +200,7 @@ def score_clip(
             "psnr": float(psnr(images, truth).mean()),
             "ssim": float(ssim(images, truth).mean()),
             "input_psnr": float(psnr(from_input, seen).mean()),
+            "found_psnr": None if answer.camera is None else _psnr_from(answer, seen, render),
             "flicker": flicker(images, truth),
             "motion_error": motion_error(images, truth),
         }
@@ -185,6 +208,13 @@ def score_clip(
     if sheet is not None:
         write_sheet(sheet, {"input": seen, "truth": truth[clip.seed % len(truth)], **drawn})
     return scores
+
+
+def _psnr_from(answer: Answer, seen: Tensor, render: Rasterize) -> float:
+    """How like the input view (t, s, s, 3) the answer is from the camera that it says, dB."""
+    assert answer.camera is not None
+    camera = resized(answer.camera, seen.shape[1])
+    return float(psnr(pictures(answer.gaussians, camera, render), seen).mean())
 
 
 class ScoreFile:
@@ -266,6 +296,8 @@ def _settings(options: EvaluationOptions, model: Model, encoders: Mapping[str, A
         "data": None if options.data is None else str(options.data.absolute()),
         "mean_clips": MEAN_CLIPS,
         "inflation": InflationConfig().model_dump(),
+        "frames": options.frames,
+        "views": options.views,
         **({"fits": [config().model_dump() for config in FIT_CONFIGS]} if options.fit else {}),
     }
 
@@ -314,12 +346,19 @@ def _methods(
         gaussians = inflate(InflationConfig(), input_clip(clip))
         return Answer(gaussians, occupied_by(gaussians, resolution))
 
-    trained: dict[str, Method] = {"model": lambda clip: model_answer(clip, model)}
+    @lru_cache(maxsize=1)
+    def answers(clip: TrainingClip) -> ClipAnswers:
+        return ClipAnswers(clip, model)
+
+    def answered(fit: Fit) -> Method:
+        return lambda clip: answers(clip).answer(fit)
+
+    trained: dict[str, Method] = {"model": answered(NO_FIT)}
     if encoders is not None:
         trained = {"autoencoders": lambda clip: autoencoded(clip, model, encoders), **trained}
     fitted: dict[str, Method] = {}
     if fit:
-        trained |= {name: partial(model_answer, model=model, fit=stages) for name, stages in FITS.items()}
+        trained |= {name: answered(stages) for name, stages in FITS.items()}
         fitted = {"inflation, fitted": lambda clip: fitted_inflation(clip, model, resolution)}
     return {
         "true voxels": truth_answer,

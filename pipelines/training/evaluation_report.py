@@ -20,10 +20,12 @@ MEASURES = {  # name -> (column, decimals)
     "ssim": ("novel-view SSIM", 3),
     "iou": ("occupancy IoU", 3),
     "input_psnr": ("input-view PSNR, dB", 2),
+    "found_psnr": ("the same from the camera found, dB", 2),
     "flicker": ("flicker", 2),
     "motion_error": ("motion error", 2),
 }
-BASELINES = ("mean shape", "inflation")
+# What is compared with what, clip by clip, where both are measured.
+RIVALS = {"mean shape": "model", "inflation": "model", "inflation, fitted": "model, both fitted"}
 LPIPS = (
     "LPIPS is not reported: its weights cannot be had from an installable package. The package lpips brings the linear "
     "heads alone; the features come from an ImageNet network that torchvision downloads at run time."
@@ -31,7 +33,8 @@ LPIPS = (
 NOTES = """Mean over clips ± its standard error. PSNR and SSIM are means over all other views and frames, over white.
 Flicker: how much more the pictures change from frame to frame than the true ones (0: as much, -1: not at all). Motion
 error: how far that change is off, over the true change (0: the same motion, 1: an object that stands still). The input
-view has a light of its own, which no method is told; other views have a soft one. `docs/evaluation.md` defines all."""
+view has a light of its own, which no method is told; other views have a soft one. It is looked at from its
+true camera, and from the one that a run finds and `cameras.json` holds. `docs/evaluation.md` defines all."""
 SHEET_COLUMNS = 8  # frames shown, at most
 LABEL_WIDTH = 80
 
@@ -98,14 +101,19 @@ def summary(scores: Sequence[Score]) -> dict[str, dict[str, Mean | None]]:
 
 
 def margins(scores: Sequence[Score]) -> dict[str, dict[str, Mean | None]]:
-    """By how much the model is better than each baseline on the same clip: mean and standard error over clips."""
+    """By how much the model is better than each baseline on the same clip: mean and standard error over clips.
+
+    A baseline that is fitted is compared with the model that is fitted alike.
+    """
 
     def margin(baseline: str, measure: str) -> Mean | None:
-        pairs = [(s.methods["model"][measure], s.methods[baseline][measure]) for s in scores]
+        pairs = [(s.methods[RIVALS[baseline]][measure], s.methods[baseline][measure]) for s in scores]
         return _mean([a - b for a, b in pairs if a is not None and b is not None])
 
     return {
-        baseline: {measure: margin(baseline, measure) for measure in ("psnr", "ssim", "iou")} for baseline in BASELINES
+        baseline: {measure: margin(baseline, measure) for measure in ("psnr", "ssim", "iou")}
+        for baseline in RIVALS
+        if baseline in scores[0].methods
     }
 
 

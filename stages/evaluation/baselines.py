@@ -14,7 +14,7 @@ from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, input_camera, lit
 from ss4d.stages.data.objects import family_of, make_object, stream
 from ss4d.stages.data.voxels import surface_voxels, visible
 from ss4d.stages.inflation import facing
-from ss4d.stages.types import Axes, GaussianClip, Progress, silent
+from ss4d.stages.types import Axes, Camera, GaussianClip, Progress, silent
 
 # A Gaussian's deviation along the surface and through it, in cells: a wider one closes the last holes, but fattens
 # the outline by more than that gains.
@@ -26,10 +26,15 @@ MEAN_CLIPS, MEAN_FRAMES = 256, 16  # what the mean training shape is the mean of
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a method makes of a clip: Gaussians to draw, and the cells (n, 5) it takes for occupied."""
+    """What a method makes of a clip: Gaussians to draw, and the cells (n, 5) it takes for occupied.
+
+    Attributes:
+        camera: that it takes for the input's, in its grid; None if it does not say.
+    """
 
     gaussians: GaussianClip
     cells: Tensor
+    camera: Camera | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.hub import model_path
+from ss4d.pipelines.networks import ModelChoice, open_model
 from ss4d.pipelines.training import answers
 from ss4d.pipelines.training import evaluate as evaluation
 from ss4d.pipelines.training.evaluate import EvaluationOptions, ProceduralClips, ScoreFile, evaluate
@@ -191,6 +193,45 @@ def test_fitted_answers_are_measured_beside_the_others(
     methods = report_of(evaluate(options))["methods"]
     assert {*answers.FITS, "inflation, fitted"} < set(methods)
     assert all(methods[name]["psnr"]["mean"] > 0 for name in methods)
+    told = {name for name, measures in methods.items() if measures["found_psnr"] is not None}
+    found = {name for name, fit in {**answers.FITS, "model": answers.NO_FIT}.items() if not fit.true_camera}
+    assert told == {*found, "inflation, fitted"}, "others have no camera but the true one"
+    margins = report_of(tmp_path / "report.md")["margins"]
+    rivals = methods["model, both fitted"], methods["inflation, fitted"]
+    assert margins["inflation, fitted"]["psnr"]["mean"] == pytest.approx(
+        rivals[0]["psnr"]["mean"] - rivals[1]["psnr"]["mean"]
+    )
+
+
+def test_what_answers_have_in_common_is_computed_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "StructureFitConfig", partial(StructureFitConfig, steps=1))
+    monkeypatch.setattr(answers, "AppearanceFitConfig", partial(AppearanceFitConfig, steps=1, size=16))
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        function = getattr(answers, name)
+        monkeypatch.setattr(answers, name, lambda *given: counts.update([name]) or function(*given))
+
+    for name in ("encode_images", "sample_structure", "find_camera", "fit_structure", "fit_outline"):
+        counted(name)
+    opened = open_model(ModelChoice(model=str(model)), "cpu")
+    clip = make_clip(ClipSpec(seed=SEED, num_frames=2, num_views=2, view_size=16, input_size=32, resolution=8))
+    both = answers.FITS["model, both fitted"]
+    of_clip = answers.ClipAnswers(clip, opened)
+    for fit in (answers.NO_FIT, both, replace(both, appearance=False), replace(both, true_camera=True)):
+        of_clip.answer(fit)
+    assert counts == dict.fromkeys(counts, 1)
+    assert len(counts) == 5
+
+
+def test_measured_frames_and_views_are_the_first_and_evenly_chosen() -> None:
+    clip = make_clip(ClipSpec(seed=SEED, num_frames=4, num_views=6, view_size=16, input_size=16, resolution=8))
+    few = EvaluationOptions(model="", out=Path(), frames=3, views=2).of(clip)
+    assert torch.equal(few.views, clip.views[[0, 3], :3])
+    assert torch.equal(few.frames, clip.frames[:3])
+    assert few.view_camera(1) == clip.view_camera(3)
+    many = EvaluationOptions(model="", out=Path(), frames=30, views=20).of(clip)
+    assert torch.equal(many.views, clip.views)
 
 
 @pytest.mark.usefixtures("quick")
@@ -283,15 +324,15 @@ def test_clips_made_without_a_resolution_have_the_grid_of_the_bundled_model(tmp_
     assert RECIPES["tiny"].networks["slat_decoder_gs"][1]["resolution"] == Sizes().resolution
 
 
-@pytest.mark.parametrize("changes", [{"clips": 0}, {"seed": -1}, {"seed": 2**31}])
+@pytest.mark.parametrize("changes", [{"clips": 0}, {"seed": -1}, {"seed": 2**31}, {"frames": 0}, {"views": -1}])
 def test_impossible_numbers_are_refused(tmp_path: Path, changes: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="--clips"):
+    with pytest.raises(ConfigError, match=f"--{next(iter(changes))}"):
         evaluate(EvaluationOptions(**({"model": "bundled:tiny", "out": tmp_path} | changes)))
 
 
 def test_margins_pair_clips() -> None:
     def score(clip: str, model: float, baseline: float) -> Score:
-        measures = dict.fromkeys(("ssim", "iou", "input_psnr", "flicker", "motion_error"))
+        measures = dict.fromkeys(("ssim", "iou", "input_psnr", "found_psnr", "flicker", "motion_error"))
         methods = {"model": model, "inflation": baseline, "mean shape": 10.0}
         return Score(clip, "fish", {name: {"psnr": value, **measures} for name, value in methods.items()})
 
