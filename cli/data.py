@@ -39,8 +39,8 @@ GridAxes = Annotated[
     Literal["camera", "yaw", "world"],
     typer.Option(
         "--axes",
-        help="What the grid's axes follow; must be the model's. world: the object, its front at -y. camera: the input "
-        "camera, which looks along y. yaw: the same, but with z upright.",
+        help="What the grid's axes follow; must be the model's: camera for tiny, world for the published one. camera: "
+        "the input camera, which looks along y. yaw: the same, but with z upright. world: the object, its front at -y.",
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.")]
@@ -56,7 +56,7 @@ def make(
     size: Size = 128,
     views: Views = 8,
     resolution: Resolution = 16,
-    axes: GridAxes = "world",
+    axes: GridAxes = "camera",
     families: Annotated[
         str, typer.Option("--families", metavar="A,B,...", help="Only these kinds of object, in turn; by default all.")
     ] = "",
@@ -107,7 +107,7 @@ def import_(
     size: Size = 128,
     views: Views = 8,
     resolution: Resolution = 16,
-    axes: GridAxes = "world",
+    axes: GridAxes = "camera",
     max_triangles: Annotated[
         int, typer.Option("--max-triangles", min=1, help="A file with more, once textured ones are split, is left out.")
     ] = 2_000_000,

@@ -172,6 +172,11 @@ def evaluate(options: EvaluationOptions, progress: Progress = silent) -> Path:
         clip = clips.read_or_skip(index)
         if clip is None:
             continue
+        if clip.axes != axes:
+            raise InputError(
+                f"the axes of the grid of {name} are the {clip.axes}'s, but the model's are the {axes}'s; make the "
+                f"clips with --axes {axes}"
+            )
         sheet = options.out / f"clip{index:03d}.png" if index < NUM_SHEETS else None
         done[name] = Score(name, clip.family, score_clip(options.of(clip), methods, model, sheet))
         scores.append(done[name])
@@ -256,7 +261,7 @@ def _clips(options: EvaluationOptions, resolution: int, axes: Axes) -> Clips:
 
     Raises:
         StoreError, ConfigError: there are none, see `open_records`.
-        InputError: their grid is not the model's.
+        InputError: their grid has not the model's resolution.
     """
     if options.data is not None:
         records = open_records(options.data, "held_out")

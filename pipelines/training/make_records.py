@@ -63,7 +63,7 @@ class Sizes:
     size: int = 128
     views: int = 8
     resolution: int = 16
-    axes: Axes = "world"
+    axes: Axes = "camera"
 
     def spec(self, seed: int, family: str | None = None) -> ClipSpec:
         return ClipSpec(

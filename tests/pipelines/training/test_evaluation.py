@@ -310,6 +310,14 @@ def test_model_of_another_grid_is_refused(records: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("quick")
+def test_model_of_other_axes_is_refused(model: Path, tmp_path: Path) -> None:
+    sizes = replace(SMALL, frames=1, axes="yaw")
+    make_records(tmp_path / "yaw", num_clips=1, seed=SEED, sizes=sizes, families=(), workers=1, progress=silent)
+    with pytest.raises(InputError, match="are the yaw's, but the model's are the camera's"):
+        evaluate(EvaluationOptions(model=str(model), data=tmp_path / "yaw", out=tmp_path / "out", clips=1))
+
+
+@pytest.mark.usefixtures("quick")
 def test_clips_made_without_a_resolution_have_the_grid_of_the_bundled_model(tmp_path: Path) -> None:
     def ss4d(*words: object) -> str:
         done = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
