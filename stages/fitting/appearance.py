@@ -14,6 +14,7 @@ from ss4d.stages.decoding import decode_gaussians
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.metrics import iou, psnr
+from ss4d.stages.fitting.closing import closed
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, PictureFitConfig
 from ss4d.stages.fitting.descent import Aim, Terms, descended
 from ss4d.stages.fitting.gaussians import GaussianStart
@@ -201,7 +202,8 @@ def fit_latents_seen(
 def _painted(
     config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
 ) -> tuple[GaussianClip, list[float]]:
-    """The Gaussians after all steps on them, and the loss of each."""
+    """The Gaussians, thin parts closed, after all steps on them, and the loss of each."""
+    gaussians = closed(gaussians, scene.pictures(config.size), scene.camera, scene.yaw)
     start = GaussianStart.of(gaussians, config.reach, scene.device)
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)

@@ -41,7 +41,7 @@ def filled(solid: Tensor, inside: Tensor, pairs: tuple[Tensor, Tensor], depths: 
     met = solid[:, cells].float()
     hits = met.new_zeros(len(solid), count**2).index_add(1, rays, met)
     sums = met.new_zeros(len(solid), count**2).index_add(1, rays, met * depths[cells])
-    wanted = _spread(sums.view(-1, count, count), hits.view(-1, count, count), inside).flatten(1)
+    wanted = spread(sums.view(-1, count, count), hits.view(-1, count, count), inside).flatten(1)
     missed = inside.flatten(1) & (hits == 0) & (wanted > 0)
     after = solid.clone()
     off = (depths[cells] - wanted[:, rays]).abs()
@@ -51,12 +51,12 @@ def filled(solid: Tensor, inside: Tensor, pairs: tuple[Tensor, Tensor], depths: 
     return after
 
 
-def _spread(sums: Tensor, weights: Tensor, inside: Tensor) -> Tensor:
+def spread(sums: Tensor, weights: Tensor, inside: Tensor) -> Tensor:
     """Means sums / weights (t, k, k) where there is a weight, handed on from ray to ray inside; 0 where none comes."""
     known = weights > 0
     values = torch.where(known, sums / weights.clamp(min=1), 0.0)
     while True:
-        near, count = _beside(values), _beside(known.float())
+        near, count = beside(values), beside(known.float())
         new = inside & known.logical_not() & (count > 0)
         if not new.any():
             return values
@@ -64,7 +64,7 @@ def _spread(sums: Tensor, weights: Tensor, inside: Tensor) -> Tensor:
         known = known | new
 
 
-def _beside(x: Tensor) -> Tensor:
+def beside(x: Tensor) -> Tensor:
     """Sums (t, k, k) over each ray and the eight around it."""
     size, padded = x.shape[1], functional.pad(x, (1, 1, 1, 1))
     squares = [padded[:, down : down + size, right : right + size] for down in range(3) for right in range(3)]
