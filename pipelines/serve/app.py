@@ -1,30 +1,37 @@
 """The web application: takes videos, has assets made of them, shows how it goes and what came out."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import category
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
-from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.serve.access import guard
+from ss4d.pipelines.errors import FULL, ConfigError, explain
+from ss4d.pipelines.serve.access import HAND_IN, guard
 from ss4d.pipelines.serve.assets import Assets, file_name
 from ss4d.pipelines.serve.check import Checker
 from ss4d.pipelines.serve.line import Line
 from ss4d.pipelines.serve.page_files import app_page
-from ss4d.pipelines.serve.submissions import PICTURE, VIDEO, Submission, Submissions
+from ss4d.pipelines.serve.submissions import MOST_TITLE, PICTURE, VIDEO, Submission, Submissions
 from ss4d.pipelines.view.local_server import LOCAL_NAMES, guarded_app
 from ss4d.pipelines.view.run_view import frame_answer
 from ss4d.stages.errors import InputError
 from ss4d.stages.export.viewer_page import viewer_page
 from ss4d.storage.errors import StoreError
 
+LOG = logging.getLogger("ss4d.serve")
+NO_LETTER = "\N{REPLACEMENT CHARACTER}"
 ARRIVING = 4  # videos that may be on their way at once
+PATIENCE = 30.0  # seconds that one of them may take, and ...
+LEAST_RATE = 1 << 14  # ... bytes that each second more must have brought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +76,24 @@ def serve_app(parts: Parts, token: str | None) -> FastAPI:
     def _page() -> Response:
         return HTMLResponse(page)
 
-    app.post("/clips")(_arrivals(parts))
+    app.post(HAND_IN)(_arrivals(parts))
     _add_clip_routes(app, parts)
     _add_asset_routes(app, parts)
 
     @app.exception_handler(StoreError)
     def _gone(_request: Request, error: StoreError) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=410)
+
+    @app.exception_handler(ClientDisconnect)
+    def _left(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # which nobody waits for
+
+    @app.exception_handler(OSError)
+    def _unwritten(_request: Request, error: OSError) -> Response:
+        LOG.warning("a request could not be answered: %s", explain(error))
+        if error.errno in FULL:
+            return JSONResponse({"detail": "The server's disk is full: try again later."}, status_code=507)
+        return JSONResponse({"detail": "The server cannot reach its files."}, status_code=500)
 
     return app
 
@@ -85,7 +103,7 @@ def _arrivals(parts: Parts) -> Callable[..., Any]:
     limits, room = parts.limits, asyncio.Semaphore(ARRIVING)
 
     async def receive(request: Request, x_title: Annotated[str, Header()] = "video") -> dict[str, str]:
-        title = Path(unquote(x_title)).name or "video"
+        title = _one_line(Path(unquote(x_title)).name) or "video"
         if room.locked():
             raise HTTPException(503, "Too many videos are on their way: try again in a minute.")
         if len(parts.submissions) >= limits.most_kept:
@@ -103,18 +121,29 @@ def _arrivals(parts: Parts) -> Callable[..., Any]:
     return receive
 
 
+def _one_line(name: str) -> str:
+    """A file's name without what would break or turn a line, which somebody may take for one of the server's own."""
+    odd = ("Cc", "Cf", "Zl", "Zp")
+    return "".join(NO_LETTER if category(letter) in odd else letter for letter in name[:MOST_TITLE])
+
+
 async def _stored(request: Request, path: Path, most: int) -> None:
     """Writes the body of a request into a file."""
     refusal = HTTPException(413, f"The video is larger than the {most / 2**20:g} MB allowed here.")
     if int(request.headers.get("content-length") or 0) > most:
         raise refusal
-    size = 0
-    with path.open("xb") as file:
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                raise refusal
-            file.write(part)
+    size, begun = 0, asyncio.get_running_loop().time()
+    try:
+        with path.open("xb") as file:
+            async with asyncio.timeout_at(begun + PATIENCE) as limit:
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise refusal
+                    file.write(part)
+                    limit.reschedule(begun + PATIENCE + size / LEAST_RATE)
+    except TimeoutError as error:
+        raise HTTPException(408, "The video comes too slowly.") from error
     if not size:
         raise HTTPException(422, "The file is empty.")
 

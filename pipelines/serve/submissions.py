@@ -3,6 +3,7 @@
 What lies there is all that a server remembers, so one that starts again goes on where the last one stopped.
 """
 
+import logging
 import secrets
 import shutil
 import threading
@@ -14,10 +15,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.errors import ConfigError, explain
 from ss4d.pipelines.one_writer import agree, lock_file
 from ss4d.storage.files import delete, leads_out, listed, owned_name, read_plain, write_bytes
 
+LOG = logging.getLogger("ss4d.serve")
 VIDEO, PICTURE, RECORD = "video", "picture.webp", "submission.json"
 DIGITS = 32  # of an id, hexadecimal: who knows one may see what it is of, so nobody guesses it
 ID = rf"[0-9a-f]{{{DIGITS}}}"
@@ -127,13 +129,19 @@ class Submissions:
         return submission
 
     def change(self, id_: str, **values: object) -> Submission | None:
-        """Notes what has become of it; None if it was removed meanwhile."""
+        """Notes what has become of it; None if it was removed meanwhile.
+
+        What cannot be written, on a full disk for instance, is known as long as this server lives.
+        """
         with self._lock:
             if id_ not in self._all:
                 return None
             changed = self._all[id_].model_copy(update=values)
-            write_bytes(self.folder / id_ / RECORD, changed.model_dump_json(indent=1).encode())
             self._all[id_] = changed
+            try:
+                write_bytes(self.folder / id_ / RECORD, changed.model_dump_json(indent=1).encode())
+            except OSError as error:
+                LOG.warning("%s is %s, which the next server will not know: %s", id_, changed.state, explain(error))
             return changed
 
     def close(self) -> None:

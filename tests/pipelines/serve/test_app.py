@@ -1,16 +1,21 @@
 """What the web application answers to strangers, to too much, and to what is not there; nothing is computed here."""
 
+import asyncio
+import errno
+import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message
 from typer.testing import CliRunner
 
 from ss4d.cli.main import app as command
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.serve.access import with_token
+from ss4d.pipelines.serve.access import MOST_WORDS, with_token
 from ss4d.pipelines.serve.app import Limits, Parts, Wish, serve_app
 from ss4d.pipelines.serve.assets import Assets, file_name
 from ss4d.pipelines.serve.check import Look
@@ -131,6 +136,76 @@ def test_changes_are_for_the_page_alone_and_answers_for_this_machine(client: Tes
     assert "default-src 'none'" in page.text
 
 
+def test_a_request_that_hands_nothing_in_has_no_long_body(client: TestClient) -> None:
+    path = f"/clips/{hand_in(client)}/start"
+    assert client.post(path, content=b"{" * (MOST_WORDS + 1), headers=OWN).status_code == 413
+    assert client.post(path, content=iter([b"{}"]), headers=OWN).status_code == 411, "who knows how much would come"
+    assert client.post(path, json={}, headers=OWN).status_code == 202
+
+
+def test_a_video_that_hardly_comes_holds_no_place(
+    client: TestClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ss4d.pipelines.serve.app.PATIENCE", 0.2)
+    monkeypatch.setattr("ss4d.pipelines.serve.app.LEAST_RATE", 1000)
+
+    def drips(pieces: int, pause: float) -> Iterator[bytes]:
+        for _ in range(pieces):
+            time.sleep(pause)
+            yield b"x" * 50
+
+    assert client.post("/clips", content=drips(10, 0.1), headers=OWN).status_code == 408
+    assert client.post("/clips", content=drips(10, 0.01), headers=OWN).status_code == 200
+    assert len(list(parts.submissions.folder.iterdir())) == 2
+
+
+def test_who_goes_away_in_the_middle_leaves_nothing(parts: Parts) -> None:
+    comes = iter([{"type": "http.request", "body": b"fi", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(comes)
+
+    async def send(_message: Message) -> None:
+        """Nobody hears it."""
+
+    headers = [(b"host", b"127.0.0.1"), (b"x-ss4d", b"1")]
+    request = {"type": "http", "method": "POST", "path": "/clips", "query_string": b"", "headers": headers}
+    asyncio.run(serve_app(parts, None)(request, receive, send))
+    assert [path.name for path in parts.submissions.folder.iterdir()] == [".server"]
+
+
+def test_a_name_is_one_line_of_letters(client: TestClient, parts: Parts) -> None:
+    for given, kept in (
+        ("a%0A%1B[2J%E2%80%AEgpj.mp4", "a\ufffd\ufffd[2J\ufffdgpj.mp4"),
+        ("..%2F%5C%3Cb%3E.mp4", "\\<b>.mp4"),
+        ("%FF%ED%A0%80.mp4", "\ufffd\ufffd\ufffd\ufffd.mp4"),
+        ("%00", "\ufffd"),
+        ("%2F", "video"),
+        ("a" * 1000, "a" * 120),
+    ):
+        id_ = hand_in(client, given)
+        assert client.get(f"/clips/{id_}").json()["title"] == kept
+        client.delete(f"/clips/{id_}", headers=OWN)
+
+
+def test_a_full_disk_is_told_and_the_line_goes_on(
+    client: TestClient, parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    id_ = hand_in(client)
+
+    def full(path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("ss4d.pipelines.serve.submissions.write_bytes", full)
+    answer = client.post("/clips", content=b"film", headers=OWN)
+    assert (answer.status_code, "disk is full" in answer.json()["detail"]) == (507, True)
+    assert str(parts.submissions.folder) not in answer.text, "a stranger need not know the folder"
+    changed = parts.submissions.change(id_, state="running")
+    assert changed is not None
+    assert changed.state == "running", "what becomes of it is known, even if it cannot be written"
+    assert "disk is full" in caplog.text
+
+
 def test_with_a_token_only_those_who_have_it_come_in(parts: Parts) -> None:
     app = serve_app(parts, "secret")
     stranger, friend = (TestClient(app, base_url="http://192.0.2.7") for _ in range(2))
@@ -142,6 +217,7 @@ def test_with_a_token_only_those_who_have_it_come_in(parts: Parts) -> None:
     assert "HttpOnly" in answer.headers["set-cookie"]
     assert "samesite=strict" in answer.headers["set-cookie"].lower()
     assert friend.get("/").status_code == 200
+    assert friend.get("/?token=secret", follow_redirects=False).status_code == 303, "it never stays in the address"
     assert hand_in(friend)
 
 
