@@ -189,6 +189,7 @@ def list_(folder: Folder, debug: Debug = False) -> None:
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.training.records import families, read_manifest
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         rows = read_manifest(folder)
         table = Table("family", "train", "held out", "failed", "still")
         for family, counts in families(rows).items():

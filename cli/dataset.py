@@ -150,6 +150,7 @@ def plan(
         from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, planned_work
         from ss4d.pipelines.dataset.select import Choice
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
             settings=settings_for(dataset, config, overrides, goals, seed),

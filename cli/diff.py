@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,7 @@ def diff(
         from ss4d.pipelines.inspect.diff import compare_runs
         from ss4d.pipelines.inspect.opened import open_run
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         found = compare_runs(open_run(a, store), open_run(b, store))
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))

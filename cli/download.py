@@ -1,5 +1,6 @@
 """`ss4d download`: networks of others, for segmentation."""
 
+import signal
 from typing import Annotated, Literal
 
 import typer
@@ -26,4 +27,5 @@ def download(
     with explained(debug, "nothing was changed"):
         from ss4d.pipelines.downloads import download as fetch
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         output(f"here     {fetch(name, output)}")

@@ -182,6 +182,7 @@ def config(
     with explained(False, "nothing was changed"):
         from ss4d.pipelines.config import config_text
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         typer.echo(config_text(name), nl=False)
 
 

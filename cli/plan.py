@@ -1,5 +1,6 @@
 """`ss4d plan`: what a run would compute, and why, before anything is computed."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -83,6 +84,7 @@ def plan(
         from ss4d.pipelines.plan import RUN, Wish
         from ss4d.pipelines.prepare import RunOptions, prepare
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         said = with_frames(as_overrides(overrides, goals, memory), start, end, fps, mask)
         wish = Wish(from_stage=from_stage, only=only, force=force or ())
         if is_run(target):

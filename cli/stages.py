@@ -1,5 +1,6 @@
 """`ss4d stages`: every stage and its implementations, with their parameters."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,7 @@ def stages(
         from ss4d.pipelines.offers import offers
         from ss4d.pipelines.registry import installed, unknown_names
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         registry = installed()
         names = registry.stages() if stage is None else [registry.stage(stage).name]
         found, problems = offers(registry), list(unknown_names(registry))

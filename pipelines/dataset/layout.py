@@ -12,7 +12,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.prepare import store_location
 from ss4d.storage.errors import NewerError
 from ss4d.storage.files import read_plain, write_json
-from ss4d.storage.store import folder_of
+from ss4d.storage.store import folder_of, open_store
 
 SCHEMA = 1
 DESCRIPTION = "dataset.json"
@@ -128,11 +128,15 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
 
     Raises:
         ConfigError: the folder holds other files, or a dataset with another store.
+        StoreError: there can be no store at that location, or none to write to.
         NewerError: if a newer version wrote it.
         OSError: if the folder cannot be written.
     """
     if is_dataset(folder):
         return open_dataset(folder, store)
+    location = None if store is None else store_location(store)
+    if location is not None:
+        open_store(location).check_writable()  # a dataset keeps its store, so a wrong one is told before there is any
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder: give --out a new or an empty one, or that of a dataset")
     if folder.exists() and any(folder.iterdir()):
@@ -145,7 +149,7 @@ def create_dataset(folder: Path, store: str | None = None) -> Dataset:
         {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "store": None if store is None else store_location(store),
+            "store": location,
         },
     )
     return open_dataset(folder, store)

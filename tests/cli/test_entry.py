@@ -1,5 +1,6 @@
 """How the command's process ends: everything written, every exit handler done, with the code of the command."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ss4d.cli.home import provide_home
+from tests.helpers.places import ROOT
 
 ENDING = """
 import atexit, sys, threading, time
@@ -104,6 +106,19 @@ def test_a_terminal_that_goes_away_ends_a_command_unless_nohup_began_it(before: 
     assert said in ended.stderr
     assert ended.stdout == ("" if status else "goes on\n")
     assert bool(ended.returncode) == bool(status)
+
+
+def test_every_command_says_after_ctrl_c_what_has_become_of_its_work() -> None:
+    """Until a command has imported what it needs, Ctrl-C ends it with "before anything began"."""
+    deaf = []
+    for path in sorted((ROOT / "cli").glob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                words = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+                names = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
+                if "explained" in words and not ("opened_for" in words or "default_int_handler" in names):
+                    deaf.append(f"{path.name}: {function.name}")
+    assert deaf == []
 
 
 def test_without_a_home_caches_have_a_folder_that_only_the_user_can_enter(

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import zipfile
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,6 +17,7 @@ from ss4d.pipelines.dataset.layout import create_dataset
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Package
 from ss4d.pipelines.plan import NO_WISH, RUN, Recipes, make_plan
+from ss4d.storage.errors import StoreError
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore
 from tests.helpers.unfitted import OFF
@@ -138,3 +141,15 @@ def test_a_dataset_is_made_once(tmp_path: Path) -> None:
     (tmp_path / "other" / "file").touch()
     with pytest.raises(ConfigError, match="holds other files"):
         create_dataset(tmp_path / "other")
+
+
+def test_a_dataset_has_no_store_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    zipfile.ZipFile(tmp_path / "run.zip", "w").close()
+    for name, told in (("file", "is a file"), ("pipe", "is a file"), ("run.zip", "can only be read")):
+        with pytest.raises(StoreError, match=told):
+            create_dataset(tmp_path / "set", str(tmp_path / name))
+    with pytest.raises(StoreError, match="cannot be used"):
+        create_dataset(tmp_path / "set", "ftp://host/store")
+    assert not (tmp_path / "set").exists()
