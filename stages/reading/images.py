@@ -87,7 +87,8 @@ def _with_libheif(file: IO[bytes], name: str, bounds: Bounds) -> Image.Image | N
     except InputError:
         raise
     except (*UNREADABLE, RuntimeError) as error:
-        raise InputError(f"{name} is a HEIC picture that cannot be decoded ({error}); save it as PNG.") from error
+        why = " ".join(str(error).split())  # libheif ends some lines
+        raise InputError(f"{name} is a HEIC picture that cannot be decoded ({why}); save it as PNG.") from error
 
 
 def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> Picture:

@@ -33,7 +33,7 @@ def frame_names(place: str, names: Sequence[str]) -> list[str]:
     _refuse_twins(place, images)
     series = _by_template(images)
     _refuse_two_series(place, series)
-    _refuse_gaps(place, series, [name for name in names if name not in set(images)])
+    _refuse_gaps(place, series, sorted(set(names).difference(images)))
     return sorted(images, key=natural)
 
 

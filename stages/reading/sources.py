@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from tempfile import SpooledTemporaryFile
 from typing import IO, Protocol
 
 from ss4d.stages.errors import InputError
@@ -23,6 +24,7 @@ from ss4d.stages.reading.timeline import Timeline, steady
 ZIP = b"PK\x03\x04"
 PIXEL_BYTES = 8  # of 16 bit and four channels: no file of a picture need be larger than this for each of its pixels
 PIECE = 1 << 20  # bytes
+HELD = 64 * PIECE  # of an archive's file that memory holds; a larger one lies in a temporary file
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
 
 
@@ -146,8 +148,8 @@ def _members(file: IO[bytes], name: str) -> dict[str, Member] | None:
 
 
 def _unpacked(opened: Callable[[], IO[bytes] | None], name: str, bounds: Bounds) -> IO[bytes]:
-    """A file of an archive in memory: only so can a decoder go back and forth in it."""
-    most, held = bounds.max_pixels * PIXEL_BYTES, io.BytesIO()
+    """A file of an archive, unpacked: only so can a decoder go back and forth in it."""
+    most, held = bounds.max_pixels * PIXEL_BYTES, SpooledTemporaryFile(HELD)  # noqa: SIM115  the caller has it closed
     try:
         with opened() or io.BytesIO() as stream:
             # In pieces: at once, an archive's reader holds all twice.

@@ -1,6 +1,7 @@
 """Which files of a folder are the frames, by their names alone."""
 
 import random
+import time
 
 import pytest
 
@@ -23,6 +24,13 @@ from ss4d.stages.reading.series import frame_names
 def test_natural_order(names: list[str]) -> None:
     mixed = random.Random(0).sample(names, len(names))
     assert frame_names("folder", mixed) == names
+
+
+def test_many_names_take_a_time_that_grows_with_their_number() -> None:
+    names = [f"{number}.png" for number in range(20_000)]
+    begun = time.process_time()
+    assert frame_names("folder", names) == names
+    assert time.process_time() - begun < 5, "with its square, it is a quarter of a minute"
 
 
 def test_what_lies_beside_frames_is_passed_over() -> None:
