@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from tests.faults.injection import Fault
 from tests.faults.runs import Bench, modes
 from tests.helpers.s3_server import running
 from tests.helpers.served import load
@@ -21,6 +23,7 @@ def main() -> int:
     """Goes through all calls, or through some; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--place", choices=("folder", "s3"), action="append", help="by default both")
+    parser.add_argument("--fault", choices=get_args(Fault), action="append", help="by default all of that place")
     parser.add_argument("--some", type=int, help="so many calls of each kind of fault, instead of all")
     parser.add_argument(
         "--sites", action="store_true", help="one call for each way through the program that leads to such calls"
@@ -34,7 +37,8 @@ def main() -> int:
         for place in given.place or ("folder", "s3"):
             with _stores(place) as new_store:
                 bench = Bench(Path(folder, place), new_store)
-                failures += all_calls(bench, place == "s3", Sample(given.some, given.sites, given.seed))
+                wanted = [mode for mode in modes(place == "s3") if mode[0] in (given.fault or get_args(Fault))]
+                failures += all_calls(bench, wanted, Sample(given.some, given.sites, given.seed))
     return 1 if failures else 0
 
 
@@ -64,10 +68,10 @@ class Sample:
         return sorted(numbers[: self.some])
 
 
-def all_calls(bench: Bench, remote: bool, sample: Sample) -> int:
+def all_calls(bench: Bench, wanted: Sequence[tuple[Fault, bool]], sample: Sample) -> int:
     """Lets all calls fail that each kind of fault may meet, or some of them; the number of faults not survived."""
     failures = 0
-    for fault, lasting in modes(remote):
+    for fault, lasting in wanted:
         undisturbed = bench.disturbed(fault, 0, lasting=False)
         assert undisturbed.problem is None, undisturbed.problem
         total, chosen = len(undisturbed.sites), sample.of(undisturbed.sites)
