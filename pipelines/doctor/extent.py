@@ -19,7 +19,7 @@ from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 
 SizeName = Literal["published", "reduced"]
 NEEDED_MEMORY = 7 * 2**30  # bytes, of the published size on a CPU
-CALLS = 3  # of each network: a first one, one that is timed, one whose arithmetic is counted
+CALLS = 2  # of each network: a first one, whose arithmetic is counted, and one that is timed
 RUN_STEPS = 2  # of each sampler, in the run of two frames; all are guided
 RUN_FRAMES = 2
 
