@@ -17,6 +17,7 @@ from ss4d.stages.evaluation.metrics import iou, psnr
 from ss4d.stages.fitting.closing import closed
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, PictureFitConfig
 from ss4d.stages.fitting.descent import Aim, Terms, descended
+from ss4d.stages.fitting.dots import without_dots
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.guard import doubted, said
 from ss4d.stages.fitting.hull import within_masks
@@ -202,8 +203,8 @@ def fit_latents_seen(
 def _painted(
     config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
 ) -> tuple[GaussianClip, list[float]]:
-    """The Gaussians, thin parts closed, after all steps on them, and the loss of each."""
-    gaussians = closed(gaussians, scene.pictures(config.size), scene.camera, scene.yaw)
+    """The Gaussians, without dots and thin parts closed, after all steps on them, and the loss of each."""
+    gaussians = closed(without_dots(gaussians), scene.pictures(config.size), scene.camera, scene.yaw)
     start = GaussianStart.of(gaussians, config.reach, scene.device)
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)

@@ -1,0 +1,53 @@
+"""Gaussians that stand alone: from the front they may hide before the object, from elsewhere they are loose dots.
+
+Axes: t frame, n Gaussian, m cell that holds Gaussians.
+"""
+
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ss4d.stages.fitting.groups import grouped
+from ss4d.stages.types import GaussianClip
+
+VISIBLE = 0.1  # opacity of what counts
+# Of the opacity that is usual around a Gaussian, what one that stands alone has around it. Twice as much takes the
+# fringes of what networks are unsure of, too, which novel views then lack: measured on the tuning clips.
+ALONE = 0.1
+PLACES = 2**10  # along each axis: cells further from the middle than half of that count as the last
+
+
+def without_dots(gaussians: GaussianClip) -> GaussianClip:
+    """The clip, with Gaussians that have hardly anything around them made transparent.
+
+    What is around one is the opacity in its cell and the 26 beside it, in its frame, but for its own; cells are those
+    of `ss4d.stages.fitting.groups`. What is usual is the median of that over the clip's visible Gaussians.
+    """
+    visible = gaussians.opacities > VISIBLE
+    if not visible.any():
+        return gaussians
+    around = _opacity_around(gaussians) - gaussians.opacities
+    alone = around < ALONE * around[visible].median()
+    return replace(gaussians, opacities=torch.where(alone, 0.0, gaussians.opacities))
+
+
+def _opacity_around(gaussians: GaussianClip) -> Tensor:
+    """The sum of opacities (n) in each Gaussian's cell and those beside it."""
+    counts = gaussians.offsets[1:] - gaussians.offsets[:-1]
+    frames = torch.arange(len(counts)).repeat_interleave(counts)
+    spacing = grouped(gaussians.means, gaussians.offsets).spacing
+    cells = ((gaussians.means / spacing).floor().long() + PLACES // 2).clamp(1, PLACES - 2)
+
+    def keys(places: Tensor) -> Tensor:
+        return ((frames * PLACES + places[:, 0]) * PLACES + places[:, 1]) * PLACES + places[:, 2]
+
+    filled, member = torch.unique(keys(cells), return_inverse=True)
+    held = gaussians.opacities.new_zeros(len(filled)).index_add(0, member, gaussians.opacities)
+    total = torch.zeros_like(gaussians.opacities)
+    for step in itertools.product((-1, 0, 1), repeat=3):
+        beside = keys(cells + torch.tensor(step))
+        found = torch.searchsorted(filled, beside).clamp(max=len(filled) - 1)
+        total += torch.where(filled[found] == beside, held[found], 0.0)
+    return total
