@@ -3,7 +3,6 @@
 Axes: t frame, n Gaussian, m pixel that lacks something, s pixel along one side.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -49,9 +48,17 @@ def closed(gaussians: GaussianClip, wanted: Tensor, camera: Camera, yaw: float) 
     known = covered & (alpha > SOLID * wanted[..., 3])
     depth = _sheet(depth, known, covered)
     lacking = _beyond(covered & ~known & (depth > 0), known)
+    parts = torch.nonzero(lacking.flatten(1).any(1)).squeeze(1)
+    if len(parts) == 0:
+        return gaussians
     sheet = _with_sheet(gaussians, wanted, depth, lacking, seen)
-    alike = _likeness(gaussians, sheet, around(yaw, OTHER_VIEWS, COARSE), device) >= LIKENESS
-    return _with_sheet(gaussians, wanted, depth, lacking & alike[:, None, None], seen)
+    views = around(yaw, OTHER_VIEWS, COARSE)
+    old, new = (unpacked(clip, device) for clip in (gaussians, sheet))
+    likeness = torch.stack(
+        [iou(*(_pictures(*clip, parts, view)[..., 3] > 0.5 for clip in (old, new))) for view in views]
+    )
+    lacking[parts[likeness.mean(0) < LIKENESS]] = False
+    return _with_sheet(gaussians, wanted, depth, lacking, seen)
 
 
 def _with_sheet(gaussians: GaussianClip, wanted: Tensor, depth: Tensor, lacking: Tensor, seen: Camera) -> GaussianClip:
@@ -78,26 +85,17 @@ def _surface(gaussians: GaussianClip, camera: Camera, device: torch.device) -> t
     """Alpha (t, s, s) of the asset, and its depth (t, s, s), the mean of what shows, on the CPU."""
     *toward, away = camera.world_to_camera[2]
     depths = gaussians.means @ torch.tensor(toward) + away
-    pictures = _pictures(*unpacked(replace(gaussians, colors=depths[:, None].repeat(1, 3)), device), camera)
+    asset, offsets = unpacked(replace(gaussians, colors=depths[:, None].repeat(1, 3)), device)
+    pictures = _pictures(asset, offsets, torch.arange(gaussians.num_frames), camera)
     return pictures[..., 3], pictures[..., 0] / pictures[..., 3].clamp(min=1e-3)
 
 
-def _pictures(asset: Gaussians, offsets: Tensor, camera: Camera) -> Tensor:
-    """All frames (t, s, s, 4), on the CPU."""
+def _pictures(asset: Gaussians, offsets: Tensor, frames: Tensor, camera: Camera) -> Tensor:
+    """Pictures (k, s, s, 4) of the frames (k), on the CPU."""
     with torch.no_grad():
         return torch.cat(
-            [
-                drawn(asset, offsets, frames, [camera] * len(frames)).cpu()
-                for frames in torch.split(torch.arange(len(offsets) - 1), FRAMES_AT_ONCE)
-            ]
+            [drawn(asset, offsets, some, [camera] * len(some)).cpu() for some in torch.split(frames, FRAMES_AT_ONCE)]
         )
-
-
-def _likeness(before: GaussianClip, after: GaussianClip, views: Sequence[Camera], device: torch.device) -> Tensor:
-    """Intersection over union (t) of outlines before and after, the mean over the views."""
-    old, new = (unpacked(clip, device) for clip in (before, after))
-    found = [iou(*(_pictures(*clip, view)[..., 3] > 0.5 for clip in (old, new))) for view in views]
-    return torch.stack(found).mean(0)
 
 
 def _sheet(depth: Tensor, known: Tensor, covered: Tensor) -> Tensor:
