@@ -84,6 +84,10 @@ def serve_app(parts: Parts, token: str | None) -> FastAPI:
     def _gone(_request: Request, error: StoreError) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=410)
 
+    @app.exception_handler(InputError)
+    def _unfit(_request: Request, error: InputError) -> Response:
+        return JSONResponse({"detail": str(error)}, status_code=422)  # a format that cannot hold this asset
+
     @app.exception_handler(ClientDisconnect)
     def _left(_request: Request, _error: ClientDisconnect) -> Response:
         return Response(status_code=400)  # which nobody waits for

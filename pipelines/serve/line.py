@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ss4d.pipelines.child import Child
-from ss4d.pipelines.errors import ConfigError
+from ss4d.pipelines.errors import ConfigError, explain
 from ss4d.pipelines.serve.submissions import VIDEO, Submissions, delete_run
 from ss4d.pipelines.serve.worker import Advanced, Ended, Job, Making, Started, work
 
@@ -103,7 +103,12 @@ class Line:
         worker: Child | None = None
         while (id_ := self._next()) is not None:
             if worker is None:
-                worker = Child(work, self._making, gpu, name="ss4d-serve")
+                try:
+                    worker = Child(work, self._making, gpu, name="ss4d-serve")
+                except OSError as error:  # no memory or number left for one: this thread lives on for the next
+                    LOG.warning("%s has failed: no process can be started: %s", id_, explain(error))
+                    self._submissions.change(id_, state="failed", message="the server is too busy: try again later")
+                    continue
             problem = self._made(worker, id_)
             self._positions.pop(id_, None)
             if problem is None or problem:

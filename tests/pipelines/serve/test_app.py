@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from ss4d.pipelines.serve.submissions import RECORD, Submissions
 from ss4d.pipelines.serve.worker import Making
 from ss4d.pipelines.view.local_server import address_of, listen
 from ss4d.stages.errors import InputError
+from tests.helpers.waiting import wait_until
 
 OWN = {"X-SS4D": "1"}
 LIMITS = Limits(most_bytes=1000, most_seconds=10, most_kept=3)
@@ -204,6 +207,42 @@ def test_a_full_disk_is_told_and_the_line_goes_on(
     assert changed is not None
     assert changed.state == "running", "what becomes of it is known, even if it cannot be written"
     assert "disk is full" in caplog.text
+
+
+def has_failed(submissions: Submissions, number: int) -> bool:
+    states = [json.loads(path.read_bytes())["state"] for path in submissions.folder.glob(f"*/{RECORD}")]
+    return states == ["failed"] * number
+
+
+def test_a_process_that_cannot_be_started_does_not_stop_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(*_given: object, name: str) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("ss4d.pipelines.serve.line.Child", child)
+    submissions = Submissions(tmp_path / "submissions")
+    making = Making(out=tmp_path, config="tiny", seed=0, device="cpu")
+    line = Line(submissions, making, (), [None], most_waiting=2, most_seconds=60)
+    for done in (1, 2):
+        with submissions.arriving() as place:
+            line.enter(submissions.add(place, "a.mp4", 8, 8, 1).id, None)
+        assert wait_until(partial(has_failed, submissions, done), 10)
+    line.close()
+
+
+def test_a_format_that_cannot_hold_an_asset_is_told(
+    client: TestClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise InputError("SPZ holds at most 10 Gaussians")
+
+    monkeypatch.setattr(Assets, "downloads", lambda *_: ["spz"])
+    monkeypatch.setattr(Assets, "download", refuse)
+    id_ = hand_in(client)
+    parts.submissions.change(id_, state="done")
+    answer = client.get(f"/clips/{id_}/files/spz")
+    assert (answer.status_code, answer.json()["detail"]) == (422, "SPZ holds at most 10 Gaussians")
 
 
 def test_with_a_token_only_those_who_have_it_come_in(parts: Parts) -> None:
