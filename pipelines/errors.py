@@ -36,6 +36,7 @@ USER_ERRORS = (
 )
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+NUL = ("embedded null byte", "embedded null character")  # in a path: what Python says, and nothing else
 FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}  # the second is what the making of a folder answers
 
@@ -51,6 +52,8 @@ def explain(error: BaseException, folder: str = "--out") -> str | None:
         return str(error)
     if is_out_of_memory(error):
         return "there is not enough memory for this clip: take fewer frames (--set input.count=16) or a larger machine"
+    if isinstance(error, ValueError) and str(error) in NUL:
+        return "a file that was read names a path with a NUL character, which no file system has: mend that file"
     if isinstance(error, OSError) and error.errno is not None:
         name = error.filename2 or error.filename  # of a renaming that failed, what was to be made
         where = f" ({name})" if name else ""

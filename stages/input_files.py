@@ -132,6 +132,8 @@ def _file_digest(path: Path) -> "hashlib._Hash":
 
 def open_file(path: Path) -> BufferedReader:
     """A file of an input, open to be read; raises InputError if it is missing, unreadable or no file."""
+    if "\0" in str(path):  # as a record may have it, and no file system
+        raise InputError(f"{str(path)!r} is no path of an input: there is a NUL character in it.")
     # os.path answers "no" where pathlib raises, for example under a folder that may not be entered.
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is neither a file nor a folder; give a video file or a folder of images.")

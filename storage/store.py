@@ -274,12 +274,14 @@ def open_store(location: str | Path) -> ArtifactStore:
             `.zip` file that `ss4d pack` made, which can only be read.
 
     Raises:
-        StoreError: if there can be no store at such a URL, a file lies in its place, or the archive is missing or
-            unsafe.
+        StoreError: if there can be no store at such a URL or path, a file lies in its place, or the archive is missing
+            or unsafe.
     """
     if isinstance(location, str) and is_url(location):
         return ArtifactStore(ObjectPlace.at(location))
     path = Path(location)
+    if "\0" in str(path):  # as a record may have it, and no file system
+        raise StoreError(f"{str(path)!r} is no path of a store: there is a NUL character in it")
     if path.suffix == ".zip" and not path.is_dir():
         return ArtifactStore(ArchivePlace(path))
     if path.exists() and not path.is_dir():

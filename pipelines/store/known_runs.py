@@ -134,6 +134,8 @@ def _parsed(text: str) -> Note | None:
         note = Note.model_validate(data)
     except (ValueError, ValidationError, RecursionError):
         return None
+    if "\0" in f"{note.folder}{note.run}":  # which no file system has
+        return None
     return note if note.identity is None or is_whole(data) else None
 
 

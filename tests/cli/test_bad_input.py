@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ss4d.pipelines.errors import explain
+from ss4d.stages.errors import InputError
+from ss4d.stages.input_files import input_digest
 from ss4d.stages.video_io import write_video
 from tests.conftest import draw_frames, save_frames
 
@@ -237,6 +239,18 @@ def test_what_a_full_disk_is_told_as(code: int) -> None:
     sentence = explain(OSError(code, os.strerror(code), "/data/out/store"))
     assert sentence is not None
     assert sentence.startswith("the disk is full (/data/out/store)")
+
+
+@pytest.mark.parametrize("use", [os.stat, os.path.realpath, open])
+def test_a_path_that_no_file_system_has(use: Callable[[str], object]) -> None:
+    """No word of a command has a NUL character, but a record or a configuration may."""
+    with pytest.raises(ValueError, match="null") as caught:
+        use("a\0b")
+    sentence = explain(caught.value)
+    assert sentence is not None
+    assert "NUL character" in sentence
+    with pytest.raises(InputError, match="NUL character"):
+        input_digest(Path("a\0b"))
 
 
 def test_too_little_memory() -> None:

@@ -13,7 +13,7 @@ import pytest
 from ss4d.storage.codec import ArrayData
 from ss4d.storage.errors import DamageError, StoreError
 from ss4d.storage.files import owned_name, write_json
-from ss4d.storage.store import ArtifactStore
+from ss4d.storage.store import ArtifactStore, open_store
 from ss4d.storage.verify import verify
 from tests.helpers.artifacts import REF, edit_root, path_of, put
 
@@ -21,6 +21,11 @@ from tests.helpers.artifacts import REF, edit_root, path_of, put
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store")
+
+
+def test_a_location_that_no_file_system_has_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is a NUL character in it"):
+        open_store(tmp_path / "a\0b")
 
 
 def test_plain_files_are_listed_with_their_digests(store: ArtifactStore) -> None:

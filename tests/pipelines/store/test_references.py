@@ -142,6 +142,16 @@ def test_old_notes_count_where_they_were_written(tmp_path: Path, write_run: Writ
     assert stored(location) == refs(1)
 
 
+def test_an_old_note_of_a_folder_that_cannot_be_stops_who_deletes(tmp_path: Path, write_run: WriteRun) -> None:
+    location = str(tmp_path / "store")
+    make(open_store(location), 1)
+    write_run(tmp_path / "runs" / "clip", 2)
+    open_store(location).place.note("runs/0", Note(host="another", folder=Path("/a\0b")).model_dump_json())
+    with pytest.raises(StoreError, match=r"the note .* is damaged, .* nothing is deleted"):
+        gc(location, runs=[tmp_path / "runs"])
+    assert stored(location) == refs(1)
+
+
 def test_a_record_that_cannot_be_read_keeps_what_its_run_noted(tmp_path: Path, write_run: WriteRun) -> None:
     location, runs = str(tmp_path / "store"), tmp_path / "runs"
     store = open_store(location)
