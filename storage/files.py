@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -116,12 +117,18 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: if it cannot be read, such as FileNotFoundError.
-        StoreError: if it is not JSON.
+        StoreError: if it is not JSON, which no number beyond all floats is either: `write_json` could not write it.
     """
     try:
-        return json.loads(read_plain(path))
+        return json.loads(read_plain(path), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged, it is not JSON ({error}); delete it and run again") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -86,9 +86,10 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
             write_json(path, {"a": bad})
     assert read_json(path) == {"a": [1, 0.1, None]}
     assert os.listdir(tmp_path) == ["run.json"]
-    path.write_bytes(b'{"a": \xff')
-    with pytest.raises(StoreError, match=r"run\.json is damaged"):
-        read_json(path)
+    for damaged in (b'{"a": \xff', b'{"a": 1e999}', b'{"a": [-Infinity, NaN]}'):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"run\.json is damaged"):
+            read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
 
