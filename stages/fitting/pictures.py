@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.ops.kernel_choice import blend_on
+from ss4d.stages.ops.kernel_choice import draw_on
 from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.types import Camera, Clip, GaussianClip
 
@@ -53,7 +53,7 @@ def drawn(gaussians: Gaussians, offsets: Tensor, frames: Tensor, cameras: Sequen
         height=cameras[0].height,
         width=cameras[0].width,
     )
-    rgb, alpha = splat(gaussians, offsets, views, blend_on(device))
+    rgb, alpha = splat(gaussians, offsets, views, draw_on(device))
     return torch.cat([rgb, alpha[..., None]], dim=-1)
 
 

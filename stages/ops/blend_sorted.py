@@ -27,7 +27,7 @@ class SortedBlend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, spans: Tensor, widths: Tensor, pixels: Tensor, num_pixels: int, _area: int) -> Tensor:
+    def forward(ctx: Any, spans: Tensor, widths: Tensor, pixels: Tensor, num_pixels: int) -> Tensor:
         starts = widths.cumsum(0) - widths
         span = torch.arange(len(widths), device=widths.device).repeat_interleave(widths)
         place = torch.arange(len(span), device=span.device)
@@ -51,7 +51,7 @@ class SortedBlend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         spans, widths, counts, ends, pixel, order, span, alphas, before = ctx.saved_tensors
         pulls = grad[:, :3].index_select(0, pixel)
         gains = (pulls * spans[:, 4:].index_select(0, span)).sum(1)
@@ -71,7 +71,7 @@ class SortedBlend(torch.autograd.Function):
         pairs[order] = torch.cat([table, weights[:, None] * pulls], dim=1)
         sums = segment_sum(pairs, widths)
         by_spans = torch.cat([-2 * sums[:, :2], -sums[:, 2:3], sums[:, 2:3] / spans[:, 3:4], sums[:, 3:]], dim=1)
-        return by_spans, None, None, None, None
+        return by_spans, None, None, None
 
 
 def _transmittances(alphas: Tensor, pixel: Tensor, num_pixels: int) -> tuple[Tensor, Tensor]:

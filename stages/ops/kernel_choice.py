@@ -14,8 +14,6 @@ import torch
 from ss4d.stages.errors import ModelError
 from ss4d.stages.ops.attention import attention
 from ss4d.stages.ops.backend import Ops
-from ss4d.stages.ops.blend_cpu import LoopBlend
-from ss4d.stages.ops.blend_sorted import SortedBlend
 from ss4d.stages.ops.conv import conv
 from ss4d.stages.ops.cuda import (
     PACKAGES,
@@ -38,7 +36,9 @@ from ss4d.stages.ops.probes import (
 )
 from ss4d.stages.ops.rasterize import Rasterize, rasterize
 from ss4d.stages.ops.rasterize_torch import torch_rasterizer
-from ss4d.stages.ops.splat import Blend
+from ss4d.stages.ops.splat import Draw
+from ss4d.stages.ops.splat_loops import draw_in_loops
+from ss4d.stages.ops.splat_sorted import draw_sorted
 from ss4d.stages.ops.triangles import SeeTriangles, see_triangles
 from ss4d.stages.ops.varlen import HALF, torch_varlen
 
@@ -77,7 +77,7 @@ KERNELS: Mapping[Part, Mapping[str, Kernel]] = {
     },
     "rasterizer": {
         "gsplat": Kernel(make=gsplat_rasterizer, gradients=False),
-        "torch": Kernel(make=lambda device: torch_rasterizer(device, blend_on(device))),
+        "torch": Kernel(make=lambda device: torch_rasterizer(device, draw_on(device))),
         "numba": Kernel(make=lambda _: rasterize, gradients=False, reference=True),  # on the CPU, whatever the device
     },
     "triangles": {
@@ -94,7 +94,7 @@ ORDER: Mapping[Part, Mapping[str, Sequence[Sequence[str]]]] = {
 }
 # How the rasterizer `torch` blends, with which training and fitting draw, too: on a CPU, loops that are compiled for it
 # are many times faster than sums over tensors.
-BLENDS: Mapping[str, Blend] = {"cuda": SortedBlend, "cpu": LoopBlend}
+DRAWS: Mapping[str, Draw] = {"cuda": draw_sorted, "cpu": draw_in_loops}
 PARTS: tuple[Part, ...] = get_args(Part)
 OF_NETWORKS: tuple[Part, ...] = ("attention", "convolution")
 EVERYTHING_AUTO: Mapping[Part, str] = dict.fromkeys(PARTS, AUTO)
@@ -199,9 +199,9 @@ def choose_kernels(
     )
 
 
-def blend_on(device: torch.device) -> Blend:
-    """How spans of Gaussians are blended on a device; see `ss4d.stages.ops.splat`."""
-    return BLENDS[device.type]
+def draw_on(device: torch.device) -> Draw:
+    """How Gaussians are drawn with gradients on a device; see `ss4d.stages.ops.splat`."""
+    return DRAWS[device.type]
 
 
 def kernels_for(part: Part, device: torch.device) -> list[str]:

@@ -147,7 +147,7 @@ def project_all(
     splats, boxes, depths = np.empty((size, 10), np.float32), np.empty((size, 4), np.int32), np.empty(size)
     bounds = [size * worker // workers for worker in range(workers + 1)]
     jobs = [
-        pool.submit(_project, *arrays, view, *optics, start, stop, splats, boxes, depths)
+        pool.submit(project, *arrays, view, *optics, start, stop, splats, boxes, depths)
         for start, stop in pairwise(bounds)
     ]
     for job in jobs:
@@ -164,7 +164,7 @@ def project_all(
 
 
 @kernel
-def _project(  # type: ignore[no-untyped-def]
+def project(  # type: ignore[no-untyped-def]
     means, scales, quats, colors, opacities, view, focal, width, height, variance, compensate, start, stop,
     splats, boxes, depths,
 ):  # fmt: skip

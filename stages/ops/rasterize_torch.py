@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, Color, Rasterize, ScreenFilter
-from ss4d.stages.ops.splat import Blend, Gaussians, Views, splat
+from ss4d.stages.ops.splat import Draw, Gaussians, Views, splat
 from ss4d.stages.types import Camera, GaussianClip
 
 
-def torch_rasterizer(device: torch.device, blend: Blend) -> Rasterize:
-    """A rasterizer that draws on `device`, in pieces of bounded memory, and blends as told."""
+def torch_rasterizer(device: torch.device, draw: Draw) -> Rasterize:
+    """A rasterizer that draws on `device` in the given way."""
 
     @torch.no_grad()
     def rasterize(
@@ -34,7 +34,7 @@ def torch_rasterizer(device: torch.device, blend: Blend) -> Rasterize:
             height=camera.height,
             width=camera.width,
         )
-        rgb, alpha = splat(parts, gaussians.offsets.to(device), views, blend, screen_filter=screen_filter)
+        rgb, alpha = splat(parts, gaussians.offsets.to(device), views, draw, screen_filter=screen_filter)
         return rgb[0], alpha[0]
 
     return rasterize

@@ -15,7 +15,7 @@ from ss4d.stages.evaluation.metrics import psnr, ssim
 from ss4d.stages.nn.gaussian_decoder import PARTS, SLatGaussianDecoder
 from ss4d.stages.nn.latent_encoder import SLatEncoder
 from ss4d.stages.ops.coords import Sites, SparseTensor
-from ss4d.stages.ops.kernel_choice import blend_on
+from ss4d.stages.ops.kernel_choice import draw_on
 from ss4d.stages.ops.rasterize import ScreenFilter
 from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.roles import GAUSSIAN_DECODER, LATENT_ENCODER
@@ -252,7 +252,7 @@ class AppearanceAutoencoder:
     def _draw(self, scene: Scene, gaussians: Gaussians) -> tuple[Tensor, Tensor]:
         sizes = scene.sizes * self.decoder.representation.num_gaussians
         offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        return splat(gaussians, offsets, scene.views, blend_on(offsets.device), screen_filter=self.screen_filter)
+        return splat(gaussians, offsets, scene.views, draw_on(offsets.device), screen_filter=self.screen_filter)
 
 
 def over(rgba: Tensor, colors: Tensor) -> Tensor:

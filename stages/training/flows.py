@@ -21,7 +21,7 @@ from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEnco
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.coords import Sites, SparseTensor
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.ops.kernel_choice import blend_on
+from ss4d.stages.ops.kernel_choice import draw_on
 from ss4d.stages.ops.splat import Views, splat
 from ss4d.stages.roles import LATENT_FLOW, STRUCTURE_FLOW
 from ss4d.stages.sampler_params import LatentNormalization, SamplerParams
@@ -209,7 +209,7 @@ class LatentsFlow:
             height=PICTURE_SIZE,
             width=PICTURE_SIZE,
         )
-        rgb, _ = splat(gaussians, functional.pad(sizes.cumsum(0), (1, 0)), views, blend_on(sizes.device))
+        rgb, _ = splat(gaussians, functional.pad(sizes.cumsum(0), (1, 0)), views, draw_on(sizes.device))
         return list((rgb.clamp(0, 1) * 255).round().byte().cpu())
 
 

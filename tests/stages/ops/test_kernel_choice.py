@@ -18,12 +18,10 @@ from ss4d.stages.errors import ModelError
 from ss4d.stages.ops import kernel_choice
 from ss4d.stages.ops.attention import attention
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.ops.blend_cpu import LoopBlend
-from ss4d.stages.ops.blend_sorted import SortedBlend
 from ss4d.stages.ops.cuda import PACKAGES
 from ss4d.stages.ops.kernel_choice import (
     ANY,
-    BLENDS,
+    DRAWS,
     EVERYTHING_AUTO,
     KERNELS,
     OF_NETWORKS,
@@ -31,8 +29,8 @@ from ss4d.stages.ops.kernel_choice import (
     PARTS,
     Choice,
     Use,
-    blend_on,
     choose_kernels,
+    draw_on,
 )
 from ss4d.stages.ops.kernel_names import (
     AUTO,
@@ -43,6 +41,8 @@ from ss4d.stages.ops.kernel_names import (
     TriangleKernel,
 )
 from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.ops.splat_loops import draw_in_loops
+from ss4d.stages.ops.splat_sorted import draw_sorted
 from tests.helpers.pretend_device import PRETENDED, PretendDevice
 
 CPU = torch.device("cpu")
@@ -133,9 +133,9 @@ def test_a_cpu_computes_with_torch_and_numba() -> None:
 
 
 def test_every_device_has_its_way_to_blend() -> None:
-    assert {device for row in ORDER.values() for device in row} == set(BLENDS)
-    assert blend_on(CPU) is LoopBlend
-    assert blend_on(PRETENDED) is SortedBlend
+    assert {device for row in ORDER.values() for device in row} == set(DRAWS)
+    assert draw_on(CPU) is draw_in_loops
+    assert draw_on(PRETENDED) is draw_sorted
 
 
 def test_training_on_a_cpu_draws_with_what_has_gradients() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ss4d.stages.golden_cases import run_case
 from ss4d.stages.ops.attention import Attention, AttentionPlan, attention
 from ss4d.stages.ops.conv import conv
-from ss4d.stages.ops.kernel_choice import blend_on
+from ss4d.stages.ops.kernel_choice import draw_on
 from ss4d.stages.ops.probes import (
     PICTURE_TOLERANCE,
     TOLERANCES,
@@ -44,7 +44,7 @@ def test_attention_on_a_device_that_is_not_there(make: Callable[[], Attention]) 
 def test_convolution_and_pictures_on_a_device_that_is_not_there() -> None:
     with PretendDevice(values=True):
         assert 0 < convolution_error(conv, PRETENDED, torch.float32, gradients=False) < 1e-5
-        assert 0 < picture_error(torch_rasterizer(PRETENDED, blend_on(PRETENDED))) < 1e-5
+        assert 0 < picture_error(torch_rasterizer(PRETENDED, draw_on(PRETENDED))) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["slat_decoder_gs", "slat_flow_3d_1d", "ss_decoder", "ss_flow_windowed"])
