@@ -301,7 +301,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera"),
-        revision=5,
+        revision=6,
     ),
     Implementation(
         stage="appearance_fit",
@@ -309,7 +309,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera"),
         roles=(GAUSSIAN_DECODER,),
-        revision=4,
+        revision=5,
     ),
     Implementation(
         stage="mesh",

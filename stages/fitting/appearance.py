@@ -16,7 +16,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.metrics import iou, psnr
 from ss4d.stages.fitting.closing import closed
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, PictureFitConfig
-from ss4d.stages.fitting.descent import Aim, Terms, descended
+from ss4d.stages.fitting.descent import Aim, Terms, descended, halved
 from ss4d.stages.fitting.dots import without_dots
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.guard import doubted, said
@@ -38,7 +38,7 @@ from ss4d.stages.types import (
 
 LOG = logging.getLogger("ss4d")
 SSIM = 0.2  # weight of structural similarity
-FINER = 2  # times as many pixels as the loss compares: what a frame's gain is measured with
+FINER = 2  # times as many pixels as the loss compares in the end: what a frame's gain is measured with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,11 @@ class Scene:
             doubts=doubts,
             limits=FOUND if doubts else KNOWN,
         )
+
+    def pixel(self, size: int) -> float:
+        """What a pixel of a picture of `size` pixels spans at the object, world units."""
+        distance = abs(self.camera.world_to_camera[2][3])
+        return distance * self.camera.width / (self.camera.focal * size)
 
     def pictures(self, size: int) -> Tensor:
         """What the camera should see (t, size, size, 4)."""
@@ -204,8 +209,8 @@ def _painted(
     config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
 ) -> tuple[GaussianClip, list[float]]:
     """The Gaussians, without dots and thin parts closed, after all steps on them, and the loss of each."""
-    gaussians = closed(without_dots(gaussians), scene.pictures(config.size), scene.camera, scene.yaw)
-    start = GaussianStart.of(gaussians, config.reach, scene.device)
+    gaussians = closed(without_dots(gaussians), scene.pictures(halved(config.size)), scene.camera, scene.yaw)
+    start = GaussianStart.of(gaussians, config.reach, scene.pixel(config.size), scene.device)
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)
     by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
@@ -229,10 +234,11 @@ def _kept(
 
 def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: PictureFitConfig) -> Tensor:
     """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better."""
-    coarse, fine = scene.pictures(config.size), scene.pictures(FINER * config.size)
+    half = halved(config.size)
+    coarse, fine = scene.pictures(half), scene.pictures(FINER * config.size)
     found = []
     for t in range(len(fine)):
-        old, new = (Shown.of(clip, t, scene, config.size) for clip in (before, after))
+        old, new = (Shown.of(clip, t, scene, half, len(fine[t])) for clip in (before, after))
         target, mask = fine[t : t + 1], fine[t : t + 1, ..., 3] > 0.5
         found.append(
             bool((_likeness(new.front, target) > _likeness(old.front, target)).all())
@@ -255,7 +261,7 @@ class Shown:
     """A frame as the input camera sees it, from the sides that are kept aside, and from where it may have been.
 
     Attributes:
-        front: (1, s, s, 4), finer than the loss compares.
+        front: (1, f, f, 4), finer than the loss compares.
         sides: (v, s, s, 4).
         doubts: (k, s, s, 4).
     """
@@ -265,11 +271,11 @@ class Shown:
     doubts: Tensor
 
     @classmethod
-    def of(cls, clip: GaussianClip, t: int, scene: Scene, size: int) -> "Shown":
+    def of(cls, clip: GaussianClip, t: int, scene: Scene, size: int, fine: int) -> "Shown":
         gaussians, offsets = unpacked(clip.frame(t), scene.device)
         views = [*around(scene.yaw, KEPT_ASIDE, size), *(resized(view, size) for view in scene.doubts)]
         with torch.no_grad():
-            front = drawn(gaussians, offsets, torch.zeros(1, dtype=torch.int64), [resized(scene.camera, FINER * size)])
+            front = drawn(gaussians, offsets, torch.zeros(1, dtype=torch.int64), [resized(scene.camera, fine)])
             pictures = drawn(gaussians, offsets, torch.zeros(len(views), dtype=torch.int64), views)
         return cls(front, pictures[: len(KEPT_ASIDE)], pictures[len(KEPT_ASIDE) :])
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ss4d.stages.evaluation.metrics import ssim
 from ss4d.stages.fitting.groups import Groups
@@ -19,6 +20,9 @@ from ss4d.stages.types import Camera, Progress, silent
 
 FRAMES_AT_ONCE = 8  # drawn together: bounds memory
 LEAST_RATE = 0.2  # of the last step, over that of the first
+COARSE = 0.5  # of the steps, the first ones, in pictures of half the size
+FRINGE = 0.1  # alpha that is taken for nothing, and of what is missing
+LEAST_SIZE = 16  # of a picture that can be compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +74,15 @@ class Aim:
 
     Attributes:
         wanted: (t, s, s, 4) from the input's camera.
+        coarse: the same in pictures of half the size, which are all that the first steps compare.
         seen: that camera.
-        others: other views.
+        others: other views, of half the size.
         before: what each of these saw of each of the pieces at the start.
         pieces: frames that are drawn together.
     """
 
     wanted: Tensor
+    coarse: Tensor
     seen: Camera
     others: Sequence[Camera]
     before: Sequence[Sequence[Tensor]]
@@ -85,8 +91,9 @@ class Aim:
     @classmethod
     def of(cls, start: Start, wanted: Tensor, camera: Camera, yaw: float) -> "Aim":
         """The aim of an asset that should look like `wanted` from `camera`, and elsewhere as it does."""
-        size = wanted.shape[1]
-        others, pieces = around(yaw, OTHER_VIEWS, size), _pieces(start.offsets)
+        half = halved(wanted.shape[1])
+        coarse = functional.interpolate(wanted.movedim(-1, 1), (half, half), mode="area").movedim(1, -1)
+        others, pieces = around(yaw, OTHER_VIEWS, half), _pieces(start.offsets)
         before: list[list[Tensor]] = [[] for _ in others]
         with torch.no_grad():
             for piece in pieces:
@@ -94,23 +101,26 @@ class Aim:
                     wanted.new_zeros(piece.rows.stop - piece.rows.start, start.channels), piece
                 )
                 for view, other in enumerate(others):
-                    before[view].append(drawn(asset, offsets, torch.arange(piece.count), [other] * piece.count))
-        return cls(wanted, resized(camera, size), others, before, pieces)
+                    seen = drawn(asset, offsets, torch.arange(piece.count), [other] * piece.count)
+                    before[view].append(crisp(seen))
+        return cls(wanted, coarse, camera, others, before, pieces)
 
-    def pull(self, start: Start, by: Tensor, step: int, terms: Terms) -> float:
-        """Adds the gradient of the pictures' loss to `by`; gives that loss.
+    def pull(self, start: Start, by: Tensor, step: int, terms: Terms, *, fine: bool) -> float:
+        """Adds the gradient of the pictures' loss to `by`, those of full size if `fine`; gives that loss.
 
         What the object does not cover is black and white by turns: always black, specks beside it would be painted
         black, which looks right there and nowhere else, instead of fading away.
         """
         light, total = float(step % 2), 0.0
+        wanted = self.wanted if fine else self.coarse
+        seen = resized(self.seen, wanted.shape[1])
         for number, piece in enumerate(self.pieces):
             view, count = (step + number) % len(self.others), piece.count
-            cameras = [self.seen] * count + [self.others[view]] * count
-            pictures = drawn(*start.moved(by[piece.rows], piece), torch.arange(count).repeat(2), cameras)
-            loss = picture_loss(pictures[:count], self.wanted[piece.frames], light, terms.ssim)
-            aside = picture_loss(pictures[count:], self.before[view][number], light, terms.ssim)
-            loss = (loss + terms.others * aside) * (count / len(self.wanted))
+            asset, frames = start.moved(by[piece.rows], piece), torch.arange(count)
+            front, side = (drawn(*asset, frames, [camera] * count) for camera in (seen, self.others[view]))
+            loss = picture_loss(front, wanted[piece.frames], light, terms.ssim)
+            aside = picture_loss(side, self.before[view][number], light, terms.ssim)
+            loss = (loss + terms.others * aside) * (count / len(wanted))
             loss.backward(inputs=[by])  # type: ignore[no-untyped-call]  # the weights are frozen
             total += loss.item()
         return total
@@ -137,7 +147,7 @@ def descended(
         for group in adam.param_groups:
             group["lr"] = rate * (LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * step / steps)) / 2)
         adam.zero_grad()
-        total = aim.pull(start, by, step, terms)
+        total = aim.pull(start, by, step, terms, fine=step >= COARSE * steps)
         apart, change = start.groups.unevenness(by)
         smooth = terms.spatial * apart + terms.temporal * change + terms.stay * by.square().sum() / max(rows, 1)
         smooth.backward(inputs=[by])  # type: ignore[no-untyped-call]
@@ -155,6 +165,19 @@ def _pieces(offsets: Tensor) -> list[Piece]:
         Piece(slice(start, stop), slice(first[start], first[stop]))
         for start, stop in ((start, min(start + FRAMES_AT_ONCE, count)) for start in starts)
     ]
+
+
+def halved(size: int) -> int:
+    """Pixels of a side of the smaller pictures, where the larger ones have `size`."""
+    return max(size // 2, min(size, LEAST_SIZE))
+
+
+def crisp(pictures: Tensor) -> Tensor:
+    """Pictures (k, s, s, 4) with fainter fringes and fewer holes: alpha further from a half, colors as they were."""
+    alpha = pictures[..., 3:]
+    share = ((alpha - FRINGE) / (1 - 2 * FRINGE)).clamp(0, 1)
+    clearer = share.square() * (3 - 2 * share)
+    return torch.cat([pictures[..., :3] * clearer / alpha.clamp(min=FRINGE), clearer], dim=-1)
 
 
 def picture_loss(pictures: Tensor, wanted: Tensor, light: float, structure: float) -> Tensor:

@@ -19,6 +19,7 @@ from ss4d.stages.types import GaussianClip
 COLOR, OPACITY, PLACE, SIZE = 1.0, 5.0, 3.0, 2.0
 LARGEST_GROWTH = 2.0  # of a Gaussian's size, and the inverse of its least
 FAINTEST = 1e-4
+DETAIL = 0.5  # standard deviation of the smallest Gaussian, in pixels of the pictures compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +30,22 @@ class GaussianStart:
     offsets: Tensor
     groups: Groups
     reach: float  # world units
+    least: float  # standard deviation, world units
     channels: int = 10  # color, opacity, place, size
 
     @classmethod
-    def of(cls, clip: GaussianClip, reach: float, device: torch.device) -> "GaussianStart":
-        """Those of a clip, each of which may move by `reach`, over the distance between neighbors."""
+    def of(cls, clip: GaussianClip, reach: float, pixel: float, device: torch.device) -> "GaussianStart":
+        """Those of a clip, each of which may move by `reach`, over the distance between neighbors.
+
+        None is smaller than what pictures with pixels of `pixel` world units tell: a smaller one hardly shows in them,
+        so that the optimizer paints it at random, and larger pictures have specks. What is enlarged is as much fainter
+        as it covers more (the smoothing filter of Mip-Splatting, face on).
+        """
         gaussians, offsets = unpacked(clip, device)
-        groups = grouped(gaussians.means, offsets)
-        return cls(gaussians, offsets, groups, reach * groups.spacing)
+        groups, least = grouped(gaussians.means, offsets), DETAIL * pixel
+        shares = (gaussians.scales / (gaussians.scales.square() + least**2).sqrt()).sort(dim=1).values
+        fainter = replace(gaussians, opacities=gaussians.opacities * shares[:, 1:].prod(1, keepdim=True))
+        return cls(fainter, offsets, groups, reach * groups.spacing, least)
 
     def moved(self, by: Tensor, piece: Piece) -> tuple[Gaussians, Tensor]:
         """The Gaussians of some frames, changed `by` (n, 10); where each frame begins."""
@@ -45,7 +54,10 @@ class GaussianStart:
         logits = start.opacities[rows].clamp(FAINTEST, 1 - FAINTEST).logit()
         moved = Gaussians(
             means=start.means[rows] + self.reach * torch.tanh(PLACE * place),
-            scales=start.scales[rows] * torch.exp(math.log(LARGEST_GROWTH) * torch.tanh(SIZE * size)),
+            scales=(start.scales[rows] * torch.exp(math.log(LARGEST_GROWTH) * torch.tanh(SIZE * size)))
+            .square()
+            .add(self.least**2)
+            .sqrt(),
             quats=start.quats[rows],
             colors=start.colors[rows] + COLOR * color,
             opacities=torch.sigmoid(logits + OPACITY * opacity),

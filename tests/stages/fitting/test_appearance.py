@@ -16,6 +16,8 @@ from ss4d.stages.evaluation.metrics import psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from ss4d.stages.fitting.appearance import KNOWN, Scene, better, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
+from ss4d.stages.fitting.descent import Piece, crisp
+from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.fitting.hull import within_masks
 from ss4d.stages.nn.checkpoint import build_network
@@ -28,7 +30,7 @@ from ss4d.stages.training.tiny import PUBLISHED
 from ss4d.stages.types import Clip, GaussianClip, StructuredLatents
 from tests.helpers.pretend_device import PretendDevice
 
-QUICK = AppearanceFitConfig(steps=15, size=48)
+QUICK = AppearanceFitConfig(steps=15, size=96)
 ARRAYS = ("means", "scales", "quats", "colors", "opacities", "offsets")
 
 
@@ -149,14 +151,14 @@ def test_latents_are_fitted_through_the_decoder_and_then_gaussians() -> None:
     before = decode_gaussians(DecodingConfig(), decoder(), latents(truth))
     seen = scene(truth, input_clip(truth))
     free = {"others": 0.0, "latent_stay": 0.0, "latent_temporal": 0.0, "latent_spatial": 0.0}
-    config = LatentFitConfig(latent_steps=6, latent_rate=0.03, steps=3, size=32, **free)
+    config = LatentFitConfig(latent_steps=6, latent_rate=0.03, steps=3, size=64, **free)
     told: list[tuple[int, int]] = []
     first = fit_latents_seen(
         config, decoder(), latents(truth), before, seen, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(step, 9) for step in range(1, 10)]
     assert len(first.loss) == 9
-    assert first.loss[4] < first.loss[0], "both over black"
+    assert first.loss[2] < first.loss[0], "both over black, and both coarse"
     again = fit_latents_seen(config, decoder(), latents(truth), before, seen)
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in (*ARRAYS, "loss", "fitted"))
     assert all(weight.grad is None for weight in decoder().parameters())
@@ -226,3 +228,32 @@ def test_what_shows_beside_the_object_fades_away() -> None:
     assert 0 < gone.sum() <= len(left[::10])
     assert not gone[torch.arange(len(left)) % 10 > 0].any()
     assert torch.equal(within_masks(asset, torch.zeros_like(masks), camera).opacities, asset.opacities)
+
+
+def test_nothing_is_too_small_for_the_pictures_compared() -> None:
+    """What hardly shows in them would be painted at random, and be specks in larger ones; its light face on stays."""
+    truth = clip("walker")
+    asset, seen = dull(truth), scene(truth, input_clip(truth))
+    small = torch.arange(len(asset.means)) % 3 == 0
+    dotted = replace(asset, scales=torch.where(small[:, None], 1e-3, asset.scales))
+    pixel = seen.pixel(QUICK.size)
+    assert 0.005 < pixel < 0.05, "of 96 pixels that show an object of side 1, and some room around it"
+    start = GaussianStart.of(dotted, QUICK.reach, pixel, torch.device("cpu"))
+    whole = Piece(slice(0, 2), slice(0, len(asset.means)))
+    same, _ = start.moved(torch.zeros(len(asset.means), start.channels), whole)
+    assert same.scales.min() >= 0.5 * pixel
+    light = [
+        opacity * scales.sort(dim=1).values[:, 1:].prod(1)
+        for opacity, scales in ((dotted.opacities, dotted.scales), (same.opacities[:, 0], same.scales))
+    ]
+    torch.testing.assert_close(light[1], light[0])
+    assert fit(truth, dotted, input_clip(truth)).scales.min() >= 0.5 * pixel
+
+
+def test_sides_are_asked_to_be_crisp() -> None:
+    alpha = torch.tensor([0.0, 0.05, 0.3, 0.5, 0.7, 0.95, 1.0])
+    picture = torch.stack([0.2 * alpha, 0.4 * alpha, alpha, alpha], dim=-1)
+    got = crisp(picture)
+    assert got[:, 3].tolist() == pytest.approx([0, 0, 0.156, 0.5, 0.844, 1, 1], abs=1e-3)
+    seen = got[2:]
+    assert torch.allclose(seen[:, :3] / seen[:, 3:], torch.tensor([0.2, 0.4, 1.0]))
