@@ -103,16 +103,17 @@ def run(
     """
     command = shlex.join(["ss4d", *sys.argv[1:]])
     with explained(debug, f"what is finished is kept, and the same command resumes it: {command}", ELSEWHERE):
-        # Not at the top: torch takes seconds to import, and --help should not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        settings = settings_for(dataset, config, overrides, goals, seed)
+        # Not at the top: torch takes seconds to import, and neither --help nor a wrong setting should.
         from ss4d.pipelines.dataset.launch import DatasetOptions, run_dataset
         from ss4d.pipelines.dataset.select import Choice
         from ss4d.pipelines.dataset.workers.limits import Limits, parse_size
         from ss4d.pipelines.dataset.workers.policy import Policy
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
-            settings=settings_for(dataset, config, overrides, goals, seed),
+            settings=settings,
             choice=Choice(where=where, shard=shard, limit=limit),
             device=device,
             workers=workers,
@@ -147,13 +148,14 @@ def plan(
         ss4d dataset plan birds --set slat.sampler.steps=25
     """
     with explained(debug, "nothing was changed"):
+        settings = settings_for(dataset, config, overrides, goals, seed)
         from ss4d.pipelines.dataset.launch import DatasetOptions, plan_dataset, planned_work
         from ss4d.pipelines.dataset.select import Choice
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         options = DatasetOptions(
             folder=dataset,
-            settings=settings_for(dataset, config, overrides, goals, seed),
+            settings=settings,
             choice=Choice(where=where, shard=shard, limit=limit),
             store=store,
         )

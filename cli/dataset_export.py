@@ -54,8 +54,8 @@ def export(
         explained(debug, kept, "the argument DIR"),
         opened_for(dataset, config, overrides, goals, seed, store) as opened,
     ):
+        from ss4d.pipelines.chosen_formats import chosen_formats
         from ss4d.pipelines.dataset.export import More, export_assets
-        from ss4d.pipelines.inspect.add_formats import chosen_formats
 
         more = More(chosen_formats(formats) if formats else (), max_gaussians)
         with bar("clips") as progress:

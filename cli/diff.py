@@ -41,11 +41,13 @@ def diff(
         ss4d diff output/runs/bird output/runs/bird25
     """
     with explained(debug, "nothing was changed"):
-        from ss4d.pipelines.inspect.diff import compare_runs
         from ss4d.pipelines.inspect.opened import open_run
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        found = compare_runs(open_run(a, store), open_run(b, store))
+        opened = open_run(a, store), open_run(b, store)
+        from ss4d.pipelines.inspect.diff import compare_runs  # torch, for which what is no run need not wait
+
+        found = compare_runs(*opened)
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))
         else:

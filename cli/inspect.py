@@ -97,12 +97,13 @@ def report(
     """
     with explained(debug, NOTHING_LOST):
         from ss4d.pipelines.inspect.opened import open_run
-        from ss4d.pipelines.inspect.report import write_report
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         path = out or place_for(run, "report.html")
         opened = open_run(run, store)
         with console.status("drawing") as status:
+            from ss4d.pipelines.inspect.report import write_report  # torch, for which what is no run need not wait
+
             write_report(opened, path, lambda part: status.update(f"drawing {part}"))
         say(f"Page: {path} ({decimal(path.stat().st_size)})")
 

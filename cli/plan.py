@@ -104,6 +104,7 @@ def plan(
                 wish=wish,
             )
         run = prepare(options, to_run=False)
+        run.check_input()
         steps = run.steps
         rows = [(step.stage, step.action, step.ref.key[:8], step.reason) for step in steps]
         print_table(("stage", "action", "artifact", "why"), rows)

@@ -49,7 +49,13 @@ def render(
         bool, typer.Option("--beside-input", help="With the input's frame, cut out and cropped, to its left.")
     ] = False,
     frames: Annotated[
-        int, typer.Option("--frames", min=1, max=100_000, help="Least number of pictures of an orbit.")
+        int,
+        typer.Option(
+            "--frames",
+            min=1,
+            max=100_000,
+            help="Least number of pictures of an orbit, which is rounded up to whole loops of the clip.",
+        ),
     ] = 96,
     turns: Annotated[int, typer.Option("--turns", min=0, max=1000, help="Full turns of an orbit.")] = 1,
     pitch: Annotated[
@@ -72,9 +78,11 @@ def render(
     """
     with explained(debug, "the run itself was not changed"):
         from ss4d.pipelines.inspect.opened import open_run
-        from ss4d.pipelines.inspect.render import Wanted, render_run
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        opened = open_run(run, store)
+        from ss4d.pipelines.inspect.render import Wanted, render_run  # torch, for which what is no run need not wait
+
         wanted = Wanted(
             cameras=cameras,
             kind=what,
@@ -87,6 +95,6 @@ def render(
         )
         target = out or place_for(run, "render.mp4")
         with bar("pictures") as progress:
-            number = render_run(open_run(run, store), target, wanted, progress)
+            number = render_run(opened, target, wanted, progress)
         size_of = "" if target.is_dir() else f" ({decimal(target.stat().st_size)})"
         say(f"{number} pictures: {target}{size_of}")

@@ -65,6 +65,9 @@ def serve(
     """
     with explained(debug, "what was handed in is kept, and the same command goes on where it stopped"):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        from ss4d.pipelines.config import load_config
+
+        load_config(config, overrides or ())  # a mistake is told before torch is imported, which takes seconds
         with console.status("starting"):
             from ss4d.pipelines.serve.access import with_token
             from ss4d.pipelines.serve.app import Limits
@@ -86,4 +89,4 @@ def serve(
         say(f"Assets are made at {address} until Ctrl-C")
         if not no_open:
             open_browser(address)
-        server.serve()
+        server.serve(lambda: say("Ending. What was handed in is kept, and the same command goes on where it stopped."))

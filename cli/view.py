@@ -50,10 +50,11 @@ def _show_asset(run: Path, store: str | None, port: int, opens: bool) -> None:
     with console.status("opening the run"):
         from ss4d.pipelines.inspect.opened import open_run
         from ss4d.pipelines.view.local_server import address_of, listen, serve
-        from ss4d.pipelines.view.run_view import view_app, viewed_scene
 
-        listener = listen(port)
-        app = view_app(viewed_scene(open_run(run, store)))
+        opened, listener = open_run(run, store), listen(port)
+        from ss4d.pipelines.view.run_view import view_app, viewed_scene  # torch, for which refusals need not wait
+
+        app = view_app(viewed_scene(opened))
     _tell(run, address_of(listener), opens)
     serve(app, listener)
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from ss4d.pipelines.workers import without_interrupts
 
-GRACE = 5.0  # seconds that a process without work may take to end, if nobody says otherwise
-
 
 class Child:
     """A process that is given a pipe and ends when that is closed; creating the handle starts it.
@@ -35,7 +33,7 @@ class Child:
         assert self._process.pid is not None  # it is started
         self.pid: int = self._process.pid
 
-    def leave(self, grace: float = GRACE) -> None:
+    def leave(self, grace: float) -> None:
         """Lets the process end by itself, which it does when it has nothing to do; kills it after `grace` seconds."""
         self.pipe.close()
         self._process.join(grace)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ss4d.pipelines.hub import HubFiles
 from ss4d.stages.errors import ModelError
+from ss4d.stages.extras import how_to_install
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.segmentation.config import BirefnetConfig, Sam2Config
 
@@ -88,9 +89,7 @@ def with_weights(name: str) -> Callable[[BirefnetConfig | Sam2Config, ModelFolde
     def resolved(config: BirefnetConfig | Sam2Config, _folder: ModelFolder) -> BirefnetConfig | Sam2Config:
         known = PUBLISHED[name]
         if find_spec(known.package) is None:
-            raise ModelError(
-                f"segmentation.method {name} needs the package {known.package}: install ss4d-pipeline[{name}]"
-            )
+            raise ModelError(f"segmentation.method {name} needs the package {known.package}: {how_to_install(name)}")
         weights = config.weights or downloaded(name)
         if weights is None:
             raise ModelError(

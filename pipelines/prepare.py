@@ -21,7 +21,7 @@ from ss4d.storage.files import in_utf8
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 
-num_chosen = Deferred("ss4d.stages.video_io:num_chosen")
+num_chosen = Deferred("ss4d.stages.reading.counts:num_chosen")
 DEFAULT_STORE = "../../store"  # as a record says it: from the run's folder
 
 
@@ -67,6 +67,12 @@ class Preparation:
     def computes(self) -> bool:
         """Whether anything is left to compute."""
         return any(step.action == RUN for step in self.steps)
+
+    def check_input(self) -> None:
+        """Raises InputError if the input is to be read, and cannot be; decodes no frame."""
+        stages = self.config.stages()
+        if any(step.action == RUN and stages[step.stage].source for step in self.steps):
+            self.count_frames()
 
     @property
     def goals(self) -> list[ArtifactRef]:

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import shlex
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,14 +101,14 @@ def run_clip(options: RunOptions, reporter: Reporter) -> Path:
     """
     started = time.monotonic()
     run = prepare(options)
+    # What can be wrong is found before a folder is made, or the record of an earlier run is replaced.
+    run.check_input()
     stages = run.config.stages()
     roles = list(dict.fromkeys(role for s in run.steps if s.action == RUN for role in stages[s.stage].roles))
     reporter.message(_said(run))
-    run.model.fetch(roles)  # before the record of an earlier run is replaced
+    run.model.fetch(roles)
     if run.computes:
-        run.store.check_writable()  # before the record of an earlier run is replaced
-    if run.before and any(step.action == RUN and stages[step.stage].source for step in run.steps):
-        run.count_frames()  # likewise: an input that cannot be used leaves what is there as it is
+        run.store.check_writable()
     run.folder.mkdir(parents=True, exist_ok=True)
     with only_settings(run.folder, _settings_of(run)):
         if read_record(run.folder) != run.before:  # a run of this name has ended meanwhile
@@ -139,7 +141,9 @@ def _make(options: RunOptions, run: Preparation, reporter: Reporter, started: fl
         whole = all(run.store.contains(goal) for goal in run.goals)
         # With --only, a goal may not be there; the files of an earlier one stay.
         foreign = tuple(f"{goal}/" for goal in run.unavailable)
-        added = set(exported.files) if (exported := _still_exported(run)) else set()
+        exported = run.before.exported if run.before else None
+        outdated = exported is not None and whole and exported.key not in {step.ref.key for step in run.steps}
+        added = set(exported.files) if exported and not outdated else set()
         kept = [name for name in earlier if not whole or name.startswith(foreign) or name in added]
         files = lay_out(
             run.store,
@@ -153,6 +157,10 @@ def _make(options: RunOptions, run: Preparation, reporter: Reporter, started: fl
         with contextlib.suppress(OSError):  # a full disk, say: the error itself matters more than its record
             record.update(state="failed", error=_reason(error), finished=_now())
         raise
+    if exported and outdated:
+        del record.content["exported"]
+        if gone := set(exported.files) - set(files):
+            reporter.message(_removed(run.folder, exported, gone))
     seconds = round(time.monotonic() - started, 3)
     record.update(state="complete" if whole else "partial", results=files, finished=_now(), wall_seconds=seconds)
 
@@ -229,7 +237,7 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
         machine=machine(),
         started=_now(),
         overrides=list(options.overrides),
-        **({"exported": exported.model_dump()} if (exported := _still_exported(run)) else {}),
+        **({"exported": run.before.exported.model_dump()} if run.before and run.before.exported else {}),
         **recorded(options),
         stages={
             s.stage: {"key": s.ref.key, "state": STATES[s.action], "reason": s.reason, "recipe": s.recipe}
@@ -239,10 +247,16 @@ def _start_record(options: RunOptions, run: Preparation) -> _Record:
     return record
 
 
-def _still_exported(run: Preparation) -> Exported | None:
-    """What `ss4d export` added to the run, if it shows the Gaussians that this run has, too."""
-    exported = run.before.exported if run.before else None
-    return exported if exported and exported.key in {step.ref.key for step in run.steps} else None
+def _removed(folder: Path, exported: Exported, files: Collection[str]) -> str:
+    """What a user is told of files that `ss4d export` had added and that showed another asset."""
+    names = sorted({file.partition("/")[0] + ("/" if "/" in file else "") for file in files})
+    commands = []
+    for most in dict.fromkeys(exported.formats.values()):
+        formats = ",".join(name for name, value in exported.formats.items() if value == most)
+        words = ["ss4d", "export", str(folder), "--formats", formats]
+        commands.append(shlex.join([*words, *([] if most is None else ["--max-gaussians", str(most)])]))
+    again = f"; to make them anew: {' && '.join(commands)}" if commands else ""
+    return f"Removed, since the asset is another one: {', '.join(names)}{again}"
 
 
 def _model_of(run: Preparation) -> dict[str, Any]:

@@ -69,10 +69,14 @@ class _Model(BaseModel):
 
 
 class Exported(BaseModel):
-    """Files that `ss4d export` added to a run, and the key of the Gaussians that they show."""
+    """Files that `ss4d export` added to a run, and the key of the Gaussians that they show.
+
+    `formats` are those it was asked for, with the most Gaussians of a frame, where that was asked for, too.
+    """
 
     key: str
     files: list[str]
+    formats: dict[str, int | None] = {}
 
 
 class EarlierRun(BaseModel):

@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from ctypes import CDLL
 from typing import TypeVar
 
-import numba
-import torch
-
 from ss4d.pipelines.errors import WorkerError
 from ss4d.stages.processors import num_processors
 
@@ -78,6 +75,10 @@ def end_with_parent() -> None:
 
 def _prepare() -> None:
     """What a new process does first."""
+    # Not at the top: who only hands jobs out, or has none, should not wait for torch.
+    import numba
+    import torch
+
     torch.set_num_threads(1)
     numba.set_num_threads(1)
     end_with_parent()

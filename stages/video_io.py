@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
+from ss4d.stages.reading.counts import chosen_frames
 from ss4d.stages.reading.picture import Bounds, Picture, Pixels
 from ss4d.stages.reading.sources import FrameSource, opened_source
 from ss4d.stages.types import Progress, Video, silent
@@ -63,16 +64,11 @@ def read_video(
     """
     with opened_source(path, config) as source:
         count, rate = source.line.count, source.line.rate
-        some, chosen = config.candidates(count, rate), config.indices(count, rate)
-        spread = len(chosen) < len(some)
-        if source.damage and (spread or not chosen or chosen[-1] == count - 1):
-            raise InputError(source.damage)
-        if not chosen:
-            raise _no_frame(path, count, config)
+        some, chosen = config.candidates(count, rate), chosen_frames(path, source, config)
         pictures, coarse = _fitting(source, chosen, Bounds(side=side, max_pixels=config.max_pixels), room)
         frames, scale = _collect(path, source, chosen, pictures, config, beside, progress)
     every = config.step * len(some) / len(chosen)
-    if spread:
+    if len(chosen) < len(some):
         LOG.info("%d of %d frames, one every %.2f s", len(chosen), len(some), every / rate)
     if coarse:
         count, height, width, _ = frames.shape
@@ -83,47 +79,9 @@ def read_video(
 def read_frames(path: Path, config: InputConfig, *, side: int | None = None) -> Iterator[Pixels]:
     """The frames that `read_video` gives, one after the other and none held; raises as that does."""
     with opened_source(path, config) as source:
-        chosen = config.indices(source.line.count, source.line.rate)
+        chosen = chosen_frames(path, source, config)
         for picture in source.read(chosen, Bounds(side=side, max_pixels=config.max_pixels)):
             yield _straight(picture.pixels) if config.premultiplied else picture.pixels
-
-
-def num_frames(path: Path) -> int:
-    """How many frames an input has that `read_video` could choose from; decodes none, so damage may stay unseen.
-
-    Raises:
-        InputError: the input is missing, unreadable or of no known kind.
-    """
-    with opened_source(path, InputConfig()) as source:
-        if source.damage:
-            raise InputError(source.damage)
-        return source.line.count
-
-
-def num_chosen(path: Path, config: InputConfig) -> int:
-    """How many frames of an input `read_video` would give; decodes none.
-
-    Raises:
-        InputError: the input is missing, unreadable or of no known kind, or has no frame that is chosen.
-    """
-    with opened_source(path, config) as source:
-        chosen = config.indices(source.line.count, source.line.rate)
-        if not chosen:
-            raise _no_frame(path, source.line.count, config)
-        return len(chosen)
-
-
-def _no_frame(path: Path, total: int, config: InputConfig) -> InputError:
-    if not total:
-        return InputError(f"{path} holds no frame; give a video with at least one.")
-    if config.end is None:
-        return InputError(
-            f"{path} has {total} frames, so input.start cannot be {config.start}; choose at most {total - 1}."
-        )
-    return InputError(
-        f"{path} has {total} frames, of which none lies from input.start {config.start} up to input.end {config.end}; "
-        "choose an earlier start or a later end."
-    )
 
 
 def _fitting(

@@ -9,21 +9,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ss4d.pipelines.dataset.checks import check_at_least, check_seconds
 from ss4d.pipelines.dataset.discover import Finding, find_clips, is_id, new_id
 from ss4d.pipelines.dataset.layout import Dataset, create_dataset
 from ss4d.pipelines.errors import ConfigError, WorkerError
+from ss4d.pipelines.implementation import Deferred
 from ss4d.pipelines.workers import results
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.processors import num_processors
-from ss4d.stages.types import Progress
-from ss4d.stages.video_io import num_frames, read_video
+from ss4d.stages.reading.counts import num_frames
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import in_utf8
 from ss4d.storage.manifest import locked, read_rows, write_rows
 
+if TYPE_CHECKING:
+    from ss4d.stages.types import Progress
+
+read_video = Deferred("ss4d.stages.video_io:read_video")  # with torch, which only who reads clips should wait for
 SAVE_SECONDS = 20  # between two saves of the manifest while clips are read
 _DIGEST = re.compile("[0-9a-f]{64}")
 MOST_SECONDS = 300.0  # that one clip may take to be hashed and opened
@@ -144,7 +149,7 @@ def init_dataset(
     *,
     store: str | None,
     workers: int | None,
-    progress: Progress,
+    progress: "Progress",
     clip_seconds: float = MOST_SECONDS,
 ) -> Scan:
     """Adds the clips that `source` names to the dataset in `folder`, which is made if there is none.

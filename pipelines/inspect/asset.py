@@ -6,7 +6,7 @@ from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import OpenedRun
 from ss4d.pipelines.inspect.rerun import Changes, command, options_of_run
 from ss4d.stages.export.asset import as_scene, capped
-from ss4d.stages.export.config import OF_MESHES, ExportConfig, needs_meshes
+from ss4d.stages.export.config import OF_MESHES, ExportConfig, FormatName, needs_meshes
 from ss4d.stages.export.scene import Scene
 from ss4d.stages.ops.geometry import matrix_to_quaternion, rotate_gaussians
 from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip, Progress, Value, silent
@@ -52,10 +52,15 @@ def gaussian_key(run: OpenedRun) -> str:
 
 def scene_of_run(run: OpenedRun, config: ExportConfig, progress: Progress = silent) -> Scene:
     """The asset as formats are written from it, with its meshes if they are stored; see `read_scene`."""
-    if needs_meshes(config) and MESH not in run.stages:
-        raise StoreError(f"{run.path} has no meshes, which {_meshed(config)} is made of; {_how_to_mesh(run)}")
+    check_meshes(run, config.formats)
     read, name, meshed = (lambda stage: run[stage].value()), run.record.name, has_meshes(run)
     return read_scene(read, _taken(run), config, name, progress, meshed=meshed)
+
+
+def check_meshes(run: OpenedRun, formats: Collection[FormatName]) -> None:
+    """Raises StoreError, which says what makes them, if a format is made of meshes and the run has none."""
+    if (made := [name for name in formats if name in OF_MESHES]) and not has_meshes(run):
+        raise StoreError(f"{run.path} has no meshes, which {', '.join(made)} is made of; {_how_to_mesh(run)}")
 
 
 def has_meshes(run: OpenedRun) -> bool:
@@ -115,16 +120,12 @@ def _meshes(value: Value) -> MeshClip:
     return value
 
 
-def _meshed(config: ExportConfig) -> str:
-    return ", ".join(name for name in config.formats if name in OF_MESHES)
-
-
 def _how_to_mesh(run: OpenedRun) -> str:
     """A command that makes the meshes of a run."""
     try:
-        return f"this makes them: `{command(options_of_run(run.path, Changes()), MESH)}`"
+        return f"this makes them: `{command(options_of_run(run.path, Changes()), [*run.record.goals, MESH])}`"
     except ConfigError:  # a packed run, or one of a version that noted less
-        return "`ss4d run` makes them, with the options of that run and --goal mesh"
+        return "`ss4d run` makes them, with the options of that run, --goal export and --goal mesh"
 
 
 def _clip(value: Value) -> Clip:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FINISHED = ("computed", "reused")  # states of a stage whose result was in the store when the record was written
+UNMADE = "to do"  # that of one that the run has not come to
 
 
 class UnknownTypeError(StoreError):
@@ -113,6 +114,12 @@ class RunRecord(BaseModel):
     stages: dict[str, StageRecord]
     results: list[str] = []
 
+    @property
+    def goals(self) -> list[str]:
+        """The stages whose results were wanted; older versions noted none, and wanted the export."""
+        goals = self.config.get("goals")
+        return [goal for goal in goals if isinstance(goal, str)] if isinstance(goals, list) else ["export"]
+
 
 def parse_record(data: bytes, where: str) -> RunRecord:
     """The record in the bytes of a run.json.
@@ -152,6 +159,10 @@ class OpenedStage:
         Raises:
             StoreError: if it is not there or was never finished.
         """
+        if self.record.state == UNMADE and not self.store.occupied(self.ref):
+            raise DamageError(
+                f"this run has not made {self.ref.stage} yet", "the same `ss4d run` goes on where it stopped"
+            )
         return self.store.open(self.ref)
 
     def arrays(self) -> tuple[str, ...]:

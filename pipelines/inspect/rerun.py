@@ -70,14 +70,15 @@ def options_of_run(run: Path, changes: Changes) -> RunOptions:
     )
 
 
-def command(options: RunOptions, goal: str) -> str:
-    """What to type for a run with these options and another goal, whose files join those of the earlier ones."""
+def command(options: RunOptions, goals: Sequence[str]) -> str:
+    """What to type for a run with these options and goals."""
     words = ["ss4d", "run", str(options.source), "--out", str(options.out), "--config", options.config]
     words += [word for override in options.overrides for word in ("--set", override)]
     words += [] if options.seed == DEFAULT_SEED else ["--seed", str(options.seed)]
     words += ["--name", options.name] if options.name else []
     words += ["--store", options.store] if options.store else []
-    return shlex.join([*words, "--goal", goal])
+    words += [word for goal in dict.fromkeys(goals) for word in ("--goal", goal)]
+    return shlex.join(words)
 
 
 def _kept_overrides(record: RunRecord, overrides: Sequence[str]) -> list[str]:

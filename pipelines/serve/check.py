@@ -68,8 +68,8 @@ class Checker:
         return Child(check, *self._given, name="ss4d-serve")
 
     def close(self) -> None:
-        """Ends the process."""
-        self._child.leave()
+        """Ends the process, which has nothing to tidy up."""
+        self._child.kill()
 
 
 def check(config: InputConfig, most_seconds: float, pipe: Connection) -> None:

@@ -14,6 +14,7 @@ from ss4d.pipelines.serve.worker import Advanced, Ended, Job, Making, Started, w
 
 LOG = logging.getLogger("ss4d.serve")
 PATIENCE = 0.2  # seconds between two looks at the clock, and at what was removed
+GRACE = 5.0  # seconds that a worker without work may take to end
 MOST_DEATHS = 2  # of a worker, of one submission: after that it is taken for what kills them
 
 
@@ -117,7 +118,7 @@ class Line:
             if self._submissions.get(id_) is None:
                 delete_run(self._making.out, id_)  # which the worker may have written to after it was removed
         if worker is not None:
-            worker.leave()
+            worker.leave(GRACE)  # not killed, since torch has things to tidy up
 
     def _next(self) -> str | None:
         """The next one's id, as soon as there is one; None once this is closed."""

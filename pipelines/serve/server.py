@@ -1,7 +1,7 @@
 """A server of the web application, from its folder to its port."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ss4d.pipelines.config import load_config
@@ -78,10 +78,10 @@ class Server:
         """What a browser opens."""
         return address_of(self._listener)
 
-    def serve(self) -> None:
-        """Answers until Ctrl-C."""
+    def serve(self, ending: Callable[[], None]) -> None:
+        """Answers until Ctrl-C; `ending` is called at once then."""
         try:
-            serve(self._app, self._listener)
+            serve(self._app, self._listener, ending)
         finally:
             self._line.close()
             self._checker.close()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ss4d.pipelines.dataset.references import (
     dataset_references,
@@ -29,7 +30,6 @@ from ss4d.pipelines.registry import installed
 from ss4d.pipelines.run_record import RECORD
 from ss4d.pipelines.store.known_runs import Users, known_datasets, needs_of, users_of
 from ss4d.pipelines.store_notes import BEGUN, identity_of, note_launch
-from ss4d.stages.types import Progress
 from ss4d.storage.archive import archive_name, write_archive
 from ss4d.storage.artifact import remedy
 from ss4d.storage.errors import StoreError
@@ -37,6 +37,9 @@ from ss4d.storage.files import read_plain, real_path
 from ss4d.storage.refs import ArtifactRef, artifact_key
 from ss4d.storage.store import ArtifactStore, folder_of, open_store
 from ss4d.storage.verify import Findings, problems, verify
+
+if TYPE_CHECKING:
+    from ss4d.stages.types import Progress
 
 NICKNAMES = {"tokens": "conditioning"}  # what to call the artifacts that are large and quickly made again
 ABANDONED = 7 * 24 * 3600  # seconds without a change after which nothing is thought to be in progress any more
@@ -62,7 +65,7 @@ def _changeable_store(location: str) -> ArtifactStore:
     return store
 
 
-def verify_store(location: str, *, repair: bool, progress: Progress) -> Findings:
+def verify_store(location: str, *, repair: bool, progress: "Progress") -> Findings:
     """Checks every artifact; `repair` deletes what is damaged or was made from damage, for the next run to make again.
 
     Raises:
@@ -133,7 +136,7 @@ def collect(
     drop: Sequence[str] = (),
     min_age: float,
     dry_run: bool,
-    progress: Progress,
+    progress: "Progress",
     abandoned: float = ABANDONED,
 ) -> Sorting:
     """Deletes the artifacts that no run refers to, and abandoned unfinished ones; gives what goes and what stays.
@@ -344,7 +347,7 @@ class Packed:
     left_out: Sequence[str]
 
 
-def pack_run(run: Path, target: Path, progress: Progress, store: str | None = None) -> Packed:
+def pack_run(run: Path, target: Path, progress: "Progress", store: str | None = None) -> Packed:
     """Writes a run's record and all its artifacts that are stored into a zip file, which `open_store` reads.
 
     What is not stored, such as dropped tokens, is left out.

@@ -6,6 +6,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Sequence
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -81,13 +82,26 @@ def open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Answers until Ctrl-C, which is how it ends."""
+class _Server(uvicorn.Server):
+    """Says at once that it has heard Ctrl-C."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self._ending()
+        super().handle_exit(sig, frame)
+
+
+def serve(app: FastAPI, listener: socket.socket, ending: Callable[[], None] = lambda: None) -> None:
+    """Answers until Ctrl-C, which is how it ends; `ending` is called at once then."""
     config = uvicorn.Config(
         app, ws="none", lifespan="off", log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, ending).run(sockets=[listener])
     except KeyboardInterrupt:  # passed on once all is closed
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.implementation import Deferred
+from ss4d.stages.extras import how_to_install
 
 if TYPE_CHECKING:
     from ss4d.pipelines.view.live import LiveView
@@ -21,6 +22,6 @@ def live_view(run: Path, store: str | None, port: int, told: Callable[[str], Non
         ConfigError: viser is not installed.
     """
     if find_spec("viser") is None:
-        raise ConfigError("--live needs the package viser: install ss4d-pipeline[viewer], or leave --live out")
+        raise ConfigError(f"--live needs the package viser: {how_to_install('viewer')}, or leave --live out")
     shown: LiveView = _live_view(run, store, port, told)
     return shown

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.extras import how_to_install
 
 DRACO = "KHR_draco_mesh_compression"
 MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
@@ -115,8 +116,7 @@ def _package(module: str, extension: str, name: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise InputError(
-            f"{name} is compressed with {extension}; install the extra that reads it (pip install '.[assets]' in the "
-            "checkout), or save the file uncompressed."
+            f"{name} is compressed with {extension}: {how_to_install('assets')} reads it, or save it uncompressed."
         ) from error
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.export.config import FormatName
+from ss4d.stages.extras import how_to_install
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def check_packages(formats: Iterable[FormatName]) -> None:
         package = PACKAGES.get(name)
         if package is not None and not is_there(package):
             raise InputError(
-                f"the format {name} needs the package {package.name}: install ss4d-pipeline[{package.extra}], or leave "
-                f"{name} out of the formats"
+                f"the format {name} needs the package {package.name}: {how_to_install(package.extra)}, or leave {name} "
+                "out of the formats"
             )
 
 

@@ -6,6 +6,7 @@ A plan asks for them, so nothing here imports what computes, nor the packages th
 from importlib.util import find_spec
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.extras import how_to_install
 
 PACKAGES = {"manifold3d": "manifold3d", "skimage": "scikit-image", "xatlas": "xatlas"}  # by what they are imported as
 
@@ -17,4 +18,4 @@ def check_packages() -> None:
         InputError: which packages are not, and how to get them.
     """
     if missing := [name for module, name in PACKAGES.items() if find_spec(module) is None]:
-        raise InputError(f"meshes need the packages {' and '.join(missing)}: install ss4d-pipeline[mesh]")
+        raise InputError(f"meshes need the packages {' and '.join(missing)}: {how_to_install('mesh')}")

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ss4d.stages.errors import InputError
+from ss4d.stages.extras import how_to_install
 from ss4d.stages.input_files import InputConfig
 from ss4d.stages.reading.picture import Bounds, Picture
 from ss4d.stages.reading.timeline import Step, Timeline, steady, timeline, too_fast, typical_step
@@ -78,7 +79,7 @@ def _with_libheif(file: IO[bytes], name: str, bounds: Bounds) -> Image.Image | N
         import pillow_heif  # an extra: what comes with it has licenses of its own
     except ImportError as error:
         raise InputError(
-            f"{name} is a HEIC picture: install ss4d-pipeline[heif] to read it, or save it as PNG or JPEG."
+            f"{name} is a HEIC picture: {how_to_install('heif')} reads it, or save it as PNG or JPEG."
         ) from error
     try:
         held = pillow_heif.open_heif(file)

@@ -1,6 +1,8 @@
 """What commands on runs and stores answer to what they cannot use: one sentence that names it, and exit code 1."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,28 @@ def test_a_file_whose_name_is_that_of_standard_input(tmp_path: Path, monkeypatch
     Path("-").write_bytes(b"no video")
     assert "- is not a video or an image that can be read" in refused("run", "./-", "--out", "out")
     assert "standard input, which gave nothing" in refused("run", "-", "--out", "out")
+
+
+REFUSED = """
+import sys
+from typer.testing import CliRunner
+from ss4d.cli.main import app
+
+text = sys.argv[1]
+for words in (
+    ["run", text, "--out", "out"], ["plan", text], ["run", text, "--set", "no.key=1"],
+    ["export", "none", "--formats", "spz"], ["export", "none", "--formats", "obj"],
+    ["render", "none"], ["view", "none"], ["report", "none"], ["diff", "none", "none"], ["pack", "none", "none.zip"],
+    ["verify", "none"], ["gc", "none"], ["serve", "--set", "no.key=1"],
+    ["dataset", "run", "none"], ["dataset", "plan", "none"],
+):
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and done.stderr.startswith("ss4d: "), (words, done.output)
+    assert "torch" not in sys.modules, words
+"""
+
+
+def test_a_refusal_does_not_wait_for_torch(tmp_path: Path) -> None:
+    (text := tmp_path / "page.md").write_text("no video")
+    subprocess.run([sys.executable, "-c", REFUSED, str(text)], cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == [text], "and leaves nothing"

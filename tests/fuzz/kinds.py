@@ -13,7 +13,8 @@ from ss4d.stages.data.gltf import load_animated
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.model_folder import ModelFolder
 from ss4d.stages.ops.backend import TORCH_OPS
-from ss4d.stages.video_io import num_frames, read_video
+from ss4d.stages.reading.counts import num_frames
+from ss4d.stages.video_io import read_video
 from ss4d.stages.weights import load_role
 from tests.fuzz import mutations, samples
 from tests.fuzz.mutations import Mutation

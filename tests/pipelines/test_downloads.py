@@ -54,7 +54,7 @@ def test_a_run_says_how_to_get_what_is_missing(fake_hub: "FakeHub", monkeypatch:
         fill_in(Sam2Config(point=(1, 2)), FOLDER)
     assert fill_in(Sam2Config(point=(1, 2), weights=Path("/mine")), FOLDER).weights == Path("/mine")
     monkeypatch.setattr(downloads, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"needs the package transformers: install ss4d-pipeline\[sam2\]"):
+    with pytest.raises(ModelError, match=r"needs the package transformers: pip install '\.\[sam2\]' in"):
         fill_in(Sam2Config(point=(1, 2)), FOLDER)
     assert fake_hub.asked == []
 

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ss4d.cli.main import app
 from ss4d.pipelines.errors import ConfigError
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.one_writer import only_settings
@@ -83,3 +85,16 @@ def test_a_run_whose_input_cannot_be_used_leaves_an_earlier_one_as_it_is(
         run_clip(wrong, Silent())
     assert {path: path.read_bytes() for path in before} == before
     assert open_run(folder).record.state == "complete"
+
+
+def test_an_input_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (folder := tmp_path / "docs").mkdir()
+    (folder / "page.txt").write_text("no picture")
+    (text := tmp_path / "page.md").write_text("no video")
+    for path in (folder, text):
+        ran, planned = (
+            CliRunner().invoke(app, [word, str(path), "--out", str(tmp_path / "out")]) for word in ("run", "plan")
+        )
+        assert (ran.exit_code, planned.exit_code) == (1, 1)
+        assert planned.stderr.endswith(ran.stderr.removeprefix("ss4d: ")), "both say it in one sentence"
+        assert not (tmp_path / "out").exists()

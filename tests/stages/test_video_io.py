@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, input_digest
-from ss4d.stages.video_io import num_frames, read_frames, read_video, write_video
+from ss4d.stages.reading.counts import num_frames
+from ss4d.stages.video_io import read_frames, read_video, write_video
 from tests.helpers.written_clips import SIZE, encode, levels, rgba_frames, save_folder
 
 

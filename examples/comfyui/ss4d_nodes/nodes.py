@@ -224,11 +224,15 @@ class Export:
         }
 
     def write(self, run: OpenedRun, formats: str, folder: str = "") -> dict[str, Any]:
-        from ss4d.pipelines.inspect.add_formats import add_formats, chosen_formats
+        from ss4d.pipelines.chosen_formats import chosen_formats
+        from ss4d.pipelines.inspect.add_formats import add_formats
         from ss4d.stages.types import silent
 
         out = Path(folder.strip()) if folder.strip() else run.path
-        files = add_formats(run, chosen_formats([formats]), out, max_gaussians=None, progress=silent)
+        added = add_formats(run, chosen_formats([formats]), out, max_gaussians=None, progress=silent)
+        if added.refused:
+            raise ValueError("; ".join(f"{name} is not made: {reason}" for name, reason in added.refused.items()))
+        files = [file for names in added.files.values() for file in names]
         return {"ui": {"text": [str(out / name) for name in files]}, "result": (str(out),)}
 
 

@@ -18,6 +18,7 @@ from ss4d.pipelines.dataset.cluster.submission import ClusterWatcher, Submission
 from ss4d.pipelines.dataset.launch import plan_dataset
 from ss4d.pipelines.dataset.layout import open_dataset
 from ss4d.pipelines.errors import ConfigError, EngineError
+from ss4d.stages.extras import how_to_install
 from ss4d.stages.processors import num_processors
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def _ray(work: ShardWork, workers: int, address: str | None) -> TaskEngine:
 
 def _missing(extra: str, error: ImportError) -> EngineError:
     return EngineError(
-        f"--engine {extra} needs packages that are not installed ({error.name}): pip install '.[{extra}]' in the "
-        "checkout, on all machines"
+        f"--engine {extra} needs packages that are not installed ({error.name}): {how_to_install(extra)}, on all "
+        "machines"
     )
 
 

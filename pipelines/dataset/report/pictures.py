@@ -25,8 +25,9 @@ from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
 from ss4d.stages.preview import render_frames
 from ss4d.stages.processors import num_processors
+from ss4d.stages.reading.counts import num_frames
 from ss4d.stages.types import GaussianClip, Progress
-from ss4d.stages.video_io import num_frames, read_video
+from ss4d.stages.video_io import read_video
 from ss4d.storage.artifact import Artifact
 from ss4d.storage.errors import StoreError
 from ss4d.storage.files import leads_out, write_bytes

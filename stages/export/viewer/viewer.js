@@ -178,6 +178,7 @@ function start() {
     m: () => toggle("mesh"),
     g: () => toggle("splats"),
   });
+  if (data.input_view) orbit.look(data.input_view);
   for (const { name, renderer: { canvas } } of layers) {
     orbit.fit(canvas);
     if (name === "mesh") orbit.listen(canvas);

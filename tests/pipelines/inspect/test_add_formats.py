@@ -1,6 +1,7 @@
 """More formats of a finished run: of what is stored, kept while they are right, its own files untouched."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from ss4d.cli.main import app
+from ss4d.pipelines.chosen_formats import chosen_formats
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.inspect.add_formats import add_formats, chosen_formats
+from ss4d.pipelines.inspect.add_formats import Added, add_formats
 from ss4d.pipelines.inspect.asset import read_gaussians
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.pipelines.inspect.pictures import Pictures
 from ss4d.pipelines.inspect.rerun import Changes, options_of_run
+from ss4d.pipelines.plan import RUN, Step
 from ss4d.pipelines.run import LogReporter, run_clip
 from ss4d.pipelines.store.housekeeping import pack_run
 from ss4d.stages.types import silent
@@ -30,8 +33,24 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "out" / "runs" / finished_run.name
 
 
-def add(run: Path, formats: str, folder: Path | None = None, most: int | None = None) -> list[str]:
+def added(run: Path, formats: str, folder: Path | None = None, most: int | None = None) -> Added:
     return add_formats(open_run(run), chosen_formats([formats]), folder or run, max_gaussians=most, progress=silent)
+
+
+def add(run: Path, formats: str, folder: Path | None = None, most: int | None = None) -> list[str]:
+    done = added(run, formats, folder, most)
+    assert not done.refused
+    return [file for files in done.files.values() for file in files]
+
+
+class Listener(LogReporter):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
 
 
 def stored(run: Path) -> dict[Path, int]:
@@ -62,17 +81,47 @@ def test_in_the_runs_folder_they_stay_until_the_asset_is_another(run: Path) -> N
     assert add(run, "html") == ["viewer.html"], "it may be written again"
     run_clip(options_of_run(run, Changes(overrides=["export.size=32"])), LogReporter())
     assert (run / "viewer.html").exists(), "the Gaussians are the same"
-    run_clip(options_of_run(run, Changes(seed=5)), LogReporter())
+    changed, heard = options_of_run(run, Changes(seed=5)), Listener()
+    run_clip(changed, heard)
     assert not (run / "viewer.html").exists()
     assert not (run / "spz").exists()
     assert "exported" not in json.loads((run / "run.json").read_text())
+    (line,) = [text for text in heard.told if text.startswith("Removed")]
+    told, commands = line.split("; to make them anew: ")
+    assert told == "Removed, since the asset is another one: spz/, viewer.html"
+    for command in commands.split(" && "):
+        assert CliRunner().invoke(app, shlex.split(command)[1:]).exit_code == 0
+    assert len(read_with_gsply(run / "spz/frame0001.spz").means) == 3, "with as many Gaussians as before"
+    assert (run / "viewer.html").read_bytes() != page
+
+
+def test_a_run_that_stops_early_does_not_forget_what_was_added(run: Path) -> None:
+    add(run, "html")
+    changed, heard = options_of_run(run, Changes(seed=5)), Listener()
+    with pytest.raises(KeyboardInterrupt):
+        run_clip(changed, Stopping())
+    assert (run / "viewer.html").exists()
+    run_clip(changed, heard)
+    assert not (run / "viewer.html").exists()
+    assert any(text.startswith("Removed") and "viewer.html" in text for text in heard.told)
+
+
+class Stopping(LogReporter):
+    """Ends a run when a stage begins to be computed, as Ctrl-C does."""
+
+    def stage_started(self, step: Step) -> None:
+        if step.action == RUN:
+            raise KeyboardInterrupt
 
 
 def test_the_runs_own_files_are_not_replaced(run: Path) -> None:
     before = (run / "frames/frame0001.ply").read_bytes()
-    with pytest.raises(ConfigError, match="file of the run itself"):
-        add(run, "ply", most=1)
+    refused = added(run, "ply,spz", most=1)
+    assert list(refused.files) == ["spz"]
+    assert "file of the run itself" in refused.refused["ply"]
     assert (run / "frames/frame0001.ply").read_bytes() == before
+    assert len(add(run, "ply")) == 4, "they are there already"
+    assert "frames/frame0001.ply" not in json.loads((run / "run.json").read_text())["exported"]["files"]
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
 
 
@@ -82,9 +131,10 @@ MESH = ["mesh.grid=16", "mesh.views=12", "mesh.faces=200", "mesh.texture=64"]
 
 def test_meshes_are_made_first_by_the_command_that_is_told(run: Path, tmp_path: Path) -> None:
     run_clip(options_of_run(run, Changes(overrides=SOLID)), LogReporter())
-    with pytest.raises(StoreError, match=r"no meshes, which glb is made of; .*ss4d run .*--goal mesh") as told:
-        add(run, "glb", tmp_path / "files")
-    words = shlex.split(str(told.value).split("`")[1])
+    done = added(run, "glb,spz", tmp_path / "files")
+    assert (list(done.files), list(done.refused)) == (["spz"], ["glb"])
+    assert re.search("no meshes, which glb is made of; .*ss4d run .*--goal export --goal mesh", done.refused["glb"])
+    words = shlex.split(done.refused["glb"].split("`")[1])
     again = CliRunner().invoke(app, [*words[1:], *(word for value in MESH for word in ("--set", value))])
     assert again.exit_code == 0, again.output
     before = stored(run)
@@ -137,5 +187,8 @@ def test_what_the_command_says(run: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     for part in ("spz (", "4 files in SPZ, one per frame", "viewer.html (", "asset.4d.zip ("):
         assert part in done.output
+    some = command("--formats", "glb,spz", "--out", tmp_path / "some")
+    assert (some.exit_code, "ss4d: glb is not made: " in some.output) == (1, True)
+    assert (tmp_path / "some/spz/frame0001.spz").exists()
     wrong = command("--formats", "obj")
     assert (wrong.exit_code, "there is no format 'obj'" in wrong.output) == (1, True)

@@ -204,6 +204,7 @@ def test_after_a_kill_of_the_server_the_next_one_goes_on(
         assert len(list((out / "runs").glob("[0-9a-f]*"))) == 3
         again.process.send_signal(signal.SIGINT)
         _, told = again.process.communicate(timeout=30)
-        assert (again.process.returncode, told) == (0, "")
+        ending = "Ending. What was handed in is kept, and the same command goes on where it stopped.\n"
+        assert (again.process.returncode, told) == (0, ending)
     finally:
         again.process.kill()

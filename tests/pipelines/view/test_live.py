@@ -68,7 +68,7 @@ def test_without_viser_it_says_how_to_get_it(inflated_run: Path, monkeypatch: py
     monkeypatch.setattr("ss4d.pipelines.view.viser_package.find_spec", lambda name: None)
     ended = CliRunner().invoke(app, ["view", str(inflated_run), "--live", "--no-open"])
     assert (ended.exit_code, ended.output.count("\n")) == (1, 1)
-    assert "ss4d-pipeline[viewer]" in ended.output
+    assert "pip install '.[viewer]' in the checkout" in ended.output
 
 
 @pytest.fixture

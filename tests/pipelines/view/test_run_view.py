@@ -107,7 +107,7 @@ def test_it_shows_what_the_command_render_draws(browser: webdriver.Chrome, infla
     as_input = rendered(inflated_run, tmp_path / "input", cameras="input")
     front = rendered(inflated_run, tmp_path / "orbit", turns=0, pitch=0.0)
     canvas = element(browser, "canvas")
-    for views, key in ((front, "0"), (as_input, "v")):
+    for views, key in ((as_input, ""), (front, "0"), (as_input, "v")):  # the page opens as the input was seen
         canvas.send_keys(key)
         for frame, wanted in enumerate(views):
             assert element(browser, "frame").text == f"{frame + 1} / {NUM_FRAMES}"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
-from ss4d.stages.video_io import num_frames, read_video
+from ss4d.stages.reading.counts import num_frames
+from ss4d.stages.video_io import read_video
 
 
 def mpeg4(path: Path, **options: str) -> bytearray:

@@ -14,7 +14,8 @@ from PIL import Image, ImageCms
 
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig
-from ss4d.stages.video_io import num_frames, read_video
+from ss4d.stages.reading.counts import num_frames
+from ss4d.stages.video_io import read_video
 
 COLORS = ((200, 40, 40), (40, 160, 60), (40, 70, 200))
 
@@ -96,7 +97,7 @@ def test_the_picture_that_a_heif_file_presents(tmp_path: Path, mode: str) -> Non
 def test_heif_without_its_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(InputError, match=r"HEIC picture: install ss4d-pipeline\[heif\]"):
+    with pytest.raises(InputError, match=r"HEIC picture: pip install '\.\[heif\]' in the checkout reads it"):
         read_video(tmp_path / "a.heic", InputConfig())
 
 
