@@ -1,5 +1,6 @@
 """A run as it is stored: its record, and the arrays of its stages, read when indexed."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import zarr
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ss4d.pipelines.errors import ConfigError, PluginError
 from ss4d.pipelines.inspect.summary import ArraySummary, StageSummary, html_table, text_table
@@ -113,6 +114,13 @@ class RunRecord(BaseModel):
     store: str = "../../store"
     stages: dict[str, StageRecord]
     results: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        """Refuses numbers beyond all floats, which JSON may spell, and which nothing made of them could hold."""
+        json.dumps(data, allow_nan=False)
+        return data
 
     @property
     def goals(self) -> list[str]:

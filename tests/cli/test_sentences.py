@@ -45,6 +45,12 @@ def test_a_record_that_is_damaged(tmp_path: Path) -> None:
     assert f"{tmp_path / 'run.json'} is not a run's record that this version reads" in refused("inspect", tmp_path)
 
 
+def test_a_record_with_a_number_beyond_all_floats(finished_run: Path, tmp_path: Path) -> None:
+    record = (finished_run / "run.json").read_text()
+    (tmp_path / "run.json").write_text(record.replace('"fps": 24.0', '"fps": 1e999'))
+    assert "run.json is not a run's record" in refused("diff", finished_run, tmp_path, "--json")
+
+
 @pytest.mark.parametrize("command", ["verify", "gc"])
 def test_what_is_no_store(command: str, tmp_path: Path) -> None:
     assert f"there is no store at {tmp_path / 'none'}" in refused(command, tmp_path / "none")
