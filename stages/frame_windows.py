@@ -49,9 +49,9 @@ def frame_windows(num_frames: int, length: int | None, multiple: int) -> list[Fr
     Returns:
         The windows in order, all equally long; the last two may overlap by more than half.
     """
-    if length is None or length >= num_frames:
+    length = num_frames if length is None else length + -length % (2 * multiple)
+    if length >= num_frames:
         return [FrameWindow(0, num_frames)]
-    length = min(length + -length % (2 * multiple), num_frames)
     last, step = num_frames - length, length // (2 * multiple) * multiple
     return [FrameWindow(start, start + length) for start in (*range(0, last, step), last)]
 

@@ -4,13 +4,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from ss4d.stages.frame_windows import FrameWindow, blended, frame_windows, window_rows
 
 
+@example(groups=1, length=4, multiple=8)  # rounded up, a window is longer than the clip
 @given(st.integers(1, 200), st.integers(4, 64), st.sampled_from([1, 2, 4, 8]))
 def test_windows_are_aligned_overlap_and_cover_the_clip(groups: int, length: int, multiple: int) -> None:
     num_frames = groups * multiple

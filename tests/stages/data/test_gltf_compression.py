@@ -93,9 +93,8 @@ def test_without_the_package_a_sentence_names_the_part_and_the_remedy(
 ) -> None:
     monkeypatch.setitem(sys.modules, KINDS[extension], None)
     path = packed_files()[extension].save(tmp_path / "a.glb")
-    with pytest.raises(
-        InputError, match=rf"a.glb: \w.* \d.* compressed with {extension}; install .*\[assets\].* or save"
-    ):
+    remedy = r"pip install '\.\[assets\]' in the checkout reads it, or save"
+    with pytest.raises(InputError, match=rf"a.glb: \w.* \d.* compressed with {extension}: {remedy}"):
         load_animated(path, 1, 1.0)
 
 

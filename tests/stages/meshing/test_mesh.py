@@ -160,5 +160,5 @@ def test_packages_that_are_missing_are_named(clip: GaussianClip, monkeypatch: py
     with pytest.raises(InputError, match=r"mesh.surface=flexicubes needs the package kaolin.*docs/gpu.md"):
         make_meshes(SMALL.model_copy(update={"surface": "flexicubes"}), clip, render=rasterize)
     monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "xatlas" else name)
-    with pytest.raises(InputError, match="meshes need the packages xatlas: install"):
+    with pytest.raises(InputError, match=r"meshes need the packages xatlas: pip install '\.\[mesh\]' in the checkout"):
         make_meshes(SMALL, clip, render=rasterize)
