@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ss4d.stages.reading.timeline import Step, Timeline, steady, timeline, too_f
 LOG = logging.getLogger("ss4d")
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+BETWEEN = (IndexError, KeyError, TypeError, struct.error)  # ... and where a file ends between its pictures
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 DEFAULT_DURATION = 0.1  # seconds a frame of an animation is shown that asks for none, as browsers do
 HEAD = 1 << 16  # bytes in which a file says what its colors are
@@ -100,7 +102,7 @@ def decode_image(image: Image.Image, index: int, name: str, bounds: Bounds) -> P
     """
     width, height = image.size
     try:
-        image.seek(index)
+        _seek(image, index)
         bounds.check(name, *image.size)  # pages and frames of one file need not be of one size
         if bounds.side is not None and index == 0:
             image.draft(None, (bounds.side, bounds.side))  # JPEG is decoded at a fraction of its size, at no cost
@@ -215,20 +217,45 @@ class ImageFrames:
             yield picture
 
 
+def num_pictures(image: Image.Image, name: str) -> int:
+    """How many pictures an open file holds.
+
+    Raises:
+        InputError: it is damaged between them.
+    """
+    try:
+        count: int = getattr(image, "n_frames", 1)
+    except (*UNREADABLE, *BETWEEN) as error:
+        raise InputError(f"{name} is damaged ({error}); replace it.") from error
+    return count
+
+
+def _seek(image: Image.Image, index: int) -> None:
+    """Turns to a picture of a file.
+
+    Raises:
+        One of UNREADABLE: it is damaged.
+    """
+    try:
+        image.seek(index)
+    except BETWEEN as error:
+        raise OSError(f"picture {index} is cut off: {error}") from error
+
+
 def image_frames(image: Image.Image, name: str, config: InputConfig) -> ImageFrames:
     """The frames of an open image; a still has the rate that `config` gives it.
 
     Raises:
         InputError: an animation is damaged or too large.
     """
-    count = getattr(image, "n_frames", 1)
+    count = num_pictures(image, name)
     if count == 1 or image.format == "MPO":
         return ImageFrames(image, name, steady(1, config.fps))
     first = 1 if image.info.get("default_image") else 0
     bounds, decoded, shown = Bounds(max_pixels=config.max_pixels), 0, []
     for index in range(first, count):
         try:
-            image.seek(index)
+            _seek(image, index)
             bounds.check(f"{name}: frame {index}", *image.size)
             decoded += image.width * image.height
             _check_decoded(decoded, index, name, config)

@@ -16,7 +16,7 @@ from typing import IO, Protocol
 from ss4d.stages.errors import InputError
 from ss4d.stages.input_files import InputConfig, image_files, open_file
 from ss4d.stages.reading.films import film_frames, is_raw_mjpeg
-from ss4d.stages.reading.images import decode_image, image_frames, open_image
+from ss4d.stages.reading.images import decode_image, image_frames, num_pictures, open_image
 from ss4d.stages.reading.picture import Bounds, Picture
 from ss4d.stages.reading.series import frame_names
 from ss4d.stages.reading.timeline import Timeline, steady
@@ -77,7 +77,7 @@ class Images:
                 if image is None:
                     raise InputError(f"{name} is not an image that can be read; replace or remove it.")
                 with image:
-                    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                    if image.format != "MPO" and num_pictures(image, name) > 1:
                         raise InputError(f"{name} is animated; give the file itself, or a folder of still images.")
                     yield decode_image(image, 0, name, bounds)
 

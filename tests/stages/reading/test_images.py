@@ -1,5 +1,6 @@
 """Pictures as they are to be seen: colors in sRGB whatever their profile, and only what a file presents."""
 
+import contextlib
 import io
 import sys
 import tarfile
@@ -185,6 +186,21 @@ def test_images_in_an_archive(tmp_path: Path, name: str, pack: Pack) -> None:
     pack(tmp_path / name, {"run.json": b"{}"})
     with pytest.raises(InputError, match=r"no image"):
         read_video(tmp_path / name, InputConfig())
+
+
+@pytest.mark.parametrize("name", ["moving.gif", "moving.tiff"])
+def test_an_animation_that_ends_anywhere_is_damaged_or_shorter(tmp_path: Path, name: str) -> None:
+    """Pillow counts the frames of a file that ends between them with errors of other kinds than it opens it with."""
+    whole = io.BytesIO()
+    first, *rest = (Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue"))
+    first.save(whole, name.partition(".")[2], save_all=True, append_images=rest, duration=100)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for length in range(1, len(whole.getvalue())):
+        (folder / name).write_bytes(whole.getvalue()[:length])
+        for path in (folder / name, folder):
+            with contextlib.suppress(InputError):
+                read_video(path, InputConfig())
 
 
 def test_all_frames_of_an_animation_are_bounded_together(tmp_path: Path) -> None:
