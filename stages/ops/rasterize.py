@@ -183,7 +183,7 @@ def project(  # type: ignore[no-untyped-def]
         x, y, z = point[0] / point[2], point[1] / point[2], point[2]
         if not z > NEAR:  # so written, here and below, that not-a-number shows nowhere
             continue
-        _camera_axes(view, scales[n], quats[n], axes)
+        camera_axes(view, scales[n], quats[n], axes)
         limit_x, limit_y = JACOBIAN_LIMIT * width / (2 * focal), JACOBIAN_LIMIT * height / (2 * focal)
         slope_x, slope_y = min(max(x, -limit_x), limit_x), min(max(y, -limit_y), limit_y)
         xx, xy, yy = 0.0, 0.0, 0.0  # the 2D covariance
@@ -214,7 +214,7 @@ def project(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
+def camera_axes(view, scale, quat, axes):  # type: ignore[no-untyped-def]
     """Fills axes (3, 3) with a Gaussian's axes in camera space, one per column, each one deviation long."""
     w, x, y, z = np.float64(quat[0]), np.float64(quat[1]), np.float64(quat[2]), np.float64(quat[3])
     s = 2 / (w * w + x * x + y * y + z * z)

@@ -25,6 +25,7 @@ from ss4d.stages.ops.rasterize import (
     Floats,
     Integers,
     ScreenFilter,
+    camera_axes,
     project,
 )
 from ss4d.stages.ops.splat import Gaussians, Views
@@ -233,11 +234,7 @@ def _project_back(  # type: ignore[no-untyped-def]
         for k in range(3):
             p[k] = view[k, 0] * means[n, 0] + view[k, 1] * means[n, 1] + view[k, 2] * means[n, 2] + view[k, 3]
         _turn(quats[n], turn)
-        for i in range(3):
-            for k in range(3):
-                axes[i, k] = scales[n, k] * (
-                    view[i, 0] * turn[0, k] + view[i, 1] * turn[1, k] + view[i, 2] * turn[2, k]
-                )
+        camera_axes(view, scales[n], quats[n], axes)
         z, zoom = p[2], focal / p[2]
         x, y = p[0] / z, p[1] / z
         bent_x, bent_y = min(max(x, -limits[0]), limits[0]), min(max(y, -limits[1]), limits[1])
