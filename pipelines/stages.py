@@ -249,6 +249,7 @@ BUILT_IN = (
         run=_conditioning,
         inputs=("segmentation",),
         roles=(IMAGE_ENCODER,),
+        revision=2,
     ),
     Implementation(
         stage="sparse_structure",
@@ -258,6 +259,7 @@ BUILT_IN = (
         roles=(STRUCTURE_FLOW, STRUCTURE_DECODER),
         seeded=True,
         resolve=_structure_sampler,
+        revision=2,
     ),
     Implementation(stage="camera", config=NoCameraConfig),
     Implementation(
@@ -276,7 +278,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
-        revision=4,
+        revision=5,
     ),
     Implementation(
         stage="slat",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.conditioning_config import ConditioningConfig
+from ss4d.stages.nn.column_encoder import guessed
 from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
 from ss4d.stages.types import Clip, Progress, Tokens, silent
 
@@ -17,18 +18,23 @@ def encode_images(
     *,
     progress: Progress = silent,
 ) -> Tokens:
-    """The tokens of every frame, computed on the encoder's device; all 0 where the object is not seen."""
+    """The tokens of every frame, and what they alone tell of cells, computed on the encoder's device.
+
+    Tokens are all 0 where the object is not seen.
+    """
     device = next(iter(encoder.parameters())).device
     seen = torch.cat([clip.rgb, clip.alpha[..., None]], -1)[..., : encoder.image_channels]
-    tokens = []
+    tokens, guesses = [], []
     with torch.no_grad():
         for frames in torch.split(seen, FRAMES_AT_ONCE):
             images = encoder_images(frames.to(device), encoder.args.image_size)
-            tokens.append(encoder(images).float().cpu())
+            made = encoder(images).float()
+            tokens.append(made.cpu())
+            guesses.append(guessed(encoder, made).cpu())
             progress(sum(map(len, tokens)), len(clip.rgb))
     feats = torch.cat(tokens)
     feats[(clip.alpha == 0).flatten(1).all(1)] = 0
-    return Tokens(feats=feats)
+    return Tokens(feats=feats, guess=torch.cat(guesses))
 
 
 def encoder_images(frames: Tensor, size: int) -> Tensor:

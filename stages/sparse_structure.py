@@ -27,7 +27,7 @@ def sample_structure(
         config: resolved, without nulls.
         flow: velocity of the occupancy latent.
         decoder: occupancy latent to logits of the cells.
-        tokens: of the clip, any number of frames from 1 up.
+        tokens: of the clip, any number of frames from 1 up; what they guess of cells counts half.
         generator: a CPU generator, freshly seeded.
         progress: hears of every sampler step.
 
@@ -51,11 +51,11 @@ def sample_structure(
         sampler, under_cond = config.sampler, velocity(cond)
         both = one_by_one(under_cond, velocity(None))
         latent = sample(under_cond, both, noise, sampler.params(), progress, solver=sampler.solver)
-        coords, resolution = occupied_cells(decoder, latent)
+        coords, resolution = occupied_cells(decoder, latent, tokens.guess.to(device))
     coords = coords[(tokens.feats != 0).flatten(1).any(1)[coords[:, 1].long()]]
     if not len(coords):
         raise InputError(
             f"the sparse structure came out empty: no cell of {num_frames} frames is occupied; "
             "try another seed, or check that the masks show the object"
         )
-    return Voxels(coords=coords, latent=latent.cpu(), resolution=resolution)
+    return Voxels(coords=coords, latent=latent.cpu(), guess=tokens.guess, resolution=resolution)

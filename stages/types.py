@@ -42,9 +42,15 @@ class ArraySpec:
         return tuple(axis.partition("=")[0] for axis in self.axes)
 
 
-def array(axes: str, dtype: torch.dtype, meaning: str) -> Any:
-    """A dataclass field that holds a tensor with the axes named in `axes`, separated by spaces."""
-    return field(metadata={"spec": ArraySpec(tuple(axes.split()), dtype, meaning)})
+def array(axes: str, dtype: torch.dtype, meaning: str, *, optional: bool = False) -> Any:
+    """A dataclass field that holds a tensor with the axes named in `axes`, separated by spaces.
+
+    An `optional` one is empty along all axes where it is not given: no other array may have an axis of that letter.
+    """
+    spec = ArraySpec(tuple(axes.split()), dtype, meaning)
+    if optional:
+        return field(default_factory=lambda: torch.zeros([0] * len(spec.axes), dtype=dtype), metadata={"spec": spec})
+    return field(metadata={"spec": spec})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,11 +118,15 @@ class Clip(Value):
     fps: float
 
 
+GUESS = "each cell's logit by the image encoder alone, if it has any"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tokens(Value):
     """What the image encoder sees in each frame."""
 
     feats: Tensor = array("t l c", torch.float32, "image tokens, normalized; 0 in frames without the object")
+    guess: Tensor = array("frame x=g y=g z=g", torch.float32, GUESS, optional=True)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,6 +135,7 @@ class Voxels(Value):
 
     coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
     latent: Tensor = array("t c x=r y=r z=r", torch.float32, "occupancy latent the cells were decoded from")
+    guess: Tensor = array("frame x=g y=g z=g", torch.float32, GUESS, optional=True)
     resolution: int
 
     @property

@@ -16,7 +16,7 @@ from ss4d.stages.fitting.config import StructureFitConfig
 from ss4d.stages.fitting.filling import filled, without_crumbs
 from ss4d.stages.fitting.guard import doubted, said
 from ss4d.stages.input_camera import in_grid
-from ss4d.stages.nn.occupancy import SparseStructureDecoder
+from ss4d.stages.nn.occupancy import SparseStructureDecoder, cell_logits
 from ss4d.stages.types import Camera, Clip, FittedVoxels, InputCamera, Progress, Voxels, silent
 
 LOG = logging.getLogger("ss4d")
@@ -121,18 +121,18 @@ def fit_outline(
     device = next(decoder.parameters()).device
     masks = clip.alpha.to(device).float() / 255
     projection = Projection.of(voxels.resolution, camera, device)
-    batches = list(
-        zip(torch.split(voxels.latent.to(device), FRAMES_AT_ONCE), torch.split(masks, FRAMES_AT_ONCE), strict=True)
-    )
+    starts = range(0, len(masks), FRAMES_AT_ONCE)
     latents, grids, losses = [], [], torch.zeros(config.steps)
-    for number, (latent, seen) in enumerate(batches):
+    for number, start in enumerate(starts):
+        some = slice(start, start + FRAMES_AT_ONCE)
+        latent, guess, seen = voxels.latent[some].to(device), voxels.guess[some].to(device), masks[some]
 
         def told(step: int, first: int = number * config.steps) -> None:
-            progress(first + step, len(batches) * config.steps)
+            progress(first + step, len(starts) * config.steps)
 
-        moved, loss = _fitted(config, decoder, latent, seen, projection, told)
+        moved, loss = _fitted(config, decoder, latent, guess, seen, projection, told)
         with torch.no_grad():
-            solid = decoder(moved)[:, 0].flatten(1) > 0
+            solid = cell_logits(decoder, moved, guess).flatten(1) > 0
         if config.carve:
             solid = solid & _near(seen, projection)
         if config.fill:
@@ -151,6 +151,7 @@ def fit_outline(
     return FittedVoxels(
         coords=torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1),
         latent=torch.where(better[:, None, None, None, None], latent, voxels.latent),
+        guess=voxels.guess,
         resolution=voxels.resolution,
         loss=losses,
         fitted=better.to(torch.uint8),
@@ -161,6 +162,7 @@ def _fitted(
     config: StructureFitConfig,
     decoder: SparseStructureDecoder,
     start: Tensor,
+    guess: Tensor,
     masks: Tensor,
     projection: Projection,
     told: Callable[[int], None],
@@ -175,7 +177,7 @@ def _fitted(
     adam = torch.optim.Adam([latent], lr=config.rate)
     losses = []
     for step in range(config.steps):
-        logits = decoder(latent)[:, 0].flatten(1)
+        logits = cell_logits(decoder, latent, guess).flatten(1)
         empty = -functional.softplus(logits)  # the logarithm of each cell's chance to be empty
         missed = empty.new_zeros(len(latent), RAYS * RAYS).index_add(1, rays, empty[:, cells])
         hit = -torch.log1p(-missed.clamp(max=-1e-6).exp())

@@ -142,6 +142,14 @@ class ColumnEncoder(nn.Module):
         return layer_norm(tokens, FINAL_EPS), pitch
 
 
+def guessed(encoder: object, tokens: Tensor) -> Tensor:
+    """The logit (n, x, y, z) that each cell is occupied, by tokens (n, l, c) alone; empty if they do not tell."""
+    if not isinstance(encoder, ColumnEncoder):
+        return tokens.new_zeros(0, 0, 0, 0)
+    head = encoder.cells
+    return functional.linear(lifted(tokens, encoder.args.resolution), head.weight[:1], head.bias[:1])[..., 0]
+
+
 def lifted(tokens: Tensor, resolution: int) -> Tensor:
     """The features (..., x, y, z, k) of every cell that tokens (..., l, c) of its column hold."""
     columns = tokens.reshape(*tokens.shape[:-2], resolution, resolution, resolution, -1)  # (..., x, z, y, k)

@@ -15,6 +15,7 @@ from ss4d.stages.nn.precision import cast_weights
 
 # Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
 FRAMES_AT_ONCE = 4
+NO_GUESS = torch.zeros(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +164,26 @@ class SparseStructureEncoder(nn.Module):
         return mean, logvar
 
 
-def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor) -> tuple[Tensor, int]:
-    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0 for `latent` (t, c, r, r, r); the grid's size.
+def cell_logits(decoder: SparseStructureDecoder, latent: Tensor, guess: Tensor) -> Tensor:
+    """Logits (t, R, R, R) that cells are occupied, for `latent` (t, c, r, r, r).
+
+    Where the image encoder has a `guess` (t, R, R, R) of its own, they are the mean of that and of what is decoded. The
+    guess sees every cell, but each frame alone; the latent holds less of a frame, and agrees with those beside it.
+    """
+    decoded: Tensor = decoder(latent)[:, 0]
+    return (decoded + guess.to(decoded)) / 2 if len(guess) else decoded
+
+
+def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor, guess: Tensor = NO_GUESS) -> tuple[Tensor, int]:
+    """Cells (0, t, x, y, z), int32, sorted, whose logit is above 0, as in `cell_logits`; the grid's size.
 
     Raises:
         ModelError: logits are not numbers, of which none is above 0.
     """
     coords = []
     for start in range(0, len(latent), FRAMES_AT_ONCE):
-        logits = decoder(latent[start : start + FRAMES_AT_ONCE])[:, 0]
+        some = slice(start, start + FRAMES_AT_ONCE)
+        logits = cell_logits(decoder, latent[some], guess[some])
         if logits.isnan().any():
             raise ModelError(
                 "which cells are occupied came out as not-a-number (NaN): weights may be damaged, or values overflow "

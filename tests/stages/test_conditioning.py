@@ -7,6 +7,7 @@ from PIL import Image
 
 from ss4d.stages.conditioning import encode_images, encoder_images
 from ss4d.stages.conditioning_config import ConditioningConfig
+from ss4d.stages.nn.column_encoder import ColumnEncoder, ColumnEncoderArgs, lifted
 from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
 from ss4d.stages.types import Clip
 
@@ -49,6 +50,19 @@ def test_tokens_are_normalized_over_channels(encoder: VisionTransformer) -> None
     feats = encode_images(ConditioningConfig(), encoder, clip(2, 28)).feats
     torch.testing.assert_close(feats.mean(-1), torch.zeros(2, 9), atol=1e-5, rtol=0)
     torch.testing.assert_close(feats.var(-1, unbiased=False), torch.ones(2, 9), atol=1e-3, rtol=0)
+
+
+def test_what_tokens_tell_of_cells_is_what_the_encoder_reads_from_them(encoder: VisionTransformer) -> None:
+    columns = ColumnEncoder(
+        ColumnEncoderArgs(image_size=32, resolution=8, cell_channels=2, channels=(8, 16), patch_size=4)
+    ).eval()
+    tokens = encode_images(ConditioningConfig(), columns, clip(5, 32))
+    with torch.no_grad():
+        expected = columns.cells(lifted(tokens.feats, 8))[..., 0]
+    torch.testing.assert_close(tokens.guess, expected)
+    assert tokens.guess.shape == (5, 8, 8, 8)
+    assert tokens.guess.std() > 0
+    assert encode_images(ConditioningConfig(), encoder, clip(2, 28)).guess.shape == (0, 0, 0, 0)
 
 
 def test_frames_of_the_encoders_size_are_not_resampled() -> None:

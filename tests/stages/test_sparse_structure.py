@@ -1,5 +1,7 @@
 """The structure stage: the noise contract, guidance as specified, and cells where logits are positive."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -63,6 +65,18 @@ def test_cells_are_where_the_logits_of_the_latent_are_positive(flow, decoder, nu
     expected = [[0, *cell] for cell in torch.nonzero(logits > 0).tolist()]
     assert 0 < len(expected) < logits.numel()
     assert voxels.coords.tolist() == expected == sorted(expected)
+
+
+def test_what_the_tokens_guess_of_cells_counts_half(flow, decoder) -> None:
+    guess = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    alone = sample_structure(CONFIG, flow, decoder, tokens(2), seed())
+    both = sample_structure(CONFIG, flow, decoder, replace(tokens(2), guess=guess), seed())
+    assert torch.equal(both.latent, alone.latent)
+    assert torch.equal(both.guess, guess)
+    assert len(alone.guess) == 0
+    expected = torch.nonzero(decoder(both.latent)[:, 0] + guess > 0).tolist()
+    assert both.coords[:, 1:].tolist() == expected
+    assert not torch.equal(both.coords, alone.coords)
 
 
 def test_a_seed_means_the_same_numbers_and_another_seed_others(flow, decoder) -> None:

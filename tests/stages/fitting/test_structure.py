@@ -79,6 +79,25 @@ def test_the_cells_come_nearer_to_the_truth() -> None:
     assert torch.equal(after.latent, again.latent)
 
 
+def test_cells_that_the_images_guess_stay_in_the_fit() -> None:
+    truth = clip("walker")
+    before = guessed(truth)
+    # Half the latent, and a guess that makes up for it: the same cells.
+    voxels = replace(before, latent=0.5 * before.latent, guess=0.5 * Decoder()(before.latent)[:, 0])
+    kept = fit_outline(
+        StructureFitConfig(steps=0, carve=False, fill=False),
+        Decoder(),  # type: ignore[arg-type]
+        voxels,
+        input_clip(truth),
+        input_camera(truth, SOURCE_SIZE),
+    )
+    assert torch.equal(kept.coords, before.coords)
+    after = fit(truth, voxels, truth)
+    assert after.fitted.tolist() == [1, 1]
+    assert iou(truth, after) > iou(truth, before) + 0.02
+    assert torch.equal(after.guess, voxels.guess)
+
+
 @pytest.mark.parametrize("wrong", ["camera", "masks"])
 def test_what_does_not_get_better_is_left_as_it_was(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
     truth = clip("snake")
