@@ -9,7 +9,7 @@ so that the decoder keeps what it learned from codes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -61,6 +61,10 @@ class StructureSamples:
         flow.requires_grad_(learned_steps > 0)
         self._sampler, self._learned_steps = sampler, learned_steps
 
+    def guess(self, tokens: Tensor) -> Tensor:
+        """What the image encoder alone tells of cells (b t, x, y, z) by tokens (b, t, l, c); empty if it does not."""
+        return guessed(self.image_encoder, tokens.flatten(0, 1))
+
     def __call__(self, clips: Sequence[TrainingClip], generator: Generator) -> tuple[Tensor, Tensor]:
         """Image tokens (b, t, l, c), and occupancy latents (b, t, c, r, r, r) that they lead to.
 
@@ -69,18 +73,12 @@ class StructureSamples:
             generator: on the CPU.
         """
         tokens = image_tokens(self.image_encoder, clips, self.flow.pos_emb.device)
-        return tokens, self.under(tokens, generator)
-
-    def guess(self, tokens: Tensor) -> Tensor:
-        """What the image encoder alone tells of cells (b t, x, y, z) by tokens (b, t, l, c); empty if it does not."""
-        return guessed(self.image_encoder, tokens.flatten(0, 1))
-
-    def under(self, tokens: Tensor, generator: Generator) -> Tensor:
-        """Occupancy latents (b, t, c, r, r, r) that image tokens (b, t, l, c) lead to."""
         args = self.flow.args
         shape = (*tokens.shape[:2], args.out_channels, *[args.resolution] * 3)
         noise = torch.randn(shape, generator=generator).to(tokens.device)
-        return sampled(GuidedStructureFlow(self.flow), noise, tokens, self._sampler, self._learned_steps).float()
+        return tokens, sampled(
+            GuidedStructureFlow(self.flow), noise, tokens, self._sampler, self._learned_steps
+        ).float()
 
 
 class ObjectSamples:
@@ -118,10 +116,7 @@ class ObjectSamples:
             clips: of one length, a multiple of `frame_multiple`.
             generator: on the CPU.
         """
-        return self.under(*self._structure(clips, generator), generator)
-
-    def under(self, tokens: Tensor, structure: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Voxels and latents as above, of image tokens (b, t, l, c) and of the occupancy latents that they led to."""
+        tokens, structure = self._structure(clips, generator)
         device = tokens.device
         with torch.no_grad():
             coords, _ = occupied_cells(self._decoder, structure.flatten(0, 1), self._structure.guess(tokens))
@@ -155,18 +150,10 @@ class SampledVoxels:
         }
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
-        coded = self.coded_loss(clips, generator)
+        coded = self._autoencoder.loss(clips, generator)
         length = min(clip.num_frames for clip in clips)
         clips = window(clips, generator, length, None, 1)
-        return self.sampled_loss(clips, *self._samples(clips, generator), coded)
-
-    def coded_loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
-        """The loss of true voxels that were encoded and decoded."""
-        return self._autoencoder.loss(clips, generator)
-
-    def sampled_loss(self, clips: Sequence[TrainingClip], tokens: Tensor, latents: Tensor, coded: Losses) -> Losses:
-        """The loss of tokens and occupancy latents of clips of one length, and of what was coded."""
-        length = latents.shape[1]
+        tokens, latents = self._samples(clips, generator)
         truth = occupancy_grids(clips, latents.device).flatten(0, 1)[:, None]
         logits = cell_logits(self._autoencoder.decoder, latents.flatten(0, 1), self._samples.guess(tokens)).float()
         logits = logits[:, None]
@@ -187,20 +174,10 @@ class SampledVoxels:
             middle = clip.num_frames // 2
             tokens, latents = self._samples([clip], Generator().manual_seed(number))
             truth = occupancy_grids([clip], latents.device)[0, middle] > 0
-            logits = cell_logits(self._autoencoder.decoder, latents[0], self._samples.guess(tokens))
-            found = logits[middle] > 0
+            found = cell_logits(self._autoencoder.decoder, latents[0], self._samples.guess(tokens))[middle] > 0
             sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, found)]
             rows.append(beside([picture(clip.frames[middle], PICTURE_SIZE), *sides]))
         return {"voxels": torch.cat(rows)}
-
-
-@dataclass(frozen=True, eq=False)
-class Coded:
-    """What is looked at of clips, and the loss of their true voxels, encoded and decoded."""
-
-    choices: Sequence[Choice]
-    scene: Scene
-    losses: Losses
 
 
 class SampledGaussians:
@@ -222,19 +199,12 @@ class SampledGaussians:
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
         clips = window(clips, generator, LEAST_FRAMES, None, self._samples.frame_multiple)
-        coded = self.coded(clips, generator)
-        return self.sampled_loss(coded, *self._samples(clips, generator))
-
-    def coded(self, clips: Sequence[TrainingClip], generator: Generator) -> Coded:
-        """What is looked at of clips of one length, and the loss of their codes."""
         choices = [self._autoencoder.choose(clip, generator) for clip in clips]
         scene = self._autoencoder.scene(choices, backgrounds(choices, generator))
-        return Coded(choices, scene, self._autoencoder.coded_loss(choices, scene, generator))
-
-    def sampled_loss(self, coded: Coded, coords: Tensor, latents: Tensor) -> Losses:
-        """The loss of voxels (n, 5) and latents (n, c) of those clips, and of what was coded."""
-        seen = self._autoencoder.decoded_loss(*_chosen(coords, latents, coded.choices, coded.scene))
-        return Losses(SAMPLED * seen.total + (1 - SAMPLED) * coded.losses.total, _named(seen.parts, coded.losses))
+        coded = self._autoencoder.coded_loss(choices, scene, generator)
+        made, latents = self._made(clips, choices, scene, generator)
+        seen = self._autoencoder.decoded_loss(made, latents)
+        return Losses(SAMPLED * seen.total + (1 - SAMPLED) * coded.total, _named(seen.parts, coded))
 
     @torch.no_grad()
     def pictures(self, clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
@@ -245,20 +215,22 @@ class SampledGaussians:
             clip = cut(whole, 0, whole.num_frames // multiple * multiple)
             choice = self._autoencoder.middle(clip)
             scene = self._autoencoder.scene([choice], white([choice]))
-            coords, latents = self._samples([clip], Generator().manual_seed(number))
-            rows.append(self._autoencoder.compared(*_chosen(coords, latents, [choice], scene)))
+            made, latents = self._made([clip], [choice], scene, Generator().manual_seed(number))
+            rows.append(self._autoencoder.compared(made, latents))
         return {"objects": torch.cat(rows)}
 
-
-def _chosen(coords: Tensor, latents: Tensor, choices: Sequence[Choice], scene: Scene) -> tuple[Scene, Tensor]:
-    """The scene on the voxels (n, 5) of its clips that lie in what was chosen of them, and the latents of these."""
-    count = choices[0].clip.num_frames
-    starts = torch.tensor([choice.start for choice in choices], device=coords.device)
-    frames = coords[:, 1] - starts[coords[:, 0].long()]
-    chosen = (frames >= 0) & (frames < count)
-    coords, latents = coords[chosen], latents[chosen]
-    sizes = torch.bincount(coords[:, 0].long() * count + frames[chosen], minlength=len(choices) * count)
-    return replace(scene, sites=Sites(coords), sizes=sizes), latents
+    def _made(
+        self, clips: Sequence[TrainingClip], choices: Sequence[Choice], scene: Scene, generator: Generator
+    ) -> tuple[Scene, Tensor]:
+        """The scene on the voxels that are found in what was chosen of the clips, and their latents."""
+        coords, latents = self._samples(clips, generator)
+        count = choices[0].clip.num_frames
+        starts = torch.tensor([choice.start for choice in choices], device=coords.device)
+        frames = coords[:, 1] - starts[coords[:, 0].long()]
+        chosen = (frames >= 0) & (frames < count)
+        coords, latents = coords[chosen], latents[chosen]
+        sizes = torch.bincount(coords[:, 0].long() * count + frames[chosen], minlength=len(clips) * count)
+        return replace(scene, sites=Sites(coords), sizes=sizes), latents
 
 
 def _named(parts: Mapping[str, Tensor], coded: Losses) -> dict[str, Tensor]:

@@ -40,8 +40,8 @@ OPTIONS: Mapping[str, Option] = {
         metavar="DIR",
     ),
     "only": Option(
-        help="One step alone: images, occupancy, appearance, statistics, structure, latents, voxels, gaussians or "
-        "joint; by default, all in order.",
+        help="One step alone: images, occupancy, appearance, statistics, structure, latents, voxels or gaussians; by "
+        "default, all in order.",
         metavar="STEP",
     ),
     "device": Option(help="Device to compute on; auto takes CUDA if there is one.", default="auto", choices=WORDS),

@@ -126,11 +126,6 @@ TINY = TrainingRecipe(
             settings=TrainSettings(steps=500, batch=3, learning_rate=3e-4, warmup=20, ema=0.99),
             vary=True,
         ),
-        "joint": StepPlan(
-            pool=LOOKS,
-            settings=TrainSettings(steps=600, batch=4, learning_rate=3e-4, warmup=20, ema=0.99),
-            vary=True,
-        ),
     },
     measured=256,
     asset_clips=2400,
@@ -175,11 +170,6 @@ SMALL = TrainingRecipe(
         "gaussians": StepPlan(
             pool=replace(LOOKS, size=1200, view_size=160),
             settings=TrainSettings(steps=400, batch=2, learning_rate=2e-4, warmup=20, ema=0.99),
-            vary=True,
-        ),
-        "joint": StepPlan(
-            pool=replace(LOOKS, size=1200, view_size=160),
-            settings=TrainSettings(steps=200, batch=2, learning_rate=2e-4, warmup=20, ema=0.99),
             vary=True,
         ),
     },

@@ -9,7 +9,6 @@ from torch import nn
 from ss4d.stages.data.clip import TrainingClip
 from ss4d.stages.errors import InputError
 from ss4d.stages.nn.column_encoder import ColumnEncoder
-from ss4d.stages.nn.image_encoders import ImageEncoder
 from ss4d.stages.nn.occupancy import SparseStructureDecoder, SparseStructureEncoder
 from ss4d.stages.roles import (
     GAUSSIAN_DECODER,
@@ -30,7 +29,6 @@ from ss4d.stages.training.end_to_end import (
     StructureSamples,
 )
 from ss4d.stages.training.flows import LatentsFlow, StructureFlow
-from ss4d.stages.training.joint import Joint
 from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.results import Results
@@ -101,14 +99,10 @@ def possible_steps(training: Training) -> Sequence[Step]:
 
 
 def _images(results: Results) -> Objective:
-    return _columns("images", results)
-
-
-def _columns(step: str, results: Results) -> ImageColumns:
-    encoder = results.network(IMAGE_ENCODER, step)
+    encoder = results.network(IMAGE_ENCODER, "images")
     if not isinstance(encoder, ColumnEncoder):
         raise InputError(
-            f"--only {step} trains column encoders, and the model to start from has a {type(encoder).__name__}"
+            f"--only images trains column encoders, and the model to start from has a {type(encoder).__name__}"
         )
     return ImageColumns(encoder)
 
@@ -159,52 +153,25 @@ def _voxels(results: Results) -> Objective:
 
 
 def _gaussians(results: Results) -> Objective:
-    structure = _structure_samples("gaussians", results, learned_steps=0)
-    objects = _object_samples("gaussians", results, structure, results.network(STRUCTURE_DECODER, "gaussians"))
-    return _sampled_gaussians("gaussians", results, objects)
-
-
-def _joint(results: Results) -> Objective:
-    columns = _columns("joint", results)
-    structure = _structure_samples("joint", results, learned_steps=LEARNED_STEPS, encoder=columns.encoder)
-    occupancy = _occupancy_autoencoder("joint", results, learn_decoder=True)
-    objects = _object_samples("joint", results, structure, occupancy.decoder)
-    return Joint(
-        columns,
-        structure,
-        SampledVoxels(occupancy, structure),
-        objects,
-        _sampled_gaussians("joint", results, objects),
-    )
-
-
-def _structure_samples(
-    step: str, results: Results, *, learned_steps: int, encoder: ImageEncoder | None = None
-) -> StructureSamples:
-    return StructureSamples(
-        encoder or results.network(IMAGE_ENCODER, step),
-        results.network(STRUCTURE_FLOW, step),
-        results.samplers()[0],
-        learned_steps=learned_steps,
-    )
-
-
-def _object_samples(
-    step: str, results: Results, structure: StructureSamples, decoder: SparseStructureDecoder
-) -> ObjectSamples:
-    return ObjectSamples(
-        structure,
-        decoder,
-        results.network(LATENT_FLOW, step),
+    objects = ObjectSamples(
+        _structure_samples("gaussians", results, learned_steps=0),
+        results.network(STRUCTURE_DECODER, "gaussians"),
+        results.network(LATENT_FLOW, "gaussians"),
         results.normalization(),
         results.samplers()[1],
         learned_steps=LEARNED_STEPS,
     )
-
-
-def _sampled_gaussians(step: str, results: Results, objects: ObjectSamples) -> SampledGaussians:
     settings = AppearanceSettings(motion=1.0)
-    return SampledGaussians(_appearance_autoencoder(step, results, settings, learn_decoder=True), objects)
+    return SampledGaussians(_appearance_autoencoder("gaussians", results, settings, learn_decoder=True), objects)
+
+
+def _structure_samples(step: str, results: Results, *, learned_steps: int) -> StructureSamples:
+    return StructureSamples(
+        results.network(IMAGE_ENCODER, step),
+        results.network(STRUCTURE_FLOW, step),
+        results.samplers()[0],
+        learned_steps=learned_steps,
+    )
 
 
 def _occupancy_autoencoder(step: str, results: Results, *, learn_decoder: bool) -> OccupancyAutoencoder:
@@ -288,13 +255,6 @@ _TABLE = (
         needs=("appearance", "statistics", "latents", "voxels"),
         leaves=(GAUSSIAN_DECODER, LATENT_FLOW),
         objective=_gaussians,
-    ),
-    Step(
-        name="joint",
-        needs=("images", "gaussians"),
-        leaves=(IMAGE_ENCODER, STRUCTURE_DECODER, STRUCTURE_FLOW, GAUSSIAN_DECODER, LATENT_FLOW),
-        objective=_joint,
-        on_request=True,
     ),
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _TABLE}

@@ -51,7 +51,7 @@ def test_the_folder_is_a_model(model: Path) -> None:
     numbers = json.loads((model / "pipeline.json").read_text())["args"]["slat_normalization"]
     assert len(numbers["mean"]) == len(numbers["std"]) == 8
     assert numbers["std"] != [1.0] * 8
-    for step in ("occupancy", "appearance", "structure", "latents", "voxels", "gaussians", "joint"):
+    for step in ("occupancy", "appearance", "structure", "latents", "voxels", "gaussians"):
         assert (model / "training" / step / "curves.svg").exists()
         assert list((model / "training" / step / "pictures").glob("*.png"))
 

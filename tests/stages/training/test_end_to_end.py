@@ -26,19 +26,10 @@ from ss4d.stages.sparse_structure import sample_structure
 from ss4d.stages.sparse_structure_config import SparseStructureConfig
 from ss4d.stages.training.appearance import AppearanceAutoencoder, AppearanceSettings, start_decoder, start_encoder
 from ss4d.stages.training.clips import cut, step_generator
-from ss4d.stages.training.columns import ImageColumns
-from ss4d.stages.training.end_to_end import (
-    SAMPLED,
-    ObjectSamples,
-    SampledGaussians,
-    SampledVoxels,
-    StructureSamples,
-    _chosen,
-)
+from ss4d.stages.training.end_to_end import SAMPLED, ObjectSamples, SampledGaussians, SampledVoxels, StructureSamples
 from ss4d.stages.training.flows import image_tokens, sampled
 from ss4d.stages.training.fresh import fresh_network
-from ss4d.stages.training.joint import Joint
-from ss4d.stages.training.objective import Losses, Objective
+from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.recipe import SMOKE
 from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
@@ -87,29 +78,15 @@ def gaussians() -> SampledGaussians:
     return SampledGaussians(autoencoder, object_samples())
 
 
-def joint() -> Joint:
-    columns = ImageColumns(network(IMAGE_ENCODER))
-    structure = StructureSamples(columns.encoder, network(STRUCTURE_FLOW), STRUCTURE_SAMPLER, learned_steps=2)
-    occupancy = OccupancyAutoencoder(network(STRUCTURE_ENCODER), network(STRUCTURE_DECODER))
-    objects = ObjectSamples(structure, occupancy.decoder, network(LATENT_FLOW), NUMBERS, SLAT_SAMPLER, learned_steps=2)
-    looks = SampledGaussians(gaussians()._autoencoder, objects)
-    return Joint(columns, structure, SampledVoxels(occupancy, structure), objects, looks)
-
-
-EACH = pytest.mark.parametrize("build", [voxels, gaussians, joint])
-LOWERED = {
-    voxels: ("total", "dice", "coded_dice"),
-    gaussians: ("total", "l1", "coded_l1"),
-    joint: ("total", "cells_dice", "voxels_dice", "pictures_l1"),
-}
+BOTH = pytest.mark.parametrize("build", [voxels, gaussians])
 
 
 def generator(step: int = 0) -> torch.Generator:
     return step_generator(0, "test", step)
 
 
-@EACH
-def test_a_few_steps_lower_the_losses_on_a_fixed_batch(build, clips: list[TrainingClip]) -> None:
+@BOTH
+def test_a_few_steps_lower_both_losses_on_a_fixed_batch(build, clips: list[TrainingClip]) -> None:
     objective: Objective = build()
     weights = [w for trained in objective.trained().values() for w in trained.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
@@ -120,18 +97,19 @@ def test_a_few_steps_lower_the_losses_on_a_fixed_batch(build, clips: list[Traini
         losses.total.backward()
         optimizer.step()
         measured.append({"total": float(losses.total.detach())} | {n: float(part) for n, part in losses.parts.items()})
-    for name in LOWERED[build]:
+    names = ("total", "dice", "coded_dice") if build is voxels else ("total", "l1", "coded_l1")
+    for name in names:
         assert measured[-1][name] < 0.9 * measured[0][name], name
 
 
-@EACH
+@BOTH
 def test_a_step_is_a_function_of_its_generator(build, clips: list[TrainingClip]) -> None:
     objective: Objective = build()
     first, again, other = (float(objective.loss(clips, generator(n)).total.detach()) for n in (3, 3, 4))
     assert first == again != other
 
 
-@EACH
+@BOTH
 def test_half_precision_is_close(build, clips: list[TrainingClip]) -> None:
     objective: Objective = build()
     exact = objective.loss(clips, generator()).total
@@ -165,26 +143,6 @@ def test_flow_and_decoder_learn_and_nothing_else(build, flow: str, decoder: str,
         assert all(weight.grad is None and not weight.requires_grad for weight in other.parameters())
 
 
-def test_the_joint_step_moves_every_network(clips: list[TrainingClip]) -> None:
-    objective = joint()
-    objective.loss(clips, generator()).total.backward()
-    assert set(objective.trained()) == set(SMOKE.networks) - {STRUCTURE_ENCODER, LATENT_ENCODER}
-    for role, trained in objective.trained().items():
-        assert any(w.grad is not None and w.grad.abs().max() > 0 for w in trained.parameters()), role
-
-
-@pytest.mark.parametrize("silent", [SampledVoxels, SampledGaussians])
-def test_in_the_joint_step_the_image_encoder_hears_of_voxels_and_of_pictures(
-    silent: type, clips: list[TrainingClip], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nothing = Losses(torch.zeros((), requires_grad=True))
-    objective = joint()
-    monkeypatch.setattr(ImageColumns, "judged", lambda *_: nothing)
-    monkeypatch.setattr(silent, "sampled_loss", lambda *_: nothing)
-    objective.loss(clips, generator()).total.backward()
-    assert objective._columns.encoder.stem.weight.grad.abs().max() > 0
-
-
 @pytest.mark.parametrize("learned", [0, 1, 3, 12, 20])
 def test_the_last_steps_of_the_sampler_are_learned_from(learned: int) -> None:
     heard = []
@@ -203,7 +161,7 @@ def test_the_last_steps_of_the_sampler_are_learned_from(learned: int) -> None:
         assert not sampled(flow, torch.ones(2, 3), torch.zeros(2, 5, 1, 1), sampler, learned).requires_grad
 
 
-@pytest.mark.parametrize("build", [voxels, gaussians])
+@BOTH
 def test_the_loss_is_that_of_samples_and_that_of_codes(build, clips: list[TrainingClip]) -> None:
     """With the samples' terms known, what is left is the autoencoder's own loss."""
     objective: Objective = build()
@@ -223,7 +181,7 @@ def test_the_loss_is_that_of_samples_and_that_of_codes(build, clips: list[Traini
     assert float(losses.total.detach()) == pytest.approx(SAMPLED * made + (1 - SAMPLED) * coded, rel=1e-5)
 
 
-@pytest.mark.parametrize("build", [voxels, gaussians])
+@BOTH
 def test_pictures_are_the_same_twice(build, clips: list[TrainingClip]) -> None:
     objective: Objective = build()
     (first,), (again,) = (objective.pictures(clips[:1]).values() for _ in range(2))
@@ -247,6 +205,18 @@ def test_samples_are_those_of_a_run(clips: list[TrainingClip]) -> None:
     again = sample_latents(SlatConfig(sampler=configs[1]), samples.flow, NUMBERS, tokens, found, generator())
     assert torch.equal(found.coords, coords)
     assert_close(again.feats, latents, atol=1e-4, rtol=1e-4)
+
+
+def test_the_image_encoders_guess_counts_half_in_the_voxels_that_learn(clips: list[TrainingClip]) -> None:
+    found = []
+    for logit in (-1000.0, 1000.0):
+        objective = voxels()
+        with torch.no_grad():
+            objective._samples.image_encoder.cells.bias[0] = logit
+        found.append(float(objective.loss(clips, generator()).parts["bce"]))
+    full = float(torch.stack([clip.coords.new_tensor(len(clip.coords)) for clip in clips]).sum()) / (2 * 6 * 8**3)
+    # A cell that half of 1000 says is wrong costs 500: all that are full, or all the others.
+    assert found == pytest.approx([500 * full, 500 * (1 - full)], rel=0.02)
 
 
 def test_a_clip_is_sampled_among_others_as_alone(clips: list[TrainingClip]) -> None:
@@ -284,10 +254,10 @@ def test_sampled_voxels_are_those_of_the_chosen_frames(clips: list[TrainingClip]
     objective = gaussians()
     coords = torch.nonzero(torch.rand(6, 8, 8, 8, generator=generator()) < 0.1).int()
     coords = torch.cat([torch.zeros_like(coords[:, :1]), coords], 1)
-    told, rows = Told(coords)(clips, generator())
+    objective._samples = Told(coords)
     choices = [objective._autoencoder.choose(clip, generator(n)) for n, clip in enumerate(clips)]
     scene = objective._autoencoder.scene(choices, torch.zeros(12, 3))
-    made, latents = _chosen(told, rows, choices, scene)
+    made, latents = objective._made(clips, choices, scene, generator())
     assert torch.equal(latents[:, :5], made.sites.coords.float())
     for b, choice in enumerate(choices):
         for frame in range(3):
@@ -308,5 +278,5 @@ def test_a_batch_in_which_no_voxel_is_found_still_teaches_its_codes(clips: list[
 
 
 def test_clips_of_several_lengths_are_sampled_as_long_as_the_shortest(clips: list[TrainingClip]) -> None:
-    for build in (voxels, gaussians, joint):
+    for build in (voxels, gaussians):
         assert build().loss([clips[0], cut(clips[1], 1, 5)], generator()).total.isfinite()
