@@ -30,11 +30,22 @@ def encode_images(
             images = encoder_images(frames.to(device), encoder.args.image_size)
             made = encoder(images).float()
             tokens.append(made.cpu())
-            guesses.append(guessed(encoder, made).cpu())
+            guesses.append(_guess(encoder, images, made).cpu())
             progress(sum(map(len, tokens)), len(clip.rgb))
     feats = torch.cat(tokens)
     feats[(clip.alpha == 0).flatten(1).all(1)] = 0
     return Tokens(feats=feats, guess=torch.cat(guesses))
+
+
+def _guess(encoder: ImageEncoder, images: Tensor, tokens: Tensor) -> Tensor:
+    """What the encoder alone tells of cells (t, x, y, z): the mean of the images (t, c, s, s) and of their mirrors.
+
+    Objects are as likely mirrored, and an encoder in the camera's axes errs otherwise then.
+    """
+    guess = guessed(encoder, tokens)
+    if not len(guess):
+        return guess
+    return (guess + guessed(encoder, encoder(images.flip(3)).float()).flip(1)) / 2
 
 
 def encoder_images(frames: Tensor, size: int) -> Tensor:

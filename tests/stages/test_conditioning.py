@@ -1,5 +1,7 @@
 """Conditioning: every frame is encoded alone, at the encoder's own size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,9 +59,12 @@ def test_what_tokens_tell_of_cells_is_what_the_encoder_reads_from_them(encoder: 
         ColumnEncoderArgs(image_size=32, resolution=8, cell_channels=2, channels=(8, 16), patch_size=4)
     ).eval()
     tokens = encode_images(ConditioningConfig(), columns, clip(5, 32))
+    seen = clip(5, 32)
+    mirror = encode_images(ConditioningConfig(), columns, replace(seen, rgb=seen.rgb.flip(2), alpha=seen.alpha.flip(2)))
     with torch.no_grad():
-        expected = columns.cells(lifted(tokens.feats, 8))[..., 0]
-    torch.testing.assert_close(tokens.guess, expected)
+        once, again = (columns.cells(lifted(made.feats, 8))[..., 0] for made in (tokens, mirror))
+    torch.testing.assert_close(tokens.guess, (once + again.flip(1)) / 2)
+    torch.testing.assert_close(mirror.guess, tokens.guess.flip(1))
     assert tokens.guess.shape == (5, 8, 8, 8)
     assert tokens.guess.std() > 0
     assert encode_images(ConditioningConfig(), encoder, clip(2, 28)).guess.shape == (0, 0, 0, 0)
