@@ -118,7 +118,7 @@ class Clip(Value):
     fps: float
 
 
-GUESS = "each cell's logit by the image encoder alone, if it has any"
+GUESS = "each cell's logit by the image encoder alone, if any"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,7 +126,7 @@ class Tokens(Value):
     """What the image encoder sees in each frame."""
 
     feats: Tensor = array("t l c", torch.float32, "image tokens, normalized; 0 in frames without the object")
-    guess: Tensor = array("frame x=g y=g z=g", torch.float32, GUESS, optional=True)
+    guess: Tensor = array("frame cell_x=g cell_y=g cell_z=g", torch.float32, GUESS, optional=True)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,7 +135,7 @@ class Voxels(Value):
 
     coords: Tensor = array("n 5", torch.int32, "occupied cells (b, t, x, y, z), sorted; b is 0")
     latent: Tensor = array("t c x=r y=r z=r", torch.float32, "occupancy latent the cells were decoded from")
-    guess: Tensor = array("frame x=g y=g z=g", torch.float32, GUESS, optional=True)
+    guess: Tensor = array("frame cell_x=g cell_y=g cell_z=g", torch.float32, GUESS, optional=True)
     resolution: int
 
     @property
