@@ -57,11 +57,14 @@ def scalars(value: Value) -> Mapping[str, Any]:
 def read_value(kind: type[V], artifact: Artifact) -> V:
     """The value of type `kind` in `artifact`, checked against its declaration.
 
+    What was stored before an optional array was declared comes without it.
+
     Raises:
         DamageError: if it is not there as it was written.
         ValueSpecError: if an array is not what the type declares.
     """
-    arrays = {name: torch.from_numpy(artifact.read(name)) for name in kind.specs()}
+    wanted = [name for name, spec in kind.specs().items() if not spec.optional or name in artifact.arrays()]
+    arrays = {name: torch.from_numpy(artifact.read(name)) for name in wanted}
     return kind(**arrays, **_read_scalars(kind, artifact))
 
 

@@ -29,12 +29,13 @@ class ArraySpec:
 
     `axes` tells the size of each axis: a letter whose size agrees across the value's arrays, a letter with "+1" for one
     more than that size, or a number for a fixed size; "row=s" is an axis called row of size s. `meaning` says content
-    and unit in words.
+    and unit in words. An `optional` array is empty where it is not given.
     """
 
     axes: tuple[str, ...]
     dtype: torch.dtype
     meaning: str
+    optional: bool = False
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def array(axes: str, dtype: torch.dtype, meaning: str, *, optional: bool = False
 
     An `optional` one is empty along all axes where it is not given: no other array may have an axis of that letter.
     """
-    spec = ArraySpec(tuple(axes.split()), dtype, meaning)
+    spec = ArraySpec(tuple(axes.split()), dtype, meaning, optional)
     if optional:
         return field(default_factory=lambda: torch.zeros([0] * len(spec.axes), dtype=dtype), metadata={"spec": spec})
     return field(metadata={"spec": spec})

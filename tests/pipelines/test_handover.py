@@ -11,6 +11,7 @@ from ss4d.pipelines.handover import Handover
 from ss4d.pipelines.plan import RUN
 from ss4d.pipelines.values import as_read, read_value, scalars, write_value
 from ss4d.stages.types import Clip, MeshClip, Tokens
+from ss4d.storage.codec import ArrayData
 from ss4d.storage.refs import ArtifactRef
 from ss4d.storage.store import open_store
 from tests.pipelines.test_contract import meshes
@@ -93,6 +94,17 @@ def test_a_value_is_as_it_would_be_read() -> None:
         assert after.is_contiguous()
         assert not after.requires_grad
         assert after.data_ptr() != before.data_ptr()
+
+
+def test_what_was_stored_before_an_optional_array_was_declared_comes_without_it(tmp_path: Path) -> None:
+    ref, feats = ArtifactRef("conditioning", "b" * 64), tokens().feats
+    store = open_store(tmp_path)
+    with store.create(ref) as writer:
+        writer.write("feats", ArrayData(data=feats.numpy(), dims=("t", "l", "c")))
+        writer.commit({"values": {}})
+    read = read_value(Tokens, store.open(ref))
+    assert torch.equal(read.feats, feats)
+    assert read.guess.shape == (0, 0, 0, 0)
 
 
 def test_meshes_are_read_as_they_were_written_and_frame_by_frame(tmp_path: Path) -> None:
