@@ -146,8 +146,8 @@ def guessed(encoder: object, tokens: Tensor) -> Tensor:
     """The logit (n, x, y, z) that each cell is occupied, by tokens (n, l, c) alone; empty if they do not tell."""
     if not isinstance(encoder, ColumnEncoder):
         return tokens.new_zeros(0, 0, 0, 0)
-    head = encoder.cells
-    return functional.linear(lifted(tokens, encoder.args.resolution), head.weight[:1], head.bias[:1])[..., 0]
+    weight, bias = (values[:1].to(tokens.dtype) for values in (encoder.cells.weight, encoder.cells.bias))
+    return functional.linear(lifted(tokens, encoder.args.resolution), weight, bias)[..., 0]
 
 
 def lifted(tokens: Tensor, resolution: int) -> Tensor:

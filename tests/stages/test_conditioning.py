@@ -68,6 +68,10 @@ def test_what_tokens_tell_of_cells_is_what_the_encoder_reads_from_them(encoder: 
     assert tokens.guess.shape == (5, 8, 8, 8)
     assert tokens.guess.std() > 0
     assert encode_images(ConditioningConfig(), encoder, clip(2, 28)).guess.shape == (0, 0, 0, 0)
+    columns.cells.half()  # as a model in half precision may be
+    torch.testing.assert_close(
+        encode_images(ConditioningConfig(), columns, seen).guess, tokens.guess, atol=1e-2, rtol=1e-2
+    )
 
 
 def test_frames_of_the_encoders_size_are_not_resampled() -> None:
