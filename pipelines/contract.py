@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ss4d.pipelines.implementation import Implementation, Stage
 from ss4d.stages.errors import NumbersError, ValueSpecError
-from ss4d.stages.types import Clip, GaussianClip, MeshClip, StructuredLatents, Value, Voxels
+from ss4d.stages.types import Clip, GaussianClip, MeshClip, StructuredLatents, Tokens, Value, Voxels
 
 SCALES = 1e-9, 100.0  # standard deviations of Gaussians, world units
 
@@ -65,6 +65,8 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
         yield f"resolution must be {grid}, as the model's flow of structured latents works on; got {value.resolution}"
     if isinstance(value, Voxels) and not len(value.coords):
         yield "coords must have at least one row; it has none"
+    if isinstance(value, Tokens | Voxels):
+        yield from _wrong_guess(value)
     if isinstance(value, Voxels | StructuredLatents):
         yield from _misplaced(value.coords.cpu(), value.num_frames, value.resolution)
     if isinstance(value, Clip) and not 0 < value.fps < math.inf:
@@ -73,6 +75,15 @@ def _problems(value: Value, grid: int | None) -> Iterator[str]:
         yield from _wrong_offsets("offsets", value.offsets, len(value.means), "Gaussians")
     if isinstance(value, MeshClip):
         yield from _wrong_mesh(value)
+
+
+def _wrong_guess(value: Tokens | Voxels) -> Iterator[str]:
+    """What is wrong with the image encoder's guess of cells, if there is one."""
+    frames, given = len(value.feats if isinstance(value, Tokens) else value.latent), len(value.guess)
+    if given not in (0, frames):
+        yield f"guess must be of all {frames} frames or of none; it is of {given}"
+    elif given and isinstance(value, Voxels) and value.guess.shape[1] != value.resolution:
+        yield f"guess must be of a grid of {value.resolution} cells along each axis; it is of {value.guess.shape[1]}"
 
 
 def _wrong_numbers(value: Value) -> Iterator[str]:

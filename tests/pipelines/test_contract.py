@@ -90,6 +90,7 @@ def check(implementation: Implementation, result: object, folder: Path, grid: in
 
 def test_what_is_right_passes(tmp_path: Path) -> None:
     check(STRUCTURE, voxels(), tmp_path)
+    check(STRUCTURE, voxels(guess=torch.zeros(2, 4, 4, 4)), tmp_path)
     check(STRUCTURE, voxels(), tmp_path, grid=4)
     check(DECODER, gaussians([0, 0, 3]), tmp_path)
     check(MESHER, meshes(), tmp_path)
@@ -112,6 +113,8 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 0, 3, 3, 3])), "sorted .* row 1 is"),
         (STRUCTURE, voxels(coords=rows([0, 1, 0, 0, 0], [0, 1, 0, 0, 0])), "each once"),
         (STRUCTURE, voxels(latent=torch.full((2, 1, 1, 1, 1), torch.inf)), "latent must be finite; 2 of 2 numbers"),
+        (STRUCTURE, voxels(guess=torch.zeros(3, 4, 4, 4)), "guess must be of all 2 frames or of none; it is of 3"),
+        (STRUCTURE, voxels(guess=torch.zeros(2, 8, 8, 8)), "guess must be of a grid of 4 cells .*; it is of 8"),
         (
             DECODER,
             replace(gaussians([0, 3]), means=torch.tensor([[torch.nan, 0, 0]] * 3)),
