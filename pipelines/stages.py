@@ -268,7 +268,7 @@ BUILT_IN = (
         run=_camera,
         inputs=("segmentation", "sparse_structure"),
         roles=(IMAGE_ENCODER,),
-        revision=3,
+        revision=4,
     ),
     Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",), revision=2),
     Implementation(stage="structure_fit", config=NoStructureFitConfig, inputs=("sparse_structure",)),
@@ -303,7 +303,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera"),
-        revision=6,
+        revision=7,
     ),
     Implementation(
         stage="appearance_fit",
@@ -311,7 +311,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera"),
         roles=(GAUSSIAN_DECODER,),
-        revision=5,
+        revision=6,
     ),
     Implementation(
         stage="mesh",

@@ -180,7 +180,8 @@ def test_an_empty_frame_stays_empty() -> None:
     assert after.fitted[1] == 0
 
 
-def test_what_needs_no_gradients_leaves_nothing_on_the_cpu() -> None:
+def test_what_needs_no_gradients_leaves_nothing_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ss4d.stages.fitting.appearance.smoothed", lambda asset, *_: asset)  # that takes gradients
     truth = clip("walker")
     still = AppearanceFitConfig(steps=0, size=32)
     with PretendDevice(values=True):

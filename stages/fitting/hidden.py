@@ -1,0 +1,58 @@
+"""Gaussians that the camera hardly sees, made so large that they close to a surface, which else is a net from behind.
+
+Where networks are unsure of a surface they make it of small Gaussians with gaps between. A fit closes the gaps that its
+camera sees; behind, what they hold is spread over larger and fainter ones.
+
+Axes: t frame, n Gaussian.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ss4d.stages.fitting.groups import grouped
+from ss4d.stages.fitting.pictures import drawn, resized, unpacked
+from ss4d.stages.types import Camera, GaussianClip
+
+FRAMES_AT_ONCE = 8  # drawn together: bounds memory
+SEEN = 0.3  # of a pixel, what one that the camera sees covers in all
+# Least standard deviation of a hidden Gaussian, over the side of a cell of `groups`, which is about twice as long as
+# neighbors are apart. At two fifths of how far they are apart gaps close; more thickens the surfaces of sound assets.
+WIDTH = 0.2
+
+
+def smoothed(gaussians: GaussianClip, camera: Camera, size: int, device: torch.device) -> GaussianClip:
+    """The clip, with hidden Gaussians no smaller than what closes the gaps between neighbors, and fainter for it.
+
+    Args:
+        gaussians: of the clip.
+        camera: that sees the rest, in the frame of the Gaussians.
+        size: pixels a side of the pictures in which it does.
+        device: to draw on.
+    """
+    if len(gaussians.means) == 0:
+        return gaussians
+    hidden = shown(gaussians, camera, size, device) < SEEN
+    least = WIDTH * grouped(gaussians.means, gaussians.offsets).spacing
+    larger = gaussians.scales.clamp(min=least)
+    # Optical depth times area, face on, stays. Spread so, it hides more than before: gaps hid nothing.
+    share = (gaussians.scales / larger).sort(dim=1).values[:, 1:].prod(1)
+    fainter = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** share
+    return replace(
+        gaussians,
+        scales=torch.where(hidden[:, None], larger, gaussians.scales),
+        opacities=torch.where(hidden, fainter, gaussians.opacities),
+    )
+
+
+def shown(gaussians: GaussianClip, camera: Camera, size: int, device: torch.device) -> Tensor:
+    """How many pixels (n) of a picture of `size` pixels a side each Gaussian covers, for `camera`, on the CPU."""
+    asset, offsets = unpacked(gaussians, device)
+    white = torch.ones_like(asset.colors).requires_grad_()
+    seen = resized(camera, size)
+    for frames in torch.split(torch.arange(gaussians.num_frames), FRAMES_AT_ONCE):
+        picture = drawn(replace(asset, colors=white), offsets, frames, [seen] * len(frames))
+        picture[..., :3].sum().backward(inputs=[white])  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert white.grad is not None
+    return white.grad.mean(1).cpu()
