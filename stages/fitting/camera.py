@@ -1,13 +1,10 @@
 """Where the input was seen from: known where the model works in the camera's axes, and found by the masks if not."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from ss4d.stages.fitting.config import CameraConfig, FrontCameraConfig
 from ss4d.stages.fitting.matching import Known, Match, explained, matched
-from ss4d.stages.fitting.outline import nearer
 from ss4d.stages.input_camera import View, opening, upright_rotation
 from ss4d.stages.nn.column_encoder import ColumnEncoder
 from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
@@ -39,8 +36,6 @@ def find_camera(
     yaw, pitch = (0.0, 0.0) if in_camera_axes else (config.yaw, config.pitch)
     known = Known(yaw=yaw, pitch=pitch, distance=config.distance, fov=config.fov)
     found = matched(voxels.coords, voxels.resolution, masks, known, progress)
-    if len(voxels.guess) and found.spread == (0.0, 0.0):
-        found = replace(found, view=nearer(found.view, voxels.guess, masks, known))
     overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
     if not in_camera_axes:
         return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))

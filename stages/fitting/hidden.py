@@ -6,6 +6,7 @@ camera sees; behind, what they hold is spread over larger and fainter ones.
 Axes: t frame, n Gaussian.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -16,10 +17,10 @@ from ss4d.stages.fitting.pictures import drawn, resized, unpacked
 from ss4d.stages.types import Camera, GaussianClip
 
 FRAMES_AT_ONCE = 8  # drawn together: bounds memory
-SEEN = 0.3  # of a pixel, what one that the camera sees covers in all
-# Least standard deviation of a hidden Gaussian, over the side of a cell of `groups`, which is about twice as long as
-# neighbors are apart. At two fifths of how far they are apart gaps close; more thickens the surfaces of sound assets.
-WIDTH = 0.2
+SEEN = 0.2  # of what it would cover alone, what one that the camera sees covers
+# Least standard deviation of a hidden Gaussian along the second of its axes, over the side of a cell of `groups`, which
+# is about twice as long as neighbors are apart: a surface has no gaps at a third of how far they are.
+WIDTH = 0.175
 
 
 def smoothed(gaussians: GaussianClip, camera: Camera, size: int, device: torch.device) -> GaussianClip:
@@ -33,21 +34,20 @@ def smoothed(gaussians: GaussianClip, camera: Camera, size: int, device: torch.d
     """
     if len(gaussians.means) == 0:
         return gaussians
-    hidden = shown(gaussians, camera, size, device) < SEEN
     least = WIDTH * grouped(gaussians.means, gaussians.offsets).spacing
-    larger = gaussians.scales.clamp(min=least)
+    growth = least / gaussians.scales.median(dim=1).values
+    hidden = (growth > 1) & (shown(gaussians, camera, size, device) < SEEN * alone(gaussians, camera, size))
     # Optical depth times area, face on, stays. Spread so, it hides more than before: gaps hid nothing.
-    share = (gaussians.scales / larger).sort(dim=1).values[:, 1:].prod(1)
-    fainter = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** share
+    fainter = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** growth.pow(-2)
     return replace(
         gaussians,
-        scales=torch.where(hidden[:, None], larger, gaussians.scales),
+        scales=torch.where(hidden, growth, 1.0)[:, None] * gaussians.scales,
         opacities=torch.where(hidden, fainter, gaussians.opacities),
     )
 
 
 def shown(gaussians: GaussianClip, camera: Camera, size: int, device: torch.device) -> Tensor:
-    """How many pixels (n) of a picture of `size` pixels a side each Gaussian covers, for `camera`, on the CPU."""
+    """How many pixels (n) of a picture of `size` pixels a side `camera` sees of each Gaussian, on the CPU."""
     asset, offsets = unpacked(gaussians, device)
     white = torch.ones_like(asset.colors).requires_grad_()
     seen = resized(camera, size)
@@ -56,3 +56,12 @@ def shown(gaussians: GaussianClip, camera: Camera, size: int, device: torch.devi
         picture[..., :3].sum().backward(inputs=[white])  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert white.grad is not None
     return white.grad.mean(1).cpu()
+
+
+def alone(gaussians: GaussianClip, camera: Camera, size: int) -> Tensor:
+    """The same (n) of each if nothing hid it and it faced the camera."""
+    *toward, away = camera.world_to_camera[2]
+    depths = (gaussians.means @ torch.tensor(toward) + away).clamp(min=1e-3)
+    unit = camera.focal / camera.width * size / depths  # pixels of a world unit there
+    area = 2 * math.pi * gaussians.scales.sort(dim=1).values[:, 1:].prod(1) * unit.square()
+    return gaussians.opacities * area

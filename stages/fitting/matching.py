@@ -65,12 +65,13 @@ def matched(coords: Tensor, resolution: int, masks: Tensor, known: Known, progre
         known: what is not to be found.
         progress: hears of the search.
     """
-    chosen = spread_over(len(masks))
+    times = [round(k * (len(masks) - 1) / max(min(FRAMES, len(masks)) - 1, 1)) for k in range(min(FRAMES, len(masks)))]
+    chosen = torch.tensor(times)
     coords, resolution = _coarser(coords, resolution)
     points, frames = _points(coords, resolution, chosen)
     distance = USUAL_DISTANCE if known.distance is None else known.distance
     (yaw, pitch), spread = _direction(points, frames, masks[chosen], resolution, known, distance, progress)
-    edges = small(masks[chosen], EDGES)
+    edges = _small(masks[chosen], EDGES)
     view = _framed(points, frames, edges, resolution, yaw, pitch, distance)
     if view is None:
         return Match(View(yaw=yaw, pitch=pitch, distance=distance, focal=1.5, shift=(0.0, 0.0)), spread)
@@ -103,7 +104,7 @@ def _direction(
     tried = list(itertools.product(yaws, pitches))
     if len(tried) == 1:
         return tried[0], (0.0, 0.0)
-    coarse, sizes = small(masks, COARSE), [_grown(masks, COARSE), _grown(masks, FINE)]
+    coarse, sizes = _small(masks, COARSE), [_grown(masks, COARSE), _grown(masks, FINE)]
     likely = []
     for number, (yaw, pitch) in enumerate(tried):
         view = _framed(points, frames, coarse, resolution, yaw, pitch, distance)
@@ -127,17 +128,6 @@ def explained(coords: Tensor, resolution: int, masks: Tensor, view: View) -> Ten
     return _overlap(points, frames, _grown(masks, COARSE), resolution, view)
 
 
-def spread_over(count: int) -> Tensor:
-    """`FRAMES` of `count` frames, spread over all, or as many as there are."""
-    most = min(FRAMES, count)
-    return torch.tensor([round(k * (count - 1) / max(most - 1, 1)) for k in range(most)])
-
-
-def small(masks: Tensor, size: int) -> Tensor:
-    """Masks (t, s, s) at a width and height of `size` pixels, as means over pixels."""
-    return functional.interpolate(masks[:, None], (size, size), mode="area")[:, 0]
-
-
 def _coarser(coords: Tensor, resolution: int) -> tuple[Tensor, int]:
     """The cells on a grid of at most `CELLS` along each axis."""
     step = -(-resolution // CELLS)
@@ -156,10 +146,14 @@ def _points(coords: Tensor, resolution: int, times: Tensor) -> tuple[Tensor, Ten
     return ((coords[:, 2:].float() + 0.5) / resolution - 0.5)[frames >= 0], frames[frames >= 0]
 
 
+def _small(masks: Tensor, size: int) -> Tensor:
+    return functional.interpolate(masks[:, None], (size, size), mode="area")[:, 0]
+
+
 def _grown(masks: Tensor, size: int) -> Tensor:
     """Small masks (t, s, s), grown by a 24th part of a side, as what cells cover is fatter than the object."""
     by = size // COARSE
-    return functional.max_pool2d(small(masks, size)[:, None], 2 * by + 1, stride=1, padding=by)[:, 0]
+    return functional.max_pool2d(_small(masks, size)[:, None], 2 * by + 1, stride=1, padding=by)[:, 0]
 
 
 def _edges(u: Tensor, v: Tensor, frames: Tensor, count: int) -> Tensor:
@@ -197,7 +191,7 @@ def _framed(
     ours = _edges(turned[:, 0] / depth, turned[:, 1] / depth, frames, count)
     ours = ours + ours.new_tensor([1.0, 1.0, -1.0, -1.0]) * (BEYOND / resolution / distance)
     if about is not None:
-        seen = small(masks, FINE)
+        seen = _small(masks, FINE)
         covered = _covered(points, frames, seen, resolution, about).float()
         lines = (_shares(covered) - torch.tensor(about.shift)) / about.focal
         middles = lines.mean(1, keepdim=True)
