@@ -58,13 +58,13 @@ def test_half_precision_on_a_cpu_is_answered_by_a_sentence(folder: Path) -> None
     say_half(folder)
     sampler = SamplerParams(steps=100_000, cfg_strength=0.0)
     for precision, role in (("published", STRUCTURE_DECODER), ("float16", IMAGE_ENCODER)):
-        with pytest.raises(
-            ConfigError, match=f"precision {precision} computes in float16 here, .* precision=bfloat16 .about"
-        ) as at:
-            half(folder, precision).check_precision({role: None}, None)
-        assert "about 1 min) or --set precision=float32 (about 1 min); both are estimated for a clip of" in str(
-            at.value
+        # How long, each machine says for itself.
+        estimates = (
+            rf"precision {precision} computes in float16 here, .* precision=bfloat16 \(about \d+ (min|hours)\) "
+            r"or --set precision=float32 \(about \d+ (min|hours)\); both are estimated for a clip of"
         )
+        with pytest.raises(ConfigError, match=estimates):
+            half(folder, precision).check_precision({role: None}, None)
     with pytest.raises(ConfigError, match=r"float32 \(about \d+ (min|hours)\); .* for the 64 frames of this clip"):
         half(folder, "float16").check_precision({STRUCTURE_FLOW: sampler}, lambda: 64)
 
