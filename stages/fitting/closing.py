@@ -11,11 +11,10 @@ from torch.nn import functional
 
 from ss4d.stages.evaluation.metrics import iou
 from ss4d.stages.fitting.filling import beside, spread
-from ss4d.stages.fitting.pictures import OTHER_VIEWS, around, drawn, resized, unpacked
+from ss4d.stages.fitting.pictures import FRAMES_AT_ONCE, OTHER_VIEWS, around, drawn, resized, unpacked
 from ss4d.stages.ops.splat import Gaussians
 from ss4d.stages.types import Camera, GaussianClip
 
-FRAMES_AT_ONCE = 8  # drawn together: bounds memory
 SHOWN = 0.3  # alpha of a pixel that counts as the object's: of a thin part, none may be covered wholly
 SOLID = 0.5  # of that alpha, what the asset has where nothing is lacking
 RIM = 2  # pixels around what is solid that the fit covers better: from the side, a sheet there would stand out

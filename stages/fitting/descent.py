@@ -14,11 +14,10 @@ from torch.nn import functional
 
 from ss4d.stages.evaluation.metrics import ssim
 from ss4d.stages.fitting.groups import Groups
-from ss4d.stages.fitting.pictures import OTHER_VIEWS, around, drawn, resized
+from ss4d.stages.fitting.pictures import FRAMES_AT_ONCE, OTHER_VIEWS, around, drawn, resized
 from ss4d.stages.ops.splat import Gaussians
 from ss4d.stages.types import Camera, Progress, silent
 
-FRAMES_AT_ONCE = 8  # drawn together: bounds memory
 LEAST_RATE = 0.2  # of the last step, over that of the first
 COARSE = 0.5  # of the steps, the first ones, in pictures of half the size
 FRINGE = 0.1  # alpha that is taken for nothing, and of what is missing

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.fitting.groups import grouped
-from ss4d.stages.fitting.pictures import drawn, resized, unpacked
+from ss4d.stages.fitting.pictures import FRAMES_AT_ONCE, drawn, resized, unpacked
 from ss4d.stages.types import Camera, GaussianClip
 
-FRAMES_AT_ONCE = 8  # drawn together: bounds memory
 SEEN = 0.2  # of what it would cover alone, what one that the camera sees covers
 # Least standard deviation of a hidden Gaussian along the second of its axes, over the side of a cell of `groups`, which
 # is about twice as long as neighbors are apart: a surface has no gaps at a third of how far they are.

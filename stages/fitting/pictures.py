@@ -14,6 +14,7 @@ from ss4d.stages.ops.kernel_choice import draw_on
 from ss4d.stages.ops.splat import Gaussians, Views, splat
 from ss4d.stages.types import Camera, Clip, GaussianClip
 
+FRAMES_AT_ONCE = 8  # drawn together: bounds memory
 OTHER_VIEWS = ((60.0, 20.0), (120.0, 0.0), (180.0, 20.0), (240.0, 0.0), (300.0, 20.0), (0.0, 70.0))
 # None of these is one of those above: what a fit does from there, its loss does not see.
 KEPT_ASIDE = ((45.0, 10.0), (95.0, 35.0), (150.0, -10.0), (210.0, 35.0), (265.0, 10.0), (315.0, -10.0))

@@ -53,8 +53,8 @@ def test_a_net_that_is_hidden_closes() -> None:
     both = joined(wall(-0.2, 0.95, 0.02), wall(0.2, 0.7, 0.005))
     after = smoothed(both, front, SIZE, CPU)
     middle = slice(SIZE // 2 - 8, SIZE // 2 + 8)
-    alone = [replace(clip, opacities=torch.where(clip.means[:, 1] < 0, 0.0, clip.opacities)) for clip in (both, after)]
-    before, now = (alpha(clip, back)[:, middle, middle] for clip in alone)
+    backs = [replace(clip, opacities=torch.where(clip.means[:, 1] < 0, 0.0, clip.opacities)) for clip in (both, after)]
+    before, now = (alpha(clip, back)[:, middle, middle] for clip in backs)
     assert before.std() > 3 * now.std()
     assert before.mean() < now.mean() < 2 * before.mean(), "of the same optical depth, no solid wall"
 
