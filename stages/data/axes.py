@@ -1,6 +1,10 @@
-"""Which way the axes of a clip's grid point: as the world's, or as the input camera's, so that its direction is known.
+"""How a clip's object lies in its grid: with the world's axes, or as the input camera sees it, so that this is known.
 
-Axes: t frame, v vertex; world space is z up. A turned object is centerd and scaled anew, so that it fills the grid.
+In the camera's axes the crop decides place and size, too. The cube's middle lies behind the crop's middle, half as deep
+as the object, and there one side of the cube is as wide as the crop: a row of cells into the depth is what shows in one
+cell of the crop, and no view has to be guessed. Only where the object would leave the cube, which is rare, is it smaller.
+
+Axes: t frame, v vertex; world space is z up.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +13,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fit
+from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fit, least_reach
+from ss4d.stages.data.render import Window
 from ss4d.stages.errors import InputError
 from ss4d.stages.types import Axes, Camera
 
@@ -46,8 +51,8 @@ class Placement:
         return replace(camera, world_to_camera=(*rows, (0.0, 0.0, 0.0, 1.0)))
 
 
-def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera) -> Placement:
-    """How `mesh`, seen by the input `camera`, lies in a grid with these axes.
+def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera, window: Window) -> Placement:
+    """How `mesh`, seen by the input `camera` and cropped to `window`, lies in a grid with these axes.
 
     Raises:
         InputError: if there are no such axes.
@@ -56,10 +61,19 @@ def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera) -> Placement:
         raise InputError(f"axes must be one of {', '.join(get_args(Axes))}; got {axes!r}")
     if axes == "world":
         return Placement(np.eye(3), np.zeros(3), 1.0)
-    right, down, ahead = np.array(camera.world_to_camera, np.float64)[:3, :3]
+    view = np.array(camera.world_to_camera, np.float64)
+    right, down, ahead = view[:3, :3]
     if axes == "yaw":
         down = np.array([0.0, 0.0, -1.0])
         ahead = np.cross(right, down)
     rotation: NDArray[np.float64] = np.stack([right, ahead, -down])
-    center, reach = fit(mesh.solid().vertices.astype(np.float64) @ rotation.T)
-    return Placement(rotation, center, reach)
+    points = mesh.solid().vertices.astype(np.float64) @ rotation.T
+    if axes == "yaw":
+        return Placement(rotation, *fit(points))
+    depths = points[..., 1] + view[2, 3]
+    depth = float(depths.min() + depths.max()) / 2
+    x, y = (
+        (window.left, window.top) + np.full(2, window.side / 2) - (camera.width / 2, camera.height / 2)
+    ) / camera.focal
+    middle = np.array([x * depth - view[0, 3], depth - view[2, 3], view[1, 3] - y * depth])
+    return Placement(rotation, middle, max(window.side / camera.focal * depth, least_reach(points, middle)))

@@ -21,7 +21,7 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
 from ss4d.stages.types import Axes, Camera, Value, array
 
-REVISION = 2  # raised whenever a spec gives another clip than before, so that stored ones are made anew
+REVISION = 3  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 OPAQUE = 0.9  # opacity from which on a surface hides the voxels behind it
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
@@ -141,7 +141,7 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     window = crop_window(mesh, camera, spec.input_size)
     frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
-    place = placement(spec.axes, mesh, camera)
+    place = placement(spec.axes, mesh, camera, window)
     coords, feats = surface_voxels(place.place(outside(mesh.solid())), spec.resolution)
     blocking = None
     if mesh.opacity is not None:  # what stands behind glass is seen

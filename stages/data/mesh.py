@@ -165,12 +165,17 @@ def fitted(vertices: NDArray[np.floating]) -> Floats:
 def fit(vertices: NDArray[np.floating]) -> tuple[Doubles, float]:
     """What `fitted` takes away from vertices (t, v, 3), and then divides them by."""
     center = (np.asarray(vertices.min((0, 1)), np.float64) + np.asarray(vertices.max((0, 1)), np.float64)) / 2
+    return center, least_reach(vertices, center)
+
+
+def least_reach(vertices: NDArray[np.floating], center: Doubles) -> float:
+    """The least length that vertices (t, v, 3), counted from `center`, are divided by to fit the unit cube."""
     reach = 0.0
     for frame in vertices:  # in 64 bits, all at once would be many times as large as they are
         centered = np.asarray(frame, np.float64) - center
         squares = (centered**2).sum(-1)
         reach = max(reach, float(np.abs(centered).max()) / HALF_EXTENT, float(np.sqrt(squares.max())) / MAX_RADIUS)
-    return center, reach
+    return reach
 
 
 def placed(vertices: NDArray[np.floating], center: Doubles, reach: float) -> Floats:

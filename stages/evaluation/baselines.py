@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.data.axes import placement
-from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, input_camera, lit
+from ss4d.stages.data.clip import HELD_OUT_SEED, TrainingClip, crop_window, input_camera, lit
 from ss4d.stages.data.objects import family_of, make_object, stream
 from ss4d.stages.data.voxels import surface_voxels, visible
 from ss4d.stages.inflation import facing
@@ -62,7 +62,8 @@ def mean_shape(
     colors = np.zeros((resolution, resolution, resolution, 3))
     for seed in range(num_clips):
         mesh = make_object(family_of(seed), seed, MEAN_FRAMES)
-        place = placement(axes, mesh, input_camera(stream(seed, "film"), mesh)[1])
+        camera = input_camera(stream(seed, "film"), mesh)[1]
+        place = placement(axes, mesh, camera, crop_window(mesh, camera, camera.width))
         coords, feats = surface_voxels(place.place(mesh), resolution)
         kept = visible(coords, resolution)
         cells = tuple(coords[kept, 2:].T)
