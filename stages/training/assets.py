@@ -16,7 +16,7 @@ from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, film
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS
 from ss4d.stages.errors import InputError
-from ss4d.stages.training.clips import ClipStore, draw, pack, read_clip
+from ss4d.stages.training.clips import ClipStore, draw, one_thread, pack, read_clip, side_by_side
 from ss4d.stages.training.files import write_whole
 from ss4d.stages.types import Progress
 
@@ -69,12 +69,17 @@ class AssetPool:
         write_whole(file, pack(self._made(index)), durable=False)
         return read_clip(file)
 
-    def make(self, progress: Progress) -> None:
-        """Makes the clips that are not there yet."""
-        for index in range(self.size):
+    def make(self, workers: int, progress: Progress) -> None:
+        """Makes the clips that are not there yet, by so many processes; `progress` hears after every moment."""
+        begins = range(0, self.size, SIDES)
+        for begin, _ in zip(begins, side_by_side(self._make_moment, begins, workers), strict=True):
+            progress(min(begin + SIDES, self.size), self.size)
+
+    def _make_moment(self, begin: int) -> None:
+        for index in range(begin, min(begin + SIDES, self.size)):
             if not (self.folder / f"{index:06d}.safetensors").exists():
-                self.read(index)
-            progress(index + 1, self.size)
+                with one_thread():
+                    self.read(index)
 
     def _made(self, index: int) -> TrainingClip:
         moment = index // SIDES

@@ -1,4 +1,4 @@
-"""Where batches come from: made for each step, made once and kept, or read; each a function of (seed, step) alone.
+"""Clips for training: made for each step, or made once and kept; each a function of the seed and a number alone.
 
 Axes of a clip are those of `TrainingClip`; a batch is a list of clips of one length.
 """
@@ -10,14 +10,14 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -27,13 +27,15 @@ from torch import Tensor
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.training.files import write_whole
-from ss4d.stages.training.variation import varied
-from ss4d.stages.types import Axes, Progress
+from ss4d.stages.types import Progress
 
 LOG = logging.getLogger("ss4d.training")
 
 METADATA = [f.name for f in fields(TrainingClip) if "spec" not in f.metadata]
-STEPS_AHEAD = 2  # batches that are made or read while the networks are busy
+Job = TypeVar("Job")
+Made = TypeVar("Made")
+
+STEPS_AHEAD = 2  # batches that are made while the networks are busy
 
 
 class ClipSource(Protocol):
@@ -129,7 +131,7 @@ class FreshClips:
 
     def __init__(self, spec: ClipSpec, seed: int, workers: int) -> None:
         self._spec, self._seed = spec, seed
-        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+        self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
         self._made: dict[tuple[int, int], list[Future[bytes]]] = {}
 
     def batch(self, step: int, count: int) -> list[TrainingClip]:
@@ -146,78 +148,6 @@ class FreshClips:
     def close(self) -> None:
         """Ends the processes."""
         self._pool.shutdown(cancel_futures=True)
-
-
-class StoredClips:
-    """Windows of stored clips: every clip once an epoch, in another order each time.
-
-    Args:
-        store: the clips.
-        seed: decides order and windows.
-        num_frames: length of a window; shorter clips are taken whole.
-        resolution: of the grid that the networks are for.
-        axes: of that grid.
-        num_views: other views that are looked at, at most.
-        vary: whether each is changed at random to what it might have been as well.
-    """
-
-    def __init__(
-        self,
-        store: ClipStore,
-        seed: int,
-        num_frames: int,
-        resolution: int,
-        *,
-        axes: Axes = "world",
-        num_views: int | None = None,
-        vary: bool = False,
-    ) -> None:
-        if not len(store):
-            raise InputError("there is no clip to train on")
-        self._store, self._seed, self._num_frames, self._resolution = store, seed, num_frames, resolution
-        self._axes, self._num_views, self._vary = axes, num_views, vary
-        self._threads = ThreadPoolExecutor(8)
-        self._read: dict[tuple[int, int], list[Future[TrainingClip]]] = {}
-        self._order: tuple[int, list[int]] = (-1, [])
-
-    def batch(self, step: int, count: int) -> list[TrainingClip]:
-        for ahead in range(step, step + STEPS_AHEAD + 1):
-            if (ahead, count) not in self._read:
-                places = range(ahead * count, (ahead + 1) * count)
-                self._read[ahead, count] = [self._threads.submit(self._clip, self._index(p), p) for p in places]
-        clips = [future.result() for future in self._read.pop((step, count))]
-        for old in [key for key in self._read if key[0] <= step]:
-            del self._read[old]
-        return clips
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def _index(self, place: int) -> int:
-        """Which clip comes at `place` of the endless sequence of epochs."""
-        epoch, offset = divmod(place, len(self._store))
-        if self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(draw(self._seed, "epoch", epoch, below=2**63))
-            self._order = (epoch, torch.randperm(len(self._store), generator=generator).tolist())
-        return self._order[1][offset]
-
-    def _clip(self, index: int, place: int) -> TrainingClip:
-        clip = self._store.read(index)
-        if clip.resolution != self._resolution:
-            raise InputError(
-                f"a clip has a grid of {clip.resolution} cells, but the networks are for {self._resolution}; make the "
-                f"data with --resolution {self._resolution}"
-            )
-        if clip.axes != self._axes:
-            raise InputError(
-                f"the axes of a clip's grid are the {clip.axes}'s, but the networks are for the {self._axes}'s; make "
-                f"the data with --axes {self._axes}"
-            )
-        length = min(self._num_frames, clip.num_frames)
-        shown = cut(clip, draw(self._seed, "window", place, below=clip.num_frames - length + 1), length)
-        shown = with_views(shown, self._num_views)
-        return varied(shown, step_generator(self._seed, "vary", place)) if self._vary else shown
 
 
 @dataclass(frozen=True)
@@ -239,7 +169,7 @@ class ClipPool:
             return read_clip(file)
         except InputError as error:
             LOG.warning("%s; it is made again", error)
-            return read_clip(_keep(_pool_spec(self.spec, self.seed, number), file))
+            return read_clip(_keep((_pool_spec(self.spec, self.seed, number), file)))
 
 
 def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: int, *, progress: Progress) -> ClipPool:
@@ -268,21 +198,21 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: 
         for number in numbers
         if not _pool_file(folder, number).exists()
     ]
-    for done, _ in enumerate(_run(jobs, workers), start=1):
+    for done, _ in enumerate(side_by_side(_keep, jobs, workers), start=1):
         progress(done, len(jobs))
     return ClipPool(folder, numbers, spec, seed)
 
 
-def _run(jobs: Sequence[tuple[ClipSpec, Path]], workers: int) -> Iterator[Path]:
+def side_by_side(make: Callable[[Job], Made], jobs: Sequence[Job], workers: int) -> Iterator[Made]:
+    """What `make` makes of the jobs, in their order, by so many processes; with one, or a single job, here."""
     if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield _keep(*job)
+        yield from map(make, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), start_worker) as pool:
         try:
-            yield from (future.result() for future in [pool.submit(_keep, *job) for job in jobs])
+            yield from (future.result() for future in [pool.submit(make, job) for job in jobs])
         finally:
-            pool.shutdown(cancel_futures=True)  # the caller may stop early, and needs no more clips then
+            pool.shutdown(cancel_futures=True)  # the caller may stop early, and needs no more then
 
 
 def _pool_spec(spec: ClipSpec, seed: int, number: int) -> ClipSpec:
@@ -293,18 +223,19 @@ def _pool_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.safetensors"
 
 
-def _keep(spec: ClipSpec, file: Path) -> Path:
+def _keep(job: tuple[ClipSpec, Path]) -> Path:
+    spec, file = job
     write_whole(file, _make(spec), durable=False)
     return file
 
 
 def _make(spec: ClipSpec) -> bytes:
-    with _one_thread():
+    with one_thread():
         return pack(make_clip(spec))
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Clips are made side by side, so each on a single thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -324,8 +255,8 @@ def _unpack(content: bytes) -> TrainingClip:
     return TrainingClip(**tensors, **facts)
 
 
-def _start_worker() -> None:
-    """Makes a worker end when its parent does, however that ends, and leaves Ctrl-C to the parent."""
+def start_worker() -> None:
+    """Begins a process beside this one: it ends when its parent does, however that ends, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

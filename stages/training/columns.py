@@ -21,8 +21,8 @@ from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.training import losses
 from ss4d.stages.training.batches import batch_coords, batch_feats, occupancy_grids
 from ss4d.stages.training.clips import cut
+from ss4d.stages.training.flows import input_images
 from ss4d.stages.training.objective import Losses
-from ss4d.stages.training.occlusion import occlude
 from ss4d.stages.training.show import beside, picture, voxel_picture
 
 PICTURE_SIZE = 128
@@ -30,16 +30,14 @@ PICTURE_SIZE = 128
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnSettings:
-    """What a step looks at, and what each term of the loss weighs; cross-entropy and Dice weigh 1.
+    """What each term of the loss weighs; cross-entropy and Dice weigh 1.
 
     Attributes:
-        num_frames: consecutive frames of each clip, at most; neighbors look alike, so a few of many clips teach more.
         color: of the absolute difference of colors, in true cells.
         shape: of that of normals and offsets.
         pitch: of the squared error of the pitch in radians.
     """
 
-    num_frames: int = 2
     color: float = 1.0
     shape: float = 0.1
     pitch: float = 0.5
@@ -62,13 +60,8 @@ class ImageColumns:
         return {IMAGE_ENCODER: self.encoder}
 
     def loss(self, clips: Sequence[TrainingClip], generator: Generator) -> Losses:
-        settings = self.settings
-        count = min(settings.num_frames, *(clip.num_frames for clip in clips))
-        starts = [int(torch.randint(clip.num_frames - count + 1, (), generator=generator)) for clip in clips]
-        clips = [cut(clip, start, count) for clip, start in zip(clips, starts, strict=True)]
-        images = column_images(clips, generator)
-        tokens, pitch = self.encoder.tokens(images)
-        return self.judged(clips, tokens, pitch)
+        images = input_images(self.encoder, clips, self.encoder.out.weight.device, generator)
+        return self.judged(clips, *self.encoder.tokens(images))
 
     def judged(self, clips: Sequence[TrainingClip], tokens: Tensor, pitch: Tensor) -> Losses:
         """How well tokens (n, l, c) and pitches (n) tell what the clips, all of one length, hold."""
@@ -96,21 +89,12 @@ class ImageColumns:
         rows = []
         for clip in clips:
             middle = cut(clip, clip.num_frames // 2, 1)
-            images = column_images([middle], None)
+            images = input_images(self.encoder, [middle], self.encoder.out.weight.device, None)
             values = self.encoder.cells(lifted(self.encoder(images), self.encoder.args.resolution))
             truth, guess = occupancy_grids([middle], images.device)[0, 0] > 0, values[0, ..., 0] > 0
             sides = [voxel_picture(grid, side, PICTURE_SIZE) for side in ("front", "side") for grid in (truth, guess)]
             rows.append(beside([picture(middle.frames[0], PICTURE_SIZE), *sides]))
         return {"voxels": torch.cat(rows)}
-
-
-def column_images(clips: Sequence[TrainingClip], generator: Generator | None) -> Tensor:
-    """Images (n, 4, s, s) of the clips' input views as a column encoder takes them, partly hidden by a `generator`."""
-    frames = torch.stack([clip.frames for clip in clips]).float() / 255
-    if generator is not None:
-        frames = occlude(frames, generator)
-    rgba = torch.cat([frames[..., :3] * frames[..., 3:], frames[..., 3:]], -1)
-    return rgba.permute(0, 1, 4, 2, 3).flatten(0, 1)
 
 
 def true_pitch(clips: Sequence[TrainingClip]) -> Tensor:

@@ -49,11 +49,13 @@ class StepPlan:
         pool: where its clips come from; records are used in its place where there are some.
         settings: of the loop.
         vary: whether clips of the pool are shown mirrored and with other colors, too.
+        window: consecutive frames that are shown of each clip; None for as many as those of the pool have.
     """
 
     pool: PoolPlan
     settings: TrainSettings
     vary: bool = False
+    window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +79,9 @@ class TrainingRecipe:
     asset_share: float = 0.3
 
 
+IMAGE_FRAMES = 2  # of each clip, for the image encoder: neighbors look alike, so a few of many clips teach more
 MOTION = PoolPlan(size=3000, num_frames=16, first=30000)
-SHAPES = PoolPlan(size=12000, num_frames=8)
+SHAPES = PoolPlan(size=16000, num_frames=8)
 # Not seen by the flows: of what they saw, their samples are better than in use.
 LOOKS = PoolPlan(size=2500, num_frames=8, num_views=4, view_size=96, first=20000)
 TINY = TrainingRecipe(
@@ -88,9 +91,10 @@ TINY = TrainingRecipe(
         "images": StepPlan(
             pool=SHAPES,
             settings=TrainSettings(
-                steps=6000, batch=32, learning_rate=2e-3, matrix_rate=3e-3, warmup=50, ema=0.995, bfloat16=True
+                steps=6000, batch=64, learning_rate=2e-3, matrix_rate=3e-3, warmup=100, ema=0.998, bfloat16=True
             ),
             vary=True,
+            window=IMAGE_FRAMES,
         ),
         "occupancy": StepPlan(
             pool=SHAPES,
@@ -141,6 +145,7 @@ SMALL = TrainingRecipe(
             pool=replace(SHAPES, size=5000),
             settings=TrainSettings(steps=3000, batch=16, learning_rate=1e-3, matrix_rate=2e-3, warmup=100, ema=0.995),
             vary=True,
+            window=IMAGE_FRAMES,
         ),
         "occupancy": StepPlan(
             pool=replace(SHAPES, size=5000),

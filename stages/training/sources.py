@@ -8,12 +8,14 @@ from dataclasses import replace
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER
 from ss4d.stages.training.assets import MixedClips, asset_pool
-from ss4d.stages.training.clips import ClipStore, FreshClips, StoredClips, make_pool
+from ss4d.stages.training.clips import ClipStore, FreshClips, make_pool
 from ss4d.stages.training.loop import Say
 from ss4d.stages.training.recipe import PoolPlan, StepPlan
 from ss4d.stages.training.results import Results
+from ss4d.stages.training.windows import StoredClips, Windows
 
 SHOWN = 2  # clips in pictures
+MOST_READERS = 10  # processes: beyond, the step itself takes longer than reading for it
 REPORT_EVERY = 10.0  # seconds between two lines on the clips being made
 
 
@@ -44,15 +46,18 @@ class ClipSources:
             source: StoredClips | FreshClips = FreshClips(spec, training.seed, training.workers)
         else:
             store = training.store or self._made(plan.pool)
-            source = StoredClips(
-                store,
-                training.seed,
-                plan.pool.num_frames,
-                spec.resolution,
+            made = training.store is None
+            windows = Windows(
+                store=store,
+                seed=training.seed,
+                num_frames=plan.window or plan.pool.num_frames,
+                resolution=spec.resolution,
                 axes=spec.axes,
-                num_views=plan.pool.num_views if training.store is None else None,
-                vary=plan.vary and training.store is None,  # a user's data stay as they are
+                num_views=plan.pool.num_views if made else None,
+                vary=plan.vary and made,  # a user's data stay as they are
             )
+            readers = min(training.workers, MOST_READERS) if made and training.device.type == "cuda" else 0
+            source = StoredClips(windows, readers)
         try:
             yield source
         finally:
@@ -82,7 +87,7 @@ class ClipSources:
         spec = self._spec(replace(most, num_frames=frames))  # one pool of them serves all steps
         folder = self._results.folder / "clips" / "assets"
         assets = asset_pool(folder, training.assets, spec, training.seed, recipe.asset_clips)
-        assets.make(self._until_deadline())
+        assets.make(training.workers, self._until_deadline())
         return MixedClips(self._pool(plan), assets, recipe.asset_share)
 
     def _pool(self, plan: PoolPlan) -> ClipStore:

@@ -33,10 +33,10 @@ PUBLISHED: Networks = {
             "image_size": 64,
             "resolution": CELLS,
             "cell_channels": CELL_CHANNELS,
-            "channels": (80, 160, 240),
-            "patch_size": 4,
+            "channels": (64, 128, 256, 384),
+            "patch_size": 2,
             "num_blocks": 2,
-            "num_up_blocks": 1,
+            "num_up_blocks": 2,
         },
     ),
     STRUCTURE_FLOW: (

@@ -18,7 +18,7 @@ from torch import nn
 
 from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, make_clip
 from ss4d.stages.errors import InputError, TrainingError
-from ss4d.stages.training.clips import StoredClips, cut, draw, make_pool, pack, read_clip
+from ss4d.stages.training.clips import cut, draw, make_pool, pack, read_clip
 from ss4d.stages.training.ema import Ema
 from ss4d.stages.training.files import UNFINISHED, whole_folder, write_whole
 from ss4d.stages.training.log import Log, read_log, write_curves, write_png
@@ -26,6 +26,7 @@ from ss4d.stages.training.loop import train
 from ss4d.stages.training.objective import Losses
 from ss4d.stages.training.product_format import faster_in_bfloat16
 from ss4d.stages.training.settings import TrainSettings
+from ss4d.stages.training.windows import StoredClips, Windows
 from ss4d.stages.types import silent
 
 SETTINGS = TrainSettings(
@@ -244,8 +245,8 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="made in another way"):
         make_pool(tmp_path, SPEC, 8, range(5), 1, progress=silent)
 
-    def drawn(seed: int, steps: range) -> list[list[int]]:
-        source = StoredClips(pool, seed, 4, 8)
+    def drawn(seed: int, steps: range, processes: int = 0) -> list[list[int]]:
+        source = StoredClips(Windows(store=pool, seed=seed, num_frames=4, resolution=8), processes)
         try:
             return [[clip.seed for clip in source.batch(step, 3)] for step in steps]
         finally:
@@ -254,13 +255,14 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
     ten = drawn(0, range(10))
     assert drawn(0, range(4, 10)) == ten[4:]
     assert drawn(1, range(10)) != ten
+    assert drawn(0, range(3, 5), processes=2) == ten[3:5]  # as a GPU's are read
     flat = [seed for batch in ten for seed in batch]
     assert all(sorted(flat[i : i + 5]) == sorted(seeds) for i in range(0, 30, 5))  # each clip once an epoch
     assert flat[:5] != flat[5:10]
     with pytest.raises(InputError, match="--resolution 16"):
-        StoredClips(pool, 0, 4, 16).batch(0, 1)
+        Windows(store=pool, seed=0, num_frames=4, resolution=16).batch(0, 1)
     with pytest.raises(InputError, match="--axes camera"):
-        StoredClips(pool, 0, 4, 8, axes="camera").batch(0, 1)
+        Windows(store=pool, seed=0, num_frames=4, resolution=8, axes="camera").batch(0, 1)
 
 
 def test_the_log_is_plain_json(tmp_path: Path) -> None:
