@@ -22,7 +22,7 @@ from ss4d.stages.ops.coords import PerAxis, Sites
 from ss4d.stages.ops.pooling import NOT_MERGED, pooling
 from ss4d.stages.ops.rasterize import BLACK, MIP_SPLATTING, NEAR, Color, Rasterize, ScreenFilter
 from ss4d.stages.ops.triangles import Floats, Integers, Seen, SeeTriangles
-from ss4d.stages.ops.varlen import HALF, Packed, in_one_call
+from ss4d.stages.ops.varlen import FLASH_CHANNELS, HALF, Packed, in_one_call
 from ss4d.stages.types import Camera, GaussianClip
 
 # By the names that they are imported by.
@@ -39,7 +39,7 @@ def flash3_attention() -> Attention:
         result: Tensor = out if isinstance(out, Tensor) else out[0]  # some versions give the sums of exponentials, too
         return result
 
-    return in_one_call(attend, HALF, least=1)
+    return in_one_call(attend, HALF, least=1, multiple=FLASH_CHANNELS)
 
 
 def xformers_attention() -> Attention:

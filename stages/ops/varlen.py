@@ -15,6 +15,7 @@ from ss4d.stages.errors import ModelError
 from ss4d.stages.ops.attention import Attention, AttentionPlan, attention, gather
 
 HALF = frozenset({torch.float16, torch.bfloat16})
+FLASH_CHANNELS = 8  # of a head, or a multiple: FlashAttention refuses others
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +55,12 @@ def torch_varlen() -> Attention:
         assert isinstance(out, Tensor), "nothing else was asked for"
         return out
 
-    return in_one_call(attend, HALF)
+    return in_one_call(attend, HALF, multiple=FLASH_CHANNELS)
 
 
-def in_one_call(attend: PackedAttention, dtypes: Collection[torch.dtype], *, least: int = 2) -> Attention:
+def in_one_call(
+    attend: PackedAttention, dtypes: Collection[torch.dtype], *, least: int = 2, multiple: int = 1
+) -> Attention:
     """Attention that hands all groups to `attend` at once.
 
     Args:
@@ -65,12 +68,14 @@ def in_one_call(attend: PackedAttention, dtypes: Collection[torch.dtype], *, lea
             channels of a head lie together in memory, rows and heads anywhere.
         dtypes: that it computes in. Rows of others are attended to group by group.
         least: from how many different sizes of groups on. Groups of one size are one call of torch's attention.
+        multiple: that the number of channels of a head must be of; heads of others are torch's, too.
     """
     known: WeakKeyDictionary[AttentionPlan, Packed] = WeakKeyDictionary()
 
     def one_call(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
         full = [bucket for bucket in plan.buckets if bucket.key]  # the others follow, and see nothing
-        if v.dtype not in dtypes or len(full) < least:
+        fits = v.dtype in dtypes and not q.shape[-1] % multiple and not v.shape[-1] % multiple
+        if not fits or len(full) < least:
             return attention(q, k, v, plan)
         if plan not in known:
             known[plan] = _packed(plan, q.device)
