@@ -268,7 +268,7 @@ BUILT_IN = (
         run=_camera,
         inputs=("segmentation", "sparse_structure"),
         roles=(IMAGE_ENCODER,),
-        revision=3,
+        revision=4,
     ),
     Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",), revision=2),
     Implementation(stage="structure_fit", config=NoStructureFitConfig, inputs=("sparse_structure",)),

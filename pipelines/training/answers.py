@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ from ss4d.stages.inflation_config import InflationConfig
 from ss4d.stages.input_camera import in_grid
 from ss4d.stages.nn.occupancy import occupied_cells
 from ss4d.stages.ops.coords import Sites, SparseTensor
+from ss4d.stages.ops.geometry import CROP_MARGIN
 from ss4d.stages.roles import (
     GAUSSIAN_DECODER,
     IMAGE_ENCODER,
@@ -145,12 +146,31 @@ class ClipAnswers:
         return Scene(clip=self._seen, camera=input_camera(self._clip, SOURCE_SIZE), yaw=yaw, device=device)
 
 
+def inflated(clip: TrainingClip, resolution: int) -> Answer:
+    """The input's silhouette as a solid, in a grid of so many cells along each axis."""
+    gaussians = _resized(inflate(InflationConfig(), input_clip(clip)), _inflated_size(clip))
+    return Answer(gaussians, occupied_by(gaussians, resolution))
+
+
 def fitted_inflation(clip: TrainingClip, model: Model, resolution: int) -> Answer:
     """The input's silhouette as a solid, fitted to the input by the same stage."""
-    seen = input_clip(clip)
+    seen, size = input_clip(clip), _inflated_size(clip)
     camera, solid = front_camera(FrontCameraConfig(), seen), inflate(InflationConfig(), seen)
-    gaussians = fit_appearance(AppearanceFitConfig(), solid, seen, camera, model.device)
-    return Answer(gaussians, occupied_by(gaussians, resolution), in_grid(camera, SIZE))
+    fitted = fit_appearance(AppearanceFitConfig(), solid, seen, camera, model.device)
+    gaussians = _resized(fitted, size)
+    nearer = replace(camera, distance=camera.distance * size)
+    return Answer(gaussians, occupied_by(gaussians, resolution), in_grid(nearer, SIZE))
+
+
+def _inflated_size(clip: TrainingClip) -> float:
+    """Of an inflated silhouette in the clip's grid: there a side of the crop is one unit if the crop laid it out."""
+    return 1 / CROP_MARGIN if clip.axes == "camera" else 1.0
+
+
+def _resized(gaussians: GaussianClip, size: float) -> GaussianClip:
+    """The Gaussians so many times as large about the origin."""
+    arrays = {name: getattr(gaussians, name) for name in GaussianClip.specs()}
+    return GaussianClip(**{**arrays, "means": gaussians.means * size, "scales": gaussians.scales * size})
 
 
 def _structure(images: Tokens, model: Model) -> Voxels:

@@ -1,8 +1,9 @@
 """How a clip's object lies in its grid: with the world's axes, or as the input camera sees it, so that this is known.
 
-In the camera's axes the crop decides place and size, too. The cube's middle lies behind the crop's middle, half as deep
-as the object, and there one side of the cube is as wide as the crop: a row of cells into the depth is what shows in one
-cell of the crop, and no view has to be guessed. Only where the object would leave the cube, which is rare, is it smaller.
+In the camera's axes the crop decides place and size, too. The cube's middle lies behind the crop's, in the middle of
+the object's depth, and there a side of the cube is as wide as the crop: but for perspective, a row of cells into the
+depth is what shows in one cell of the crop, and no view has to be guessed. An object that would leave the cube, which
+is rare, is made smaller.
 
 Axes: t frame, v vertex; world space is z up.
 """
@@ -72,8 +73,7 @@ def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera, window: Window) ->
         return Placement(rotation, *fit(points))
     depths = points[..., 1] + view[2, 3]
     depth = float(depths.min() + depths.max()) / 2
-    x, y = (
-        (window.left, window.top) + np.full(2, window.side / 2) - (camera.width / 2, camera.height / 2)
-    ) / camera.focal
+    x = (window.left + (window.side - camera.width) / 2) / camera.focal
+    y = (window.top + (window.side - camera.height) / 2) / camera.focal
     middle = np.array([x * depth - view[0, 3], depth - view[2, 3], view[1, 3] - y * depth])
     return Placement(rotation, middle, max(window.side / camera.focal * depth, least_reach(points, middle)))

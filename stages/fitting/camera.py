@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ss4d.stages.fitting.config import CameraConfig, FrontCameraConfig
-from ss4d.stages.fitting.matching import Known, Match, explained, matched
+from ss4d.stages.fitting.matching import Known, Match, by_crop, explained, matched
 from ss4d.stages.input_camera import View, opening, upright_rotation
 from ss4d.stages.nn.column_encoder import ColumnEncoder
 from ss4d.stages.nn.image_encoders import ImageEncoder, fit_images
@@ -20,9 +20,9 @@ def find_camera(
 ) -> InputCamera:
     """The camera of the clip.
 
-    A model in the camera's axes knows its direction in the grid; its encoder guesses the pitch above the horizon, by
-    which the grid is turned upright. Else the direction is the mean of those from which the voxels look like the masks.
-    Distance and field of view, of which masks tell little apart, are found so in either case.
+    A grid with the camera's axes is laid out by the crop, which tells the camera but for its distance; the model's
+    encoder guesses the pitch above the horizon, by which the grid is turned upright. Else the direction is the mean of
+    those from which the voxels look like the masks, and size and place in the crop follow from these.
 
     Args:
         config: what is given.
@@ -32,15 +32,15 @@ def find_camera(
         progress: hears of the search.
     """
     masks = clip.alpha.float() / 255
-    in_camera_axes = encoder.axes == "camera"
-    yaw, pitch = (0.0, 0.0) if in_camera_axes else (config.yaw, config.pitch)
-    known = Known(yaw=yaw, pitch=pitch, distance=config.distance, fov=config.fov)
+    if encoder.axes == "camera":
+        view = by_crop(voxels.coords, voxels.resolution, masks, config.distance, config.fov)
+        overlap = explained(voxels.coords, voxels.resolution, masks, view)
+        above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
+        return _value(Match(view, (0.0, 0.0)), config.yaw or 0.0, above, overlap)
+    known = Known(yaw=config.yaw, pitch=config.pitch, distance=config.distance, fov=config.fov)
     found = matched(voxels.coords, voxels.resolution, masks, known, progress)
     overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
-    if not in_camera_axes:
-        return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
-    above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
-    return _value(found, config.yaw or 0.0, above, overlap)
+    return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
 
 
 def front_camera(

@@ -1,5 +1,7 @@
 """Find the camera from which voxels look like the masks: the mean of directions, weighed by how well they explain them.
 
+Where the crop laid out the grid, the direction is known, and nearly always the rest.
+
 Places in the crop are counted as in `ss4d.stages.input_camera`.
 
 Axes: t frame (a few, spread over the clip), n voxel, c candidate, s pixel along one side.
@@ -28,6 +30,11 @@ YAWS = tuple(range(-90, 91, 10))
 PITCHES = (-15.0, -7.5, 0.0, 7.5, 15.0, 22.5, 30.0, 37.5, 45.0, 60.0)
 CELLS = 16  # of the grid that is matched, along each axis
 USUAL_PITCH, SPREAD_OF_PITCH, USUAL_DISTANCE = 12.5, 15.0, 2.0
+# The mean of the training clips' cameras from a grid laid out by the crop, where the crop spans 35 degrees then.
+USUAL_DISTANCE_BY_CROP = 1.6
+# There, objects too deep for the cube were made smaller. Voxels that span this much of its depth are of such a one if
+# the masks are this many times as wide: chosen on the tuning clips, with cells and whole parts of the voxels missing.
+DEEP, SHRUNK = 0.9, 1.1
 # Of overlap, what one direction has ahead of another to be e times as likely. The voxels are wrong themselves, so that
 # the best direction is often not the true one, and the mean of the good ones is nearer to it: chosen on seeds.
 EVIDENCE = 0.01
@@ -65,8 +72,7 @@ def matched(coords: Tensor, resolution: int, masks: Tensor, known: Known, progre
         known: what is not to be found.
         progress: hears of the search.
     """
-    times = [round(k * (len(masks) - 1) / max(min(FRAMES, len(masks)) - 1, 1)) for k in range(min(FRAMES, len(masks)))]
-    chosen = torch.tensor(times)
+    chosen = _looked_at(len(masks))
     coords, resolution = _coarser(coords, resolution)
     points, frames = _points(coords, resolution, chosen)
     distance = USUAL_DISTANCE if known.distance is None else known.distance
@@ -87,6 +93,49 @@ def matched(coords: Tensor, resolution: int, masks: Tensor, known: Known, progre
     about = view if sure else None
     view = _framed(points, frames, edges, resolution, yaw, pitch, view.distance, focal, about) or view
     return Match(view, spread)
+
+
+def by_crop(coords: Tensor, resolution: int, masks: Tensor, distance: float | None, fov: float | None) -> View:
+    """The camera of a grid that the crop laid out (`ss4d.stages.data.axes`), which is known but for its distance.
+
+    It looks straight from the front at the cube's middle, which shows in the crop's; a side of the cube is there as
+    wide as the crop. Only of an object that was made smaller to fit the cube, the masks tell by how much.
+
+    Args:
+        coords: (n, 5) cells.
+        resolution: of their grid.
+        masks: (t, s, s) 0 to 1, any size.
+        distance: of the camera in world units, if it is known.
+        fov: degrees that the crop spans, if they are known.
+    """
+    focal = None if fov is None else focal_length(fov)
+    if focal is None or distance is None:
+        usual = distance or focal or USUAL_DISTANCE_BY_CROP
+        size = _times_as_wide(coords, resolution, masks, usual)
+        distance, focal = (usual, size * usual) if focal is None else (focal / size, focal)
+    return View(yaw=0.0, pitch=0.0, distance=distance, focal=focal, shift=(0.0, 0.0))
+
+
+def _times_as_wide(coords: Tensor, resolution: int, masks: Tensor, distance: float) -> float:
+    """How many times as wide as they are the voxels show where the crop laid them out: 1 but for shrunk objects."""
+    chosen = _looked_at(len(masks))
+    coords, resolution = _coarser(coords, resolution)
+    points, frames = _points(coords, resolution, chosen)
+    # A smaller object reaches both ends of the cube's depth. Voxels that do not are narrow for they lack something.
+    if len(points) == 0 or float(points[:, 1].max() - points[:, 1].min()) + 1 / resolution < DEEP:
+        return 1.0
+    edges = _small(masks[chosen], EDGES)
+    view = _framed(points, frames, edges, resolution, 0.0, 0.0, distance)
+    if view is not None:
+        view = _framed(points, frames, edges, resolution, 0.0, 0.0, distance, about=view)
+    size = 1.0 if view is None else view.focal / distance
+    return size if size > SHRUNK else 1.0
+
+
+def _looked_at(count: int) -> Tensor:
+    """Which of so many frames are looked at."""
+    some = min(FRAMES, count)
+    return torch.tensor([round(k * (count - 1) / max(some - 1, 1)) for k in range(some)])
 
 
 def _direction(

@@ -17,10 +17,10 @@ from ss4d.stages.export.asset import export_asset
 from ss4d.stages.export.config import ExportConfig
 from ss4d.stages.fitting.camera import find_camera, front_camera
 from ss4d.stages.fitting.config import CameraConfig, FrontCameraConfig
-from ss4d.stages.fitting.matching import Known, explained, matched
+from ss4d.stages.fitting.matching import Known, by_crop, explained, matched
 from ss4d.stages.inflation import inflate
 from ss4d.stages.inflation_config import InflationConfig
-from ss4d.stages.input_camera import in_grid, in_world, view_of, yaw_in_grid
+from ss4d.stages.input_camera import focal_length, in_grid, in_world, view_of, yaw_in_grid
 from ss4d.stages.nn.column_encoder import ColumnEncoder, ColumnEncoderArgs
 from ss4d.stages.ops.geometry import matrix_to_quaternion, quaternion_to_matrix, rotate_gaussians
 from ss4d.stages.ops.rasterize import rasterize
@@ -35,6 +35,14 @@ def clip(axes: Axes) -> TrainingClip:
         ClipSpec(
             seed=9, family="walker", num_frames=2, input_size=96, num_views=1, view_size=16, resolution=16, axes=axes
         )
+    )
+
+
+@cache
+def deep_clip() -> TrainingClip:
+    """Of an animal seen from its head, for whose length the cube had no room."""
+    return make_clip(
+        ClipSpec(seed=1000203, num_frames=2, input_size=96, num_views=1, view_size=16, resolution=16, axes="camera")
     )
 
 
@@ -107,15 +115,76 @@ def test_what_is_given_is_taken() -> None:
 
 
 def test_a_stray_cell_hardly_moves_the_camera() -> None:
-    truth = clip("camera")
-    known, masks = Known(yaw=0.0, pitch=0.0), input_clip(truth).alpha.float() / 255
-    stray = torch.tensor([[0, t, x, 8, z] for t in range(truth.num_frames) for x, z in ((0, 0), (0, 12))])
+    truth = clip("world")
+    known, masks = Known(yaw=truth.yaw, pitch=pitch_of(truth)), input_clip(truth).alpha.float() / 255
+    stray = torch.tensor([[0, t, 0, 8, z] for t in range(truth.num_frames) for z in (0, 12)])
     right, moved = (
         matched(coords, 16, masks, known).view for coords in (truth.coords, torch.cat([truth.coords, stray.int()]))
     )
     # Outermost cells alone would move it by 5.4 pixels of 64.
     assert 64 * math.dist(right.shift, moved.shift) < 2.5
     assert moved.focal == pytest.approx(right.focal, rel=0.1)
+
+
+def error(truth: TrainingClip, camera: InputCamera) -> float:
+    """How far from where they are points of the surface show, on average, in pixels of a crop of 64."""
+    centers = (truth.coords[:, 2:] + 0.5 + truth.feats[:, 6:]) / truth.resolution - 0.5
+    places = []
+    for seen in (in_grid(camera, 64), input_camera(truth, SOURCE_SIZE)):
+        matrix = torch.tensor(seen.world_to_camera)
+        points = centers @ matrix[:3, :3].T + matrix[:3, 3]
+        places.append(64 * seen.focal / seen.width * points[:, :2] / points[:, 2:])
+    return float((places[0] - places[1]).norm(dim=1).mean())
+
+
+def lacking(truth: TrainingClip) -> TrainingClip:
+    """The clip without a third of its cells' height: voxels that lack a part, which masks show."""
+    return replace(truth, coords=truth.coords[truth.coords[:, 4] >= 6], feats=truth.feats[truth.coords[:, 4] >= 6])
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_crop_that_laid_out_the_grid_tells_the_camera(seed: int) -> None:
+    spec = ClipSpec(seed=seed, num_frames=2, input_size=64, num_views=1, view_size=8, resolution=16, axes="camera")
+    truth = make_clip(spec)
+    camera = found(truth)
+    assert camera.shift.tolist() == [0, 0]
+    assert view_of(camera).focal == pytest.approx(float(camera.distance), rel=1e-5)
+    assert error(truth, camera) < 1
+    known = found(truth, CameraConfig(distance=float(truth.input_camera[2, 3])))
+    assert error(truth, known) < error(truth, camera) + 0.1
+
+
+def test_voxels_that_lack_something_do_not_move_the_known_camera() -> None:
+    truth = clip("camera")
+    whole, part = found(truth), found(lacking(truth))
+    assert view_of(part) == view_of(whole)
+
+
+def test_of_an_object_that_was_too_deep_the_masks_tell_the_size() -> None:
+    truth = deep_clip()
+    size = float(truth.input_focal) / float(truth.crop[2] - truth.crop[0]) / float(truth.input_camera[2, 3])
+    assert size > 1.15, "this test is about a smaller object"
+    camera = found(truth)
+    assert view_of(camera).focal / float(camera.distance) == pytest.approx(size, rel=0.08)
+    assert camera.shift.tolist() == [0, 0]
+    opened = found(truth, CameraConfig(fov=30.0))
+    assert float(opened.fov) == pytest.approx(30.0)
+    assert view_of(opened).focal / float(opened.distance) == pytest.approx(size, rel=0.1)
+
+
+def test_what_is_given_of_a_known_camera_is_taken() -> None:
+    truth = clip("camera")
+    opened, far = found(truth, CameraConfig(fov=40.0)), found(truth, CameraConfig(distance=4.0))
+    both = found(truth, CameraConfig(fov=40.0, distance=3.0))
+    assert float(opened.distance) == pytest.approx(focal_length(40.0))
+    assert float(far.distance) == pytest.approx(4.0)
+    assert view_of(far).focal == pytest.approx(4.0)
+    assert [float(both.fov), float(both.distance), *both.shift.tolist()] == pytest.approx([40, 3, 0, 0])
+
+
+def test_without_voxels_a_known_camera_is_known() -> None:
+    none = by_crop(torch.zeros(0, 5, dtype=torch.int32), 16, torch.zeros(2, 8, 8), None, None)
+    assert none.focal == none.distance
 
 
 def test_a_grid_with_the_cameras_axes_is_turned_upright() -> None:
