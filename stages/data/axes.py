@@ -1,18 +1,18 @@
 """How a clip's object lies in its grid: with the world's axes, or as the input camera sees it, so that this is known.
 
-In the camera's axes the crop decides place and size, too. The cube's middle lies behind the crop's, in the middle of
-the object's depth, and there a side of the cube is as wide as the crop: but for perspective, a row of cells into the
-depth is what shows in one cell of the crop, and no view has to be guessed. An object that would leave the cube, which
-is rare, is made smaller.
+In the camera's axes the crop decides place and size, too. The ray through the crop's middle is the way into the depth
+and meets the cube's middle where the object is half as deep, and there a side of the cube is as wide as the crop: but
+for perspective, a row of cells into the depth is what shows in one cell of the crop, and no view has to be guessed. An
+object that would leave the cube, which is rare, is made smaller.
 
 Axes: t frame, v vertex; world space is z up.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ss4d.stages.data.mesh import AnimatedMesh, Doubles, fit, least_reach
 from ss4d.stages.data.render import Window
@@ -63,17 +63,26 @@ def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera, window: Window) ->
     if axes == "world":
         return Placement(np.eye(3), np.zeros(3), 1.0)
     view = np.array(camera.world_to_camera, np.float64)
-    right, down, ahead = view[:3, :3]
+    solid = mesh.solid().vertices.astype(np.float64)
     if axes == "yaw":
-        down = np.array([0.0, 0.0, -1.0])
-        ahead = np.cross(right, down)
-    rotation: NDArray[np.float64] = np.stack([right, ahead, -down])
-    points = mesh.solid().vertices.astype(np.float64) @ rotation.T
-    if axes == "yaw":
-        return Placement(rotation, *fit(points))
-    depths = points[..., 1] + view[2, 3]
-    depth = float(depths.min() + depths.max()) / 2
+        right = view[0, :3]
+        rotation: Doubles = np.stack([right, np.cross(right, [0.0, 0.0, -1.0]), [0.0, 0.0, 1.0]])
+        return Placement(rotation, *fit(solid @ rotation.T))
     x = (window.left + (window.side - camera.width) / 2) / camera.focal
     y = (window.top + (window.side - camera.height) / 2) / camera.focal
-    middle = np.array([x * depth - view[0, 3], depth - view[2, 3], view[1, 3] - y * depth])
-    return Placement(rotation, middle, max(window.side / camera.focal * depth, least_reach(points, middle)))
+    rotation = _along(np.array([x, y, 1.0])) @ view[:3, :3]
+    points = solid @ rotation.T
+    eye = -rotation @ view[:3, :3].T @ view[:3, 3]
+    depths = points[..., 1] - eye[1]
+    depth = float(depths.min() + depths.max()) / 2
+    middle = eye + np.array([0.0, depth, 0.0])
+    wide = window.side / camera.focal * depth / math.hypot(x, y, 1.0)
+    return Placement(rotation, middle, max(wide, least_reach(points, middle)))
+
+
+def _along(ray: Doubles) -> Doubles:
+    """The rotation (3, 3) from a camera's directions, right, down and ahead, to right, along the `ray`, and up."""
+    ahead = ray / np.linalg.norm(ray)
+    right = np.array([1.0, 0.0, 0.0]) - ahead[0] * ahead
+    right /= np.linalg.norm(right)
+    return np.stack([right, ahead, np.cross(right, ahead)])

@@ -66,11 +66,14 @@ def test_the_crop_lays_out_a_grid_with_the_cameras_axes(name: str) -> None:
     unit = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0, 0.5], [0, 0, -0.5]])
     left, right, top, bottom = in_crop(scene, place, unit)
     size = right[0] - left[0]
-    np.testing.assert_allclose([left[1], right[1], top[0], bottom[0]], 0, atol=1e-6)
-    np.testing.assert_allclose([left[0], right[0], top[1], bottom[1]], np.array([-1, 1, -1, 1]) * size / 2, atol=1e-6)
-    assert size == pytest.approx(camera.focal / window.side / place.see(camera).world_to_camera[2][3], rel=1e-6)
+    # What is off the camera's axis is seen a little askew.
+    np.testing.assert_allclose([left[1], right[1], top[0], bottom[0]], 0, atol=0.03)
+    np.testing.assert_allclose([left[0], right[0], top[1], bottom[1]], np.array([-1, 1, -1, 1]) * size / 2, atol=0.03)
+    ahead = in_crop(scene, place, np.array([[0, -0.5, 0], [0, 0.5, 0]]))
+    np.testing.assert_allclose(ahead, 0, atol=1e-6)  # the way into the depth is the ray of the crop's middle
+    assert size == pytest.approx(camera.focal / window.side / place.see(camera).world_to_camera[2][3], rel=0.02)
     full = max(np.abs(points).max() / 0.48, np.linalg.norm(points, axis=-1).max() / 0.66)
-    assert size == pytest.approx(1, rel=1e-6) or (size > 1 and full > 0.999), "smaller only if it had no room"
+    assert size == pytest.approx(1, rel=0.02) or (size > 1 and full > 0.999), "smaller only if it had no room"
 
 
 def test_a_deep_object_is_made_smaller() -> None:
@@ -82,18 +85,21 @@ def test_a_deep_object_is_made_smaller() -> None:
 
 
 def test_where_the_crop_lies_in_the_picture_is_no_matter() -> None:
-    """The same object, moved across the picture at the same depth, lies in the middle of the grid as before."""
+    """The same object, moved across the picture, lies in the middle of a grid that is turned as the ray is."""
     mesh, camera, window = aside()
     view = np.array(camera.world_to_camera)
-    points = placement("camera", mesh, camera, window).place(mesh).vertices
+    place = placement("camera", mesh, camera, window)
+    points = place.place(mesh).vertices
     box = points[..., [0, 2]]
     np.testing.assert_allclose(box.min((0, 1)), -box.max((0, 1)), atol=0.05)  # but for perspective
     across = np.float32(0.9 * view[0, :3])
     moved = replace(mesh, vertices=mesh.vertices + across)
     there = crop_window(moved, camera, 64)
     assert abs(there.left - window.left) > SOURCE_SIZE / 8
-    again = placement("camera", moved, camera, there).place(moved).vertices
-    np.testing.assert_allclose(again, points, atol=0.03)
+    elsewhere = placement("camera", moved, camera, there)
+    assert elsewhere.rotation[1] @ place.rotation[1] < 0.99, "it is seen from another side, by the ray"
+    again = elsewhere.place(moved).vertices
+    np.testing.assert_allclose(again @ elsewhere.rotation, points @ place.rotation, atol=0.03)
 
 
 @pytest.mark.parametrize("axes", ["world", "yaw", "camera"])
