@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, film
+from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip, film
 from ss4d.stages.data.mesh import AnimatedMesh
 from ss4d.stages.data.objects import FPS
 from ss4d.stages.errors import InputError
@@ -103,7 +103,9 @@ def asset_pool(folder: Path, assets: Path, spec: ClipSpec, seed: int, size: int)
         raise InputError(f"{assets} holds no asset that moves: give a folder with animated .glb or .gltf files")
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file.name: blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files}
-    content = json.dumps({**asdict(spec), "seed": seed, "assets": digests, "reading": READING}, indent=1)
+    content = json.dumps(
+        {**asdict(spec), "seed": seed, "revision": REVISION, "assets": digests, "reading": READING}, indent=1
+    )
     label = folder / "pool.json"
     if not label.exists():
         write_whole(label, content.encode())

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ss4d.stages.data.clip import HELD_OUT_SEED, ClipSpec, TrainingClip, make_clip
+from ss4d.stages.data.clip import HELD_OUT_SEED, REVISION, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.errors import InputError
 from ss4d.stages.training.files import write_whole
 from ss4d.stages.types import Progress
@@ -187,7 +187,7 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: 
         InputError: if the folder holds clips of another kind or seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**asdict(spec), "seed": seed}, indent=1)
+    content = json.dumps({**asdict(spec), "seed": seed, "revision": REVISION}, indent=1)
     label = folder / "pool.json"
     if not label.exists():
         write_whole(label, content.encode())

@@ -190,7 +190,8 @@ def test_without_voxels_a_known_camera_is_known() -> None:
 def test_a_grid_with_the_cameras_axes_is_turned_upright() -> None:
     truth = clip("camera")
     given = found(truth, CameraConfig(yaw=truth.yaw, pitch=pitch_of(truth)))
-    assert_close(given.upright, truth.upright, atol=1e-4, rtol=0)
+    # The grid looks along the ray of the crop's middle, and lies as the picture does, which may lean by a degree.
+    assert_close(given.upright, truth.upright, atol=0.03, rtol=0)
     guessed = found(truth)
     assert float(guessed.pitch) == pytest.approx(GUESS, abs=1e-3)
     assert float(guessed.yaw) == 0

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ss4d.stages.data.clip import ClipSpec, TrainingClip, make_clip
+from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.training.clips import step_generator
@@ -58,10 +58,12 @@ def test_a_perfect_encoder_would_have_no_loss(clips: list[TrainingClip]) -> None
     assert float(parts["dice"]) < 0.01
 
 
-def test_the_pitch_is_the_cameras(clips: list[TrainingClip]) -> None:
+def test_the_pitch_is_that_of_the_ray_through_the_crops_middle(clips: list[TrainingClip]) -> None:
     for clip in clips:
-        # In the world, the camera looks down by its pitch; the grid's axes are the camera's.
         world = make_clip(dataclasses.replace(SPEC, seed=clip.seed, axes="world"))
-        pitch = math.asin(-float(world.input_camera[2, 2]))
+        corners = world.crop.view(2, 2).float()
+        across, down = (corners.mean(0) - SOURCE_SIZE / 2) / world.input_focal
+        ray = torch.stack([across, down, torch.ones(())]) @ world.input_camera[:3, :3]
+        pitch = math.asin(-float(ray[2] / ray.norm()))
         assert true_pitch([clip]).tolist() == pytest.approx([pitch] * 3, abs=1e-5)
         assert true_pitch([mirrored(clip)]).tolist() == pytest.approx([pitch] * 3, abs=1e-5)
