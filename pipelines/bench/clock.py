@@ -41,7 +41,7 @@ varlen_flop._get_raw = True  # type: ignore[attr-defined]  # so torch hands over
 
 
 def _uncounted() -> Mapping[Any, Callable[..., int]]:
-    """What torch does not count itself: attention of a CPU, and before torch 2.13 that of `varlen`."""
+    """What torch does not count itself: attention of a CPU, and in torch 2.11 that of `varlen`."""
     formulas: dict[Any, Callable[..., int]] = {aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
     try:
         import torch.nn.attention.varlen  # makes the operation
