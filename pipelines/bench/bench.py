@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 
 import ss4d
-from ss4d.pipelines.bench.clock import ceiling, costs, counts_processor, peak_memory, seconds_of
+from ss4d.pipelines.bench.clock import ceilings, costs, counts_processor, peak_memory, seconds_of
 from ss4d.pipelines.bench.report import Report, Row
 from ss4d.pipelines.bench.subjects import STAGES, Inputs, SizeName, Subject, num_subjects, subjects
 from ss4d.pipelines.errors import ConfigError
@@ -85,13 +85,13 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
         ops=chosen.ops,
         rasterize=chosen.rasterize,
     )
-    ceilings = {_name(kind): ceiling(device, kind) for kind in dict.fromkeys((torch.float32, dtype))}
+    reached = ceilings(device, dtype)
     rows: list[Row] = []
     calls = _Calls(progress, num_subjects(stages) * (repeats + 2))
     calls.done(0)
     with torch.no_grad():
         for subject in subjects(given, stages):
-            rows += _measured(subject, given, ceilings, repeats, calls.done)
+            rows += _measured(subject, given, reached, repeats, calls.done)
     facts = {
         "ss4d": ss4d.__version__,
         "torch": torch.__version__,
@@ -104,7 +104,7 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> Report:
         "voxels": given.voxels,
         "precision": _name(dtype),
         "kernels": chosen.recorded(),
-        "ceilings": ceilings,
+        "ceilings": reached,
         "repeats": repeats,
     }
     report = Report(facts=facts, rows=rows)
@@ -127,7 +127,7 @@ class _Calls:
 
 
 def _measured(
-    subject: Subject, given: Inputs, ceilings: dict[str, float], repeats: int, done: Callable[[], None]
+    subject: Subject, given: Inputs, reached: dict[str, float], repeats: int, done: Callable[[], None]
 ) -> Iterator[Row]:
     """The row of all the work, then those of its kinds of layers; `done` hears of each call or pair of calls."""
     memory = peak_memory(subject.fast, given.device)  # this first call builds the tables that a run keeps
@@ -140,8 +140,7 @@ def _measured(
         done()
     flop, layers = costs(subject.fast, subject.network, given.device)
     done()
-    # What has no torso to turn to another precision computes in float32.
-    most = ceilings[_name(given.dtype if subject.network is not None else torch.float32)]
+    most = reached[subject.products] if subject.products else None
     median = statistics.median(seconds)
     yield Row(
         stage=subject.stage,
@@ -149,7 +148,7 @@ def _measured(
         layers="",
         seconds=median,
         flop=flop,
-        share=flop / median / most if flop else None,
+        share=flop / median / most if flop and most else None,
         peak_memory=memory,
         ratio=statistics.median(ratios) if ratios else None,
     )
@@ -160,7 +159,7 @@ def _measured(
             layers=kind,
             seconds=cost.seconds,
             flop=cost.flop,
-            share=cost.flop / cost.seconds / most if cost.flop else None,
+            share=cost.flop / cost.seconds / most if cost.flop and most else None,
             peak_memory=None,
             ratio=None,
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ss4d.pipelines.bench.clock import products_format
 from ss4d.pipelines.bench.naive import NAIVE_OPS
 from ss4d.pipelines.hub import model_path
 from ss4d.stages.errors import InputError
@@ -42,6 +43,7 @@ class Subject:
     Attributes:
         stage: of a run.
         work: what of it.
+        products: what nearly all of its products are computed in, a name of `clock.ceilings`; None if it has none.
         network: whose layers are told apart; None where nothing is.
         fast: does the work once, as a run does it.
         plain: does it in the naive way; None where there is no other.
@@ -49,6 +51,7 @@ class Subject:
 
     stage: str
     work: str
+    products: str | None
     network: nn.Module | None
     fast: Callable[[], Any]
     plain: Callable[[], Any] | None = None
@@ -140,7 +143,13 @@ def _encoding(networks: Networks, given: Inputs) -> Subject:
     encoder = _build(networks[IMAGE_ENCODER], given)
     side = encoder.args.image_size
     images = torch.rand(given.frames, encoder.image_channels, side, side, device=given.device)
-    return Subject(stage="conditioning", work="image encoder", network=None, fast=lambda: encoder(images))
+    return Subject(
+        stage="conditioning",
+        work="image encoder",
+        products=products_format(encoder, given.device),
+        network=None,
+        fast=lambda: encoder(images),
+    )
 
 
 def _structure(networks: Networks, given: Inputs) -> Subject:
@@ -158,6 +167,7 @@ def _structure(networks: Networks, given: Inputs) -> Subject:
     return Subject(
         stage="sparse_structure",
         work="guided step",
+        products=products_format(fast, given.device),
         network=fast,
         fast=lambda: step(fast, None, kept),
         plain=lambda: step(plain(), zeros, None),
@@ -168,7 +178,13 @@ def _occupancy(networks: Networks, given: Inputs) -> Subject:
     decoder = _build(networks[STRUCTURE_DECODER], given)
     side = networks[STRUCTURE_FLOW].args.resolution
     latent = torch.randn(given.frames, decoder.args.latent_channels, *(side,) * 3, device=given.device)
-    return Subject(stage="sparse_structure", work="occupancy decoder", network=None, fast=lambda: decoder(latent))
+    return Subject(
+        stage="sparse_structure",
+        work="occupancy decoder",
+        products=products_format(decoder, given.device),
+        network=None,
+        fast=lambda: decoder(latent),
+    )
 
 
 def _latents(networks: Networks, given: Inputs) -> Subject:
@@ -188,6 +204,7 @@ def _latents(networks: Networks, given: Inputs) -> Subject:
     return Subject(
         stage="slat",
         work="guided step",
+        products=products_format(fast, given.device),
         network=fast,
         fast=lambda: guided.with_and_without(x, t, cond, kept),
         plain=lambda: (naive_pass(cond), naive_pass(zeros)),
@@ -204,14 +221,26 @@ def _decoder(networks: Networks, given: Inputs) -> tuple[Any, Callable[[], Any]]
 
 def _decoding(networks: Networks, given: Inputs) -> Subject:
     decoder, decode = _decoder(networks, given)
-    return Subject(stage="decoding", work="Gaussian decoder", network=decoder, fast=decode)
+    return Subject(
+        stage="decoding",
+        work="Gaussian decoder",
+        products=products_format(decoder, given.device),
+        network=decoder,
+        fast=decode,
+    )
 
 
 def _picture(networks: Networks, given: Inputs) -> Subject:
     decoder, decode = _decoder(networks, given)
     scene = _first_frame(decode(), given.voxels * decoder.representation.num_gaussians)
     camera = orbit_camera(30, 20, size=PICTURE)
-    return Subject(stage="export", work="one picture", network=None, fast=lambda: given.rasterize(scene, camera))
+    return Subject(
+        stage="export",
+        work="one picture",
+        products=None,
+        network=None,
+        fast=lambda: given.rasterize(scene, camera),
+    )
 
 
 def _first_frame(gaussians: Any, count: int) -> GaussianClip:

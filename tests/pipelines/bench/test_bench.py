@@ -3,20 +3,28 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from typer.testing import CliRunner
 
 from ss4d.cli.main import app
 from ss4d.pipelines.bench import clock
 from ss4d.pipelines.bench.subjects import Inputs, num_subjects, shells, subjects
 from ss4d.stages.nn.block import FeedForward
+from ss4d.stages.nn.column_encoder import Convolution
+from ss4d.stages.nn.image_encoders import VisionTransformer, VisionTransformerArgs
+from ss4d.stages.ops.attention import plan
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.ops.coords import Sites
 from ss4d.stages.ops.rasterize import rasterize
+from ss4d.stages.ops.varlen import torch_varlen
+from ss4d.stages.ops.windows import Groups
 from tests.benchmarks.compare import compared
 
 CPU = torch.device("cpu")
@@ -74,6 +82,39 @@ def test_attention_is_counted_on_a_cpu() -> None:
     q = torch.randn(1, 2, 64, 16)
     total, _ = clock.costs(lambda: nn.functional.scaled_dot_product_attention(q, q, q), None, CPU)
     assert total == 2 * 2 * (2 * 64 * 64 * 16)
+
+
+def test_attention_of_unequal_groups_is_counted_where_torch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StandIn(TorchDispatchMode):  # for the kernel, which a CPU does not have
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            done = func is torch.ops.torch_attn._varlen_attn.default
+            return (args[0], args[0], args[0]) if done else func(*args, **(kwargs or {}))
+
+    attend, plan_ = torch_varlen(), plan(Groups((3, 5)), Groups((7, 2)), CPU)
+    monkeypatch.delitem(flop_registry, torch.ops.torch_attn._varlen_attn, raising=False)
+    q, k = torch.zeros(8, 2, 16, dtype=torch.float16), torch.zeros(9, 2, 16, dtype=torch.float16)
+    with StandIn():
+        total, _ = clock.costs(lambda: attend(q, k, k, plan_), None, CPU)
+    assert total == 2 * 2 * 2 * 16 * (3 * 7 + 5 * 2)
+
+
+def test_products_have_the_format_of_most_weights() -> None:
+    args = VisionTransformerArgs(image_size=28, patch_size=14, model_channels=48, num_blocks=4, num_heads=2)
+    encoder = VisionTransformer(args)
+    assert clock.products_format(encoder, CPU) == "float32"
+    encoder.set_torso_dtype(torch.float16)
+    assert clock.products_format(encoder, CPU) == "float16"
+
+
+def test_convolutions_in_float32_are_rounded_on_a_card_unless_it_is_forbidden() -> None:
+    network, card = nn.Sequential(nn.Conv3d(8, 8, 3), nn.Linear(8, 8)), torch.device("cuda")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        assert clock.products_format(network, card) == "tf32"
+        assert clock.products_format(Convolution(8, 8), card) == "tf32"
+        assert clock.products_format(network, CPU) == "float32"
+        assert clock.products_format(network.half(), card) == "float16"
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        assert clock.products_format(network.float(), card) == "float32"
 
 
 def test_shells_are_sites_of_so_many_voxels() -> None:

@@ -92,8 +92,14 @@ def test_what_has_no_memory_left_does_not_hide_the_rest(monkeypatch: pytest.Monk
         def greedy() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
 
-        yield Subject(stage="slat", work="guided step", network=None, fast=greedy)
-        yield Subject(stage="decoding", work="decoder", network=None, fast=lambda: torch.ones(9, 9) @ torch.ones(9, 9))
+        yield Subject(stage="slat", work="guided step", products="float32", network=None, fast=greedy)
+        yield Subject(
+            stage="decoding",
+            work="decoder",
+            products="float32",
+            network=None,
+            fast=lambda: torch.ones(9, 9) @ torch.ones(9, 9),
+        )
         raise ValueError("no more")
 
     monkeypatch.setattr(networks, "subjects", subjects)
@@ -104,6 +110,27 @@ def test_what_has_no_memory_left_does_not_hide_the_rest(monkeypatch: pytest.Monk
     assert decoding.state == "ok"
     assert decoding.numbers["flop"] == 2 * 9**3
     assert (rest.state, rest.says) == ("failed", "ValueError: no more")
+
+
+def test_a_share_is_of_what_the_network_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "ceilings", lambda *_: {"float32": 1e9, "bfloat16": 1e15})
+    given = Inputs(
+        size="tiny", frames=1, voxels=9, device=CPU, dtype=torch.bfloat16, ops=TORCH_OPS, rasterize=rasterize
+    )
+    found = {check.name: check for check in networks.network_checks(given)}
+    most = {
+        name: check.numbers["flop"] / check.numbers["seconds"] / check.numbers["share"]
+        for name, check in found.items()
+        if check.numbers.get("share")
+    }
+    assert most == pytest.approx({
+        "conditioning image encoder": 1e9,  # the bundled one has no torso
+        "sparse_structure guided step": 1e15,
+        "sparse_structure occupancy decoder": 1e15,
+        "slat guided step": 1e15,
+        "decoding Gaussian decoder": 1e15,
+    })  # fmt: skip
+    assert found["sparse_structure occupancy decoder"].says.count("of what large matrices reach in bfloat16")
 
 
 def test_a_failure_is_an_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
