@@ -259,7 +259,7 @@ BUILT_IN = (
         roles=(STRUCTURE_FLOW, STRUCTURE_DECODER),
         seeded=True,
         resolve=_structure_sampler,
-        revision=2,
+        revision=3,
     ),
     Implementation(stage="camera", config=NoCameraConfig),
     Implementation(
@@ -278,7 +278,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
-        revision=5,
+        revision=6,
     ),
     Implementation(
         stage="slat",
