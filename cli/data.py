@@ -36,11 +36,12 @@ Resolution = Annotated[
     ),
 ]
 GridAxes = Annotated[
-    Literal["camera", "yaw", "world"],
+    Literal["camera", "crop", "yaw", "world"],
     typer.Option(
         "--axes",
-        help="What the grid's axes follow; must be the model's: camera for tiny, world for the published one. camera: "
-        "the input camera, which looks along y. yaw: the same, but with z upright. world: the object, its front at -y.",
+        help="What the grid's axes follow; must be the model's: camera for bundled:tiny, crop for a new tiny, world for "
+        "the published one. camera: the input camera, which looks along y. crop: the same, and its crop lays out "
+        "the grid. yaw: as camera, but with z upright. world: the object, its front at -y.",
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.")]

@@ -259,7 +259,7 @@ BUILT_IN = (
         roles=(STRUCTURE_FLOW, STRUCTURE_DECODER),
         seeded=True,
         resolve=_structure_sampler,
-        revision=3,
+        revision=2,
     ),
     Implementation(stage="camera", config=NoCameraConfig),
     Implementation(
@@ -268,7 +268,7 @@ BUILT_IN = (
         run=_camera,
         inputs=("segmentation", "sparse_structure"),
         roles=(IMAGE_ENCODER,),
-        revision=4,
+        revision=3,
     ),
     Implementation(stage="camera", config=FrontCameraConfig, run=_front_camera, inputs=("segmentation",), revision=2),
     Implementation(stage="structure_fit", config=NoStructureFitConfig, inputs=("sparse_structure",)),
@@ -278,7 +278,7 @@ BUILT_IN = (
         run=_structure_fit,
         inputs=("sparse_structure", "segmentation", "camera"),
         roles=(STRUCTURE_DECODER,),
-        revision=6,
+        revision=5,
     ),
     Implementation(
         stage="slat",

@@ -164,7 +164,7 @@ def fitted_inflation(clip: TrainingClip, model: Model, resolution: int) -> Answe
 
 def _inflated_size(clip: TrainingClip) -> float:
     """Of an inflated silhouette in the clip's grid: there a side of the crop is one unit if the crop laid it out."""
-    return 1 / CROP_MARGIN if clip.axes == "camera" else 1.0
+    return 1 / CROP_MARGIN if clip.axes == "crop" else 1.0
 
 
 def _resized(gaussians: GaussianClip, size: float) -> GaussianClip:

@@ -1,6 +1,7 @@
 """How a clip's object lies in its grid: with the world's axes, or as the input camera sees it, so that this is known.
 
-In the camera's axes the crop decides place and size, too. The ray through the crop's middle is the way into the depth
+In the world's axes, those turned by the camera's yaw, and the camera's, the object fills the grid. In those of the crop
+the camera's crop decides place and size, too. The ray through the crop's middle is the way into the depth
 and meets the cube's middle where the object is half as deep, and there a side of the cube is as wide as the crop: but
 for perspective, a row of cells into the depth is what shows in one cell of the crop, and no view has to be guessed. An
 object that would leave the cube, which is rare, is made smaller.
@@ -64,9 +65,12 @@ def placement(axes: Axes, mesh: AnimatedMesh, camera: Camera, window: Window) ->
         return Placement(np.eye(3), np.zeros(3), 1.0)
     view = np.array(camera.world_to_camera, np.float64)
     solid = mesh.solid().vertices.astype(np.float64)
-    if axes == "yaw":
-        right = view[0, :3]
-        rotation: Doubles = np.stack([right, np.cross(right, [0.0, 0.0, -1.0]), [0.0, 0.0, 1.0]])
+    if axes != "crop":
+        right, down, ahead = view[:3, :3]
+        if axes == "yaw":
+            down = np.array([0.0, 0.0, -1.0])
+            ahead = np.cross(right, down)
+        rotation: Doubles = np.stack([right, ahead, -down])
         return Placement(rotation, *fit(solid @ rotation.T))
     x = (window.left + (window.side - camera.width) / 2) / camera.focal
     y = (window.top + (window.side - camera.height) / 2) / camera.focal

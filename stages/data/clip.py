@@ -21,10 +21,11 @@ from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import CROP_MARGIN, FRONT_YAW, orbit_camera
 from ss4d.stages.types import Axes, Camera, Value, array
 
-REVISION = 3  # raised whenever a spec gives another clip than before, so that stored ones are made anew
+REVISION = 2  # raised whenever a spec gives another clip than before, so that stored ones are made anew
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 OPAQUE = 0.9  # opacity from which on a surface hides the voxels behind it
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
+SAME_PLACE = 1e-5  # sides of the crop by which the grid's middle may seem to be beside the crop's, by rounding
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
 INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
 VIEW_PITCH = (-20.0, 60.0)
@@ -115,7 +116,13 @@ class TrainingClip(Value):
         """Of the grid."""
         if torch.equal(self.upright, torch.eye(3)):
             return "world"
-        return "yaw" if self.upright[2].tolist() == [0, 0, 1] else "camera"
+        if self.upright[2].tolist() == [0, 0, 1]:
+            return "yaw"
+        left, top, right, bottom = self.crop.tolist()
+        x, y, z = self.input_camera[:3, 3].double().tolist()
+        aside = (float(self.input_focal) * at / z + SOURCE_SIZE / 2 for at in (x, y))
+        off = max(abs(at - (low + high) / 2) for at, low, high in zip(aside, (left, top), (right, bottom), strict=True))
+        return "crop" if off < SAME_PLACE * (right - left) else "camera"
 
     def view_camera(self, index: int) -> Camera:
         """One of the other views' cameras."""

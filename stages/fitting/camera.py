@@ -1,5 +1,7 @@
 """Where the input was seen from: known where the model works in the camera's axes, and found by the masks if not."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,9 @@ def find_camera(
 ) -> InputCamera:
     """The camera of the clip.
 
-    A grid with the camera's axes is laid out by the crop, which tells the camera but for its distance; the model's
-    encoder guesses the pitch above the horizon, by which the grid is turned upright. Else the direction is the mean of
-    those from which the voxels look like the masks, and size and place in the crop follow from these.
+    A model in the axes of the crop knows the camera but for its distance, one in the camera's axes its direction; their
+    encoders guess the pitch above the horizon, by which the grid is turned upright. Else the direction is the mean of
+    those from which the voxels look like the masks. What is left, of which masks tell little apart, is found so.
 
     Args:
         config: what is given.
@@ -32,15 +34,18 @@ def find_camera(
         progress: hears of the search.
     """
     masks = clip.alpha.float() / 255
-    if encoder.axes == "camera":
-        view = by_crop(voxels.coords, voxels.resolution, masks, config.distance, config.fov)
-        overlap = explained(voxels.coords, voxels.resolution, masks, view)
-        above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
-        return _value(Match(view, (0.0, 0.0)), config.yaw or 0.0, above, overlap)
-    known = Known(yaw=config.yaw, pitch=config.pitch, distance=config.distance, fov=config.fov)
-    found = matched(voxels.coords, voxels.resolution, masks, known, progress)
+    known = Known(yaw=0.0, pitch=0.0, distance=config.distance, fov=config.fov)
+    if encoder.axes == "crop":
+        found = Match(by_crop(voxels.coords, voxels.resolution, masks, config.distance, config.fov), (0.0, 0.0))
+    else:
+        if encoder.axes != "camera":
+            known = replace(known, yaw=config.yaw, pitch=config.pitch)
+        found = matched(voxels.coords, voxels.resolution, masks, known, progress)
     overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
-    return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
+    if encoder.axes not in ("camera", "crop"):
+        return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
+    above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
+    return _value(found, config.yaw or 0.0, above, overlap)
 
 
 def front_camera(

@@ -30,7 +30,7 @@ YAWS = tuple(range(-90, 91, 10))
 PITCHES = (-15.0, -7.5, 0.0, 7.5, 15.0, 22.5, 30.0, 37.5, 45.0, 60.0)
 CELLS = 16  # of the grid that is matched, along each axis
 USUAL_PITCH, SPREAD_OF_PITCH, USUAL_DISTANCE = 12.5, 15.0, 2.0
-# The mean of the training clips' cameras from a grid laid out by the crop, where the crop spans 35 degrees then.
+# The mean of the tuning clips' cameras from a grid that the crop laid out; the crop spans 35 degrees then.
 USUAL_DISTANCE_BY_CROP = 1.6
 # There, objects too deep for the cube were made smaller. Voxels that span this much of its depth are of such a one if
 # the masks are this many times as wide: chosen on the tuning clips, with cells and whole parts of the voxels missing.

@@ -7,6 +7,7 @@ Axes: t frames, s pixels, l tokens (columns, x slowest, z fastest), c channels, 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class ColumnEncoderArgs:
     patch_size: int = 2  # pixels along each side that become one cell of the first level
     num_blocks: int = 2  # of each level on the way down
     num_up_blocks: int = 1  # of each level on the way up
+    axes: Literal["camera", "crop"] = "camera"  # of the grid (`ss4d.stages.data.axes`)
 
     @property
     def model_channels(self) -> int:
@@ -74,7 +76,6 @@ class ColumnEncoder(nn.Module):
     """Images to tokens, and tokens to what each cell is likely to hold."""
 
     image_channels = IMAGE_CHANNELS
-    axes: Axes = "camera"
 
     def __init__(self, args: ColumnEncoderArgs) -> None:
         super().__init__()
@@ -88,9 +89,12 @@ class ColumnEncoder(nn.Module):
                 f"a column encoder of {depth} levels halves images of {args.image_size} to {sides}, "
                 f"but resolution is {args.resolution}"
             )
+        if args.axes not in ("camera", "crop"):
+            raise ModelError(f"the axes of a column encoder are the camera's or the crop's, got {args.axes!r}")
         if any(width % GROUPS for width in args.channels):
             raise ModelError(f"channels must be multiples of {GROUPS}, got {args.channels}")
         self.args = args
+        self.axes: Axes = args.axes
         self.torso_dtype = torch.float32
         self.stem = nn.Conv2d(args.patch_size**2 * IMAGE_CHANNELS, args.channels[0], 3, padding=1)
         before = (args.channels[0], *args.channels[:-1])

@@ -15,7 +15,6 @@ from ss4d.stages.nn.precision import cast_weights
 
 # Bounds memory: a frame at full size fills a hundred megabytes. Torch's fast convolution on a CPU wants more than one.
 FRAMES_AT_ONCE = 4
-GUESS_SHARE = 0.7  # of a cell's logit: nearest to the truth and steadiest over time, on clips of the tuning seeds
 NO_GUESS = torch.zeros(0, 0, 0, 0)
 
 
@@ -168,12 +167,11 @@ class SparseStructureEncoder(nn.Module):
 def cell_logits(decoder: SparseStructureDecoder, latent: Tensor, guess: Tensor) -> Tensor:
     """Logits (t, R, R, R) that cells are occupied, for `latent` (t, c, r, r, r).
 
-    Where the image encoder has a `guess` (t, R, R, R) of its own, it has `GUESS_SHARE` of them, what is decoded the
-    rest. The guess sees every cell, but each frame alone; the latent holds less of a frame, and agrees with those
-    beside it.
+    Where the image encoder has a `guess` (t, R, R, R) of its own, they are the mean of that and of what is decoded. The
+    guess sees every cell, but each frame alone; the latent holds less of a frame, and agrees with those beside it.
     """
     decoded: Tensor = decoder(latent)[:, 0]
-    return decoded.lerp(guess.to(decoded), GUESS_SHARE) if len(guess) else decoded
+    return (decoded + guess.to(decoded)) / 2 if len(guess) else decoded
 
 
 def occupied_cells(decoder: SparseStructureDecoder, latent: Tensor, guess: Tensor = NO_GUESS) -> tuple[Tensor, int]:

@@ -37,6 +37,7 @@ PUBLISHED: Networks = {
             "patch_size": 2,
             "num_blocks": 2,
             "num_up_blocks": 2,
+            "axes": "crop",
         },
     ),
     STRUCTURE_FLOW: (

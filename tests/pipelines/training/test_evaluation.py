@@ -224,14 +224,14 @@ def test_what_answers_have_in_common_is_computed_once(model: Path, monkeypatch: 
     assert len(counts) == 5
 
 
-@pytest.mark.parametrize("axes", ["world", "camera"])
+@pytest.mark.parametrize("axes", ["world", "camera", "crop"])
 def test_an_inflated_silhouette_is_as_large_as_objects_in_the_grid(axes: Axes) -> None:
     spec = ClipSpec(seed=SEED + 3, num_frames=1, num_views=1, view_size=16, input_size=64, resolution=32, axes=axes)
     clip = make_clip(spec)
     means = answers.inflated(clip, 32).gaussians.means
     width, height = (means.amax(0) - means.amin(0))[[0, 2]].tolist()
-    assert max(width, height) == pytest.approx(1 / 1.2 if axes == "camera" else 1.0, abs=0.04)
-    if axes == "camera":
+    assert max(width, height) == pytest.approx(1 / 1.2 if axes == "crop" else 1.0, abs=0.04)
+    if axes == "crop":
         cells = (clip.coords[:, 2:].amax(0) - clip.coords[:, 2:].amin(0) + 1)[[0, 2]].tolist()
         assert [width, height] == pytest.approx([count / 32 for count in cells], abs=0.08)
 

@@ -1,19 +1,20 @@
-"""How an object lies in its grid: as the crop shows it in the camera's axes, and filling the cube in others."""
+"""How an object lies in its grid: as the crop shows it in the axes of the crop, and filling the cube in others."""
 
 from dataclasses import replace
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import pytest
 
 from ss4d.stages.data.axes import Placement, placement
-from ss4d.stages.data.clip import SOURCE_SIZE, crop_window, input_camera
+from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, crop_window, input_camera, make_clip
 from ss4d.stages.data.mesh import AnimatedMesh, Doubles, assemble
 from ss4d.stages.data.objects import make_object, stream
 from ss4d.stages.data.render import Window
 from ss4d.stages.data.shapes import ellipsoid
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
+from ss4d.stages.training.variation import mirrored
 from ss4d.stages.types import Axes, Camera
 
 Scene = tuple[AnimatedMesh, Camera, Window]
@@ -53,10 +54,10 @@ ALL = {**{f"seed {seed}": lambda seed=seed: filmed(seed) for seed in range(12)},
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_crop_lays_out_a_grid_with_the_cameras_axes(name: str) -> None:
+def test_the_crop_lays_out_a_grid_with_its_axes(name: str) -> None:
     scene = ALL[name]()
     mesh, camera, window = scene
-    place = placement("camera", mesh, camera, window)
+    place = placement("crop", mesh, camera, window)
     points = place.place(mesh.solid()).vertices
     assert np.abs(points).max() <= 0.4801
     assert np.linalg.norm(points, axis=-1).max() <= 0.6601
@@ -78,7 +79,7 @@ def test_the_crop_lays_out_a_grid_with_the_cameras_axes(name: str) -> None:
 
 def test_a_deep_object_is_made_smaller() -> None:
     scene = deep()
-    place = placement("camera", *scene)
+    place = placement("crop", *scene)
     sides = in_crop(scene, place, np.array([[-0.5, 0, 0], [0.5, 0, 0]]))
     assert sides[1, 0] - sides[0, 0] > 1.5
     assert np.abs(place.place(scene[0]).vertices[..., 1]).max() == pytest.approx(0.48, abs=1e-4)
@@ -88,7 +89,7 @@ def test_where_the_crop_lies_in_the_picture_is_no_matter() -> None:
     """The same object, moved across the picture, lies in the middle of a grid that is turned as the ray is."""
     mesh, camera, window = aside()
     view = np.array(camera.world_to_camera)
-    place = placement("camera", mesh, camera, window)
+    place = placement("crop", mesh, camera, window)
     points = place.place(mesh).vertices
     box = points[..., [0, 2]]
     np.testing.assert_allclose(box.min((0, 1)), -box.max((0, 1)), atol=0.05)  # but for perspective
@@ -96,13 +97,13 @@ def test_where_the_crop_lies_in_the_picture_is_no_matter() -> None:
     moved = replace(mesh, vertices=mesh.vertices + across)
     there = crop_window(moved, camera, 64)
     assert abs(there.left - window.left) > SOURCE_SIZE / 8
-    elsewhere = placement("camera", moved, camera, there)
+    elsewhere = placement("crop", moved, camera, there)
     assert elsewhere.rotation[1] @ place.rotation[1] < 0.99, "it is seen from another side, by the ray"
     again = elsewhere.place(moved).vertices
     np.testing.assert_allclose(again @ elsewhere.rotation, points @ place.rotation, atol=0.03)
 
 
-@pytest.mark.parametrize("axes", ["world", "yaw", "camera"])
+@pytest.mark.parametrize("axes", ["world", "yaw", "camera", "crop"])
 def test_the_camera_sees_in_the_grid_what_it_saw_in_the_world(axes: Axes) -> None:
     mesh, camera, window = filmed(4)
     place = placement(axes, mesh, camera, window)
@@ -121,14 +122,25 @@ def test_grids_with_other_axes_are_filled(seed: int) -> None:
     world = placement("world", mesh, camera, window)
     np.testing.assert_array_equal(world.place(mesh).vertices, mesh.vertices)
     assert world.see(camera) == camera
-    for other in (window, replace(window, left=window.left - 50.0, side=window.side * 2)):
-        turned = placement("yaw", mesh, camera, other)
-        points = turned.place(mesh.solid()).vertices
-        np.testing.assert_allclose(turned.rotation[2], [0, 0, 1], atol=1e-12)
-        np.testing.assert_allclose(points.min((0, 1)), -points.max((0, 1)), atol=1e-5)
-        assert max(np.abs(points).max() / 0.48, np.linalg.norm(points, axis=-1).max() / 0.66) == pytest.approx(1)
+    view = np.array(camera.world_to_camera)
+    upward: dict[Axes, Doubles] = {"yaw": np.array([0.0, 0.0, 1.0]), "camera": -view[1, :3]}
+    for axes, up in upward.items():
+        for other in (window, replace(window, left=window.left - 50.0, side=window.side * 2)):
+            turned = placement(axes, mesh, camera, other)
+            points = turned.place(mesh.solid()).vertices
+            np.testing.assert_allclose(turned.rotation[[0, 2]], [view[0, :3], up], atol=1e-12)
+            np.testing.assert_allclose(points.min((0, 1)), -points.max((0, 1)), atol=1e-5)
+            assert max(np.abs(points).max() / 0.48, np.linalg.norm(points, axis=-1).max() / 0.66) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("axes", get_args(Axes))
+def test_a_clip_tells_its_axes(axes: Axes) -> None:
+    for seed in range(6):
+        spec = ClipSpec(seed=seed, num_frames=2, input_size=16, num_views=1, view_size=8, resolution=8, axes=axes)
+        clip = make_clip(spec)
+        assert [clip.axes, mirrored(clip).axes] == [axes, axes]
 
 
 def test_unknown_axes_are_refused() -> None:
-    with pytest.raises(InputError, match="axes must be one of world, yaw, camera; got 'up'"):
+    with pytest.raises(InputError, match="axes must be one of world, yaw, camera, crop; got 'up'"):
         placement(cast(Axes, "up"), *filmed(0))

@@ -15,7 +15,7 @@ from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.recipe import SMOKE
 from ss4d.stages.training.variation import mirrored
 
-SPEC = ClipSpec(seed=0, num_frames=3, input_size=32, num_views=1, view_size=8, resolution=8, axes="camera")
+SPEC = ClipSpec(seed=0, num_frames=3, input_size=32, num_views=1, view_size=8, resolution=8, axes="crop")
 
 
 @pytest.fixture(scope="module")
