@@ -39,8 +39,8 @@ GridAxes = Annotated[
     Literal["camera", "crop", "yaw", "world"],
     typer.Option(
         "--axes",
-        help="What the grid's axes follow; must be the model's: camera for bundled:tiny, crop for a new tiny, world for "
-        "the published one. camera: the input camera, which looks along y. crop: the same, and its crop lays out "
+        help="What the grid's axes follow; must be the model's: camera for tiny, crop for small, world for the "
+        "published one. camera: the input camera, which looks along y. crop: the same, and its crop lays out "
         "the grid. yaw: as camera, but with z upright. world: the object, its front at -y.",
     ),
 ]

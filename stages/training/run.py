@@ -161,7 +161,7 @@ class _Run:
             "fresh": training.fresh,
             "start": self._start_digest,
             "lora": training.lora if step.adapts else None,
-        }
+        } | ({} if plan.window is None else {"window": plan.window})
 
 
 def _write_model(results: Results, say: Say) -> None:

@@ -28,7 +28,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "cell_channels": CELL_CHANNELS,
         "channels": (128, 256, 384),
         "patch_size": 4,
-        "num_up_blocks": 1,
+        "axes": "crop",
     },
     STRUCTURE_FLOW: {
         "resolution": LATENT_CELLS,

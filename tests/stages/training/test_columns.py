@@ -14,8 +14,9 @@ from ss4d.stages.training.columns import ImageColumns, true_pitch
 from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.recipe import SMOKE
 from ss4d.stages.training.variation import mirrored
+from ss4d.stages.types import Axes
 
-SPEC = ClipSpec(seed=0, num_frames=3, input_size=32, num_views=1, view_size=8, resolution=8, axes="crop")
+SPEC = ClipSpec(seed=0, num_frames=3, input_size=32, num_views=1, view_size=8, resolution=8, axes="camera")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +59,12 @@ def test_a_perfect_encoder_would_have_no_loss(clips: list[TrainingClip]) -> None
     assert float(parts["dice"]) < 0.01
 
 
-def test_the_pitch_is_that_of_the_ray_through_the_crops_middle(clips: list[TrainingClip]) -> None:
-    for clip in clips:
-        world = make_clip(dataclasses.replace(SPEC, seed=clip.seed, axes="world"))
-        corners = world.crop.view(2, 2).float()
-        across, down = (corners.mean(0) - SOURCE_SIZE / 2) / world.input_focal
+@pytest.mark.parametrize("axes", ["camera", "crop"])
+def test_the_pitch_is_the_cameras_or_that_of_the_ray_through_the_crops_middle(axes: Axes) -> None:
+    for seed in (1, 2):
+        clip, world = (make_clip(dataclasses.replace(SPEC, seed=seed, axes=other)) for other in (axes, "world"))
+        middle = world.crop.view(2, 2).float().mean(0)
+        across, down = (middle - SOURCE_SIZE / 2) / world.input_focal * (axes == "crop")
         ray = torch.stack([across, down, torch.ones(())]) @ world.input_camera[:3, :3]
         pitch = math.asin(-float(ray[2] / ray.norm()))
         assert true_pitch([clip]).tolist() == pytest.approx([pitch] * 3, abs=1e-5)

@@ -17,9 +17,11 @@ from ss4d.stages.training.fresh import fresh_network
 from ss4d.stages.training.options import OPTIONS
 from ss4d.stages.training.recipe import RECIPES
 from ss4d.stages.training.results import Results
+from ss4d.stages.training.sources import ClipSources
 from ss4d.stages.training.steps import LEAVES, STEPS, possible_steps
-from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER
+from ss4d.stages.training.tiny import SLAT_SAMPLER, STRUCTURE_SAMPLER, changed
 from ss4d.stages.training.training import Training
+from ss4d.stages.types import Axes
 
 
 def test_a_step_needs_only_what_comes_before_it() -> None:
@@ -77,3 +79,15 @@ def test_only_column_encoders_learn_alone(tmp_path: Path) -> None:
     assert objective is not None
     with pytest.raises(InputError, match="trains column encoders, and the model to start from has a Linear"):
         objective(Results(going_on_from(nn.Linear(2, 2), tmp_path), LEAVES))
+
+
+@pytest.mark.parametrize("axes", ["camera", "crop"])
+def test_clips_are_made_for_the_axes_and_the_window_of_the_networks(axes: Axes, tmp_path: Path) -> None:
+    smoke = RECIPES["smoke"]
+    networks = changed(smoke.networks, {IMAGE_ENCODER: {"axes": axes}})
+    training = Training(
+        recipe=replace(smoke, networks=networks), out=tmp_path, device=torch.device("cpu"), ops=TORCH_OPS
+    )
+    sources = ClipSources(Results(training, LEAVES), lambda line: None)
+    with sources.open(replace(smoke.plans["images"], window=2)) as clips:
+        assert {(clip.axes, clip.num_frames) for clip in clips.batch(0, 3)} == {(axes, 2)}
