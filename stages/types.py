@@ -14,7 +14,8 @@ from torch import Tensor
 from ss4d.stages.errors import ValueSpecError
 
 # What the axes of a grid follow. world: z is up, and the front of an object is at -y. camera: the input camera; x is
-# its image's right, y leads away from it, z is its image's up. yaw: the same, turned so that z is up.
+# its image's right, y leads away from it, z is its image's up. crop: the same, by the ray through the middle of the
+# input's crop, which lays out the grid. yaw: as camera, turned so that z is up.
 Axes = Literal["world", "yaw", "camera", "crop"]
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 

@@ -1,8 +1,8 @@
 """How a clip's object lies in its grid: with the world's axes, or as the input camera sees it, so that this is known.
 
-In the world's axes, those turned by the camera's yaw, and the camera's, the object fills the grid. In those of the crop
-the camera's crop decides place and size, too. The ray through the crop's middle is the way into the depth
-and meets the cube's middle where the object is half as deep, and there a side of the cube is as wide as the crop: but
+In the world's axes, those turned by the camera's yaw, and the camera's, the object fills the grid. In those of the
+crop, the input's crop decides place and size, too. The ray through the crop's middle is the way into the depth and
+meets the cube's middle in the middle of the object's depth, and there a side of the cube is as wide as the crop: but
 for perspective, a row of cells into the depth is what shows in one cell of the crop, and no view has to be guessed. An
 object that would leave the cube, which is rare, is made smaller.
 

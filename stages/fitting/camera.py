@@ -1,7 +1,5 @@
 """Where the input was seen from: known where the model works in the camera's axes, and found by the masks if not."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -34,15 +32,15 @@ def find_camera(
         progress: hears of the search.
     """
     masks = clip.alpha.float() / 255
-    known = Known(yaw=0.0, pitch=0.0, distance=config.distance, fov=config.fov)
+    straight = encoder.axes in ("camera", "crop")
     if encoder.axes == "crop":
         found = Match(by_crop(voxels.coords, voxels.resolution, masks, config.distance, config.fov), (0.0, 0.0))
     else:
-        if encoder.axes != "camera":
-            known = replace(known, yaw=config.yaw, pitch=config.pitch)
+        yaw, pitch = (0.0, 0.0) if straight else (config.yaw, config.pitch)
+        known = Known(yaw=yaw, pitch=pitch, distance=config.distance, fov=config.fov)
         found = matched(voxels.coords, voxels.resolution, masks, known, progress)
     overlap = explained(voxels.coords, voxels.resolution, masks, found.view)
-    if encoder.axes not in ("camera", "crop"):
+    if not straight:
         return _value(found, found.view.yaw, found.view.pitch, overlap, torch.eye(3))
     above = guessed_pitch(encoder, clip) if config.pitch is None else config.pitch
     return _value(found, config.yaw or 0.0, above, overlap)

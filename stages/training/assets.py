@@ -71,15 +71,20 @@ class AssetPool:
 
     def make(self, workers: int, progress: Progress) -> None:
         """Makes the clips that are not there yet, by so many processes; `progress` hears after every moment."""
-        begins = range(0, self.size, SIDES)
-        for begin, _ in zip(begins, side_by_side(self._make_moment, begins, workers), strict=True):
-            progress(min(begin + SIDES, self.size), self.size)
+        moments = [range(begin, min(begin + SIDES, self.size)) for begin in range(0, self.size, SIDES)]
+        missing = [
+            [index for index in moment if not (self.folder / f"{index:06d}.safetensors").exists()] for moment in moments
+        ]
+        jobs = [indices for indices in missing if indices]
+        done = self.size - sum(map(len, jobs))
+        for indices, _ in zip(jobs, side_by_side(self._make_moment, jobs, workers), strict=True):
+            done += len(indices)
+            progress(done, self.size)
 
-    def _make_moment(self, begin: int) -> None:
-        for index in range(begin, min(begin + SIDES, self.size)):
-            if not (self.folder / f"{index:06d}.safetensors").exists():
-                with one_thread():
-                    self.read(index)
+    def _make_moment(self, indices: Sequence[int]) -> None:
+        with one_thread():
+            for index in indices:
+                self.read(index)
 
     def _made(self, index: int) -> TrainingClip:
         moment = index // SIDES

@@ -16,7 +16,6 @@ from ss4d.stages.training.clips import (
     ClipStore,
     cut,
     draw,
-    one_thread,
     start_worker,
     step_generator,
     with_views,
@@ -97,7 +96,7 @@ class StoredClips:
         self._windows = windows
         self._ahead = max(STEPS_AHEAD, processes)
         self._readers: Executor = (
-            ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start_worker)
+            ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_reader)
             if processes
             else ThreadPoolExecutor(STEPS_AHEAD)
         )
@@ -117,13 +116,17 @@ class StoredClips:
         self._readers.shutdown(cancel_futures=True)
 
 
+def _start_reader() -> None:
+    """Begins a process that reads: side by side with others, so on a single thread."""
+    start_worker()
+    torch.set_num_threads(1)
+
+
 def _read(windows: Windows, step: int, count: int) -> list[dict[str, Any]]:
     """The fields of each clip, with arrays for tensors: those go from one process to another as they are."""
-    with one_thread():
-        clips = windows.batch(step, count)
     return [
         {name: getattr(clip, name).numpy() for name in clip.specs()} | {name: getattr(clip, name) for name in METADATA}
-        for clip in clips
+        for clip in windows.batch(step, count)
     ]
 
 

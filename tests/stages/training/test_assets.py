@@ -45,6 +45,8 @@ def test_a_number_is_a_clip(assets: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     pool.make(1, lambda done, total: told.append((done, total)))
     assert told == [(3, 4), (4, 4)]  # of each moment there are three
+    pool.make(2, lambda done, total: told.append((done, total)))
+    assert told[2:] == [], "all are there"
     clips = [pool.read(number) for number in range(4)]
     assert {clip.family for clip in clips} == {"one"}
     assert {clip.axes for clip in clips} == {"camera"}

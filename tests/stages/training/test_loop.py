@@ -265,6 +265,18 @@ def test_a_pool_is_made_once_and_sampled_by_seed_and_step(tmp_path: Path) -> Non
         Windows(store=pool, seed=0, num_frames=4, resolution=8, axes="camera").batch(0, 1)
 
 
+def test_reading_beside_the_networks_leaves_them_their_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = make_pool(tmp_path, SPEC, 7, range(2), 1, progress=silent)
+    changed: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", changed.append)  # which is the whole process's
+    source = StoredClips(Windows(store=pool, seed=0, num_frames=2, resolution=8, vary=True))
+    try:
+        assert len(source.batch(0, 3)) == 3
+    finally:
+        source.close()
+    assert not changed
+
+
 def test_the_log_is_plain_json(tmp_path: Path) -> None:
     fit(tmp_path)
     first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
