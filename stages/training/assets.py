@@ -5,7 +5,7 @@ A clip's number decides all of it: its animation, the moment it begins, its came
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -102,14 +102,14 @@ def asset_pool(folder: Path, assets: Path, spec: ClipSpec, seed: int, size: int)
     Raises:
         InputError: if no file there can be used, or `folder` holds clips of other files or of another kind.
     """
-    files = asset_files(assets)
-    motions = [motion for file in files for motion in _moving(file)]
+    digests = {file: blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in asset_files(assets)}
+    folder.mkdir(parents=True, exist_ok=True)
+    motions = _motions(folder / "motions.json", digests)
     if not motions:
         raise InputError(f"{assets} holds no asset that moves: give a folder with animated .glb or .gltf files")
-    folder.mkdir(parents=True, exist_ok=True)
-    digests = {file.name: blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files}
+    named = {file.name: digest for file, digest in digests.items()}
     content = json.dumps(
-        {**asdict(spec), "seed": seed, "revision": REVISION, "assets": digests, "reading": READING}, indent=1
+        {**asdict(spec), "seed": seed, "revision": REVISION, "assets": named, "reading": READING}, indent=1
     )
     label = folder / "pool.json"
     if not label.exists():
@@ -124,13 +124,32 @@ def asset_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def _moving(file: Path) -> list[Motion]:
-    """The ways in which a file moves; none, with a warning, of a file that cannot be used."""
+def _motions(kept: Path, digests: Mapping[Path, str]) -> list[Motion]:
+    """The ways in which files with these digests move, which takes half a second each to see and is `kept`."""
     # Training on made clips alone needs no package that reads files.
+    from ss4d.stages.data.gltf_choice import Moving
+
+    try:
+        known = {
+            digest: [Moving(**way) for way in ways]
+            for digest, ways in json.loads(kept.read_text())[str(READING)].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not kept yet, or damaged
+        known = {}
+    new = {digest: ways for file, digest in digests.items() if digest not in known and (ways := _moving(file))}
+    if new:
+        known |= new
+        content = {READING: {digest: [asdict(way) for way in ways] for digest, ways in known.items()}}
+        write_whole(kept, json.dumps(content, indent=1).encode(), durable=False)
+    return [Motion(file, way) for file, digest in digests.items() for way in known.get(digest, [])]
+
+
+def _moving(file: Path) -> "list[Moving]":
+    """The ways in which a file moves; none, with a warning, of a file that cannot be used."""
     from ss4d.stages.data.gltf import moving
 
     try:
-        return [Motion(file, way) for way in moving(file, together=True)]
+        return moving(file, together=True)
     except InputError as error:
         LOG.warning("left out: %s", error)
         return []

@@ -58,6 +58,20 @@ def test_a_number_is_a_clip(assets: Path, tmp_path: Path) -> None:
     assert not torch.equal(clips[1].frames, clips[2].frames)
 
 
+def test_how_files_move_is_seen_once(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "clips"
+    first = asset_pool(folder, assets, SPEC, 0, 4)
+    looked: list[Path] = []
+    monkeypatch.setattr("ss4d.stages.data.gltf.moving", lambda file, **_: looked.append(file) or [])
+    assert asset_pool(folder, assets, SPEC, 0, 4).motions == first.motions
+    assert [file.name for file in looked] == ["two.glb"]  # which cannot be used, and is told of again
+    monkeypatch.undo()
+    kept = folder / "motions.json"
+    for content in ("", "[]", kept.read_text()[:-9], kept.read_text().replace("begin", "bogus")):
+        kept.write_text(content)
+        assert asset_pool(folder, assets, SPEC, 0, 4).motions == first.motions
+
+
 def test_clips_of_other_files_are_refused(assets: Path, tmp_path: Path) -> None:
     asset_pool(tmp_path / "clips", assets, SPEC, 0, 4)
     label = json.loads((tmp_path / "clips" / "pool.json").read_text())
