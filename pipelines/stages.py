@@ -303,7 +303,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera"),
-        revision=7,
+        revision=8,
     ),
     Implementation(
         stage="appearance_fit",
@@ -311,7 +311,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera"),
         roles=(GAUSSIAN_DECODER,),
-        revision=6,
+        revision=7,
     ),
     Implementation(
         stage="mesh",

@@ -20,7 +20,7 @@ from ss4d.stages.fitting.descent import Aim, Terms, descended, halved
 from ss4d.stages.fitting.dots import without_dots
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.guard import doubted, said
-from ss4d.stages.fitting.hidden import smoothed
+from ss4d.stages.fitting.hidden import brightened, hidden_from, smoothed
 from ss4d.stages.fitting.hull import within_masks
 from ss4d.stages.fitting.latents import LatentStart
 from ss4d.stages.fitting.pictures import KEPT_ASIDE, around, drawn, resized, targets, unpacked
@@ -210,8 +210,11 @@ def _painted(
     config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
 ) -> tuple[GaussianClip, list[float]]:
     """The Gaussians, without dots, nets and gaps in thin parts, after all steps on them, and the loss of each."""
-    gaussians = smoothed(gaussians, scene.camera, config.size, scene.device)
-    gaussians = closed(without_dots(gaussians), scene.pictures(halved(config.size)), scene.camera, scene.yaw)
+    wanted = scene.pictures(halved(config.size))
+    if len(gaussians.means):
+        hidden = hidden_from(gaussians, scene.camera, config.size, scene.device)
+        gaussians = smoothed(brightened(gaussians, hidden, wanted, scene.camera), hidden)
+    gaussians = closed(without_dots(gaussians), wanted, scene.camera, scene.yaw)
     start = GaussianStart.of(gaussians, config.reach, scene.pixel(config.size), scene.device)
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)

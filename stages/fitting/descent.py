@@ -20,7 +20,8 @@ from ss4d.stages.types import Camera, Progress, silent
 
 LEAST_RATE = 0.2  # of the last step, over that of the first
 COARSE = 0.5  # of the steps, the first ones, in pictures of half the size
-FRINGE = 0.1  # alpha that is taken for nothing, and of what is missing
+AVERAGED = 2  # times that a picture from another side is averaged with the pixels around each
+FRINGE = 0.25  # alpha that is taken for nothing then, and of what is missing
 LEAST_SIZE = 16  # of a picture that can be compared
 
 
@@ -101,7 +102,7 @@ class Aim:
                 )
                 for view, other in enumerate(others):
                     seen = drawn(asset, offsets, torch.arange(piece.count), [other] * piece.count)
-                    before[view].append(crisp(seen))
+                    before[view].append(mended(seen))
         return cls(wanted, coarse, camera, others, before, pieces)
 
     def pull(self, start: Start, by: Tensor, step: int, terms: Terms, *, fine: bool) -> float:
@@ -171,12 +172,21 @@ def halved(size: int) -> int:
     return max(size // 2, min(size, LEAST_SIZE))
 
 
-def crisp(pictures: Tensor) -> Tensor:
-    """Pictures (k, s, s, 4) with fainter fringes and fewer holes: alpha further from a half, colors as they were."""
-    alpha = pictures[..., 3:]
+def mended(pictures: Tensor) -> Tensor:
+    """Pictures (k, s, s, 4) without nets, dots and fringes: the mean of what is around, with alpha further from a half.
+
+    Where networks are unsure of a surface, they make a net of it or a spray of dots, which is half transparent when
+    looked at from further off. As much of it as covers more than half becomes a surface, the rest fades.
+    """
+    kernel = pictures.new_tensor([1.0, 2.0, 1.0])
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(4, 1, 3, 3)
+    around = pictures.movedim(-1, 1)
+    for _ in range(AVERAGED):
+        around = functional.conv2d(around, kernel, padding=1, groups=4)
+    color, alpha = torch.split(around.movedim(1, -1), [3, 1], dim=-1)
     share = ((alpha - FRINGE) / (1 - 2 * FRINGE)).clamp(0, 1)
     clearer = share.square() * (3 - 2 * share)
-    return torch.cat([pictures[..., :3] * clearer / alpha.clamp(min=FRINGE), clearer], dim=-1)
+    return torch.cat([color * clearer / alpha.clamp(min=FRINGE), clearer], dim=-1)
 
 
 def picture_loss(pictures: Tensor, wanted: Tensor, light: float, structure: float) -> Tensor:

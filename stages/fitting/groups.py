@@ -36,9 +36,11 @@ class Groups:
     def unevenness(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """How far values (n, c) differ from those beside them, and from those before and after: mean squares."""
         means = self.mean(values)
-        apart = (values - means[self.member]).square().sum() / max(len(values), 1)
-        change = (means[self.later[0]] - means[self.later[1]]).square().sum() / max(self.later.shape[1], 1)
-        return apart, change
+        # Not means[member]: on a CPU, the gradient of that is added up in an order that depends on the load.
+        around = means.index_select(0, self.member)
+        apart = (values - around).square().sum() / max(len(values), 1)
+        change = means.index_select(0, self.later[0]) - means.index_select(0, self.later[1])
+        return apart, change.square().sum() / max(self.later.shape[1], 1)
 
 
 def grouped(means: Tensor, offsets: Tensor) -> Groups:

@@ -179,7 +179,9 @@ def _fitted(
     for step in range(config.steps):
         logits = cell_logits(decoder, latent, guess).flatten(1)
         empty = -functional.softplus(logits)  # the logarithm of each cell's chance to be empty
-        missed = empty.new_zeros(len(latent), RAYS * RAYS).index_add(1, rays, empty[:, cells])
+        # Not empty[:, cells]: two threads would add to the gradient of one cell in an order that depends on the load.
+        along = empty.T.index_select(0, cells)
+        missed = empty.new_zeros(RAYS * RAYS, len(latent)).index_add(0, rays, along).T
         hit = -torch.log1p(-missed.clamp(max=-1e-6).exp())
         loss = ((hit * inside).sum() - (empty * outside).sum()) / inside.sum().clamp(min=1)
         loss = loss + config.stay * (latent - start).square().mean()

@@ -1,11 +1,11 @@
-"""What the camera does not see closes to a surface of the same optical depth; what it sees stays as it is."""
+"""What the camera does not see closes to a surface of the same optical depth, as bright as the front, which stays."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ss4d.stages.fitting.hidden import alone, shown, smoothed
+from ss4d.stages.fitting.hidden import alone, brightened, hidden_from, shown, smoothed
 from ss4d.stages.fitting.pictures import around, drawn, unpacked
 from ss4d.stages.types import Camera, GaussianClip
 
@@ -51,7 +51,7 @@ def front_and_back() -> tuple[Camera, Camera]:
 def test_a_net_that_is_hidden_closes() -> None:
     front, back = front_and_back()
     both = joined(wall(-0.2, 0.95, 0.02), wall(0.2, 0.7, 0.005))
-    after = smoothed(both, front, SIZE, CPU)
+    after = smoothed(both, hidden_from(both, front, SIZE, CPU))
     middle = slice(SIZE // 2 - 8, SIZE // 2 + 8)
     backs = [replace(clip, opacities=torch.where(clip.means[:, 1] < 0, 0.0, clip.opacities)) for clip in (both, after)]
     before, now = (alpha(clip, back)[:, middle, middle] for clip in backs)
@@ -62,7 +62,7 @@ def test_a_net_that_is_hidden_closes() -> None:
 def test_what_the_camera_sees_stays() -> None:
     front, _ = front_and_back()
     both = joined(wall(-0.2, 0.95, 0.02), wall(0.2, 0.7, 0.005))
-    after = smoothed(both, front, SIZE, CPU)
+    after = smoothed(both, hidden_from(both, front, SIZE, CPU))
     seen = both.means[:, 1] < 0
     for name in ("scales", "opacities"):
         assert torch.equal(getattr(after, name)[seen], getattr(both, name)[seen])
@@ -85,17 +85,52 @@ def test_covered_pixels_are_counted() -> None:
 def test_many_small_gaussians_are_seen_as_few_large_ones_are() -> None:
     front, _ = front_and_back()
     fine = joined(wall(-0.2, 0.95, 0.004, gap=0.006), wall(0.2, 0.7, 0.0015, gap=0.006))
-    after = smoothed(fine, front, SIZE, CPU)
+    after = smoothed(fine, hidden_from(fine, front, SIZE, CPU))
     changed = (after.scales != fine.scales).any(1)
     assert not changed[fine.means[:, 1] < 0].any()
     assert changed[fine.means[:, 1] > 0].float().mean() > 0.9
 
 
-def test_a_clip_without_gaussians_stays() -> None:
+def front_of(asset: GaussianClip, camera: Camera, gain: tuple[float, float, float]) -> Tensor:
+    """What the camera sees of the asset, and its channels so many times as bright."""
+    gaussians, offsets = unpacked(asset, CPU)
+    picture = drawn(gaussians, offsets, torch.arange(2), [camera] * 2)
+    return torch.cat([picture[..., :3] * torch.tensor(gain), picture[..., 3:]], dim=-1)
+
+
+def solid() -> GaussianClip:
+    return joined(wall(-0.2, 0.9, 0.02), wall(0.2, 0.9, 0.02))
+
+
+def test_backs_get_as_bright_as_the_front_and_never_darker() -> None:
     front, _ = front_and_back()
-    full = wall(0.0, 0.5, 0.02)
-    empty = GaussianClip(
-        **{name: getattr(full, name)[:0] for name in ("means", "scales", "quats", "colors", "opacities")},
-        offsets=torch.zeros(3, dtype=torch.int64),
-    )
-    assert smoothed(empty, front, SIZE, CPU) is empty
+    both, wanted = solid(), front_of(solid(), front, (1.4, 0.6, 1.1))
+    hidden = hidden_from(both, front, SIZE, CPU)
+    back = both.means[:, 1] > 0
+    assert hidden[back].float().mean() > 0.9
+    assert not hidden[~back].any()
+    after = brightened(both, hidden, wanted, front)
+    assert torch.allclose(after.colors[hidden], 0.5 * torch.tensor([1.4, 1.0, 1.1]), atol=0.01)
+    assert torch.equal(after.colors[~hidden], both.colors[~hidden])
+    for name in ("means", "scales", "quats", "opacities", "offsets"):
+        assert torch.equal(getattr(after, name), getattr(both, name))
+
+
+def test_no_back_is_brightened_beyond_all_measure() -> None:
+    front, _ = front_and_back()
+    both = solid()
+    dark = replace(both, colors=torch.full_like(both.colors, 0.02))
+    hidden = hidden_from(dark, front, SIZE, CPU)
+    after = brightened(dark, hidden, front_of(dark, front, (40.0, 40.0, 40.0)), front)
+    assert torch.allclose(after.colors[hidden], torch.tensor(0.02 * 1.7))
+    white = replace(both, colors=torch.full_like(both.colors, 0.9))
+    after = brightened(white, hidden, front_of(white, front, (1.5, 1.5, 1.5)), front)
+    assert torch.allclose(after.colors[hidden], torch.tensor(1.0))
+
+
+def test_a_front_that_has_nothing_in_common_with_the_input_brightens_nothing() -> None:
+    front, _ = front_and_back()
+    both = solid()
+    hidden = hidden_from(both, front, SIZE, CPU)
+    after = brightened(both, hidden, torch.zeros(2, SIZE, SIZE, 4), front)
+    assert torch.equal(after.colors, both.colors)

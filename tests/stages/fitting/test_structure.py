@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from ss4d.stages.data.clip import SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
 from ss4d.stages.evaluation.metrics import occupancy_iou
@@ -123,6 +124,16 @@ def test_what_needs_no_gradients_leaves_nothing_on_the_cpu() -> None:
         given = fit_outline(carve, device.move(Decoder()), before, input_clip(truth), camera)  # type: ignore[arg-type]
     assert torch.equal(given.coords, expected.coords)
     assert len(expected.coords) < len(before.coords)
+
+
+def test_no_gradient_is_added_up_in_an_order_that_depends_on_the_load() -> None:
+    truth = clip("walker")
+    config = StructureFitConfig(steps=1)
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        fit_outline(config, Decoder(), guessed(truth), input_clip(truth), input_camera(truth, SOURCE_SIZE))
+    names = {event.key for event in watched.key_averages()}
+    assert "IndexSelectBackward0" in names
+    assert "IndexBackward0" not in names
 
 
 def test_frames_beyond_a_batch_are_fitted_alike() -> None:
