@@ -66,6 +66,7 @@ def model_card(
     fresh: bool,
     assets: Sequence[str],
     start: str | None,
+    deepened: bool,
     lora: int | None,
     seed: int,
     machine: str,
@@ -79,6 +80,7 @@ def model_card(
         fresh: whether these were new ones for every step.
         assets: names of the asset files that were shown beside made clips.
         start: the name of the model that it goes on from.
+        deepened: whether its image encoder got a block more on each level.
         lora: the rank of the adapters that learned, or None where all weights did.
         seed: where random numbers began.
         machine: on which it ended.
@@ -98,7 +100,8 @@ def model_card(
     how = "all weights" if lora is None else f"adapters of rank {lora} on the flows, merged"
     return TEXT.format(
         name=recipe.name,
-        sizes=f"the model {start}" if start else f"the recipe `{recipe.name}`",
+        sizes=(f"the model {start}" if start else f"the recipe `{recipe.name}`")
+        + (" and a block more on each level of the image encoder" if deepened else ""),
         origin=f"It goes on from the model {start} ({how}), whose card says how that was trained."
         if start
         else "It was trained from random weights.",

@@ -1,11 +1,13 @@
 """Random weights to train from, a function of the seed and the network's role alone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ss4d.stages.nn import column_encoder as columns
 from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.nn.embed import TimestepEmbedder
 from ss4d.stages.nn.image_encoders import VisionTransformer
@@ -13,6 +15,7 @@ from ss4d.stages.nn.latent_flow import SLatFlow4DModel
 from ss4d.stages.nn.resample import ResidualBlock
 from ss4d.stages.nn.structure_flow import SparseStructureFlow4DModel
 from ss4d.stages.ops.backend import Ops
+from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.training.clips import draw
 
 
@@ -34,6 +37,24 @@ def fresh_network(role: str, name: str, options: Mapping[str, Any], ops: Ops, se
         elif isinstance(network, VisionTransformer):
             _place(network)
     return network
+
+
+def deeper(encoder: columns.ColumnEncoder, seed: int) -> columns.ColumnEncoder:
+    """The encoder with a block more on each level, down and up, on its device: it gives the same tokens at first.
+
+    So flows that know its tokens need not begin anew.
+    """
+    args = replace(encoder.args, num_blocks=encoder.args.num_blocks + 1, num_up_blocks=encoder.args.num_up_blocks + 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw(seed, "weights", IMAGE_ENCODER, args.num_blocks, below=2**63))
+        made = columns.ColumnEncoder(args)
+    for blocks in (*made.down_blocks, *made.up_blocks):
+        assert isinstance(blocks, nn.Sequential)
+        last = blocks[-1]
+        assert isinstance(last, columns.ResidualBlock)
+        _zero(last.conv2)
+    made.load_state_dict(encoder.state_dict(), strict=False)
+    return made.to(encoder.out.weight.device)
 
 
 @torch.no_grad()

@@ -47,6 +47,11 @@ OPTIONS: Mapping[str, Option] = {
     "device": Option(help="Device to compute on; auto takes CUDA if there is one.", default="auto", choices=WORDS),
     "minutes": Option(help="Stop with a checkpoint after so many minutes.", kind=float, metavar="N", least=0),
     "init": Option(help="Go on from a model folder.", metavar="MODEL"),
+    "deepen": Option(
+        help="With --init and --only images: first add a block to each level of the image encoder.",
+        kind=bool,
+        default=False,
+    ),
     "lora": Option(
         help="With --init: learn low-rank adapters of the two flows alone, and merge them at the end.",
         kind=int,
@@ -73,6 +78,7 @@ class TrainOptions:
     device: str = "auto"
     minutes: float | None = None
     init: str | None = None
+    deepen: bool = False
     lora: int | None = None
     steps: int | None = None
     rate: float = 1.0

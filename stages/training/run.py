@@ -57,6 +57,8 @@ def run_training(training: Training, say: Say) -> bool:
 def _check(training: Training) -> None:
     if training.lora is not None and training.start is None:
         raise InputError("adapters need a model to adapt: give --init with --lora")
+    if training.deepen and (training.start is None or training.only != "images"):
+        raise InputError("--deepen adds to an image encoder that learns on: give --init and --only images with it")
     if not 0 < training.rate < math.inf:
         raise InputError(f"--rate {training.rate:g} is no part of a learning rate: it must be greater than 0")
     if training.fresh and training.store is not None:
@@ -161,7 +163,10 @@ class _Run:
             "fresh": training.fresh,
             "start": self._start_digest,
             "lora": training.lora if step.adapts else None,
-        } | ({} if plan.window is None else {"window": plan.window})
+            # Options that came later are noted where they are used, so that earlier trainings go on.
+            **({} if plan.window is None else {"window": plan.window}),
+            **({"deepen": True} if training.deepen else {}),
+        }
 
 
 def _write_model(results: Results, say: Say) -> None:
@@ -204,6 +209,7 @@ def _card(results: Results) -> str:
         fresh=training.fresh,
         assets=[] if training.assets is None else [file.stem for file in asset_files(training.assets)],
         start=None if training.start is None else training.start.origin,
+        deepened=any(content["settings"].get("deepen") for content in contents.values()),
         lora=training.lora,
         seed=training.seed,
         machine=next(reversed(contents.values()))["machine"],

@@ -29,6 +29,7 @@ from ss4d.stages.training.end_to_end import (
     StructureSamples,
 )
 from ss4d.stages.training.flows import LatentsFlow, StructureFlow
+from ss4d.stages.training.fresh import deeper
 from ss4d.stages.training.objective import Objective
 from ss4d.stages.training.occupancy import OccupancyAutoencoder
 from ss4d.stages.training.results import Results
@@ -104,6 +105,8 @@ def _images(results: Results) -> Objective:
         raise InputError(
             f"--only images trains column encoders, and the model to start from has a {type(encoder).__name__}"
         )
+    if results.training.deepen:
+        encoder = deeper(encoder, results.training.seed)
     return ImageColumns(encoder)
 
 

@@ -33,6 +33,8 @@ class Training:
         deadline: `time.monotonic()` after which to stop, with a checkpoint.
         start: a model to go on from: its image encoder stays as it is unless `only` names its step, and so does a
             decoder that comes without its encoder, which learns to code for it.
+        deepen: whether the image encoder of `start` gets a block more on each level before it learns on, in its step
+            alone.
         lora: rank of the adapters that the flows learn instead of all their weights, and nothing else learns; needs
             `start`.
         store: records to train on in place of made clips.
@@ -52,6 +54,7 @@ class Training:
     only: str | None = None
     deadline: float = math.inf
     start: Start | None = None
+    deepen: bool = False
     lora: int | None = None
     steps: int | None = None
     rate: float = 1.0
@@ -93,6 +96,7 @@ def training_of(
         only=options.only,
         deadline=math.inf if options.minutes is None else began + 60 * options.minutes,
         start=start,
+        deepen=options.deepen,
         lora=options.lora,
         steps=options.steps,
         rate=options.rate,

@@ -188,6 +188,7 @@ def plain_training(*words: str | Path) -> subprocess.Popen[str]:
         (("--out", "file"), 1, "cannot be used: Not a directory"),
         (("--out", "x", "--device", "cuda"), 1, "torch finds no CUDA device here"),
         (("--out", "x", "--lora", "0"), 2, "--lora: '0' is too little"),
+        (("--out", "x", "--deepen", "--only", "images"), 1, "give --init and --only images with it"),
     ],
 )
 def test_the_plain_command_says_in_a_sentence_what_cannot_be_done(

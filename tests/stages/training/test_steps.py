@@ -9,6 +9,7 @@ from torch import nn
 
 from ss4d.pipelines.training.train_options import TRAIN_OPTIONS, DataTrainOptions
 from ss4d.stages.errors import InputError
+from ss4d.stages.nn.column_encoder import ColumnEncoder
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.roles import IMAGE_ENCODER
 from ss4d.stages.sampler_params import LatentNormalization
@@ -72,6 +73,29 @@ def test_the_image_encoder_of_a_model_learns_on_when_it_is_asked_for(tmp_path: P
     learned = step.objective(Results(training, LEAVES)).trained()[IMAGE_ENCODER].state_dict()
     for key, weight in encoder.state_dict().items():
         assert torch.equal(learned[key], weight), key
+
+
+def test_a_deeper_image_encoder_gives_the_same_tokens_at_first_and_learns_in_all_blocks(tmp_path: Path) -> None:
+    name, options = RECIPES["smoke"].networks[IMAGE_ENCODER]
+    encoder = fresh_network(IMAGE_ENCODER, name, options, TORCH_OPS, 7)
+    assert isinstance(encoder, ColumnEncoder)
+    training = replace(going_on_from(encoder, tmp_path), only="images", deepen=True)
+    objective = STEPS["images"].objective
+    assert objective is not None
+    made = objective(Results(training, LEAVES)).trained()[IMAGE_ENCODER]
+    assert isinstance(made, ColumnEncoder)
+    assert made.args.num_blocks == encoder.args.num_blocks + 1
+    assert made.args.num_up_blocks == encoder.args.num_up_blocks + 1
+    images = torch.rand(2, 4, encoder.args.image_size, encoder.args.image_size)
+    tokens = made(images)
+    assert torch.equal(tokens, encoder(images))
+    tokens.square().sum().backward()
+    new = {key: weight for key, weight in made.named_parameters() if key not in encoder.state_dict()}
+    last = {key: weight for key, weight in new.items() if "conv2" in key}
+    assert len(new) == 8 * (len(made.down_blocks) + len(made.up_blocks))
+    assert all(not weight.any() and weight.grad is not None and weight.grad.any() for weight in last.values())
+    again = objective(Results(training, LEAVES)).trained()[IMAGE_ENCODER].state_dict()
+    assert all(torch.equal(again[key], weight) for key, weight in made.state_dict().items())
 
 
 def test_only_column_encoders_learn_alone(tmp_path: Path) -> None:
