@@ -64,9 +64,10 @@ def _joined(implementation: Implementation, chosen: Mapping[str, Implementation]
     given = {taken: stands_for(taken, chosen) for taken in (*implementation.inputs, *implementation.optional)}
     for taken, stage in given.items():
         if stage is None and taken in implementation.inputs:
+            lacking = _left_out_for_nothing(taken, chosen)
             raise ConfigError(
-                f"{implementation.stage}.method={implementation.methods[0]} needs the result of {taken}, which "
-                f"{taken}.method={chosen[taken].methods[0]} leaves out: change one of the two"
+                f"{implementation.stage}.method={implementation.methods[0]} needs the result of {lacking}, which "
+                f"{lacking}.method={chosen[lacking].methods[0]} leaves out: change one of the two"
             )
         if stage is not None and stage not in chosen:
             raise PluginError(f"{implementation} takes the result of {stage!r}, which is no stage")
@@ -76,6 +77,13 @@ def _joined(implementation: Implementation, chosen: Mapping[str, Implementation]
         optional=(),
         given=given,
     )
+
+
+def _left_out_for_nothing(stage: str, chosen: Mapping[str, Implementation]) -> str:
+    """Where the stages that stand for each other, `stage` first, come to one that is left out for nothing."""
+    while chosen[stage].inputs:
+        stage = chosen[stage].inputs[0]
+    return stage
 
 
 def stands_for(stage: str, chosen: Mapping[str, Implementation]) -> str | None:

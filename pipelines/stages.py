@@ -14,10 +14,12 @@ from ss4d.stages.export.packages import check_packages
 from ss4d.stages.fitting.config import (
     AppearanceFitConfig,
     CameraConfig,
+    CameraFitConfig,
     FrontCameraConfig,
     LatentFitConfig,
     NoAppearanceFitConfig,
     NoCameraConfig,
+    NoCameraFitConfig,
     NoStructureFitConfig,
     StructureFitConfig,
 )
@@ -82,6 +84,12 @@ STAGES = (
         meaning="turns them into Gaussians",
     ),
     Stage(
+        name="camera_fit",
+        output=Deferred("ss4d.stages.types:InputCamera"),
+        default="none",
+        meaning="fits the camera to the masks",
+    ),
+    Stage(
         name="appearance_fit",
         output=Deferred("ss4d.stages.types:FittedGaussians"),
         default="none",
@@ -106,6 +114,7 @@ decode_gaussians = Deferred("ss4d.stages.decoding:decode_gaussians")
 inflate = Deferred("ss4d.stages.inflation:inflate")
 find_camera = Deferred("ss4d.stages.fitting.camera:find_camera")
 front_camera = Deferred("ss4d.stages.fitting.camera:front_camera")
+fit_camera = Deferred("ss4d.stages.fitting.alignment:fit_camera")
 fit_structure = Deferred("ss4d.stages.fitting.structure:fit_structure")
 fit_appearance = Deferred("ss4d.stages.fitting.appearance:fit_appearance")
 fit_latents = Deferred("ss4d.stages.fitting.appearance:fit_latents")
@@ -178,13 +187,19 @@ def _inflation(config: InflationConfig, inputs: "StageInputs") -> Any:
     return inflate(config, inputs.value("segmentation"), progress=inputs.progress)
 
 
-def _appearance_fit(config: AppearanceFitConfig, inputs: "StageInputs") -> Any:
+def _camera_fit(config: CameraFitConfig, inputs: "StageInputs") -> Any:
     gaussians, clip, camera = (inputs.value(name) for name in ("decoding", "segmentation", "camera"))
+    return fit_camera(config, gaussians, clip, camera, inputs.model.device, progress=inputs.progress)
+
+
+def _appearance_fit(config: AppearanceFitConfig, inputs: "StageInputs") -> Any:
+    gaussians, clip, camera = (inputs.value(name) for name in ("decoding", "segmentation", "camera_fit"))
     return fit_appearance(config, gaussians, clip, camera, inputs.model.device, progress=inputs.progress)
 
 
 def _latent_fit(config: LatentFitConfig, inputs: "StageInputs") -> Any:
-    latents, gaussians, clip, camera = (inputs.value(name) for name in ("slat", "decoding", "segmentation", "camera"))
+    latents, gaussians = (inputs.value(name) for name in ("slat", "decoding"))
+    clip, camera = (inputs.value(name) for name in ("segmentation", "camera_fit"))
     decoder, device = inputs.network(GAUSSIAN_DECODER), inputs.model.device
     return fit_latents(config, decoder, latents, gaussians, clip, camera, device, progress=inputs.progress)
 
@@ -202,7 +217,7 @@ def _export(config: ExportConfig, inputs: "StageInputs") -> None:
         clip.fps,
         inputs.folder,
         render=inputs.rasterize,
-        camera=inputs.value("camera") if inputs.gives("camera") else None,
+        camera=inputs.value("camera_fit") if inputs.gives("camera_fit") else None,
         clip=clip,
         meshes=inputs.value("mesh") if needs_meshes(config) else None,
         progress=inputs.progress,
@@ -261,7 +276,7 @@ BUILT_IN = (
         resolve=_structure_sampler,
         revision=2,
     ),
-    Implementation(stage="camera", config=NoCameraConfig),
+    Implementation(stage="camera", config=NoCameraConfig, calls_for={"camera_fit": "none"}),
     Implementation(
         stage="camera",
         config=CameraConfig,
@@ -295,21 +310,28 @@ BUILT_IN = (
         config=InflationConfig,
         run=_inflation,
         inputs=("segmentation",),
-        calls_for={"camera": "front"},
+        calls_for={"camera": "front", "camera_fit": "none"},
+    ),
+    Implementation(stage="camera_fit", config=NoCameraFitConfig, inputs=("camera",)),
+    Implementation(
+        stage="camera_fit",
+        config=CameraFitConfig,
+        run=_camera_fit,
+        inputs=("decoding", "segmentation", "camera"),
     ),
     Implementation(stage="appearance_fit", config=NoAppearanceFitConfig, inputs=("decoding",)),
     Implementation(
         stage="appearance_fit",
         config=AppearanceFitConfig,
         run=_appearance_fit,
-        inputs=("decoding", "segmentation", "camera"),
+        inputs=("decoding", "segmentation", "camera_fit"),
         revision=8,
     ),
     Implementation(
         stage="appearance_fit",
         config=LatentFitConfig,
         run=_latent_fit,
-        inputs=("slat", "decoding", "segmentation", "camera"),
+        inputs=("slat", "decoding", "segmentation", "camera_fit"),
         roles=(GAUSSIAN_DECODER,),
         revision=7,
     ),
@@ -329,7 +351,7 @@ BUILT_IN = (
         config=ExportConfig,
         run=_export,
         inputs=("appearance_fit", "segmentation"),
-        optional=("camera",),
+        optional=("camera_fit",),
         on_request={"mesh": needs_meshes},
         draws=True,
         check=_check_export,

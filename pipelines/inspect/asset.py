@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from ss4d.pipelines.errors import ConfigError
-from ss4d.pipelines.inspect.opened import OpenedRun
+from ss4d.pipelines.inspect.opened import UNMADE, OpenedRun
 from ss4d.pipelines.inspect.rerun import Changes, command, options_of_run
 from ss4d.stages.export.asset import as_scene, capped
 from ss4d.stages.export.config import OF_MESHES, ExportConfig, FormatName, needs_meshes
@@ -12,7 +12,8 @@ from ss4d.stages.ops.geometry import matrix_to_quaternion, rotate_gaussians
 from ss4d.stages.types import Clip, GaussianClip, InputCamera, MeshClip, Progress, Value, silent
 from ss4d.storage.errors import StoreError
 
-CLIP, CAMERA, MESH, EXPORT = "segmentation", "camera", "mesh", "export"
+CLIP, MESH, EXPORT = "segmentation", "mesh", "export"
+CAMERAS = ("camera_fit", "camera")  # of the input, the last one of a run first
 SOURCES = ("appearance_fit", "decoding")  # of the Gaussians, the last one of a run first
 
 
@@ -27,12 +28,13 @@ def read_gaussians(run: OpenedRun) -> GaussianClip:
 
 
 def read_camera(run: OpenedRun) -> InputCamera | None:
-    """The camera of the input, if a stage of the run found it.
+    """The camera of the input, by the last stage of the run that found it; None if none did or has come to it.
 
     Raises:
         StoreError: the result is gone or damaged.
     """
-    camera = run[CAMERA].value() if CAMERA in run.stages else None
+    found = (run[stage] for stage in CAMERAS if stage in run.stages)
+    camera = next((stage.value() for stage in found if stage.stored or stage.record.state != UNMADE), None)
     return camera if isinstance(camera, InputCamera) else None
 
 
@@ -91,7 +93,7 @@ def read_scene(
         StoreError: a result is not stored, or damaged.
     """
     gaussians, clip = _gaussians(value(_source(taken))), _clip(value(CLIP))
-    camera = value(CAMERA) if CAMERA in taken else None
+    camera = next((value(stage) for stage in CAMERAS if stage in taken), None)
     known = camera if isinstance(camera, InputCamera) else None
     meshes = _meshes(value(MESH)) if meshed or needs_meshes(config) else None
     scene = as_scene(config, gaussians, clip.fps, known, name, clip, meshes)
@@ -104,7 +106,7 @@ def _taken(run: OpenedRun) -> Collection[str]:
 
 def _source(taken: Collection[str]) -> str:
     """The stage whose Gaussians the asset is made of: what the export took, or would take."""
-    given = [stage for stage in taken if stage not in (CLIP, CAMERA, MESH)]
+    given = [stage for stage in taken if stage not in (CLIP, *CAMERAS, MESH)]
     return given[0] if len(given) == 1 else next((name for name in SOURCES if name in taken), SOURCES[-1])
 
 

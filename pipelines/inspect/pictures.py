@@ -233,7 +233,8 @@ def draw_fitted_structure(fitted: FittedVoxels, pictures: Pictures) -> list[Stri
 def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
     """Input, the asset before and after from the input's side and from either side of it, and the loss."""
     times, size = pictures.times(fitted.num_frames), pictures.size
-    camera, before, clip = (pictures.stored(name) for name in ("camera", "decoding", "segmentation"))
+    before, clip = (pictures.stored(name) for name in ("decoding", "segmentation"))
+    camera = pictures.stored("camera_fit") or pictures.stored("camera")
     strips = []
     if isinstance(clip, Clip):
         strips.append(Strip("Input", "what the fit is to look like", times, resized(_over_white(clip, times), size)))

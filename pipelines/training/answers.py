@@ -17,11 +17,13 @@ from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import Answer, occupied_by
 from ss4d.stages.evaluation.views import input_camera, input_clip
+from ss4d.stages.fitting.alignment import fit_camera
 from ss4d.stages.fitting.appearance import Scene, fit_appearance, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.camera import find_camera, front_camera
 from ss4d.stages.fitting.config import (
     AppearanceFitConfig,
     CameraConfig,
+    CameraFitConfig,
     FrontCameraConfig,
     LatentFitConfig,
     StructureFitConfig,
@@ -57,7 +59,7 @@ from ss4d.stages.types import (
 )
 
 SAMPLING_SEED = 42
-FIT_CONFIGS = (CameraConfig, StructureFitConfig, AppearanceFitConfig, LatentFitConfig)
+FIT_CONFIGS = (CameraConfig, CameraFitConfig, StructureFitConfig, AppearanceFitConfig, LatentFitConfig)
 SIZE = 64  # pixels a side that a `Camera` is told for; fits scale it
 LOG = logging.getLogger("ss4d.evaluation")
 
@@ -104,11 +106,15 @@ class ClipAnswers:
         latents = _latents(self._images, voxels, self._model)
         decoder = self._model.network(GAUSSIAN_DECODER)
         gaussians = decode_gaussians(DecodingConfig(), decoder, latents)
+        if not (fit.latents or fit.appearance):
+            return Answer(gaussians, voxels.coords, None if fit.true_camera else in_grid(self._found, SIZE))
+        camera = None if fit.true_camera else self._fitted_camera(gaussians)
+        scene = self._true_scene if camera is None else Scene.of(self._seen, camera, SIZE, self._model.device)
         if fit.latents:
-            gaussians = fit_latents_seen(LatentFitConfig(), decoder, latents, gaussians, self._scene(fit.true_camera))
-        elif fit.appearance:
-            gaussians = fit_seen(AppearanceFitConfig(), gaussians, self._scene(fit.true_camera))
-        return Answer(gaussians, voxels.coords, None if fit.true_camera else in_grid(self._found, SIZE))
+            gaussians = fit_latents_seen(LatentFitConfig(), decoder, latents, gaussians, scene)
+        else:
+            gaussians = fit_seen(AppearanceFitConfig(), gaussians, scene)
+        return Answer(gaussians, voxels.coords, None if camera is None else in_grid(camera, SIZE))
 
     @cached_property
     def _images(self) -> Tokens:
@@ -127,6 +133,9 @@ class ClipAnswers:
         assert self._voxels is not None
         return find_camera(CameraConfig(), self._model.network(IMAGE_ENCODER), self._seen, self._voxels)
 
+    def _fitted_camera(self, gaussians: GaussianClip) -> InputCamera:
+        return fit_camera(CameraFitConfig(), gaussians, self._seen, self._found, self._model.device)
+
     def _fitted_voxels(self, voxels: Voxels, true_camera: bool) -> FittedVoxels:
         if true_camera not in self._fitted:
             config, decoder = StructureFitConfig(), self._model.network(STRUCTURE_DECODER)
@@ -137,10 +146,9 @@ class ClipAnswers:
             )
         return self._fitted[true_camera]
 
-    def _scene(self, true_camera: bool) -> Scene:
-        """The input with the true camera, or the one that was found."""
-        if not true_camera:
-            return Scene.of(self._seen, self._found, SIZE, self._model.device)
+    @property
+    def _true_scene(self) -> Scene:
+        """The input with the true camera."""
         yaw = self._clip.yaw if self._clip.axes == "world" else 0.0
         device = torch.device(self._model.device)
         return Scene(clip=self._seen, camera=input_camera(self._clip, SOURCE_SIZE), yaw=yaw, device=device)

@@ -18,7 +18,7 @@ from trimesh import Trimesh
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from ss4d.pipelines.inspect.asset import CAMERA, CLIP, read_camera, read_clip
+from ss4d.pipelines.inspect.asset import CAMERAS, CLIP, read_camera, read_clip
 from ss4d.pipelines.inspect.opened import OpenedRun, UnknownTypeError, open_run
 from ss4d.pipelines.view.local_server import LOOPBACK, listen
 from ss4d.pipelines.view.shapes import SHOWN, Cells, Shape, Shapes, Splats, Surface
@@ -140,7 +140,7 @@ class LiveView:
         """Takes in what a stage has stored: a rate, a camera, or something to show."""
         if name == CLIP:
             self._fps.value = read_clip(run).fps
-        if name == CAMERA:
+        if name in CAMERAS:
             camera = read_camera(run)
             turn = (1.0, 0.0, 0.0, 0.0) if camera is None else matrix_to_quaternion(camera.upright.double()).tolist()
             self._server.scene.add_frame(GRID, show_axes=False, wxyz=tuple(turn))

@@ -66,6 +66,29 @@ class StructureFitConfig(StageConfig):
     )
 
 
+class NoCameraFitConfig(StageConfig):
+    """The camera stays as it is."""
+
+    method: Literal["none"] = Field(default="none", description="left out: the camera as the voxels tell it")
+
+
+class CameraFitConfig(StageConfig):
+    """How the camera is fitted to the masks."""
+
+    method: Literal["auto"] = Field(
+        default="auto", description="moved and opened so that the outlines of the Gaussians are those of the masks"
+    )
+    fov: bool = Field(default=True, description="whether its field of view is fitted, too, and not its place alone")
+    size: int = Field(default=64, ge=16, le=512, description="width and height of the outlines compared, in pixels")
+    steps: int = Field(default=30, ge=0, le=1000, description="steps of the optimizer")
+    rate: float = Field(
+        default=0.01,
+        gt=0,
+        le=1,
+        description="largest change of place and size in its first step, in sides of the crop",
+    )
+
+
 class NoAppearanceFitConfig(StageConfig):
     """The Gaussians stay as they are."""
 

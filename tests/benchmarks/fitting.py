@@ -21,7 +21,12 @@ from ss4d.stages.video_io import read_video
 
 CLIP = Path(__file__).parents[2] / "examples/clips/bird.mp4"
 FRAMES = (32,)
-FITS = ("camera.method=auto", "structure_fit.method=masks", "appearance_fit.method=gaussians")
+FITS = (
+    "camera.method=auto",
+    "structure_fit.method=masks",
+    "camera_fit.method=auto",
+    "appearance_fit.method=gaussians",
+)
 MIB = 2**20
 
 

@@ -16,6 +16,7 @@ FITS = (
     "camera.method=auto",
     "structure_fit.method=masks",
     "structure_fit.steps=2",
+    "camera_fit.method=auto",
     "appearance_fit.method=gaussians",
     "appearance_fit.steps=2",
     "appearance_fit.size=24",

@@ -73,12 +73,21 @@ def test_a_goal_that_is_left_out_is_told(clip: Path, tmp_path: Path) -> None:
 
 def test_fitting_leaves_what_comes_before_it_alone() -> None:
     without, fitted = recipes(*OFF), recipes(*FITTED)
-    assert without.keys() == fitted.keys() - {"camera", "structure_fit", "appearance_fit"}
+    assert without.keys() == fitted.keys() - {"camera", "structure_fit", "camera_fit", "appearance_fit"}
     for stage in ("segmentation", "conditioning", "sparse_structure"):
         assert without[stage] == fitted[stage]
     assert set(without["slat"]["inputs"]) == {"conditioning", "sparse_structure"}  # type: ignore[call-overload]
     assert set(fitted["slat"]["inputs"]) == {"conditioning", "structure_fit"}  # type: ignore[call-overload]
     assert set(without["export"]["inputs"]) == {"decoding", "segmentation"}  # type: ignore[call-overload]
+
+
+def test_a_camera_that_is_not_fitted_is_taken_as_it_was_found() -> None:
+    fitted, plain = recipes(*FITTED), recipes(*FITTED, "camera_fit.method=none")
+    assert plain.keys() == fitted.keys() - {"camera_fit"}
+    for stage in ("appearance_fit", "export"):
+        assert "camera_fit" in fitted[stage]["inputs"]  # type: ignore[operator]
+        assert "camera" in plain[stage]["inputs"]  # type: ignore[operator]
+    assert "camera_fit" not in recipes("camera.method=none", "structure_fit.method=none", "appearance_fit.method=none")
 
 
 def test_what_was_told_of_the_camera_goes_to_the_one_that_inflation_calls_for() -> None:
