@@ -219,7 +219,7 @@ def _painted(
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)
     by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
-    moved = start.all_moved(gaussians, by)
+    moved = without_dots(start.all_moved(gaussians, by))  # a fringe that faded leaves new ones
     return within_masks(moved, scene.pictures(config.size)[..., 3], scene.camera), losses
 
 
