@@ -122,7 +122,7 @@ def _moved(
         (pictures[..., 3] - masks).abs().mean().backward(inputs=[by])  # type: ignore[no-untyped-call]
         adam.step()
         progress(step + 1, config.steps)
-    grown, right, down = (free * by).detach().cpu().double().tolist()
+    grown, right, down = (free * by.detach()).cpu().tolist()
     times = math.exp(grown)
     return replace(
         camera,
