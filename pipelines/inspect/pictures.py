@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
+from ss4d.pipelines.inspect.asset import CAMERAS
 from ss4d.pipelines.inspect.drawing import (
     Floats,
     Picture,
@@ -234,7 +235,7 @@ def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
     """Input, the asset before and after from the input's side and from either side of it, and the loss."""
     times, size = pictures.times(fitted.num_frames), pictures.size
     before, clip = (pictures.stored(name) for name in ("decoding", "segmentation"))
-    camera = pictures.stored("camera_fit") or pictures.stored("camera")
+    camera = next((found for stage in CAMERAS if (found := pictures.stored(stage)) is not None), None)
     strips = []
     if isinstance(clip, Clip):
         strips.append(Strip("Input", "what the fit is to look like", times, resized(_over_white(clip, times), size)))

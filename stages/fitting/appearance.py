@@ -288,9 +288,8 @@ class Shown:
 def _of_frames(before: GaussianClip, after: GaussianClip, chosen: Tensor) -> dict[str, Tensor]:
     """The arrays of `after` for the chosen frames (t), and those of `before` for the others."""
     counts = before.offsets[1:] - before.offsets[:-1]
-    rows = chosen.repeat_interleave(counts)[:, None]
-    both = {
-        name: torch.where(rows, getattr(after, name).view(len(rows), -1), getattr(before, name).view(len(rows), -1))
+    rows = chosen.repeat_interleave(counts)
+    return {
+        name: torch.where(rows if name == "opacities" else rows[:, None], getattr(after, name), getattr(before, name))
         for name in ("means", "scales", "quats", "colors", "opacities")
     }
-    return {**both, "opacities": both["opacities"].squeeze(1)}

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -87,11 +88,12 @@ def test_a_camera_that_gets_no_better_stays_as_it_was(
     true = camera_of(TRUE)
     if steps:  # a fit that goes wrong
         moved = alignment._moved
-        monkeypatch.setattr(
-            alignment,
-            "_moved",
-            lambda *given: (camera := moved(*given)) and replace(camera, shift=camera.shift + torch.tensor([0.1, 0.0])),
-        )
+
+        def wrong(*given: Any) -> InputCamera:
+            camera = moved(*given)
+            return replace(camera, shift=camera.shift + torch.tensor([0.1, 0.0]))
+
+        monkeypatch.setattr(alignment, "_moved", wrong)
     with caplog.at_level("INFO", "ss4d"):
         found = fit_camera(CameraFitConfig(steps=steps), asset(), clip_from(true), true, CPU)
     assert found is true

@@ -193,9 +193,20 @@ def test_an_empty_frame_stays_empty() -> None:
     assert after.fitted[1] == 0
 
 
+def test_a_clip_without_gaussians_stays() -> None:
+    truth = clip("walker")
+    whole = dull(truth)
+    empty = replace(whole, **{name: getattr(whole, name)[:0] for name in ARRAYS[:5]}, offsets=torch.zeros(3).long())
+    after = fit(truth, empty, input_clip(truth), AppearanceFitConfig(steps=2, size=32))
+    assert len(after.means) == 0
+    assert after.fitted.tolist() == [0, 0]
+
+
 def test_what_needs_no_gradients_leaves_nothing_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = lambda asset, *_: torch.zeros(len(asset.means), dtype=torch.bool)  # noqa: E731
-    monkeypatch.setattr("ss4d.stages.fitting.appearance.hidden_from", nothing)  # that takes gradients
+    def none_hidden(asset: GaussianClip, *_: object) -> torch.Tensor:
+        return torch.zeros(len(asset.means), dtype=torch.bool)
+
+    monkeypatch.setattr("ss4d.stages.fitting.appearance.hidden_from", none_hidden)  # that takes gradients
     truth = clip("walker")
     still = AppearanceFitConfig(steps=0, size=32)
     with PretendDevice(values=True):
