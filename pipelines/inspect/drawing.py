@@ -18,7 +18,8 @@ DARKEST, BRIGHTEST = 2.0, 98.0  # percentiles of a component that are shown as 0
 TOP, FRONT, SIDE = 1.0, 0.78, 0.56  # light on the three faces of a voxel that are seen
 PAPER = (250, 250, 250)
 INK = (60, 60, 60)
-CURVE = (40, 110, 190)
+EDGE = (255, 64, 160)  # color of a mask's outline
+CURVE, EARLIER = (40, 110, 190), (160, 160, 160)  # of what holds, and of what was before it
 GAP, TITLE_HEIGHT, TIME_HEIGHT = 6, 22, 16
 
 
@@ -110,6 +111,12 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~inner
 
 
+def outlined(pictures: Picture, masks: NDArray[np.bool_]) -> Picture:
+    """Pictures (t, row, column, 3) with the outlines of masks (t, row, column) drawn over them."""
+    edges = np.stack([outline(mask) for mask in masks])
+    return np.where(edges[..., None], np.array(EDGE, np.uint8), pictures)
+
+
 def resized(pictures: Picture, size: int) -> Picture:
     """Pictures (t, row, column, 3) with sides of `size` pixels; cells are kept sharp when they grow."""
     grows = size > pictures.shape[1]
@@ -123,18 +130,27 @@ def evenly(num_frames: int, at_most: int) -> list[int]:
     return sorted({round(k * (num_frames - 1) / max(count - 1, 1)) for k in range(count)})
 
 
-def draw_curve(values: Floats, size: int) -> Picture:
-    """A falling curve from left to right, 0 at the bottom and the largest value at the top."""
+def draw_curves(curves: Sequence[Floats], size: int, highest: float | None = None) -> Picture:
+    """Curves from left to right, the last one on top and in `CURVE`, those before it in `EARLIER`.
+
+    Args:
+        curves: numbers from 0.
+        size: sides of the picture in pixels.
+        highest: the number at the top; None for the largest of all.
+    """
     picture = Image.new("RGB", (size, size), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.line([(GAP, GAP), (GAP, size - GAP), (size - GAP, size - GAP)], fill=INK)
-    span, highest = size - 2 * GAP, float(values.max()) if len(values) else 1.0
-    points = [
-        (GAP + span * step / max(len(values) - 1, 1), size - GAP - span * float(value) / max(highest, 1e-12))
-        for step, value in enumerate(values)
-    ]
-    if len(points) > 1:
-        draw.line(points, fill=CURVE, width=2)
+    span = size - 2 * GAP
+    if highest is None:
+        highest = max((float(values.max()) for values in curves if len(values)), default=1.0)
+    for number, values in enumerate(curves, start=1):
+        points = [
+            (GAP + span * step / max(len(values) - 1, 1), size - GAP - span * float(value) / max(highest, 1e-12))
+            for step, value in enumerate(values)
+        ]
+        if len(points) > 1:
+            draw.line(points, fill=CURVE if number == len(curves) else EARLIER, width=2)
     return np.asarray(picture)
 
 

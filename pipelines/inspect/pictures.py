@@ -1,6 +1,6 @@
 """What each stage of a run made, as pictures over time.
 
-`DRAWN` is the one place that says how values of each type are drawn, whichever stage gives them.
+`DRAWN` is the one place that says how values are drawn: by their type, whichever stage gives them.
 """
 
 import io
@@ -11,32 +11,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
 from ss4d.pipelines.inspect.asset import CAMERAS
+from ss4d.pipelines.inspect.camera_pictures import (
+    INPUT_VIEW,
+    aligned,
+    alpha_pictures,
+    as_gaussians,
+    draw_overlaps,
+    over_white,
+    seen,
+    side_views,
+)
 from ss4d.pipelines.inspect.drawing import (
     Floats,
     Picture,
     PrincipalColors,
     Strip,
     contact_sheet,
-    draw_curve,
+    draw_curves,
     draw_voxels,
     evenly,
     height_colors,
-    outline,
+    outlined,
     resized,
 )
 from ss4d.pipelines.inspect.opened import OpenedRun, UnknownTypeError
-from ss4d.stages.input_camera import in_grid, view_of, yaw_in_grid
+from ss4d.stages.input_camera import in_grid
 from ss4d.stages.input_files import InputConfig, input_digest
 from ss4d.stages.meshing.draw import draw_mesh
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
-from ss4d.stages.ops.rasterize import rasterize
-from ss4d.stages.preview import WHITE, render_frames
+from ss4d.stages.preview import WHITE
 from ss4d.stages.types import (
     Camera,
     Clip,
@@ -58,9 +68,7 @@ from ss4d.storage.files import write_bytes
 SHEET_FRAMES, SHEET_SIZE = 8, 192
 FINEST = 1024  # cells along a grid's axis that a picture is made of
 OUTSIDE = 0.3  # brightness of what the mask leaves out
-EDGE = (255, 64, 160)  # color of the mask's outline
 PITCH = 15.0  # degrees that the cameras look down
-SIDE_VIEW = 60  # degrees to either side of the input, where fits are shown
 SIDES = {"Front": 0.0, "From the right": 90.0, "Back": 180.0, "From the left": 270.0}  # degrees around the object
 
 
@@ -77,7 +85,7 @@ class Pictures:
         self.run, self.size, self._at_most = run, size, at_most
 
     def strips(self, stage: str) -> list[Strip]:
-        """The stage's value, drawn; nothing for files, or for a value whose type is not in `DRAWN`.
+        """The stage's value, drawn; nothing for files, or for a value that is not in `DRAWN`.
 
         Raises:
             StoreError: if it is not stored, or damaged.
@@ -86,9 +94,10 @@ class Pictures:
         if not opened.arrays():
             return []
         try:
-            draw = DRAWN.get(opened.value_type())
+            kind = opened.value_type()
         except UnknownTypeError:
             return []
+        draw = DRAWN.get(stage) or DRAWN.get(kind)
         return draw(opened.value(), self) if draw else []
 
     def write(self, stage: str, folder: Path) -> Path | None:
@@ -127,7 +136,7 @@ class Pictures:
 def draw_clip(clip: Clip, pictures: Pictures) -> list[Strip]:
     """The crop with the outline of the mask, and the mask."""
     times, size = pictures.times(len(clip.rgb)), pictures.size
-    masks = resized(np.repeat(clip.alpha[times].numpy()[..., None], 3, axis=-1), size)
+    masks = alpha_pictures(clip, times, size)
     source = source_frames(pictures.run)
     if source is None:
         frames = resized(clip.rgb[times].numpy(), size)
@@ -141,10 +150,8 @@ def draw_clip(clip: Clip, pictures: Pictures) -> list[Strip]:
         frames = _cropped(source, clip, times, size)
         frames[masks[..., 0] < 128] = (frames[masks[..., 0] < 128] * OUTSIDE).astype(np.uint8)
         caption = "the crop; bright and outlined is what was cut out, dark what was left out"
-    for frame, mask in zip(frames, masks, strict=True):
-        frame[outline(mask[..., 0] >= 128)] = EDGE
     return [
-        Strip("Object", caption, times, frames),
+        Strip("Object", caption, times, outlined(frames, masks[..., 0] >= 128)),
         Strip("Mask", "white is the object", times, masks),
     ]
 
@@ -161,7 +168,7 @@ def draw_tokens(tokens: Tokens, pictures: Pictures) -> list[Strip]:
         colors = PrincipalColors(patches.reshape(-1, channels))
         drawn = np.stack([colors(patches[t]).reshape(side, side, 3) for t in times])
         return [Strip("Image tokens", caption, times, resized((drawn * 255).astype(np.uint8), size))]
-    covered = resized(np.repeat(clip.alpha.numpy()[..., None], 3, axis=-1), side)[..., :1] / np.float32(255)
+    covered = alpha_pictures(clip, list(range(num_frames)), side)[..., :1] / np.float32(255)
     inside = patches[covered.reshape(num_frames, -1) > 0.5]
     # Fitted to the object alone: else the first component would tell object from background and little more.
     colors = PrincipalColors(inside if len(inside) else patches.reshape(-1, channels))
@@ -194,12 +201,8 @@ def draw_gaussians(gaussians: GaussianClip, pictures: Pictures) -> list[Strip]:
     """The asset from four sides."""
     times = pictures.times(gaussians.num_frames)
     mean = len(gaussians.means) / max(gaussians.num_frames, 1)
-
-    def draw(camera: Camera) -> Picture:
-        shots = render_frames(gaussians, ((t, camera) for t in times), render=rasterize)
-        return np.stack([frame.numpy() for frame in shots])
-
-    return _from_sides(f"the Gaussians, {mean:,.0f} a frame", times, pictures.size, draw)
+    caption = f"the Gaussians, {mean:,.0f} a frame"
+    return _from_sides(caption, times, pictures.size, lambda camera: seen(gaussians, times, camera)[0])
 
 
 def draw_meshes(meshes: MeshClip, pictures: Pictures) -> list[Strip]:
@@ -238,26 +241,50 @@ def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
     camera = next((found for stage in CAMERAS if (found := pictures.stored(stage)) is not None), None)
     strips = []
     if isinstance(clip, Clip):
-        strips.append(Strip("Input", "what the fit is to look like", times, resized(_over_white(clip, times), size)))
+        strips.append(Strip("Input", "what the fit is to look like", times, over_white(clip, times, size)))
     if isinstance(camera, InputCamera):
-        around, height = FRONT_YAW + yaw_in_grid(camera), float(view_of(camera).pitch) if _is_level(camera) else 0.0
-        views = {"Input view": in_grid(camera, size)} | {
-            f"{SIDE_VIEW} degrees to the {side}": orbit_camera(around + turn, height, size=size)
-            for side, turn in (("right", SIDE_VIEW), ("left", -SIDE_VIEW))
-        }
-        for name, view in views.items():
-            for word, clip_ in (("before", before), ("after", fitted)):
-                if isinstance(clip_, GaussianClip):
-                    shots = render_frames(clip_, ((t, view) for t in times), render=rasterize)
-                    drawn = np.stack([frame.numpy() for frame in shots])
-                    strips.append(
-                        Strip(f"{name}, {word}", "the Gaussians, before they are turned upright", times, drawn)
-                    )
+        caption = "the Gaussians, before they are turned upright"
+        for name, view in {INPUT_VIEW: in_grid(camera, size), **side_views(camera, size)}.items():
+            for word, asset in (("before", before), ("after", fitted)):
+                if isinstance(asset, GaussianClip):
+                    strips.append(Strip(f"{name}, {word}", caption, times, seen(asset, times, view)[0]))
     return [*strips, _loss(fitted, fitted.num_frames, size)]
 
 
-# What draws a value of each type, given the `Pictures` of its run.
-DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
+def draw_camera(camera: InputCamera, pictures: Pictures) -> list[Strip]:
+    """Input, what the camera was found by as it sees it and from either side, and the overlap of outlines."""
+    cells = pictures.stored("sparse_structure")
+    asset: Value | None
+    if isinstance(cells, Voxels):
+        asset, what = as_gaussians(cells), "the occupied cells"
+    else:  # a run that makes no voxels has Gaussians
+        asset, what = pictures.stored("decoding"), "the Gaussians"
+    strips, _ = _aligned({"": camera}, asset, what, pictures)
+    return [*strips, _noted("", camera, pictures)]
+
+
+def draw_fitted_camera(camera: InputCamera, pictures: Pictures) -> list[Strip]:
+    """Input, what the camera was fitted to as it saw it before and after and from either side, and the overlaps."""
+    before = pictures.stored("camera")
+    if not isinstance(before, InputCamera):
+        cameras = {"after": camera}
+    elif torch.equal(before.shift, camera.shift) and torch.equal(before.fov, camera.fov):
+        cameras = {"before and after": camera}
+    else:
+        cameras = {"before": before, "after": camera}
+    strips, overlaps = _aligned(cameras, pictures.stored("decoding"), "the Gaussians", pictures)
+    if not overlaps:
+        return [*strips, _noted("after", camera, pictures)]
+    # Not those of the cameras: the first one's, and the second one's if it was left as it was, are those of voxels.
+    return [*strips, draw_overlaps(overlaps, "in these pictures", pictures.size)]
+
+
+def _noted(word: str, camera: InputCamera, pictures: Pictures) -> Strip:
+    return draw_overlaps({word: camera.overlap.numpy()}, "as the stage noted it", pictures.size)
+
+
+# What draws a value of each type, or of a stage by its name, given the `Pictures` of its run.
+DRAWN: Mapping[type[Value] | str, Callable[[Any, Pictures], list[Strip]]] = {
     Clip: draw_clip,
     Tokens: draw_tokens,
     Voxels: draw_structure,
@@ -266,12 +293,24 @@ DRAWN: Mapping[type[Value], Callable[[Any, Pictures], list[Strip]]] = {
     MeshClip: draw_meshes,
     FittedGaussians: draw_fitted,
     FittedVoxels: draw_fitted_structure,
+    InputCamera: draw_camera,
+    "camera_fit": draw_fitted_camera,  # before its type, which does not tell that the camera was fitted
 }
 
 
-def _is_level(camera: InputCamera) -> bool:
-    """Whether the grid stands upright, so that the camera's pitch is the same in it."""
-    return bool((camera.upright.diagonal() == 1).all())
+def _aligned(
+    cameras: Mapping[str, InputCamera], asset: Value | None, what: str, pictures: Pictures
+) -> tuple[list[Strip], dict[str, Floats]]:
+    """See `aligned`; what is not of as many frames as the cameras is left out."""
+    num_frames, clip = len(list(cameras.values())[-1].overlap), pictures.clip
+    return aligned(
+        cameras,
+        asset if isinstance(asset, GaussianClip) and asset.num_frames == num_frames else None,
+        clip if clip is not None and len(clip.rgb) == num_frames else None,
+        what=what,
+        times=pictures.times(num_frames),
+        size=pictures.size,
+    )
 
 
 def _loss(fitted: FittedGaussians | FittedVoxels, num_frames: int, size: int) -> Strip:
@@ -279,18 +318,11 @@ def _loss(fitted: FittedGaussians | FittedVoxels, num_frames: int, size: int) ->
     left = int((fitted.fitted == 0).sum())
     caption = f"from {_number(fitted.loss, 0)} to {_number(fitted.loss, -1)} in {len(fitted.loss)} steps"
     caption += f"; {left} of {num_frames} frames came out no better and were left as they were" if left else ""
-    return Strip("Loss", caption, [0], draw_curve(fitted.loss.numpy(), size)[None])
+    return Strip("Loss", caption, [0], draw_curves([fitted.loss.numpy()], size)[None])
 
 
 def _number(values: Tensor, index: int) -> str:
     return f"{float(values[index]):.4f}" if len(values) else "-"
-
-
-def _over_white(clip: Clip, times: Sequence[int]) -> Picture:
-    """The cut out object (t, s, s, 3) over white."""
-    rgb, alpha = clip.rgb[times].numpy(), clip.alpha[times].numpy()
-    white: Picture = np.minimum(rgb.astype(np.uint16) + 255 - alpha[..., None], 255).astype(np.uint8)
-    return white
 
 
 def source_frames(run: OpenedRun) -> Video | None:

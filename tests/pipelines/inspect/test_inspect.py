@@ -12,9 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ss4d.pipelines.inspect.drawing import PAPER, PrincipalColors, Strip, contact_sheet, draw_voxels, evenly, outline
+from ss4d.pipelines.inspect.drawing import (
+    EDGE,
+    PAPER,
+    PrincipalColors,
+    Strip,
+    contact_sheet,
+    draw_voxels,
+    evenly,
+    outline,
+)
 from ss4d.pipelines.inspect.opened import OpenedRun, OpenedStage, open_run
-from ss4d.pipelines.inspect.pictures import EDGE, Pictures, source_frames
+from ss4d.pipelines.inspect.pictures import Pictures, source_frames
 from ss4d.pipelines.inspect.statistics import NUM_BINS, array_statistics, bars
 from ss4d.pipelines.store.housekeeping import pack_run
 from ss4d.stages.types import silent
