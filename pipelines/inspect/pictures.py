@@ -5,7 +5,6 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -223,32 +222,35 @@ def _from_sides(caption: str, times: Sequence[int], size: int, draw: Callable[[C
 
 
 def draw_fitted_structure(fitted: FittedVoxels, pictures: Pictures) -> list[Strip]:
-    """The cells before and after, and the loss."""
-    before = pictures.stored("sparse_structure")
-    first = draw_structure(before, pictures) if isinstance(before, Voxels) else []
-    then = draw_structure(fitted, pictures)
-    return [
-        *(replace(strip, title=f"{strip.title}, before") for strip in first),
-        *(replace(strip, title=f"{strip.title}, after") for strip in then),
-        _loss(fitted, fitted.num_frames, pictures.size),
-    ]
+    """Input, the cells before and after from the input's side and from either side of it, and the loss."""
+    first, camera = pictures.stored("sparse_structure"), pictures.stored("camera")
+    before = as_gaussians(first) if isinstance(first, Voxels) else None
+    strips = _compared(before, as_gaussians(fitted), camera, "the occupied cells; color tells the height", pictures)
+    return [*strips, _loss(fitted, fitted.num_frames, pictures.size)]
 
 
 def draw_fitted(fitted: FittedGaussians, pictures: Pictures) -> list[Strip]:
     """Input, the asset before and after from the input's side and from either side of it, and the loss."""
-    times, size = pictures.times(fitted.num_frames), pictures.size
-    before, clip = (pictures.stored(name) for name in ("decoding", "segmentation"))
     camera = next((found for stage in CAMERAS if (found := pictures.stored(stage)) is not None), None)
+    caption = "the Gaussians, before they are turned upright"
+    strips = _compared(pictures.stored("decoding"), fitted, camera, caption, pictures)
+    return [*strips, _loss(fitted, fitted.num_frames, pictures.size)]
+
+
+def _compared(
+    before: Value | None, after: GaussianClip, camera: Value | None, caption: str, pictures: Pictures
+) -> list[Strip]:
+    """Input, and both assets from the camera and from either side of it; what is missing is left out."""
+    times, size, clip = pictures.times(after.num_frames), pictures.size, pictures.clip
     strips = []
-    if isinstance(clip, Clip):
+    if clip is not None and len(clip.rgb) == after.num_frames:
         strips.append(Strip("Input", "what the fit is to look like", times, over_white(clip, times, size)))
     if isinstance(camera, InputCamera):
-        caption = "the Gaussians, before they are turned upright"
         for name, view in {INPUT_VIEW: in_grid(camera, size), **side_views(camera, size)}.items():
-            for word, asset in (("before", before), ("after", fitted)):
-                if isinstance(asset, GaussianClip):
+            for word, asset in (("before", before), ("after", after)):
+                if isinstance(asset, GaussianClip) and asset.num_frames == after.num_frames:
                     strips.append(Strip(f"{name}, {word}", caption, times, seen(asset, times, view)[0]))
-    return [*strips, _loss(fitted, fitted.num_frames, size)]
+    return strips
 
 
 def draw_camera(camera: InputCamera, pictures: Pictures) -> list[Strip]:

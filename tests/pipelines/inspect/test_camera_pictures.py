@@ -31,7 +31,7 @@ def folder(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = RunOptions(
         source=clip,
         out=tmp_path_factory.mktemp("fitted"),
-        overrides=(*FAST, *given, "camera_fit.method=auto"),
+        overrides=(*FAST, *given, "structure_fit.method=masks", "camera_fit.method=auto"),
         device="cpu",
         engine="direct",
     )
@@ -90,6 +90,17 @@ def test_a_fitted_camera_shows_the_asset_before_and_after(run: OpenedRun) -> Non
     for side in SIDES:
         assert having(strips[side].pictures, CURVE).any()
         assert having(strips[side].pictures, EARLIER).any()
+
+
+def test_fitted_cells_are_shown_before_and_after_from_the_camera_that_they_were_fitted_to(run: OpenedRun) -> None:
+    strips = strips_of(run, "structure_fit")
+    views = ["Input view", *SIDES]
+    assert list(strips) == ["Input", *(f"{view}, {word}" for view in views for word in ("before", "after")), "Loss"]
+    for stage, word in (("sparse_structure", "before"), ("structure_fit", "after")):
+        cells, strip = run[stage].value(), strips[f"Input view, {word}"]
+        assert isinstance(cells, Voxels)
+        camera = in_grid(camera_of(run, "camera"), SIZE)
+        np.testing.assert_array_equal(strip.pictures, seen(as_gaussians(cells), strip.times, camera)[0])
 
 
 def test_the_overlap_that_is_drawn_is_the_one_that_was_fitted(run: OpenedRun) -> None:
