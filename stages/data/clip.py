@@ -25,7 +25,9 @@ REVISION = 2  # raised whenever a spec gives another clip than before, so that s
 HELD_OUT_SEED = 2**31  # seeds from here on are for evaluation: nothing may train on their clips
 OPAQUE = 0.9  # opacity from which on a surface hides the voxels behind it
 SOURCE_SIZE = 512  # side of the imagined video frame that the input is cropped from
-SAME_PLACE = 1e-5  # sides of the crop by which the grid's middle may seem to be beside the crop's, by rounding
+STRAIGHT = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))  # a camera that looks along the grid's depth, level
+SAME_DIRECTION = 1e-5  # of its elements, by rounding; a crop a pixel beside the middle turns by a hundred times more
+SAME_WIDTH = 1e-5  # by which the crop may seem to be wider than the cube, by rounding
 FRAMING = 0.85  # of that frame's half side that the object reaches at some time
 INPUT_YAW, INPUT_PITCH, INPUT_FOV = (-45.0, 45.0), (-10.0, 35.0), (25.0, 50.0)
 VIEW_PITCH = (-20.0, 60.0)
@@ -119,10 +121,13 @@ class TrainingClip(Value):
         if self.upright[2].tolist() == [0, 0, 1]:
             return "yaw"
         left, top, right, bottom = self.crop.tolist()
-        x, y, z = self.input_camera[:3, 3].double().tolist()
-        aside = (float(self.input_focal) * at / z + SOURCE_SIZE / 2 for at in (x, y))
-        off = max(abs(at - (low + high) / 2) for at, low, high in zip(aside, (left, top), (right, bottom), strict=True))
-        return "crop" if off < SAME_PLACE * (right - left) else "camera"
+        if (left + right, top + bottom) != (SOURCE_SIZE, SOURCE_SIZE):
+            # A crop beside the picture's middle turns its grid. Where middles show does not tell: they may agree.
+            straight = (self.input_camera[:3, :3] - torch.tensor(STRAIGHT)).abs().max() < SAME_DIRECTION
+            return "camera" if straight else "crop"
+        # A side of its cube is as wide as the crop. One that is not, as the object is too deep, is the camera's, too.
+        wide = float(self.input_camera[2, 3]) * (right - left) / float(self.input_focal)
+        return "crop" if abs(wide - 1) < SAME_WIDTH else "camera"
 
     def view_camera(self, index: int) -> Camera:
         """One of the other views' cameras."""
