@@ -325,7 +325,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera_fit"),
-        revision=9,
+        revision=10,
     ),
     Implementation(
         stage="appearance_fit",
@@ -333,7 +333,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera_fit"),
         roles=(GAUSSIAN_DECODER,),
-        revision=8,
+        revision=9,
     ),
     Implementation(
         stage="mesh",

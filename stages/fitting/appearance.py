@@ -17,7 +17,7 @@ from ss4d.stages.evaluation.metrics import iou, psnr
 from ss4d.stages.fitting.closing import closed
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig, PictureFitConfig
 from ss4d.stages.fitting.descent import Aim, Terms, descended, halved
-from ss4d.stages.fitting.dots import without_dots
+from ss4d.stages.fitting.dots import strengthened, without_dots
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.guard import doubted, said
 from ss4d.stages.fitting.hidden import brightened, hidden_from, smoothed
@@ -209,18 +209,20 @@ def fit_latents_seen(
 def _painted(
     config: PictureFitConfig, gaussians: GaussianClip, scene: Scene, progress: Progress
 ) -> tuple[GaussianClip, list[float]]:
-    """The Gaussians, without dots, nets and gaps in thin parts, after all steps on them, and the loss of each."""
+    """The Gaussians, without dots, nets and faint or missing parts, after all steps on them, and the loss of each."""
     wanted = scene.pictures(halved(config.size))
     if len(gaussians.means):
         hidden = hidden_from(gaussians, scene.camera, config.size, scene.device)
         gaussians = smoothed(brightened(gaussians, hidden, wanted, scene.camera), hidden)
-    gaussians = closed(without_dots(gaussians), wanted, scene.camera, scene.yaw)
+    masks = scene.pictures(config.size)[..., 3]
+    gaussians = within_masks(strengthened(without_dots(gaussians)), masks, scene.camera)
+    gaussians = closed(gaussians, wanted, scene.camera, scene.yaw)
     start = GaussianStart.of(gaussians, config.reach, scene.pixel(config.size), scene.device)
     aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
-    terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others)
+    terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others, grain=config.grain)
     by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
     moved = without_dots(start.all_moved(gaussians, by))  # a fringe that faded leaves new ones
-    return within_masks(moved, scene.pictures(config.size)[..., 3], scene.camera), losses
+    return within_masks(moved, masks, scene.camera), losses
 
 
 def _kept(

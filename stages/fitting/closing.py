@@ -31,7 +31,7 @@ def closed(gaussians: GaussianClip, wanted: Tensor, camera: Camera, yaw: float) 
     """The clip, with a Gaussian in each pixel of the parts that `camera` saw and the asset lacks.
 
     They are the faintest ones of the frame, which hardly show where they were. They get their pixel's color and lie as
-    deep as what is solid around them, in their frame and the two beside it, so that they form a sheet.
+    deep as what is solid around them, so that they form a sheet that hangs on to it.
     A frame whose outlines from other sides would become others stays as it is: what lacks there is no thin part.
 
     Args:
@@ -102,16 +102,10 @@ def _sheet(depth: Tensor, known: Tensor, covered: Tensor) -> Tensor:
     depth = spread(torch.where(known, depth, 0.0), known.float(), covered)
     there = (depth > 0).float()
     free = (depth > 0) & ~known
-    counts = _around(there).clamp(min=1)
+    counts = beside(there).clamp(min=1)
     for _ in range(SMOOTHED):
-        depth = torch.where(free, _around(depth) / counts, depth)
+        depth = torch.where(free, beside(depth) / counts, depth)
     return depth
-
-
-def _around(x: Tensor) -> Tensor:
-    """Sums (t, s, s) over each pixel and the eight around it, twice, and over those of the frames beside it."""
-    near: Tensor = functional.pad(beside(x), (0, 0, 0, 0, 1, 1))
-    return near[:-2] + 2 * near[1:-1] + near[2:]
 
 
 def _beyond(lacking: Tensor, known: Tensor) -> Tensor:

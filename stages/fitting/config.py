@@ -112,6 +112,7 @@ class PictureFitConfig(StageConfig):
     temporal: float = Field(default=0.5, ge=0, le=100, description="weight of changing the same from frame to frame")
     spatial: float = Field(default=0.5, ge=0, le=100, description="weight of changing as the neighbors do")
     others: float = Field(default=0.6, ge=0, le=100, description="weight of looking as before from six other sides")
+    grain: float = Field(default=4.0, ge=0, le=100, description="weight of colors without specks from these sides")
 
 
 class AppearanceFitConfig(PictureFitConfig):

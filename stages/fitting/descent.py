@@ -33,6 +33,7 @@ class Terms:
     temporal: float
     spatial: float
     others: float
+    grain: float = 0.0
     stay: float = 0.0
 
 
@@ -120,7 +121,7 @@ class Aim:
             front, side = (drawn(*asset, frames, [camera] * count) for camera in (seen, self.others[view]))
             loss = picture_loss(front, wanted[piece.frames], light, terms.ssim)
             aside = picture_loss(side, self.before[view][number], light, terms.ssim)
-            loss = (loss + terms.others * aside) * (count / len(wanted))
+            loss = (loss + terms.others * aside + terms.grain * grain(side)) * (count / len(wanted))
             loss.backward(inputs=[by])  # type: ignore[no-untyped-call]  # the weights are frozen
             total += loss.item()
         return total
@@ -178,15 +179,32 @@ def mended(pictures: Tensor) -> Tensor:
     Where networks are unsure of a surface, they make a net of it or a spray of dots, which is half transparent when
     looked at from further off. As much of it as covers more than half becomes a surface, the rest fades.
     """
-    kernel = pictures.new_tensor([1.0, 2.0, 1.0])
-    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(4, 1, 3, 3)
-    around = pictures.movedim(-1, 1)
-    for _ in range(AVERAGED):
-        around = functional.conv2d(around, kernel, padding=1, groups=4)
-    color, alpha = torch.split(around.movedim(1, -1), [3, 1], dim=-1)
+    color, alpha = torch.split(averaged(pictures), [3, 1], dim=-1)
     share = ((alpha - FRINGE) / (1 - 2 * FRINGE)).clamp(0, 1)
     clearer = share.square() * (3 - 2 * share)
     return torch.cat([color * clearer / alpha.clamp(min=FRINGE), clearer], dim=-1)
+
+
+def grain(pictures: Tensor) -> Tensor:
+    """How far colors of pictures (k, s, s, 4) are from the mean of what is around, whatever shows of it; a scalar.
+
+    What a fit paints from the front lies deep in some places, and is a speck where a side shows it beside others.
+    """
+    color, alpha = torch.split(pictures, [3, 1], dim=-1)
+    alpha = alpha.detach()
+    around = averaged(color) / averaged(alpha).clamp(min=FRINGE)
+    return (color - alpha * around).abs().mean()
+
+
+def averaged(pictures: Tensor) -> Tensor:
+    """Means of pictures (k, s, s, c) over the pixels around each, black beside the picture."""
+    channels = pictures.shape[-1]
+    kernel = pictures.new_tensor([1.0, 2.0, 1.0])
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(channels, 1, 3, 3)
+    around = pictures.movedim(-1, 1)
+    for _ in range(AVERAGED):
+        around = functional.conv2d(around, kernel, padding=1, groups=channels)
+    return around.movedim(1, -1)
 
 
 def picture_loss(pictures: Tensor, wanted: Tensor, light: float, structure: float) -> Tensor:

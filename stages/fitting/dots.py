@@ -1,4 +1,4 @@
-"""Gaussians that stand alone: from the front they may hide before the object, from elsewhere they are loose dots.
+"""Gaussians with little around them: those that stand alone are loose dots, the others are of parts that are faint.
 
 Axes: t frame, n Gaussian, m cell that holds Gaussians.
 """
@@ -16,6 +16,8 @@ VISIBLE = 0.1  # opacity of what counts
 # Of the opacity that is usual around a Gaussian, what one that stands alone has around it. Twice as much takes the
 # fringes of what networks are unsure of, too, which novel views then lack: measured on the tuning clips.
 ALONE = 0.1
+FAINT = 0.4  # of what is usual around a Gaussian, the least that a part of the object is given
+STRONGER = 30.0  # times its optical depth, at most
 PLACES = 2**10  # along each axis: cells further from the middle than half of that count as the last
 
 
@@ -31,6 +33,20 @@ def without_dots(gaussians: GaussianClip) -> GaussianClip:
     around = _opacity_around(gaussians) - gaussians.opacities
     alone = around < ALONE * around[visible].median()
     return replace(gaussians, opacities=torch.where(alone, 0.0, gaussians.opacities))
+
+
+def strengthened(gaussians: GaussianClip) -> GaussianClip:
+    """The clip, with more opaque Gaussians where networks left parts faint: up to `FAINT` of what is usual around one.
+
+    What is around one, and what is usual, is told as in `without_dots`, but that its own opacity counts.
+    """
+    visible = gaussians.opacities > VISIBLE
+    if not visible.any():
+        return gaussians
+    around = _opacity_around(gaussians)
+    times = (FAINT * around[visible].median() / around.clamp(min=1e-3)).clamp(1, STRONGER)
+    stronger = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** times
+    return replace(gaussians, opacities=torch.where(times > 1, stronger, gaussians.opacities))
 
 
 def _opacity_around(gaussians: GaussianClip) -> Tensor:

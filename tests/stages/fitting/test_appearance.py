@@ -17,7 +17,7 @@ from ss4d.stages.evaluation.metrics import psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from ss4d.stages.fitting.appearance import KNOWN, Scene, better, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
-from ss4d.stages.fitting.descent import Piece, mended
+from ss4d.stages.fitting.descent import Piece, grain, mended
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.fitting.hull import within_masks
@@ -298,3 +298,26 @@ def test_sides_are_asked_for_surfaces_where_there_are_nets_and_for_nothing_where
     assert surface[..., 3].min() > 0.97
     assert nothing[..., 3].max() < 0.03
     assert torch.allclose(surface[..., :3] / surface[..., 3:], torch.tensor([0.2, 0.4, 1.0]), atol=1e-5)
+
+
+def test_grain_is_what_colors_have_and_not_what_shows_of_them() -> None:
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    inside = ((rows > 7) & (rows < 24) & (columns > 7) & (columns < 24)).float()
+    even = colored(inside[None])
+    assert grain(even) < 1e-6
+    slope = (rows / 32 * inside)[None, ..., None]
+    specks = ((rows % 5 == 0) & (columns % 5 == 0)).float()[None, ..., None]
+    assert grain(even * torch.cat([slope.expand(-1, -1, -1, 3), torch.ones_like(slope)], -1)) < 0.005
+    dotted = even.clone()
+    dotted[..., :3] *= 1 - specks
+    assert grain(dotted) > 0.005
+
+
+def test_grain_pulls_at_colors_alone() -> None:
+    pictures = colored(torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    pictures[..., :3] *= torch.rand(1, 32, 32, 1, generator=torch.Generator().manual_seed(1))
+    pictures.requires_grad_()
+    grain(pictures).backward()  # type: ignore[no-untyped-call]
+    assert pictures.grad is not None
+    assert pictures.grad[..., :3].abs().sum() > 0
+    assert (pictures.grad[..., 3] == 0).all()

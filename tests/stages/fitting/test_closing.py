@@ -50,6 +50,19 @@ def test_what_the_camera_saw_and_the_asset_lacks_is_closed_where_the_object_is()
     assert (now - there).abs().mean() < 0.9 * (before - there).abs().mean(), "a sheet where the legs are"
 
 
+def test_a_sheet_lies_as_deep_as_what_it_hangs_on_to_and_not_as_in_other_frames() -> None:
+    whole, (wanted, camera) = truth_answer(clip()).gaussians, seen()
+    legs = whole.means[:, 2] < FEET
+    thin = replace(whole, opacities=torch.where(legs, 0.02, whole.opacities))
+    eye = torch.tensor(camera.world_to_camera).inverse()[:3, 3]
+    later = torch.arange(len(whole.means)) >= whole.offsets[1]  # shows alike, but further off
+    further = torch.where(later[:, None], eye + 1.3 * (thin.means - eye), thin.means)
+    beside = replace(thin, means=further, scales=torch.where(later[:, None], 1.3 * thin.scales, thin.scales))
+    both, single = closed(beside, wanted, camera, clip().yaw), closed(thin.frame(0), wanted[:1], camera, clip().yaw)
+    assert (single.means != thin.frame(0).means).any()
+    assert torch.equal(both.frame(0).means, single.means)
+
+
 def test_a_whole_asset_stays_as_it_is() -> None:
     whole, (wanted, camera) = truth_answer(clip()).gaussians, seen()
     after = closed(whole, wanted, camera, clip().yaw)
