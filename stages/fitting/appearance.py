@@ -39,6 +39,7 @@ from ss4d.stages.types import (
 
 LOG = logging.getLogger("ss4d")
 SSIM = 0.2  # weight of structural similarity
+SLACK = 0.1  # by which a frame may fall short of the limits if one beside it does not
 FINER = 2  # times as many pixels as the loss compares in the end: what a frame's gain is measured with
 
 
@@ -240,22 +241,43 @@ def _kept(
 
 
 def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: PictureFitConfig) -> Tensor:
-    """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better."""
+    """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better.
+
+    Frames that are fitted and frames that are left look different, which flickers where they alternate. So one that
+    falls short of the limits by no more than `SLACK` is kept where one beside it is.
+    """
     half = halved(config.size)
     coarse, fine = scene.pictures(half), scene.pictures(FINER * config.size)
-    found = []
+    sure, nearly = [], []
     for t in range(len(fine)):
         old, new = (Shown.of(clip, t, scene, half, len(fine[t])) for clip in (before, after))
         target, mask = fine[t : t + 1], fine[t : t + 1, ..., 3] > 0.5
-        found.append(
+        gained = (
             bool((_likeness(new.front, target) > _likeness(old.front, target)).all())
             and bool((_likeness(new.doubts, coarse[t]) >= _likeness(old.doubts, coarse[t])).all())
             and float(iou(old.front[..., 3] > 0.5, mask)) >= config.overlap
-            and float(iou(new.front[..., 3] > 0.5, mask)) >= scene.limits.overlap
-            and float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()) >= scene.limits.likeness
         )
-    gained = torch.tensor(found)
-    return gained if gained.float().mean() > 0.5 else torch.zeros_like(gained)
+        short = max(
+            scene.limits.overlap - float(iou(new.front[..., 3] > 0.5, mask)),
+            scene.limits.likeness - float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()),
+        )
+        sure.append(gained and short <= 0)
+        nearly.append(gained and short <= SLACK)
+    kept = _with_neighbors(torch.tensor(sure), torch.tensor(nearly))
+    return kept if kept.float().mean() > 0.5 else torch.zeros_like(kept)
+
+
+def _with_neighbors(sure: Tensor, nearly: Tensor) -> Tensor:
+    """The frames (t) that are sure, and those that nearly are and hang on to them."""
+    kept = sure
+    while True:
+        beside = kept.clone()
+        beside[1:] |= kept[:-1]
+        beside[:-1] |= kept[1:]
+        more = kept | (nearly & beside)
+        if torch.equal(more, kept):
+            return kept
+        kept = more
 
 
 def _likeness(pictures: Tensor, wanted: Tensor) -> Tensor:

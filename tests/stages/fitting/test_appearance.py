@@ -13,11 +13,11 @@ from ss4d.stages.decoding import decode_gaussians
 from ss4d.stages.decoding_config import DecodingConfig
 from ss4d.stages.errors import InputError
 from ss4d.stages.evaluation.baselines import truth_answer
-from ss4d.stages.evaluation.metrics import psnr
+from ss4d.stages.evaluation.metrics import iou, psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
-from ss4d.stages.fitting.appearance import KNOWN, Scene, better, fit_latents_seen, fit_seen
+from ss4d.stages.fitting.appearance import KNOWN, Limits, Scene, Shown, better, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
-from ss4d.stages.fitting.descent import Piece, grain, mended
+from ss4d.stages.fitting.descent import Piece, grain, halved, mended
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.fitting.hull import within_masks
@@ -138,6 +138,23 @@ def test_one_bad_frame_is_left_alone() -> None:
     assert after.fitted.tolist() == [1, 0, 1]
     assert torch.equal(after.frame(1).colors, before.frame(1).colors)
     assert not torch.equal(after.frame(2).colors, before.frame(2).colors)
+
+
+@pytest.mark.parametrize(("beyond", "kept"), [(-0.01, [1, 1, 1]), (0.05, [1, 1, 1]), (0.15, [1, 0, 1])])
+def test_a_frame_that_falls_a_little_short_is_kept_beside_others(beyond: float, kept: list[int]) -> None:
+    truth = make_clip(
+        ClipSpec(seed=2, family="walker", num_frames=3, input_size=96, num_views=1, view_size=16, resolution=16)
+    )
+    before, seen = dull(truth), scene(truth, input_clip(truth))
+    after = fit_seen(QUICK, before, seen)
+    first, stop = before.offsets[1:3].tolist()
+    eye = torch.tensor(seen.camera.world_to_camera).inverse()[:3, 3]
+    after.means[first:stop] += 0.04 * (after.means[first:stop] - eye)  # the second frame, further off: alike in front
+    half = halved(QUICK.size)
+    old, new = (Shown.of(asset, 1, seen, half, half).sides[..., 3] > 0.5 for asset in (before, after))
+    limits = Limits(overlap=0.3, likeness=float(iou(old, new).mean()) + beyond)
+    assert limits.likeness < 0.88, "the others are within the limits"
+    assert better(before, after, replace(seen, limits=limits), QUICK).tolist() == kept
 
 
 @cache
