@@ -37,12 +37,12 @@ NEAREST = 0.1  # world units: what is nearer to a camera is drawn as if it were 
 
 
 def side_views(camera: InputCamera, size: int, radius: float = ORBIT_RADIUS) -> dict[str, Camera]:
-    """Cameras to either side of the input's by their names; they look at the middle of the model's grid."""
+    """Cameras to either side of the input's, as it sees left and right; they look at the middle of the model's grid."""
     level = bool((camera.upright.diagonal() == 1).all())  # the grid stands upright, so that the pitch is the same in it
     around, height = FRONT_YAW + yaw_in_grid(camera), float(camera.pitch) if level else 0.0
     return {
         f"{SIDE_VIEW} degrees to the {side}": orbit_camera(around + turn, height, size=size, radius=radius)
-        for side, turn in (("right", SIDE_VIEW), ("left", -SIDE_VIEW))
+        for side, turn in (("right", -SIDE_VIEW), ("left", SIDE_VIEW))
     }
 
 

@@ -200,7 +200,8 @@ def test_the_border_is_where_the_crop_ends(run: OpenedRun) -> None:
 def test_side_views_are_the_camera_turned_around_the_object(inflated_run: Path) -> None:
     front = camera_of(open_run(inflated_run), "camera")  # of an upright grid
     camera = replace(front, yaw=torch.tensor(25.0), pitch=torch.tensor(15.0))
-    for view, turn in zip(side_views(camera, SIZE).values(), (60, -60), strict=True):
+    for name, turn in {SIDES[0]: -60, SIDES[1]: 60}.items():  # a yaw to the object's right is to the viewer's left
+        view = side_views(camera, SIZE)[name]
         turned = in_grid(replace(camera, yaw=camera.yaw + turn), SIZE)
         for axis, expected in zip(view.world_to_camera[:3], turned.world_to_camera[:3], strict=True):
             np.testing.assert_allclose(axis[:3], expected[:3], atol=1e-6)
