@@ -49,13 +49,11 @@ class StepPlan:
         pool: where its clips come from; records are used in its place where there are some.
         settings: of the loop.
         vary: whether clips of the pool are shown mirrored and with other colors, too.
-        window: consecutive frames that are shown of each clip; None for as many as those of the pool have.
     """
 
     pool: PoolPlan
     settings: TrainSettings
     vary: bool = False
-    window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ class TrainingRecipe:
 
 
 IMAGE_FRAMES = 2  # for the image encoder: neighbors look alike, so a few of many clips teach more
-IMAGES = PoolPlan(size=24000, num_frames=IMAGE_FRAMES, first=100000)  # so short, they are made three times as fast
+IMAGES = PoolPlan(size=44000, num_frames=IMAGE_FRAMES, first=100000)  # so short, they are made three times as fast
 MOTION = PoolPlan(size=3000, num_frames=16, first=30000)
 SHAPES = PoolPlan(size=12000, num_frames=8)
 # Not seen by the flows: of what they saw, their samples are better than in use.
@@ -90,12 +88,11 @@ TINY = TrainingRecipe(
     networks={**PUBLISHED, **ENCODERS},
     plans={
         "images": StepPlan(
-            pool=SHAPES,
+            pool=IMAGES,
             settings=TrainSettings(
                 steps=6000, batch=32, learning_rate=2e-3, matrix_rate=3e-3, warmup=50, ema=0.995, bfloat16=True
             ),
             vary=True,
-            window=IMAGE_FRAMES,
         ),
         "occupancy": StepPlan(
             pool=SHAPES,
@@ -143,7 +140,7 @@ SMALL = TrainingRecipe(
     networks=small.NETWORKS,
     plans={
         "images": StepPlan(
-            pool=IMAGES,
+            pool=replace(IMAGES, size=24000),
             settings=TrainSettings(steps=3000, batch=16, learning_rate=1e-3, matrix_rate=2e-3, warmup=100, ema=0.995),
             vary=True,
         ),

@@ -164,7 +164,6 @@ class _Run:
             "start": self._start_digest,
             "lora": training.lora if step.adapts else None,
             # Options that came later are noted where they are used, so that earlier trainings go on.
-            **({} if plan.window is None else {"window": plan.window}),
             **({"deepen": True} if training.deepen else {}),
         }
 

@@ -50,7 +50,7 @@ class ClipSources:
             windows = Windows(
                 store=store,
                 seed=training.seed,
-                num_frames=plan.window or plan.pool.num_frames,
+                num_frames=plan.pool.num_frames,
                 resolution=spec.resolution,
                 axes=spec.axes,
                 num_views=plan.pool.num_views if made else None,

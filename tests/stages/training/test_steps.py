@@ -106,12 +106,13 @@ def test_only_column_encoders_learn_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", ["camera", "crop"])
-def test_clips_are_made_for_the_axes_and_the_window_of_the_networks(axes: Axes, tmp_path: Path) -> None:
+def test_clips_are_made_for_the_axes_of_the_networks_and_of_as_many_frames_as_asked_for(axes: Axes, tmp_path: Path) -> None:
     smoke = RECIPES["smoke"]
     networks = changed(smoke.networks, {IMAGE_ENCODER: {"axes": axes}})
     training = Training(
         recipe=replace(smoke, networks=networks), out=tmp_path, device=torch.device("cpu"), ops=TORCH_OPS
     )
     sources = ClipSources(Results(training, LEAVES), lambda line: None)
-    with sources.open(replace(smoke.plans["images"], window=2)) as clips:
+    plan = smoke.plans["images"]
+    with sources.open(replace(plan, pool=replace(plan.pool, num_frames=2))) as clips:
         assert {(clip.axes, clip.num_frames) for clip in clips.batch(0, 3)} == {(axes, 2)}
