@@ -106,7 +106,7 @@ def test_only_column_encoders_learn_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", ["camera", "crop"])
-def test_clips_are_made_for_the_axes_of_the_networks_and_of_as_many_frames_as_asked_for(axes: Axes, tmp_path: Path) -> None:
+def test_clips_are_made_for_the_axes_of_the_networks_and_with_as_many_frames(axes: Axes, tmp_path: Path) -> None:
     smoke = RECIPES["smoke"]
     networks = changed(smoke.networks, {IMAGE_ENCODER: {"axes": axes}})
     training = Training(
