@@ -145,7 +145,8 @@ def fit_seen(
 
     A frame is kept only if, measured by what the loss does not see, it gained: in finer pictures than were fitted it
     looks more like the input, its outline is that of the mask, and its outline from other sides is still much what it
-    was; how much of both is asked for depends on whether the direction of the camera is known. Where the camera may as
+    was; how much of both is asked for depends on whether the direction of the camera is known, and a little less is
+    enough beside a frame that is kept. Where the camera may as
     well have been, it must not look less like the input than before.
 
     Args:
@@ -215,15 +216,15 @@ def _painted(
     if len(gaussians.means):
         hidden = hidden_from(gaussians, scene.camera, config.size, scene.device)
         gaussians = smoothed(brightened(gaussians, hidden, wanted, scene.camera), hidden)
-    masks = scene.pictures(config.size)[..., 3]
-    gaussians = within_masks(strengthened(without_dots(gaussians)), masks, scene.camera)
+    pictures = scene.pictures(config.size)
+    gaussians = within_masks(strengthened(without_dots(gaussians)), pictures[..., 3], scene.camera)
     gaussians = closed(gaussians, wanted, scene.camera, scene.yaw)
     start = GaussianStart.of(gaussians, config.reach, scene.pixel(config.size), scene.device)
-    aim = Aim.of(start, scene.pictures(config.size), scene.camera, scene.yaw)
+    aim = Aim.of(start, pictures, scene.camera, scene.yaw)
     terms = Terms(ssim=SSIM, temporal=config.temporal, spatial=config.spatial, others=config.others, grain=config.grain)
     by, losses = descended(start, aim, steps=config.steps, rate=config.rate, terms=terms, progress=progress)
     moved = without_dots(start.all_moved(gaussians, by))  # a fringe that faded leaves new ones
-    return within_masks(moved, masks, scene.camera), losses
+    return within_masks(moved, pictures[..., 3], scene.camera), losses
 
 
 def _kept(
