@@ -264,7 +264,7 @@ def split_of(first: int, last: int) -> Split:
 
 def recipe(spec: ClipSpec, mesh: str | None = None) -> dict[str, Any]:
     """All that a clip depends on; `mesh` is the hash of an imported one."""
-    return {"stage": STAGE, "revision": REVISION, "spec": asdict(spec), "mesh": mesh}
+    return {"stage": STAGE, "revision": REVISION, "spec": spec.decides(), "mesh": mesh}
 
 
 def stored_row(folder: Path, name: str, made_from: Mapping[str, Any]) -> Row | None:

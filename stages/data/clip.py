@@ -4,7 +4,8 @@ Axes: t frame, v view, s pixel along the input's side, p pixel along a view's si
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ class ClipSpec:
         seed: from 0; decides the object, the cameras and the light.
         family: a family of objects, or None to let the seed choose.
         num_frames: at least 1, at 12 frames a second.
+        span: frames, at the same rate, over which the object moves, of which `num_frames` are shown, at random times:
+            the crop and the grid leave room for all it does, as in a longer clip. None for no more than are shown.
         input_size: side of the input frames in pixels.
         num_views: other cameras, at least 1.
         view_size: side of the other views in pixels.
@@ -65,6 +68,7 @@ class ClipSpec:
     view_size: int = 128
     resolution: int = 32
     axes: Axes = "world"
+    span: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -77,6 +81,12 @@ class ClipSpec:
         ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+        if self.span is not None and self.span < self.num_frames:
+            raise InputError(f"span must be at least num_frames, {self.num_frames}; got {self.span}.")
+
+    def decides(self) -> dict[str, Any]:
+        """What keys of clips are made of; what came later counts where it is used, so that earlier clips stay."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("span", None)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,7 +153,7 @@ def make_clip(spec: ClipSpec) -> TrainingClip:
         InputError: for an unknown family.
     """
     family = spec.family or family_of(spec.seed)
-    return film(make_object(family, spec.seed, spec.num_frames), spec, family, FPS)
+    return film(make_object(family, spec.seed, spec.span or spec.num_frames), spec, family, FPS)
 
 
 def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> TrainingClip:
@@ -151,9 +161,12 @@ def film(mesh: AnimatedMesh, spec: ClipSpec, family: str, fps: float) -> Trainin
     rng = stream(spec.seed, "film")
     yaw, camera = input_camera(rng, mesh)
     window = crop_window(mesh, camera, spec.input_size)
+    place = placement(spec.axes, mesh, camera, window)
+    if spec.span is not None:
+        chosen = stream(spec.seed, "shown").choice(mesh.num_frames, spec.num_frames, replace=False)
+        mesh = mesh.at(np.sort(chosen))
     frames = render(mesh, [camera], random_light(rng, mesh.num_frames, yaw), window=window)[0]
     cameras = view_cameras(rng, spec.num_views, spec.view_size)
-    place = placement(spec.axes, mesh, camera, window)
     coords, feats = surface_voxels(place.place(outside(mesh.solid())), spec.resolution)
     blocking = None
     if mesh.opacity is not None:  # what stands behind glass is seen

@@ -50,6 +50,11 @@ class AnimatedMesh:
     def num_frames(self) -> int:
         return len(self.vertices)
 
+    def at(self, frames: NDArray[np.integer]) -> "AnimatedMesh":
+        """The object in these frames (k) alone."""
+        normals = None if self.stored_normals is None else self.stored_normals[frames]
+        return replace(self, vertices=self.vertices[frames], stored_normals=normals)
+
     def normals(self) -> Floats:
         """Normals (t, v, 3): the stored ones, else the mean of the faces around each vertex, weighted by area."""
         return mean_normals(self.vertices, self.faces) if self.stored_normals is None else self.stored_normals

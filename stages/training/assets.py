@@ -109,7 +109,7 @@ def asset_pool(folder: Path, assets: Path, spec: ClipSpec, seed: int, size: int)
         raise InputError(f"{assets} holds no asset that moves: give a folder with animated .glb or .gltf files")
     named = {file.name: digest for file, digest in digests.items()}
     content = json.dumps(
-        {**asdict(spec), "seed": seed, "revision": REVISION, "assets": named, "reading": READING}, indent=1
+        {**spec.decides(), "seed": seed, "revision": REVISION, "assets": named, "reading": READING}, indent=1
     )
     label = folder / "pool.json"
     if not label.exists():

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -187,7 +187,7 @@ def make_pool(folder: Path, spec: ClipSpec, seed: int, numbers: range, workers: 
         InputError: if the folder holds clips of another kind or seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**asdict(spec), "seed": seed, "revision": REVISION}, indent=1)
+    content = json.dumps({**spec.decides(), "seed": seed, "revision": REVISION}, indent=1)
     label = folder / "pool.json"
     if not label.exists():
         write_whole(label, content.encode())

@@ -1,7 +1,7 @@
 """How a model is trained: its networks, and for each step how long, how fast, and on what clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ss4d.stages.roles import (
@@ -29,6 +29,7 @@ class PoolPlan:
     Attributes:
         size: clips.
         num_frames: of each.
+        span: frames over which its object moves, see `ClipSpec`.
         num_views: cameras besides the input's.
         view_size: side of their pictures in pixels.
         first: number of the first clip: equal numbers are equal objects in all pools.
@@ -39,6 +40,11 @@ class PoolPlan:
     num_views: int = 1
     view_size: int = 8
     first: int = 0
+    span: int | None = None
+
+    def decides(self) -> dict[str, Any]:
+        """What a training is known by; what came later counts where it is used, so that earlier trainings go on."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("span", None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +83,9 @@ class TrainingRecipe:
     asset_share: float = 0.3
 
 
-IMAGE_FRAMES = 2  # for the image encoder: neighbors look alike, so a few of many clips teach more
-IMAGES = PoolPlan(size=44000, num_frames=IMAGE_FRAMES, first=100000)  # so short, they are made three times as fast
+# For the image encoder: neighbors look alike, so a few frames of many clips teach more. They are of longer clips: an
+# object that moves for two frames fills the crop in both, and an encoder of such is worse in use than before.
+IMAGES = PoolPlan(size=44000, num_frames=2, span=16, first=100000)
 MOTION = PoolPlan(size=3000, num_frames=16, first=30000)
 SHAPES = PoolPlan(size=12000, num_frames=8)
 # Not seen by the flows: of what they saw, their samples are better than in use.

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -156,7 +156,7 @@ class _Run:
         return {
             "recipe": training.recipe.name,
             "loop": plan.settings.decides(),
-            "pool": None if training.store else asdict(plan.pool),
+            "pool": None if training.store else plan.pool.decides(),
             "vary": plan.vary and not training.store,
             "records": training.store_digest,
             "assets": None if training.assets is None else training.assets.name,

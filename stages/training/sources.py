@@ -84,7 +84,7 @@ class ClipSources:
             return self._pool(plan)
         most = max((step.pool for step in recipe.plans.values()), key=lambda pool: pool.num_views)
         frames = max(step.pool.num_frames for step in recipe.plans.values())
-        spec = self._spec(replace(most, num_frames=frames))  # one pool of them serves all steps
+        spec = self._spec(replace(most, num_frames=frames, span=None))  # one pool of them serves all steps
         folder = self._results.folder / "clips" / "assets"
         assets = asset_pool(folder, training.assets, spec, training.seed, recipe.asset_clips)
         assets.make(training.workers, self._until_deadline())
@@ -92,7 +92,8 @@ class ClipSources:
 
     def _pool(self, plan: PoolPlan) -> ClipStore:
         spec = self._spec(plan)
-        name = f"{spec.num_frames}x{spec.input_size}-{spec.num_views}x{spec.view_size}-{spec.resolution}"
+        frames = f"{spec.num_frames}" if spec.span is None else f"{spec.num_frames}of{spec.span}"
+        name = f"{frames}x{spec.input_size}-{spec.num_views}x{spec.view_size}-{spec.resolution}"
         return make_pool(
             self._results.folder / "clips" / name,
             spec,
@@ -117,6 +118,7 @@ class ClipSources:
         return ClipSpec(
             seed=0,
             num_frames=plan.num_frames,
+            span=plan.span,
             num_views=plan.num_views,
             view_size=plan.view_size,
             input_size=self._results.option(IMAGE_ENCODER, "image_size"),

@@ -13,6 +13,7 @@ from ss4d.stages.data.render import UNLIT, render
 from ss4d.stages.errors import InputError
 from ss4d.stages.ops.geometry import FRONT_YAW
 from ss4d.stages.segmentation.crop import crop_box
+from ss4d.stages.types import Axes
 
 
 def small(seed: int, family: str | None = None) -> ClipSpec:
@@ -112,6 +113,40 @@ def test_other_views_are_lit_alike_from_every_side() -> None:
     assert max(SOFT.sky) + max(SOFT.color) <= 1.15  # bright colors are hardly cut off
 
 
+@pytest.mark.parametrize("axes", ["world", "camera", "crop"])
+def test_a_span_is_filmed_as_the_longer_clip_is_and_shown_in_part(axes: Axes) -> None:
+    whole = ClipSpec(seed=5, num_frames=12, input_size=48, num_views=2, view_size=24, resolution=12, axes=axes)
+    long, few = make_clip(whole), make_clip(replace(whole, num_frames=3, span=12))
+    chosen = np.sort(stream(5, "shown").choice(12, 3, replace=False))
+    for name in ("crop", "input_camera", "input_focal", "view_cameras", "view_focals", "upright"):
+        assert torch.equal(getattr(few, name), getattr(long, name)), name
+    assert torch.equal(few.views, long.views[:, chosen])
+    assert torch.equal(few.frames[..., 3], long.frames[chosen][..., 3]), "the light may drift otherwise"
+    for place, time in enumerate(chosen.tolist()):
+        (cells, feats), (there, features) = (
+            (clip.coords[clip.coords[:, 1] == t, 2:], clip.feats[clip.coords[:, 1] == t])
+            for clip, t in ((few, place), (long, time))
+        )
+        assert torch.equal(cells, there)
+        assert torch.equal(feats, features)
+
+
+def test_what_clips_are_known_by_does_not_change_with_options_that_are_not_used() -> None:
+    old = {
+        "seed": 1,
+        "family": None,
+        "num_frames": 16,
+        "input_size": 128,
+        "num_views": 8,
+        "view_size": 128,
+        "resolution": 32,
+        "axes": "world",
+    }
+    assert ClipSpec(seed=1).decides() == old
+    assert list(ClipSpec(seed=1).decides()) == list(old), "pools compare texts"
+    assert ClipSpec(seed=1, span=20).decides() == {**old, "span": 20}
+
+
 def test_impossible_clips_are_refused() -> None:
     for name, value in (
         ("seed", -1),
@@ -123,5 +158,7 @@ def test_impossible_clips_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=f"{name} must be at least"):
             replace(ClipSpec(seed=0), **{name: value})  # type: ignore[arg-type] # one field at a time
+    with pytest.raises(InputError, match="span must be at least num_frames, 16; got 15"):
+        ClipSpec(seed=0, span=15)
     with pytest.raises(InputError, match="unicorn"):
         make_clip(ClipSpec(seed=0, family="unicorn"))

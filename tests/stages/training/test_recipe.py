@@ -6,7 +6,7 @@ import torch
 from ss4d.stages.nn.checkpoint import build_network
 from ss4d.stages.ops.backend import TORCH_OPS
 from ss4d.stages.roles import GAUSSIAN_DECODER, IMAGE_ENCODER, LATENT_ENCODER, LATENT_FLOW, STRUCTURE_FLOW
-from ss4d.stages.training.recipe import RECIPES, SMALL
+from ss4d.stages.training.recipe import RECIPES, SMALL, TINY, PoolPlan
 from ss4d.stages.training.tiny import PUBLISHED
 
 IN_THE_GUIDE = 83e6  # parameters of `small`
@@ -29,3 +29,20 @@ def test_networks_of_a_recipe_fit_each_other(recipe) -> None:  # type: ignore[no
     assert structure["in_channels"] - structure["out_channels"] == (cells // structure["resolution"]) ** 3 * features
     assert latents["in_channels"] - latents["out_channels"] == features
     assert recipe.plans.keys() == SMALL.plans.keys()
+
+
+@pytest.mark.parametrize("recipe", [TINY, SMALL], ids=lambda recipe: recipe.name)
+def test_short_clips_are_parts_of_longer_ones(recipe) -> None:  # type: ignore[no-untyped-def]
+    # What moves for two frames alone fills the crop, which it never does in use.
+    assert all((plan.pool.span or plan.pool.num_frames) >= 8 for plan in recipe.plans.values())
+
+
+def test_what_a_training_is_known_by_does_not_change_with_options_that_are_not_used() -> None:
+    assert PoolPlan(size=3, num_frames=8).decides() == {
+        "size": 3,
+        "num_frames": 8,
+        "num_views": 1,
+        "view_size": 8,
+        "first": 0,
+    }
+    assert PoolPlan(size=3, num_frames=2, span=16).decides()["span"] == 16

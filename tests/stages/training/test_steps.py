@@ -114,5 +114,6 @@ def test_clips_are_made_for_the_axes_of_the_networks_and_with_as_many_frames(axe
     )
     sources = ClipSources(Results(training, LEAVES), lambda line: None)
     plan = smoke.plans["images"]
-    with sources.open(replace(plan, pool=replace(plan.pool, num_frames=2))) as clips:
-        assert {(clip.axes, clip.num_frames) for clip in clips.batch(0, 3)} == {(axes, 2)}
+    for pool in (replace(plan.pool, num_frames=2), replace(plan.pool, num_frames=2, span=6)):  # each has its own folder
+        with sources.open(replace(plan, pool=pool)) as clips:
+            assert {(clip.axes, clip.num_frames) for clip in clips.batch(0, 3)} == {(axes, 2)}
