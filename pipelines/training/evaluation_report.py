@@ -36,7 +36,7 @@ error: how far that change is off, over the true change (0: the same motion, 1: 
 view has a light of its own, which no method is told; other views have a soft one. It is looked at from its
 true camera, and from the one that a run finds and `cameras.json` holds. `docs/evaluation.md` defines all."""
 SHEET_COLUMNS = 8  # frames shown, at most
-LABEL_WIDTH = 80
+MARGIN = 4  # around the names in contact sheets, pixels
 
 
 class Mean(TypedDict):
@@ -183,11 +183,13 @@ def write_sheet(path: Path, rows: Mapping[str, Tensor]) -> None:
     """Writes a contact sheet: a row of frames over time for each name."""
     size = max(images.shape[1] for images in rows.values())
     times = evenly(len(next(iter(rows.values()))), SHEET_COLUMNS)
-    sheet = Image.new("RGB", (LABEL_WIDTH + size * len(times), size * len(rows)), "white")
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = math.ceil(max(ruler.textlength(name) for name in rows)) + 2 * MARGIN  # of the pictures
+    sheet = Image.new("RGB", (left + size * len(times), size * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (name, images) in enumerate(rows.items()):
-        draw.text((4, row * size + size // 2 - 6), name, fill="black")
+        draw.text((MARGIN, row * size + size // 2 - 6), name, fill="black")
         for column, t in enumerate(times):
             picture = Image.fromarray((images[t].numpy() * 255).round().astype(np.uint8)).resize((size, size))
-            sheet.paste(picture, (LABEL_WIDTH + column * size, row * size))
+            sheet.paste(picture, (left + column * size, row * size))
     sheet.save(path)

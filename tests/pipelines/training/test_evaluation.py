@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 from typer.testing import CliRunner
 
@@ -21,7 +23,7 @@ from ss4d.pipelines.networks import ModelChoice, open_model
 from ss4d.pipelines.training import answers
 from ss4d.pipelines.training import evaluate as evaluation
 from ss4d.pipelines.training.evaluate import EvaluationOptions, ProceduralClips, ScoreFile, evaluate
-from ss4d.pipelines.training.evaluation_report import Score, margins, summary
+from ss4d.pipelines.training.evaluation_report import Score, margins, summary, write_sheet
 from ss4d.pipelines.training.make_records import Sizes, make_records
 from ss4d.pipelines.training.records import open_records
 from ss4d.stages.data.clip import HELD_OUT_SEED, SOURCE_SIZE, ClipSpec, TrainingClip, make_clip
@@ -360,3 +362,13 @@ def test_margins_pair_clips() -> None:
     assert margins(scores)["inflation"]["psnr"] == pytest.approx({"mean": 5.5, "error": 0.5})
     assert margins(scores)["mean shape"]["psnr"] == pytest.approx({"mean": 15, "error": 5})
     assert summary(scores)["model"]["ssim"] is None
+
+
+def test_names_in_a_sheet_are_not_cut_off(tmp_path: Path) -> None:
+    rows = {name: torch.full((2, 16, 16, 3), 0.5) for name in ("a", "a method with a name that takes a while to read")}
+    write_sheet(tmp_path / "sheet.png", rows)
+    picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
+    labels = picture[:, : -2 * 16]
+    assert (picture[:, -2 * 16 :] == 128).all()
+    assert (labels[16:] < 100).sum() > 100
+    assert (labels[:, -4:] == 255).all()
