@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ss4d.pipelines.inspect.camera_pictures import as_gaussians
 from ss4d.pipelines.inspect.opened import open_run
 from ss4d.stages.ops.geometry import FRONT_YAW, orbit_camera
 from ss4d.stages.ops.rasterize import rasterize
@@ -21,21 +21,6 @@ SIZE, LABEL, FONT = 160, 110, 16  # pixels: of a picture's side, of the labels' 
 COLUMNS, PITCH, FOV = 6, 15.0, 32.0  # frames shown; degrees, as is the next
 VIEWS = {"fitted": 0.0, "60° aside": 60.0, "behind": 180.0}  # degrees from the front
 Picture = NDArray[np.uint8]
-
-
-def voxels_as_gaussians(voxels: Voxels) -> GaussianClip:
-    """A soft ball in each voxel, colored by its place."""
-    place = (voxels.coords[:, 2:] + 0.5) / voxels.resolution
-    count = len(place)
-    frames = torch.bincount(voxels.coords[:, 1], minlength=voxels.num_frames).cumsum(0)
-    return GaussianClip(
-        means=place - 0.5,
-        scales=torch.full((count, 3), 0.4 / voxels.resolution),
-        quats=torch.tensor([1.0, 0, 0, 0]).expand(count, 4),
-        colors=0.25 + 0.65 * place,
-        opacities=torch.full((count,), 0.95),
-        offsets=torch.cat([torch.zeros(1, dtype=torch.int64), frames]),
-    )
 
 
 def row_of(gaussians: GaussianClip, frames: list[int], yaw: float) -> Picture:
@@ -75,7 +60,7 @@ def main(run: Path, picture: Path) -> None:
     rows = {
         "input": resized([over_white(clip, t) for t in frames]),
         "mask": resized([clip.alpha[t].numpy()[..., None].repeat(3, axis=2) for t in frames]),
-        "voxels": row_of(voxels_as_gaussians(voxels), frames, 0.0),
+        "voxels": row_of(as_gaussians(voxels), frames, 0.0),
         "Gaussians": row_of(decoded, frames, 0.0),
         **{label: row_of(fitted, frames, yaw) for label, yaw in VIEWS.items()},
     }
