@@ -132,7 +132,7 @@ def started(folder: Path, num_workers: int) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    assert wait_until(lambda: len(list(folder.glob("store/*/*/*.zarr"))) >= 2 or process.poll() is not None, 240)
+    assert wait_until(lambda: len(list(folder.glob("store/[!.]*/*/*.zarr"))) >= 2 or process.poll() is not None, 240)
     assert process.poll() is None, process.communicate()[1]
     return process
 
@@ -149,7 +149,7 @@ def test_after_a_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert wait_until(lambda: not alive(children), 30)
-    before = {path: path.stat().st_ino for path in folder.glob("store/*/*/*.zarr")}
+    before = {path: path.stat().st_ino for path in folder.glob("store/[!.]*/*/*.zarr")}
     outcome = make_records(
         folder, num_clips=len(before) + 3, seed=0, sizes=SMALL, families=(), workers=1, progress=silent
     )
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
     assert "interrupted; finished clips are kept" in said
     assert wait_until(lambda: not alive(children), 30)
     assert os.listdir(folder / "store/.staging") == []
-    before = {path: path.stat().st_ino for path in folder.glob("store/*/*/*.zarr")}
+    before = {path: path.stat().st_ino for path in folder.glob("store/[!.]*/*/*.zarr")}
     outcome = make_records(
         folder, num_clips=len(before) + 2, seed=0, sizes=SMALL, families=(), workers=1, progress=silent
     )
@@ -200,10 +200,10 @@ def test_an_older_generators_clip_gives_way(clips: Path) -> None:
     old = write_clip(clips, f"{family_of(0)}-0", made_from, make_clip(spec), 1.0)
     update_manifest(clips, [old])
     assert open_records(clips).rows.count(old) == 1
-    assert len(list(clips.glob("store/*/*/*.zarr"))) == 4
+    assert len(list(clips.glob("store/[!.]*/*/*.zarr"))) == 4
     update_manifest(clips, [record(clips, ClipJob(old.id, spec))[0]])
     assert old not in open_records(clips).rows
-    assert len(list(clips.glob("store/*/*/*.zarr"))) == 4
+    assert len(list(clips.glob("store/[!.]*/*/*.zarr"))) == 4
 
 
 def test_processes_that_fill_one_folder_keep_each_others_rows(whole: Path, tmp_path: Path) -> None:
