@@ -1,6 +1,6 @@
 """What each stage of a run made, as pictures over time.
 
-`DRAWN` is the one place that says how values are drawn: by their type, whichever stage gives them.
+`DRAWN` is the one place that says how values are drawn: by their type, whichever stage gives them, or by its name.
 """
 
 import io

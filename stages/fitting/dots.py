@@ -45,8 +45,13 @@ def strengthened(gaussians: GaussianClip) -> GaussianClip:
         return gaussians
     around = _opacity_around(gaussians)
     times = (FAINT * around[visible].median() / around.clamp(min=1e-3)).clamp(1, STRONGER)
-    stronger = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** times
+    stronger = denser(gaussians.opacities, times)
     return replace(gaussians, opacities=torch.where(times > 1, stronger, gaussians.opacities))
+
+
+def denser(opacities: Tensor, times: Tensor) -> Tensor:
+    """Opacities (n) of what has so many times the optical depth."""
+    return 1 - (1 - opacities).clamp(min=1e-3) ** times
 
 
 def _opacity_around(gaussians: GaussianClip) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ss4d.stages.fitting.dots import denser
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.fitting.pictures import FRAMES_AT_ONCE, drawn, resized, unpacked
 from ss4d.stages.types import Camera, GaussianClip
@@ -76,7 +77,7 @@ def smoothed(gaussians: GaussianClip, hidden: Tensor) -> GaussianClip:
     growth = least / gaussians.scales.median(dim=1).values
     hidden = hidden & (growth > 1)
     # Optical depth times area, face on, stays. Spread so, it hides more than before: gaps hid nothing.
-    fainter = 1 - (1 - gaussians.opacities).clamp(min=1e-3) ** growth.pow(-2)
+    fainter = denser(gaussians.opacities, growth.pow(-2))
     return replace(
         gaussians,
         scales=torch.where(hidden, growth, 1.0)[:, None] * gaussians.scales,

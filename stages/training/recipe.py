@@ -44,7 +44,7 @@ class PoolPlan:
 
     def decides(self) -> dict[str, Any]:
         """What a training is known by; what came later counts where it is used, so that earlier trainings go on."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("span", None)}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
