@@ -39,7 +39,7 @@ from ss4d.stages.types import (
 
 LOG = logging.getLogger("ss4d")
 SSIM = 0.2  # weight of structural similarity
-SLACK = 0.1  # by which a frame may fall short of the limits if one beside it does not
+SLACK = 0.1  # by which outlines from other sides may be less alike than the limit if those of a frame beside are not
 FINER = 2  # times as many pixels as the loss compares in the end: what a frame's gain is measured with
 
 
@@ -145,8 +145,8 @@ def fit_seen(
 
     A frame is kept only if, measured by what the loss does not see, it gained: in finer pictures than were fitted it
     looks more like the input, its outline is that of the mask, and its outline from other sides is still much what it
-    was; how much of both is asked for depends on whether the direction of the camera is known, and a little less is
-    enough beside a frame that is kept. Where the camera may as well have been, it must not look less like the input
+    was; how much of both is asked for depends on whether the direction of the camera is known, and a little less of
+    the last is enough beside a frame that is kept. Where the camera may as well have been, it must not look less like the input
     than before.
 
     Args:
@@ -245,7 +245,8 @@ def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: Pict
     """Which frames (t) the fit made better, on the CPU; none if it made no more than half of them better.
 
     Frames that are fitted and frames that are left look different, which flickers where they alternate. So one that
-    falls short of the limits by no more than `SLACK` is kept where one beside it is.
+    is sure but for outlines from other sides, less alike than the limit by no more than `SLACK`, is kept where one
+    beside it is.
     """
     half = halved(config.size)
     coarse, fine = scene.pictures(half), scene.pictures(FINER * config.size)
@@ -257,13 +258,11 @@ def better(before: GaussianClip, after: GaussianClip, scene: Scene, config: Pict
             bool((_likeness(new.front, target) > _likeness(old.front, target)).all())
             and bool((_likeness(new.doubts, coarse[t]) >= _likeness(old.doubts, coarse[t])).all())
             and float(iou(old.front[..., 3] > 0.5, mask)) >= config.overlap
+            and float(iou(new.front[..., 3] > 0.5, mask)) >= scene.limits.overlap
         )
-        short = max(
-            scene.limits.overlap - float(iou(new.front[..., 3] > 0.5, mask)),
-            scene.limits.likeness - float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean()),
-        )
-        sure.append(gained and short <= 0)
-        nearly.append(gained and short <= SLACK)
+        likeness = float(iou(old.sides[..., 3] > 0.5, new.sides[..., 3] > 0.5).mean())
+        sure.append(gained and likeness >= scene.limits.likeness)
+        nearly.append(gained and likeness >= scene.limits.likeness - SLACK)
     kept = _with_neighbors(torch.tensor(sure), torch.tensor(nearly))
     return kept if kept.float().mean() > 0.5 else torch.zeros_like(kept)
 

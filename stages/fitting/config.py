@@ -102,17 +102,20 @@ class PictureFitConfig(StageConfig):
         default=0.3, ge=0, le=1, description="of outline and mask: frames with less are left alone (0 to 1)"
     )
     size: int = Field(
-        default=128, ge=16, le=512, description="width and height of the pictures compared, in pixels; half at first"
+        default=128,
+        ge=16,
+        le=512,
+        description="width and height of the pictures compared, in pixels; half at first in front",
     )
-    steps: int = Field(default=40, ge=0, le=1000, description="steps of the optimizer")
+    steps: int = Field(default=50, ge=0, le=1000, description="steps of the optimizer")
     rate: float = Field(default=0.03, gt=0, le=1, description="largest change of a color in its first step, 0 to 1")
     reach: float = Field(
         default=1.0, ge=0, le=10, description="how far a Gaussian may move, in cells that hold four on average"
     )
     temporal: float = Field(default=0.5, ge=0, le=100, description="weight of changing the same from frame to frame")
     spatial: float = Field(default=0.5, ge=0, le=100, description="weight of changing as the neighbors do")
-    others: float = Field(default=0.6, ge=0, le=100, description="weight of looking as before from six other sides")
-    grain: float = Field(default=4.0, ge=0, le=100, description="weight of colors without specks from these sides")
+    others: float = Field(default=1.2, ge=0, le=100, description="weight of looking as before from six other sides")
+    grain: float = Field(default=6.0, ge=0, le=100, description="weight of colors without specks from these sides")
 
 
 class AppearanceFitConfig(PictureFitConfig):

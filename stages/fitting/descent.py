@@ -19,8 +19,8 @@ from ss4d.stages.ops.splat import Gaussians
 from ss4d.stages.types import Camera, Progress, silent
 
 LEAST_RATE = 0.2  # of the last step, over that of the first
-COARSE = 0.5  # of the steps, the first ones, in pictures of half the size
-AVERAGED = 2  # times that a picture from another side is averaged with the pixels around each
+COARSE = 0.5  # of the steps, the first ones, in pictures of half the size from the input's camera
+AVERAGED = 3  # times that a picture from another side is averaged with the pixels around each
 FRINGE = 0.25  # alpha that is taken for nothing then, and of what is missing
 LEAST_SIZE = 16  # of a picture that can be compared
 
@@ -77,7 +77,8 @@ class Aim:
         wanted: (t, s, s, 4) from the input's camera.
         coarse: the same in pictures of half the size, which are all that the first steps compare.
         seen: that camera.
-        others: other views, of half the size.
+        others: other views, of full size from the first step on: in smaller pictures specks and nets blur into what
+            is around them.
         before: what each of these saw of each of the pieces at the start.
         pieces: frames that are drawn together.
     """
@@ -94,7 +95,7 @@ class Aim:
         """The aim of an asset that should look like `wanted` from `camera`, and elsewhere as it does."""
         half = halved(wanted.shape[1])
         coarse = functional.interpolate(wanted.movedim(-1, 1), (half, half), mode="area").movedim(1, -1)
-        others, pieces = around(yaw, OTHER_VIEWS, half), _pieces(start.offsets)
+        others, pieces = around(yaw, OTHER_VIEWS, wanted.shape[1]), _pieces(start.offsets)
         before: list[list[Tensor]] = [[] for _ in others]
         with torch.no_grad():
             for piece in pieces:
@@ -107,7 +108,7 @@ class Aim:
         return cls(wanted, coarse, camera, others, before, pieces)
 
     def pull(self, start: Start, by: Tensor, step: int, terms: Terms, *, fine: bool) -> float:
-        """Adds the gradient of the pictures' loss to `by`, those of full size if `fine`; gives that loss.
+        """Adds the gradient of the pictures' loss to `by`, the input's of full size if `fine`; gives that loss.
 
         What the object does not cover is black and white by turns: always black, specks beside it would be painted
         black, which looks right there and nowhere else, instead of fading away.

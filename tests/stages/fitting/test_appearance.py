@@ -76,7 +76,7 @@ def test_with_the_true_camera_other_views_gain_too() -> None:
     before = dull(truth)
     after = fit(truth, before, input_clip(truth), AppearanceFitConfig(steps=15))
     assert after.fitted.tolist() == [1, 1]
-    assert after.loss[-1] < 0.6 * after.loss[0]
+    assert after.loss[-1] < 0.65 * after.loss[0]
     gain = novel_psnr(truth, after) - novel_psnr(truth, before)
     assert gain.mean() > 0.5
     assert gain.min() > -0.6, "no side is ruined"
