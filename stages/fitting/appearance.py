@@ -146,8 +146,8 @@ def fit_seen(
     A frame is kept only if, measured by what the loss does not see, it gained: in finer pictures than were fitted it
     looks more like the input, its outline is that of the mask, and its outline from other sides is still much what it
     was; how much of both is asked for depends on whether the direction of the camera is known, and a little less of
-    the last is enough beside a frame that is kept. Where the camera may as well have been, it must not look less like the input
-    than before.
+    the last is enough beside a frame that is kept. Where the camera may as well have been, it must not look less like
+    the input than before.
 
     Args:
         config: how.
