@@ -51,6 +51,7 @@ function redraw() {
   requestAnimationFrame(() => {
     due = false;
     if (!renderer.loaded(assetFrame(state.frame))) return; // `loadFrames` draws it when it is there
+    fitToScreen(byId("canvas"));
     renderer.draw(assetFrame(state.frame), orbit.camera);
     byId("canvas").dataset.drawn = `${state.frame} ${Object.values(orbit.camera).join(" ")}`;
   });

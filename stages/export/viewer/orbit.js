@@ -21,7 +21,8 @@ class Orbit {
       ...keys,
     };
     this.listen(canvas);
-    this.fit(canvas);
+    this.watch(canvas);
+    this.watchScreen();
   }
 
   // Turns with what is done on a canvas.
@@ -103,15 +104,25 @@ class Orbit {
     this.keys[event.key]();
   }
 
-  // Keeps as many pixels in a canvas as it covers on the screen.
-  fit(canvas) {
-    const resize = () => {
-      const scale = Math.min(window.devicePixelRatio || 1, 2);
-      const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));
-      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-      this.changed();
-    };
-    new ResizeObserver(resize).observe(canvas);
-    resize();
+  // Draws anew when a canvas has another size.
+  watch(canvas) {
+    new ResizeObserver(() => this.changed()).observe(canvas);
   }
+
+  // Draws anew on a finer or coarser screen: what is drawn keeps its size there, so that no observer hears of it.
+  watchScreen() {
+    const screen = window.matchMedia(`(resolution: ${window.devicePixelRatio || 1}dppx)`);
+    screen.addEventListener("change", () => {
+      this.changed();
+      this.watchScreen();
+    }, { once: true });
+  }
+}
+
+// Gives a canvas as many pixels as it covers on the screen. Called before each drawing: browsers do not tell of every
+// change of the screen.
+function fitToScreen(canvas) {
+  const scale = Math.min(window.devicePixelRatio || 1, 2);
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
 }

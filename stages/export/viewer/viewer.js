@@ -68,6 +68,7 @@ function draw() {
   const [next, share] = [(frame + 1) % data.num_frames, state.time - Math.floor(state.time)];
   const mixed = state.fading && share > 0 && frames.loaded(next);
   for (const { renderer } of shown()) {
+    fitToScreen(renderer.canvas);
     if (mixed) renderer.drawMixed(frame, next, share, orbit.camera);
     else renderer.draw(frame, orbit.camera);
   }
@@ -180,7 +181,7 @@ function start() {
   });
   if (data.input_view) orbit.look(data.input_view);
   for (const { name, renderer: { canvas } } of layers) {
-    orbit.fit(canvas);
+    orbit.watch(canvas);
     if (name === "mesh") orbit.listen(canvas);
     canvas.addEventListener("webglcontextlost", () => {
       [layers, frames] = [[], null];

@@ -335,6 +335,8 @@ def test_it_works_on_a_phone(browser: webdriver.Chrome) -> None:
     size = {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
+        wait(browser, lambda: browser.execute_script("return window.devicePixelRatio * innerWidth") == 720)
+        element(browser, "reset").click()  # this emulation does not always tell pages of a finer screen
         wait(browser, lambda: browser.execute_script("return canvas.width") == 720)
         assert browser.execute_script("return document.documentElement.scrollWidth") == 360
         assert browser.execute_script("return document.documentElement.scrollHeight <= innerHeight")
