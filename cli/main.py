@@ -42,6 +42,7 @@ from ss4d.cli.stages import stages
 from ss4d.cli.store import gc, pack, verify
 from ss4d.cli.train import train
 from ss4d.cli.view import view
+from ss4d.pipelines.seed import DEFAULT_SEED
 
 app = typer.Typer(
     name="ss4d",
@@ -96,7 +97,9 @@ def run(
     end: End = None,
     fps: Fps = None,
     mask: Mask = None,
-    seed: Annotated[int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")] = 42,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Where the random numbers start; same seed, same asset.")
+    ] = DEFAULT_SEED,
     device: Device = "auto",
     memory: Memory = None,
     name: Name = None,

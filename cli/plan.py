@@ -25,6 +25,7 @@ from ss4d.cli.options import (
     Store,
 )
 from ss4d.cli.tables import print_table
+from ss4d.pipelines.seed import DEFAULT_SEED
 
 if TYPE_CHECKING:
     from ss4d.pipelines.prepare import Preparation
@@ -97,7 +98,7 @@ def plan(
                 out=out,
                 config=config or "tiny",
                 overrides=said,
-                seed=42 if seed is None else seed,
+                seed=DEFAULT_SEED if seed is None else seed,
                 device=device or "auto",
                 name=name,
                 store=store,

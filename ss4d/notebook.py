@@ -13,6 +13,7 @@ from ss4d.pipelines.inspect.opened import OpenedRun, open_run
 from ss4d.pipelines.plan import Wish
 from ss4d.pipelines.prepare import RunOptions
 from ss4d.pipelines.run import LogReporter, Reporter, run_clip
+from ss4d.pipelines.seed import DEFAULT_SEED
 
 __all__ = ["open_dataset", "open_run", "run"]
 
@@ -28,7 +29,7 @@ def run(
     end: str | None = None,
     fps: float | None = None,
     mask: str | Path | None = None,
-    seed: int = 42,
+    seed: int = DEFAULT_SEED,
     device: str = "auto",
     memory: Literal["default", "low"] | None = None,
     name: str | None = None,
