@@ -17,7 +17,7 @@ from ss4d.stages.evaluation.metrics import iou, psnr
 from ss4d.stages.evaluation.views import input_camera, input_clip, over_white, pictures
 from ss4d.stages.fitting.appearance import KNOWN, Limits, Scene, Shown, better, fit_latents_seen, fit_seen
 from ss4d.stages.fitting.config import AppearanceFitConfig, LatentFitConfig
-from ss4d.stages.fitting.descent import Piece, grain, halved, mended
+from ss4d.stages.fitting.descent import Aim, Piece, grain, halved, mended
 from ss4d.stages.fitting.gaussians import GaussianStart
 from ss4d.stages.fitting.groups import grouped
 from ss4d.stages.fitting.hull import within_masks
@@ -291,6 +291,17 @@ def test_nothing_is_too_small_for_the_pictures_compared() -> None:
     ]
     torch.testing.assert_close(light[1], light[0])
     assert fit(truth, dotted, input_clip(truth)).scales.min() >= 0.5 * pixel
+
+
+def test_other_sides_are_compared_in_pictures_of_full_size() -> None:
+    """In smaller ones specks and nets blur into what is around them, and cost nothing."""
+    truth = clip("walker")
+    seen = scene(truth, input_clip(truth))
+    start = GaussianStart.of(dull(truth), QUICK.reach, seen.pixel(QUICK.size), torch.device("cpu"))
+    aim = Aim.of(start, seen.pictures(QUICK.size), seen.camera, seen.yaw)
+    assert {(view.width, view.height) for view in aim.others} == {(QUICK.size, QUICK.size)}
+    assert {tuple(piece.shape) for side in aim.before for piece in side} == {(2, QUICK.size, QUICK.size, 4)}
+    assert aim.coarse.shape[1] == halved(QUICK.size), "in front alone"
 
 
 def colored(alpha: torch.Tensor) -> torch.Tensor:
