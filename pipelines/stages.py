@@ -325,7 +325,7 @@ BUILT_IN = (
         config=AppearanceFitConfig,
         run=_appearance_fit,
         inputs=("decoding", "segmentation", "camera_fit"),
-        revision=12,
+        revision=13,
     ),
     Implementation(
         stage="appearance_fit",
@@ -333,7 +333,7 @@ BUILT_IN = (
         run=_latent_fit,
         inputs=("slat", "decoding", "segmentation", "camera_fit"),
         roles=(GAUSSIAN_DECODER,),
-        revision=11,
+        revision=12,
     ),
     Implementation(
         stage="mesh",

@@ -60,7 +60,7 @@ from ss4d.stages.types import Axes, Progress, silent
 from ss4d.stages.weights import load_role
 from ss4d.storage.files import write_bytes
 
-METHOD_REVISION = 14  # rises whenever the same clips and weights would get other scores
+METHOD_REVISION = 15  # rises whenever the same clips and weights would get other scores
 ROLES = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, LATENT_FLOW, GAUSSIAN_DECODER)
 ENCODERS = {role: f"training/{role}" for role in (STRUCTURE_ENCODER, LATENT_ENCODER)}
 NUM_SHEETS = 12  # contact sheets: of the first clips

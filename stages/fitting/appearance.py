@@ -39,7 +39,7 @@ from ss4d.stages.types import (
 
 LOG = logging.getLogger("ss4d")
 SSIM = 0.2  # weight of structural similarity
-SLACK = 0.1  # by which outlines from other sides may be less alike than the limit if those of a frame beside are not
+SLACK = 0.15  # by which outlines from other sides may be less alike than the limit if those of a frame beside are not
 FINER = 2  # times as many pixels as the loss compares in the end: what a frame's gain is measured with
 
 
