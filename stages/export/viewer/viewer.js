@@ -181,7 +181,7 @@ function start() {
   });
   if (data.input_view) orbit.look(data.input_view);
   for (const { name, renderer: { canvas } } of layers) {
-    orbit.watch(canvas);
+    if (canvas !== orbit.canvas) orbit.watch(canvas);
     if (name === "mesh") orbit.listen(canvas);
     canvas.addEventListener("webglcontextlost", () => {
       [layers, frames] = [[], null];
